@@ -1,0 +1,56 @@
+/*
+ * answer.h
+ *		What becomes of a request: a reply, or one of the ways of not getting one.
+ *
+ * An answer is filled by a dialect, by the operator path or by a fault and carried out once, by
+ * server.c.  It owns its body and strings; a zeroed answer followed by answer_free() is allowed.
+ */
+#ifndef ANSWER_H
+#define ANSWER_H
+
+#include <stddef.h>
+
+#include "ledger.h"
+#include "text.h"
+
+struct MHD_Response;
+
+enum ending
+{
+	END_REPLY, /* send status and body */
+	END_CLOSE, /* send nothing and close: the client reads an end of file */
+	END_RESET, /* send nothing and reset: the client reads ECONNRESET */
+	END_HANG   /* send nothing and keep the connection until the client leaves it */
+};
+
+struct answer
+{
+	enum action          action; /* for the counters */
+	enum ending          ending;
+	unsigned             delay_ms; /* wait so long before ending */
+	unsigned             status;
+	const char          *content_type; /* a constant, or one of the strings owned below */
+	const char          *constant;     /* a body that lives for ever; otherwise the next one */
+	struct text          body;
+	struct MHD_Response *stream; /* a body that is made while it is sent, instead of either */
+	char                *retry_after;
+	char                *own_content_type;
+};
+
+extern const char type_text[]; /* text/plain */
+extern const char type_json[]; /* application/json */
+extern const char type_html[]; /* text/html */
+extern const char type_tsv[];  /* text/tab-separated-values */
+
+/* Answers with a constant that outlives every request. */
+extern void answer_constant(struct answer *answer, unsigned status, const char *content_type,
+							const char *body);
+
+/* Answers with this text, which the answer takes over; the caller's is empty afterwards. */
+extern void answer_text(struct answer *answer, unsigned status, const char *content_type,
+						struct text *body);
+
+/* Frees what the answer owns; it is empty afterwards. */
+extern void answer_free(struct answer *answer);
+
+#endif

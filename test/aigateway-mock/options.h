@@ -1,0 +1,29 @@
+/*
+ * options.h
+ *		The command line.
+ */
+#ifndef OPTIONS_H
+#define OPTIONS_H
+
+#include <stddef.h>
+
+#include "dialect.h"
+
+/* Strings belong to the command line and live as long as the process. */
+struct options
+{
+	const struct dialect *dialect;
+	unsigned              port; /* 0: any free one */
+	const char           *key;  /* NULL: none is asked for */
+	const char           *admin_path;
+	const char           *key_header;
+	const char           *model;    /* NULL: no header is asked for */
+	unsigned              lifetime; /* seconds */
+	unsigned              threads;
+	size_t                header_limit; /* bytes */
+};
+
+/* Reads the command line; on --help or a mistake it prints and ends the process (0 or 2). */
+extern void read_options(int argc, char **argv, struct options *options);
+
+#endif

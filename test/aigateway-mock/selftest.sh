@@ -1,0 +1,280 @@
+#!/bin/bash
+# Checks that the mock answers as the gateways do: every documented reply and every fault, on one
+# connection where that matters.  Needs curl.  Usage: selftest.sh [path of aigateway-mock]
+set -u
+export LC_ALL=C
+mock=${1:-$(dirname "$0")/aigateway-mock}
+dir=$(mktemp -d)
+passed=0
+failed=0
+pid=
+trap 'stop_mock; rm -rf "$dir"' EXIT
+
+# start_mock OPTION...: starts a mock on a free port; sets pid, port and base
+start_mock()
+{
+	local line
+	"$mock" --port 0 --lifetime 300 "$@" > "$dir/out" &
+	pid=$!
+	for _ in $(seq 100); do
+		line=$(head -n 1 "$dir/out")
+		[ -n "$line" ] && break
+		sleep 0.05
+	done
+	port=${line##*:}
+	[ "$line" = "listening on 127.0.0.1:$port" ] || { echo "the mock did not start: $line"; exit 1; }
+	base=http://127.0.0.1:$port
+	quota=$base/v1/chat/completions/quota
+	: > "$dir/out"
+}
+
+# stop_mock: ends the mock, by its pid
+stop_mock()
+{
+	[ -z "$pid" ] && return
+	kill "$pid"
+	wait "$pid"
+	ended=$?
+	pid=
+}
+
+# check NAME EXPECTED GOT
+check()
+{
+	if [ "$2" = "$3" ]; then
+		passed=$((passed + 1))
+	else
+		failed=$((failed + 1))
+		printf 'FAILED: %s\n  expected: %s\n  got:      %s\n' "$1" "$2" "$3"
+	fi
+}
+
+# reply CURL-ARGUMENT...: status, content type and body
+reply()
+{
+	local kind
+	kind=$(curl -s --max-time 10 -o "$dir/body" -w '%{http_code} %{content_type}' "$@")
+	echo "$kind $(cat "$dir/body")"
+}
+
+# applied: how many changes were applied
+applied()
+{
+	curl -s "$base/mock/applied.tsv" | sed 1d | wc -l
+}
+
+# arm FIELD...: arms a fault
+arm()
+{
+	local field arguments=()
+	for field; do arguments+=(--data-urlencode "$field"); done
+	curl -s -o "$dir/arm" "${arguments[@]}" "$base/mock/fault"
+}
+
+# on_kept_connection PATH BODY HEADER: sends the request twice on one connection, the second time with
+# the fault of the variable fault; prints how the second one ended: "closed", "reset", "silence" or
+# what was received
+on_kept_connection()
+{
+	local request line rest status
+	request=$(printf 'POST %s HTTP/1.1\r\nHost: x\r\n%s\r\nContent-Length: %d\r\n\r\n%s.' \
+		"$1" "$3" "${#2}" "$2")
+	request=${request%.}
+	exec 3<> "/dev/tcp/127.0.0.1/$port"
+	printf '%s' "$request" >&3
+	while IFS= read -r -t 5 line <&3 && [ "$line" != $'\r' ]; do
+		[[ $line == Content-Length:* ]] && rest=${line//[!0-9]/}
+	done
+	IFS= read -r -t 5 -N "$rest" line <&3
+	arm "kind=$fault" match=delta
+	printf '%s' "$request" >&3
+	line=
+	IFS= read -r -t 0.3 -N 1 line <&3 2> "$dir/error"
+	status=$?
+	exec 3>&-
+	if [ -n "$line" ]; then
+		echo "received $line"
+	elif [ -s "$dir/error" ]; then
+		echo reset
+	elif [ $status -gt 128 ]; then
+		echo silence
+	else
+		echo closed
+	fi
+}
+
+# fault_checks PATH BODY HEADER: what both dialects share
+fault_checks()
+{
+	local kind applies expected
+	while read -r kind applies expected; do
+		curl -s -o /dev/null -X POST "$base/mock/reset"
+		fault=$kind
+		check "$kind: what the client sees" "$expected" "$(on_kept_connection "$1" "$2" "$3")"
+		check "$kind: changes applied" "$((1 + applies))" "$(applied)"
+		check "$kind: used up" '[]' "$(curl -s "$base/mock/fault")"
+	done <<- KINDS
+		close 0 closed
+		apply_close 1 closed
+		reset 0 reset
+		apply_reset 1 reset
+		hang 0 silence
+		apply_hang 1 silence
+	KINDS
+
+	curl -s -o /dev/null -X POST "$base/mock/reset"
+	arm kind=status status=429 retry_after=7 'body=slow down' content_type=text/plain
+	check 'status: reply' '429 text/plain slow down' \
+		"$(reply -D "$dir/headers" -H "$3" -d "$2" "$base$1")"
+	check 'status: Retry-After' 'Retry-After: 7' "$(grep -i retry-after "$dir/headers" | tr -d '\r')"
+	check 'status: not applied' 0 "$(applied)"
+	arm kind=apply_status status=500 body=oops content_type=text/plain
+	check 'apply_status: reply' '500 text/plain oops' "$(reply -H "$3" -d "$2" "$base$1")"
+	check 'apply_status: applied' 1 "$(applied)"
+	arm kind=html
+	check 'html: reply' '200 text/html; charset=utf-8 <!DOCTYPE' \
+		"$(reply -H "$3" -d "$2" "$base$1" | head -n 1 | cut -d ' ' -f 1-4)"
+	check 'html: not applied' 1 "$(applied)"
+	arm kind=slow delay_ms=200 match=write
+	check 'slow: applied' 200 "$(reply -H "$3" -d "$2" "$base$1" | cut -d ' ' -f 1)"
+	check 'faults counted' '"faults":4' "$(curl -s "$base/mock/stats" | grep -o '"faults":[0-9]*')"
+	arm kind=close match=nothing
+	check 'unknown match' 'match must be any, query, delta, refresh or write' "$(cat "$dir/arm")"
+	arm kind=close count=5
+	curl -s -o /dev/null -X POST "$base/mock/fault/clear"
+	check 'faults cleared' '[]' "$(curl -s "$base/mock/fault")"
+}
+
+higress_checks()
+{
+	local key='Authorization: Bearer secret'
+	local denied='Request denied by ai quota check. consumer can'\''t be empty'
+
+	start_mock --dialect higress --key secret
+	check 'health' '200 text/plain ok' "$(reply "$base/health")"
+	check 'no key' 401 "$(reply "$quota?consumer=u" | cut -c 1-3)"
+	check 'wrong key' 403 "$(reply -H "${key}s" "$quota?consumer=u" | cut -c 1-3)"
+	check 'elsewhere' 404 "$(reply -H "$key" "$base/v1/chat/completions" | cut -c 1-3)"
+	check 'query of an unknown consumer' '200 application/json {"consumer":"u","quota":0}' \
+		"$(reply -H "$key" "$quota?consumer=u")"
+	check 'delta' '200 text/plain delta quota successful' \
+		"$(reply -H "$key" -d 'consumer=u&value=5' "$quota/delta")"
+	check 'negative delta' '200 text/plain delta quota successful' \
+		"$(reply -H "$key" -H 'Idempotency-Key: k-1' -d 'consumer=u&value=-7' "$quota/delta")"
+	check 'balance below zero' '200 application/json {"consumer":"u","quota":-2}' \
+		"$(reply -H "$key" "$quota?consumer=u")"
+	check 'refresh' '200 text/plain refresh quota successful' \
+		"$(reply -H "$key" -d 'consumer=u&quota=20' "$quota/refresh")"
+	check 'the first value wins' '200 application/json {"consumer":"u","quota":20}' \
+		"$(reply -H "$key" "$quota?consumer=u&consumer=v")"
+	check 'any bytes in a name' '200 application/json {"consumer":"a\u0026b \"ü\"\ufffd","quota":1}' \
+		"$(reply -H "$key" -d 'consumer=a%26b+%22%C3%BC%22%FF&value=1' "$quota/delta" > "$dir/ignored"
+		reply -H "$key" "$quota?consumer=a%26b+%22%C3%BC%22%FF")"
+	check 'fraction' "403 text/plain $denied and value must be integer." \
+		"$(reply -H "$key" -d 'consumer=u&value=1.5' "$quota/delta")"
+	check 'refresh without number' "403 text/plain $denied and quota must be integer." \
+		"$(reply -H "$key" -d 'consumer=u' "$quota/refresh")"
+	check 'query without consumer' "403 text/plain $denied." "$(reply -H "$key" "$quota")"
+	check 'balance set from outside' '{"user":"full","quota":"9223372036854775807","used":"0"}' \
+		"$(curl -s -d 'user=full&quota=9223372036854775807' "$base/mock/balance")"
+	check 'overflow' '503 text/plain redis error:ERR increment or decrement would overflow' \
+		"$(reply -H "$key" -d 'consumer=full&value=1' "$quota/delta")"
+	check 'the list as JSON' \
+		'{"seq":2,"user":"u","action":"delta","amount":"-7","idempotency_key":"k-1","balance_after":"-2"},' \
+		"$(curl -s "$base/mock/applied" | sed -n 3p)"
+	check 'the list as COPY text' $'3\tu\trefresh\t20\t\\N\t20' \
+		"$(curl -s "$base/mock/applied.tsv?from=3" | sed -n 2p)"
+	check 'counters' '"by_action":{"query":{"200":4,"401":1,"403":2},"delta":{"200":3,"403":1,"503":1},"refresh":{"200":1,"403":1},"other":{"404":1}}' \
+		"$(curl -s "$base/mock/stats" | grep -o '"by_action":.*}}')"
+
+	curl -s -o /dev/null -d on=1 "$base/mock/honour-idempotency"
+	check 'repeated key' '200 text/plain delta quota successful' \
+		"$(reply -H "$key" -H 'Idempotency-Key: k-1' -d 'consumer=u&value=-7' "$quota/delta")"
+	check 'repeated key not applied' '{"user":"u","quota":"20","used":"0"}' \
+		"$(curl -s "$base/mock/balance?user=u")"
+	curl -s -o /dev/null -d key=other "$base/mock/key"
+	check 'changed key' 403 "$(reply -H "$key" "$quota?consumer=u" | cut -c 1-3)"
+	curl -s -o /dev/null -d key= "$base/mock/key"
+	check 'removed key' 200 "$(reply "$quota?consumer=u" | cut -c 1-3)"
+	head -c 9000000 /dev/zero | tr '\0' x > "$dir/large"
+	check 'too large a body' '413 text/plain request body too large' \
+		"$(reply -H Expect: --data-binary "@$dir/large" "$quota/delta")"
+	head -c 1048576 "$dir/large" | sed 's/^/value=3\&consumer=/' > "$dir/megabyte"
+	check 'an id of a megabyte' '200 text/plain delta quota successful' \
+		"$(reply -H Expect: --data-binary "@$dir/megabyte" "$quota/delta")"
+
+	curl -s -o /dev/null -d key=secret "$base/mock/key"
+	fault_checks /v1/chat/completions/quota/delta 'consumer=u&value=1' "$key"
+	stop_mock
+	check 'ends cleanly' 0 "$ended"
+
+	start_mock --dialect higress --model-header gpt-4 --admin-path /balance
+	check 'model asked for' 404 "$(reply "$base/v1/chat/completions/balance?consumer=u" | cut -c 1-3)"
+	check 'model given' 200 "$(reply -H 'x-higress-llm-model: gpt-4' \
+		"$base/v1/chat/completions/balance?consumer=u" | cut -c 1-3)"
+	stop_mock
+}
+
+zgsm_checks()
+{
+	local key='x-admin-key: secret'
+	local denied='{"code":"ai-gateway.invalid_params","message":"Request denied by ai quota check. user_id can'\''t be empty'
+	local path code
+
+	start_mock --dialect zgsm --key secret
+	check 'no key' '403 application/json {"code":"ai-gateway.unauthorized","message":"Request denied by ai quota check. Unauthorized admin operation.","success":false}' \
+		"$(reply "$quota?user_id=u")"
+	while read -r path code; do
+		check "$path" "200 application/json {\"code\":\"ai-gateway.$code\",\"message\":" \
+			"$(reply -H "$key" -d 'user_id=u&value=1.5&quota=2.000001' "$quota/$path" |
+				sed 's/\("message":\).*/\1/')"
+	done <<- PATHS
+		delta deltaquota
+		used/delta deltausedquota
+		used/refresh refreshusedquota
+	PATHS
+	check 'refresh' '200 application/json {"code":"ai-gateway.refreshquota","message":"refresh quota successful","success":true}' \
+		"$(reply -H "$key" -d 'user_id=v&quota=-1' "$quota/refresh")"
+	check 'total' '200 application/json {"code":"ai-gateway.queryquota","message":"query quota successful","success":true,"data":{"quota":1.5,"type":"total_quota","user_id":"u"}}' \
+		"$(reply -H "$key" "$quota?user_id=u")"
+	check 'used' '200 application/json {"code":"ai-gateway.queryquota","message":"query quota successful","success":true,"data":{"quota":2.000001,"type":"used_quota","user_id":"u"}}' \
+		"$(reply -H "$key" "$quota/used?user_id=u")"
+	check 'total below zero' '500 application/json {"code":"ai-gateway.invalid_quota_value","message":"Invalid total_quota value","success":false}' \
+		"$(reply -H "$key" "$quota?user_id=v")"
+	check 'no number' "400 application/json $denied and value must be a valid number.\",\"success\":false}" \
+		"$(reply -H "$key" -d 'user_id=u&value=much' "$quota/delta")"
+	check 'no user' "400 application/json $denied.\",\"success\":false}" "$(reply -H "$key" "$quota")"
+	check 'exact sums' '{"user":"cents","quota":"0.3","used":"0"}' \
+		"$(for _ in 1 2 3; do
+			curl -s -o /dev/null -H "$key" -d 'user_id=cents&value=0.1' "$quota/delta"
+		done; curl -s "$base/mock/balance?user=cents")"
+	check 'list' $'8\tu\tused_delta' "$(
+		curl -s -o /dev/null -H "$key" -d 'user_id=u&value=1' "$quota/used/delta"
+		curl -s "$base/mock/applied.tsv?from=8" | sed -n 2p | cut -f 1-3)"
+	fault_checks /v1/chat/completions/quota/delta 'user_id=u&value=1' "$key"
+	stop_mock
+	check 'ends cleanly' 0 "$ended"
+}
+
+option_checks()
+{
+	local arguments
+	while read -r arguments; do
+		# shellcheck disable=SC2086
+		"$mock" $arguments > "$dir/out" 2> "$dir/error"
+		check "refused: $arguments" '2 aigateway-mock' "$? $(head -n 1 "$dir/error" | cut -d : -f 1)"
+	done <<- OPTIONS
+
+		--dialect other
+		--dialect zgsm --port 65536
+		--dialect zgsm --model-header m
+		--dialect higress --key-header k
+		--dialect higress --unknown
+	OPTIONS
+}
+
+higress_checks
+zgsm_checks
+option_checks
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
