@@ -1,0 +1,235 @@
+/*
+ * amount.c
+ *		Decimal literals as the dialects can carry them, computed exactly.
+ *
+ * A zgsm number has up to 18 digits before the point and six after it, more
+ * than 64 bits hold, so it is computed as a pair: whole units, and millionths
+ * that count upwards from them (-0.25 is -1 and 750000).
+ */
+#include "gateway/amount.h"
+
+#include <inttypes.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#define DECIMALS 6
+#define MILLION 1000000
+#define MAX_DIGITS 18
+#define MAX_POSITIVE "9223372036854775807"
+#define MAX_NEGATIVE "9223372036854775808"
+
+/* The parts of a literal, pointing into it; zeros that mean nothing are left out. */
+typedef struct Literal
+{
+	bool        negative;
+	const char *digits;
+	size_t      digit_count;
+	const char *decimals;
+	size_t      decimal_count;
+} Literal;
+
+typedef struct Fixed
+{
+	int64_t units;
+	int32_t millionths; /* 0 .. 999999 */
+} Fixed;
+
+/* Takes a literal apart; false unless it is [-]digits[.digits]. */
+static bool
+take_apart(const char *text, Literal *literal)
+{
+	static const char digits[] = "0123456789";
+
+	literal->negative = *text == '-';
+	if (literal->negative)
+		text++;
+
+	literal->digits = text;
+	literal->digit_count = strspn(text, digits);
+	if (literal->digit_count == 0)
+		return false;
+	text += literal->digit_count;
+
+	literal->decimals = text;
+	literal->decimal_count = 0;
+	if (*text == '.')
+	{
+		text++;
+		literal->decimals = text;
+		literal->decimal_count = strspn(text, digits);
+		if (literal->decimal_count == 0)
+			return false;
+		text += literal->decimal_count;
+	}
+	if (*text != '\0')
+		return false;
+
+	while (literal->digit_count > 0 && *literal->digits == '0')
+	{
+		literal->digits++;
+		literal->digit_count--;
+	}
+	while (literal->decimal_count > 0 && literal->decimals[literal->decimal_count - 1] == '0')
+		literal->decimal_count--;
+	return true;
+}
+
+/* True if a literal is an integer within 64 bits. */
+static bool
+is_int64(const Literal *literal)
+{
+	const char *most = literal->negative ? MAX_NEGATIVE : MAX_POSITIVE;
+	size_t      most_count = strlen(most);
+
+	if (literal->decimal_count > 0 || literal->digit_count > most_count)
+		return false;
+	return literal->digit_count < most_count || memcmp(literal->digits, most, most_count) <= 0;
+}
+
+/* True if a literal fits the dialect as it stands. */
+static bool
+fits(GatewayDialect dialect, const Literal *literal)
+{
+	switch (dialect)
+	{
+		case GATEWAY_HIGRESS:
+			return is_int64(literal);
+		case GATEWAY_ZGSM:
+			return literal->digit_count <= MAX_DIGITS && literal->decimal_count <= DECIMALS;
+	}
+	return false;
+}
+
+/* Writes a literal that fits its dialect. */
+static void
+write_literal(const Literal *literal, char out[AMOUNT_SIZE])
+{
+	bool zero = literal->digit_count == 0 && literal->decimal_count == 0;
+
+	snprintf(out, AMOUNT_SIZE, "%s%.*s%s%s%.*s", literal->negative && !zero ? "-" : "",
+			 (int) literal->digit_count, literal->digits, literal->digit_count == 0 ? "0" : "",
+			 literal->decimal_count > 0 ? "." : "", (int) literal->decimal_count,
+			 literal->decimals);
+}
+
+/* Reads a literal of at most 18 digits, rounding to six decimals. */
+static Fixed
+fixed_from_literal(const Literal *literal)
+{
+	Fixed  value = {0, 0};
+	size_t i;
+
+	for (i = 0; i < literal->digit_count; i++)
+		value.units = value.units * 10 + (literal->digits[i] - '0');
+	for (i = 0; i < DECIMALS; i++)
+		value.millionths =
+			value.millionths * 10 + (i < literal->decimal_count ? literal->decimals[i] - '0' : 0);
+	if (literal->decimal_count > DECIMALS && literal->decimals[DECIMALS] >= '5')
+		value.millionths++;
+	if (value.millionths == MILLION)
+	{
+		value.units++;
+		value.millionths = 0;
+	}
+	if (literal->negative)
+	{
+		value.units = -value.units;
+		if (value.millionths > 0)
+		{
+			value.units--;
+			value.millionths = MILLION - value.millionths;
+		}
+	}
+	return value;
+}
+
+/* Writes a value without zeros at the end of its fraction. */
+static void
+write_fixed(Fixed value, char out[AMOUNT_SIZE])
+{
+	bool negative = value.units < 0;
+	int  length;
+
+	if (negative)
+	{
+		if (value.millionths > 0)
+		{
+			value.units++;
+			value.millionths = MILLION - value.millionths;
+		}
+		value.units = -value.units;
+	}
+	length = snprintf(out, AMOUNT_SIZE, "%s%" PRId64 ".%06" PRId32, negative ? "-" : "",
+					  value.units, value.millionths);
+	while (out[length - 1] == '0')
+		length--;
+	if (out[length - 1] == '.')
+		length--;
+	out[length] = '\0';
+}
+
+bool
+amount_write(GatewayDialect dialect, const char *amount, char out[AMOUNT_SIZE])
+{
+	Literal literal;
+
+	if (!take_apart(amount, &literal) || !fits(dialect, &literal))
+		return false;
+	write_literal(&literal, out);
+	return true;
+}
+
+bool
+amount_read(GatewayDialect dialect, const char *number, char out[AMOUNT_SIZE])
+{
+	Literal literal;
+
+	if (!take_apart(number, &literal))
+		return false;
+	if (dialect != GATEWAY_ZGSM || literal.decimal_count <= DECIMALS)
+	{
+		if (!fits(dialect, &literal))
+			return false;
+		write_literal(&literal, out);
+		return true;
+	}
+	if (literal.digit_count > MAX_DIGITS)
+		return false;
+	write_fixed(fixed_from_literal(&literal), out);
+	return true;
+}
+
+void
+amount_subtract(const char *a, const char *b, char out[AMOUNT_SIZE])
+{
+	Literal minuend;
+	Literal subtrahend;
+	Fixed   value;
+	Fixed   taken;
+
+	if (!take_apart(a, &minuend) || !take_apart(b, &subtrahend))
+	{
+		out[0] = '\0';
+		return;
+	}
+	value = fixed_from_literal(&minuend);
+	taken = fixed_from_literal(&subtrahend);
+
+	value.units -= taken.units;
+	value.millionths -= taken.millionths;
+	if (value.millionths < 0)
+	{
+		value.units--;
+		value.millionths += MILLION;
+	}
+	write_fixed(value, out);
+}
+
+bool
+gateway_amount_fits(GatewayDialect dialect, const char *amount)
+{
+	char written[AMOUNT_SIZE];
+
+	return amount_write(dialect, amount, written);
+}

@@ -1,0 +1,36 @@
+/*
+ * amount.h
+ *		Decimal literals as the dialects can carry them, computed exactly.
+ *
+ * Nothing here allocates, and no floating point is involved.
+ */
+#ifndef QM_GATEWAY_AMOUNT_H
+#define QM_GATEWAY_AMOUNT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "gateway/gateway.h"
+
+/* Room for any literal written here: sign, 19 digits, point, 6 decimals, NUL. */
+#define AMOUNT_SIZE 32
+
+/*
+ * Writes an amount in the one form sent to gateways: no leading zeros, none at
+ * the end of the fraction, no "-0".  False, and nothing written, if it does
+ * not fit the dialect (see gateway_amount_fits).
+ */
+extern bool amount_write(GatewayDialect dialect, const char *amount, char out[AMOUNT_SIZE]);
+
+/*
+ * Writes a number read from a gateway in the same form.  A zgsm number may
+ * have more than six decimals and is rounded to six, half away from zero.
+ * False if it is not digits with at most a minus and a point (an exponent is
+ * refused), or does not fit the dialect.
+ */
+extern bool amount_read(GatewayDialect dialect, const char *number, char out[AMOUNT_SIZE]);
+
+/* Writes a - b; both as amount_read leaves them for zgsm. */
+extern void amount_subtract(const char *a, const char *b, char out[AMOUNT_SIZE]);
+
+#endif /* QM_GATEWAY_AMOUNT_H */

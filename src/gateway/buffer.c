@@ -1,0 +1,115 @@
+/*
+ * buffer.c
+ *		A growing piece of malloc'ed memory.
+ */
+#include "gateway/buffer.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SMALLEST 256
+
+/* Makes room for more bytes and a NUL after what is used. */
+static bool
+reserve(Buffer *buffer, size_t more)
+{
+	size_t needed;
+	size_t size;
+	char  *data;
+
+	if (more > SIZE_MAX / 4 - buffer->used)
+		return false;
+	needed = buffer->used + more + 1;
+	if (needed <= buffer->size)
+		return true;
+	size = buffer->size < SMALLEST ? SMALLEST : buffer->size;
+	while (size < needed)
+		size *= 2;
+	data = realloc(buffer->data, size);
+	if (!data)
+		return false;
+	buffer->data = data;
+	buffer->size = size;
+	return true;
+}
+
+bool
+buffer_append(Buffer *buffer, const char *data, size_t length)
+{
+	if (!reserve(buffer, length))
+		return false;
+	if (length > 0)
+		memcpy(buffer->data + buffer->used, data, length);
+	buffer->used += length;
+	buffer->data[buffer->used] = '\0';
+	return true;
+}
+
+bool
+buffer_append_text(Buffer *buffer, const char *text)
+{
+	return buffer_append(buffer, text, strlen(text));
+}
+
+/* True for the characters that mean themselves everywhere in a URL or form. */
+static bool
+is_unreserved(unsigned char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+		   c == '.' || c == '_' || c == '~';
+}
+
+size_t
+encoded_length(const char *text)
+{
+	size_t length = 0;
+
+	for (; *text; text++)
+		length += is_unreserved((unsigned char) *text) ? 1 : 3;
+	return length;
+}
+
+bool
+buffer_append_encoded(Buffer *buffer, const char *text)
+{
+	static const char hex[] = "0123456789ABCDEF";
+	char             *out;
+
+	if (!reserve(buffer, encoded_length(text)))
+		return false;
+	out = buffer->data + buffer->used;
+	for (; *text; text++)
+	{
+		unsigned char c = (unsigned char) *text;
+
+		if (is_unreserved(c))
+			*out++ = (char) c;
+		else
+		{
+			*out++ = '%';
+			*out++ = hex[c >> 4];
+			*out++ = hex[c & 15];
+		}
+	}
+	*out = '\0';
+	buffer->used = (size_t) (out - buffer->data);
+	return true;
+}
+
+void
+buffer_reset(Buffer *buffer, size_t keep)
+{
+	if (buffer->size > keep)
+		buffer_free(buffer);
+	buffer->used = 0;
+	if (buffer->data)
+		buffer->data[0] = '\0';
+}
+
+void
+buffer_free(Buffer *buffer)
+{
+	free(buffer->data);
+	memset(buffer, 0, sizeof(*buffer));
+}

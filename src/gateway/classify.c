@@ -1,0 +1,206 @@
+/*
+ * classify.c
+ *		What an exchange with a gateway proves.
+ */
+#include "gateway/classify.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "gateway/amount.h"
+#include "gateway/dialect.h"
+#include "gateway/reply_json.h"
+#include "gateway/text.h"
+
+/* How gateways say that a parameter is missing or malformed. */
+static const char *const parameter_texts[] = {"must be integer", "can't be empty",
+											  "invalid_params"};
+
+bool
+exchange_is_query(ExchangeKind kind)
+{
+	return kind == EXCHANGE_BALANCE || kind == EXCHANGE_USED;
+}
+
+/* Sets the outcome, and the message to "prefix: text" or what there is of it. */
+static void
+conclude(const Exchange *exchange, GatewayReply *reply, GatewayOutcome outcome, const char *prefix,
+		 const char *text, size_t length)
+{
+	size_t used;
+
+	reply->outcome = outcome;
+	text_line(reply->message, sizeof(reply->message), prefix, strlen(prefix), exchange->secret);
+	used = strlen(reply->message);
+	if (length > 0 && used + 3 < sizeof(reply->message))
+	{
+		memcpy(reply->message + used, ": ", 3);
+		text_line(reply->message + used + 2, sizeof(reply->message) - used - 2, text, length,
+				  exchange->secret);
+		if (reply->message[used + 2] == '\0')
+			reply->message[used] = '\0';
+	}
+}
+
+/* As conclude, with "HTTP 200" and the like for a prefix. */
+static void
+conclude_status(const Exchange *exchange, GatewayReply *reply, GatewayOutcome outcome,
+				const char *text, size_t length)
+{
+	char prefix[32];
+
+	snprintf(prefix, sizeof(prefix), "HTTP %ld", exchange->http_status);
+	conclude(exchange, reply, outcome, prefix, text, length);
+}
+
+static void
+conclude_unreadable(const Exchange *exchange, GatewayReply *reply, const char *why)
+{
+	char   text[256];
+	char   shown[160];
+	size_t length;
+
+	text_line(shown, sizeof(shown), exchange->body, exchange->body_length, exchange->secret);
+	snprintf(text, sizeof(text), "%s: %s", why, shown);
+	length = strlen(text);
+	conclude_status(exchange, reply, GATEWAY_IN_DOUBT, text, length);
+}
+
+/* Reads the answer to a query from a 2xx reply. */
+static void
+classify_answer(const Exchange *exchange, const ReplyFields *fields, GatewayReply *reply)
+{
+	const char *type = exchange->kind == EXCHANGE_USED ? "used_quota" : "total_quota";
+	char        number[AMOUNT_SIZE];
+
+	if (exchange->dialect == GATEWAY_ZGSM && fields->type[0] != '\0' &&
+		strcmp(fields->type, type) != 0)
+		conclude_unreadable(exchange, reply, "the answer is about another quota");
+	else if (!amount_read(exchange->dialect, fields->quota, number))
+		conclude_unreadable(exchange, reply, "the answer holds no readable quota");
+	else
+	{
+		reply->outcome = GATEWAY_COMPLETED;
+		memcpy(reply->balance, number, strlen(number) + 1);
+	}
+}
+
+/*
+ * Classifies a 2xx reply that was read to its end.  Only words that the
+ * gateway itself uses prove anything: any web server answers 200 to a wrong
+ * URL.
+ */
+static void
+classify_success(const Exchange *exchange, GatewayReply *reply)
+{
+	const DialectFacts *facts = dialect_facts(exchange->dialect);
+	const char         *phrase =
+        exchange->kind == EXCHANGE_DELTA ? facts->delta_success : facts->refresh_success;
+	ReplyShape  shape = {facts->balance_member, facts->user_parameter, exchange->user_id,
+						 exchange->secret};
+	ReplyFields fields;
+
+	if (!exchange_is_query(exchange->kind) && phrase != NULL)
+	{
+		if (text_begins(exchange->body, exchange->body_length, phrase))
+			reply->outcome = GATEWAY_COMPLETED;
+		else
+			conclude_unreadable(exchange, reply, "not the reply of an AiGateway");
+		return;
+	}
+
+	if (!reply_json_read(exchange->body, exchange->body_length, &shape, &fields))
+		conclude_unreadable(exchange, reply, "not the reply of an AiGateway");
+	else if (exchange->dialect == GATEWAY_ZGSM && fields.failed)
+		conclude_status(exchange, reply, GATEWAY_REFUSED, fields.line, strlen(fields.line));
+	else if (exchange->dialect == GATEWAY_ZGSM && !fields.succeeded)
+		conclude_unreadable(exchange, reply, "the reply does not say whether it succeeded");
+	else if (fields.other_user)
+		conclude_unreadable(exchange, reply, "the answer is about another user");
+	else if (exchange_is_query(exchange->kind))
+		classify_answer(exchange, &fields, reply);
+	else
+		reply->outcome = GATEWAY_COMPLETED;
+}
+
+/* Classifies a reply by its status alone, which is not 2xx; the text only explains it. */
+static void
+classify_status(const Exchange *exchange, GatewayReply *reply)
+{
+	ReplyShape     shape = {NULL, "", NULL, exchange->secret};
+	ReplyFields    fields;
+	const char    *text = exchange->body;
+	size_t         length = exchange->body_length;
+	GatewayOutcome outcome;
+
+	switch (exchange->http_status)
+	{
+		case 408:
+		case 429:
+			outcome = GATEWAY_THROTTLED;
+			break;
+		case 401:
+		case 403:
+		case 404:
+		case 405:
+			outcome = GATEWAY_BLOCKED;
+			break;
+		default:
+			if (exchange->http_status >= 300 && exchange->http_status <= 399)
+				outcome = GATEWAY_BLOCKED;
+			else if (exchange->http_status >= 400 && exchange->http_status <= 499)
+				outcome = GATEWAY_REFUSED;
+			else
+				outcome = GATEWAY_IN_DOUBT;
+	}
+
+	if (exchange->http_status == 400 || exchange->http_status == 403)
+	{
+		size_t i;
+
+		for (i = 0; i < sizeof(parameter_texts) / sizeof(parameter_texts[0]); i++)
+			if (text_contains(text, length, parameter_texts[i]))
+				reply->names_parameters = true;
+	}
+
+	if (reply_json_read(text, length, &shape, &fields) && fields.line[0] != '\0')
+	{
+		text = fields.line;
+		length = strlen(fields.line);
+	}
+	else if (length == 0 && exchange->fault)
+	{
+		text = exchange->fault;
+		length = strlen(text);
+	}
+	conclude_status(exchange, reply, outcome, text, length);
+}
+
+void
+classify(const Exchange *exchange, GatewayReply *reply)
+{
+	bool is_success = exchange->http_status >= 200 && exchange->http_status <= 299;
+
+	memset(reply, 0, sizeof(*reply));
+	reply->retry_after = exchange->retry_after;
+	reply->http_status = exchange->http_status;
+
+	if (!exchange->headers_whole)
+	{
+		const char *fault = exchange->fault ? exchange->fault : "no HTTP reply";
+
+		reply->http_status = 0;
+		reply->retry_after = -1;
+		conclude(exchange, reply, exchange->nothing_sent ? GATEWAY_NOT_SENT : GATEWAY_IN_DOUBT,
+				 fault, NULL, 0);
+	}
+	else if (!is_success)
+		classify_status(exchange, reply);
+	else if (exchange->fault)
+		conclude_status(exchange, reply, GATEWAY_IN_DOUBT, exchange->fault,
+						strlen(exchange->fault));
+	else if (exchange->partly_sent)
+		conclude_unreadable(exchange, reply, "the reply came before the request was sent");
+	else
+		classify_success(exchange, reply);
+}

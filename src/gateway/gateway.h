@@ -1,0 +1,166 @@
+/*
+ * gateway.h
+ *		HTTP to an AiGateway: what can be asked of it, and what an answer proves.
+ *
+ * This concern knows nothing of tables, transactions or workers.  A session
+ * is a set of kept-alive HTTP/1.1 connections to one gateway, used by one
+ * process from one thread; a child forked later must not touch it.
+ *
+ * Memory: everything a session needs lives in malloc'ed memory of libcurl,
+ * json-c and its own, never in a PostgreSQL memory context, so that an error
+ * anywhere leaves it in a state in which gateway_close works.  Strings given
+ * in are copied.  The caller makes sure that gateway_close is called, also
+ * after an error (a memory context reset callback serves).
+ *
+ * Errors: nothing here raises a PostgreSQL error or checks for interrupts;
+ * outcomes are values.  gateway_poll returns after at most the time asked
+ * for, so the caller keeps its own clock and its own interrupts.
+ *
+ * This header includes nothing of PostgreSQL, libcurl or json-c: it can be
+ * used beside any of them.
+ */
+#ifndef QM_GATEWAY_H
+#define QM_GATEWAY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum GatewayDialect
+{
+	GATEWAY_HIGRESS,
+	GATEWAY_ZGSM,
+} GatewayDialect;
+
+/* Where a gateway is and how to speak to it. */
+typedef struct GatewayConfig
+{
+	GatewayDialect dialect;
+	const char    *base_url;    /* http:// or https://, no credentials in it */
+	const char    *admin_path;  /* NULL: the dialect's own */
+	const char    *credential;  /* NULL: none is sent */
+	const char    *key_header;  /* NULL: the dialect's own; the credential follows "Bearer " in a
+								 * header named Authorization, and stands alone in any other */
+	const char    *route_model; /* value of x-higress-llm-model; NULL: not sent */
+	const char    *user_agent;
+	int            connect_timeout_ms;
+	int            request_timeout_ms; /* from start to last byte, connect included */
+	int            max_connections;    /* requests in flight at once */
+	size_t         max_reply_bytes;    /* of headers and body together */
+} GatewayConfig;
+
+typedef enum GatewayAction
+{
+	GATEWAY_QUERY,   /* harmless: may be repeated */
+	GATEWAY_REFRESH, /* sets the quota */
+	GATEWAY_DELTA,   /* adds to it: never repeated by this layer */
+} GatewayAction;
+
+/*
+ * What an answer proves; the classes are explained in docs/gateway.md.
+ *
+ * A query changes nothing, so nothing can be in doubt about one: there
+ * GATEWAY_IN_DOUBT means that no answer was had (time-out, 5xx, or a reply
+ * that cannot be read), and the query may be repeated.
+ */
+typedef enum GatewayOutcome
+{
+	GATEWAY_COMPLETED, /* applied; for a query: answered */
+	GATEWAY_NOT_SENT,  /* no byte of a query, or of the body with the parameters of any other
+						* request, left this machine: refused connection, DNS, TLS */
+	GATEWAY_THROTTLED, /* 429, 408: not applied, come back later */
+	GATEWAY_BLOCKED,   /* 401, 403, 404, 405, 3xx: not applied, maybe our fault */
+	GATEWAY_REFUSED,   /* not applied, and this request never will be; http_status 0 if it could
+						* not even be written down, such as an amount that does not fit */
+	GATEWAY_IN_DOUBT,  /* may or may not have been applied */
+} GatewayOutcome;
+
+typedef struct GatewayReply
+{
+	GatewayOutcome outcome;
+	long           http_status; /* 0: no reply header was read to its end */
+	double         retry_after; /* seconds asked for by Retry-After, either form, at most a day;
+							  * < 0: none */
+	bool           names_parameters; /* a 403 or 400 text blames the parameters */
+	char balance[64];  /* a query's answer, what remains, as a decimal literal; "" otherwise */
+	char total[64];    /* zgsm: what was granted in all, of which balance remains; else "" */
+	char message[512]; /* for an operator: valid UTF-8, one line, no credential; "" if completed */
+} GatewayReply;
+
+/*
+ * What is sent.  Strings are UTF-8 and copied.
+ *
+ * A query in the zgsm dialect is two GETs, one after the other and both within
+ * the one request time-out: the total, then what was used of it.
+ */
+typedef struct GatewayRequest
+{
+	GatewayAction action;
+	const char   *user_id;
+	const char   *amount;          /* decimal literal for refresh and delta */
+	const char   *idempotency_key; /* visible ASCII, at most 200 bytes; NULL: header not sent */
+	void         *token;           /* returned with the reply */
+} GatewayRequest;
+
+typedef struct GatewayResult
+{
+	void        *token;
+	GatewayReply reply;
+} GatewayResult;
+
+typedef struct GatewaySession GatewaySession;
+
+/*
+ * Opens a session; no packet is sent.  Returns NULL and fills error (bounded,
+ * terminated) if the configuration cannot be used.
+ */
+extern GatewaySession *gateway_open(const GatewayConfig *config, char *error, size_t error_size);
+
+/* Ends every connection, drops what was in flight and frees all.  NULL is allowed. */
+extern void gateway_close(GatewaySession *session);
+
+/* How many more requests gateway_submit would take now. */
+extern int gateway_room(const GatewaySession *session);
+
+/* How many requests wait for their result to be handed over by gateway_poll. */
+extern int gateway_in_flight(const GatewaySession *session);
+
+/*
+ * Starts one request.  False: nothing was started or sent (no room, out of
+ * memory); the request may be submitted again.  A request that cannot be
+ * written down (see GATEWAY_REFUSED) is taken, and its result is ready at once.
+ */
+extern bool gateway_submit(GatewaySession *session, const GatewayRequest *request);
+
+/*
+ * Moves the transfers on for at most timeout_ms and stores up to max_results
+ * finished ones.  Returns how many, as soon as there is one; 0 after the
+ * time-out, or earlier if a signal handler ran, so that the caller can look at
+ * what it asks for.  Every submitted request gives one result, unless the
+ * session is closed first.
+ *
+ * Signals are blocked while libcurl works and let through while it waits, so
+ * none is lost between the caller's last look and the wait, and none is ever
+ * handled by a thread of libcurl (it looks up names in one).  SIGPIPE is the
+ * caller's to ignore, as PostgreSQL's processes do.
+ */
+extern int gateway_poll(GatewaySession *session, int timeout_ms, GatewayResult *results,
+						int max_results);
+
+/*
+ * True if an amount can be delivered in this dialect: integers within 64 bits
+ * for higress, at most 18 digits and six decimals for zgsm.  The literal is
+ * what numeric_out prints; zeros at the end of its fraction do not count.
+ */
+extern bool gateway_amount_fits(GatewayDialect dialect, const char *amount);
+
+/*
+ * True if url is an http or https URL with a host, without user, query or
+ * fragment.  Otherwise *why says what is wrong (a constant text).  With
+ * host_size > 0 the lower-case host goes to host, an IPv6 address in its
+ * brackets; 256 bytes are always enough.  Only ASCII is taken: an
+ * international name is written in its xn-- form.
+ */
+extern bool gateway_url_valid(const char *url, const char **why, char *host, size_t host_size);
+
+#endif /* QM_GATEWAY_H */

@@ -1,0 +1,42 @@
+/*
+ * reply_json.h
+ *		What is read from a gateway's JSON reply, without trusting it.
+ *
+ * json-c is used behind this header only.  Everything it allocates is freed
+ * before reply_json_read returns.
+ */
+#ifndef QM_GATEWAY_REPLY_JSON_H
+#define QM_GATEWAY_REPLY_JSON_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Where in a reply to look. */
+typedef struct ReplyShape
+{
+	const char *object_member; /* of the reply, holding the answer; NULL: the reply is the answer */
+	const char *user_member;   /* of the answer: whom it is about */
+	const char *user_id;       /* whom it must be about if it says so; NULL: not compared */
+	const char *secret;        /* must not show in line; NULL: none */
+} ReplyShape;
+
+typedef struct ReplyFields
+{
+	bool succeeded;  /* "success" is true */
+	bool failed;     /* "success" is false */
+	bool other_user; /* the answer names another user */
+	char type[32];   /* of the answer; "" if it is not there or longer */
+	char quota[64];  /* number of the answer as it was written; "" if it is not a number, longer, or
+					  * beyond what can be told exactly */
+	char line[512];  /* "code: message" as far as they are there, made by text_line */
+} ReplyFields;
+
+/*
+ * Reads a reply.  False, and fields empty, unless it is one JSON object and
+ * nothing more, valid UTF-8, not nested deeply, with no name twice in one
+ * object.
+ */
+extern bool reply_json_read(const char *text, size_t length, const ReplyShape *shape,
+							ReplyFields *fields);
+
+#endif /* QM_GATEWAY_REPLY_JSON_H */

@@ -1,0 +1,55 @@
+/*
+ * request.h
+ *		How a request is written down: URLs, headers, query strings and forms.
+ */
+#ifndef QM_GATEWAY_REQUEST_H
+#define QM_GATEWAY_REQUEST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <curl/curl.h>
+
+#include "gateway/buffer.h"
+#include "gateway/classify.h"
+#include "gateway/gateway.h"
+
+/* What all requests to one gateway have in common; malloc'ed, freed by endpoint_free. */
+typedef struct Endpoint
+{
+	GatewayDialect     dialect;
+	Buffer             balance_url;
+	Buffer             used_url; /* empty where used is not told apart */
+	Buffer             refresh_url;
+	Buffer             delta_url;
+	Buffer             user_agent;
+	Buffer             secret; /* empty: none */
+	struct curl_slist *headers;
+} Endpoint;
+
+/*
+ * Fills an endpoint (zeros before) from a configuration.  False if it cannot
+ * be used, with the reason in error; endpoint_free is due in either case.
+ */
+extern bool endpoint_init(Endpoint *endpoint, const GatewayConfig *config, char *error,
+						  size_t error_size);
+
+extern void endpoint_free(Endpoint *endpoint);
+
+/* The secret that must not show in messages, or NULL. */
+extern const char *endpoint_secret(const Endpoint *endpoint);
+
+/* What is wrong with a request (a constant text); NULL: it can be written down. */
+extern const char *request_fault(const Endpoint *endpoint, const GatewayRequest *request);
+
+/* The URL of an exchange, without its query string. */
+extern const char *request_url(const Endpoint *endpoint, ExchangeKind kind);
+
+/* Writes the whole URL of a query.  False: out of memory. */
+extern bool write_query_url(const Endpoint *endpoint, ExchangeKind kind, const char *user_id,
+							Buffer *url);
+
+/* Writes the form of a refresh or delta that has no fault.  False: out of memory. */
+extern bool write_form(const Endpoint *endpoint, const GatewayRequest *request, Buffer *form);
+
+#endif /* QM_GATEWAY_REQUEST_H */

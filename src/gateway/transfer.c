@@ -1,0 +1,390 @@
+/*
+ * transfer.c
+ *		One request at a time on one easy handle of libcurl, and its reply.
+ *
+ * The callbacks run inside libcurl: they touch nothing but their transfer.
+ */
+#include "gateway/transfer.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+
+#include "gateway/amount.h"
+#include "gateway/text.h"
+
+/* Buffers larger than this are given back after the request that needed them. */
+#define KEPT_BYTES (64 * 1024)
+
+/* libcurl's smallest send and receive buffers; it allocates them per request. */
+#define CURL_BUFFER_BYTES 16384L
+
+/*
+ * Connections idle for longer are not used again.  Closing at this end first
+ * avoids the race in which a request is sent into a connection that the
+ * gateway, or a proxy before it, is just closing: its outcome would be in
+ * doubt.  Common servers wait for 5 seconds or more.
+ */
+#define MAX_IDLE_SECONDS 4L
+
+#define MAX_RETRY_AFTER 86400.0
+
+int64_t
+transfer_now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t) now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/*
+ * Gives libcurl the form.  That nothing was given proves that no parameter of
+ * the request has left this machine.
+ */
+static size_t
+read_form(char *out, size_t size, size_t count, void *data)
+{
+	Transfer *transfer = data;
+	size_t    room = size * count;
+	size_t    left = transfer->form.used - transfer->form_given;
+
+	if (left > room)
+		left = room;
+	memcpy(out, transfer->form.data + transfer->form_given, left);
+	transfer->form_given += left;
+	return left;
+}
+
+/*
+ * Refuses to give any of the form a second time.  libcurl wants to when a
+ * connection it used again was closed without a reply; the gateway may have
+ * applied the request by then.  While nothing was given the beginning is where
+ * the form stands anyway.  (libcurl 8.14 asks for that at the start of a request
+ * if the one before ended by such a refusal.)
+ */
+static int
+refuse_rewind(void *data, curl_off_t offset, int origin)
+{
+	const Transfer *transfer = data;
+
+	if (transfer->form_given == 0 && offset == 0 && origin == SEEK_SET)
+		return CURL_SEEKFUNC_OK;
+	return CURL_SEEKFUNC_FAIL;
+}
+
+/* Counts what a reply has cost so far; false beyond the limit. */
+static bool
+count_bytes(Transfer *transfer, size_t length)
+{
+	if (length > transfer->limits->max_reply_bytes - transfer->reply_bytes)
+	{
+		transfer->reply_too_large = true;
+		return false;
+	}
+	transfer->reply_bytes += length;
+	return true;
+}
+
+/* Reads the value of a Retry-After header: seconds, or a date. */
+static double
+read_retry_after(const char *value, size_t length)
+{
+	char   text[64];
+	double seconds;
+
+	text_line(text, sizeof(text), value, length, NULL);
+	if (text[0] >= '0' && text[0] <= '9' && text[strspn(text, "0123456789")] == '\0')
+		seconds = strtod(text, NULL);
+	else
+	{
+		time_t date = curl_getdate(text, NULL);
+
+		if (date == (time_t) -1)
+			return -1;
+		seconds = difftime(date, time(NULL));
+	}
+	if (seconds < 0)
+		return 0;
+	return seconds < MAX_RETRY_AFTER ? seconds : MAX_RETRY_AFTER;
+}
+
+/* Takes one line of a reply's header, the status line and the empty line included. */
+static size_t
+take_header(char *line, size_t size, size_t count, void *data)
+{
+	static const char retry_after[] = "Retry-After:";
+	const size_t      name_length = sizeof(retry_after) - 1;
+	Transfer         *transfer = data;
+	size_t            length = size * count;
+
+	if (!count_bytes(transfer, length))
+		return 0;
+	if (text_begins(line, length, "HTTP/"))
+	{
+		/* an interim reply (1xx) went before */
+		transfer->headers_whole = false;
+		transfer->retry_after = -1;
+	}
+	else if (length <= 2 && (line[0] == '\r' || line[0] == '\n'))
+	{
+		/* the second time it is the end of a chunked body */
+		if (!transfer->headers_whole)
+			transfer->given_before_reply = transfer->form_given;
+		transfer->headers_whole = true;
+	}
+	else if (length > name_length && strncasecmp(line, retry_after, name_length) == 0)
+		transfer->retry_after = read_retry_after(line + name_length, length - name_length);
+	return length;
+}
+
+/* Takes a piece of a reply's body. */
+static size_t
+take_body(char *piece, size_t size, size_t count, void *data)
+{
+	Transfer *transfer = data;
+	size_t    length = size * count;
+
+	if (!count_bytes(transfer, length))
+		return 0;
+	if (!buffer_append(&transfer->body, piece, length))
+	{
+		transfer->out_of_memory = true;
+		return 0;
+	}
+	return length;
+}
+
+/* Sets what is the same for every request. */
+static bool
+set_common_options(Transfer *transfer)
+{
+	CURL *easy = transfer->easy;
+	bool  ok = true;
+
+#define SET(option, value) (ok = ok && curl_easy_setopt(easy, option, value) == CURLE_OK)
+
+	SET(CURLOPT_PRIVATE, transfer);
+	SET(CURLOPT_ERRORBUFFER, transfer->fault);
+	SET(CURLOPT_NOSIGNAL, 1L);
+	SET(CURLOPT_USERAGENT, transfer->endpoint->user_agent.data);
+
+#if LIBCURL_VERSION_NUM >= 0x075500
+	SET(CURLOPT_PROTOCOLS_STR, "http,https");
+#else
+	SET(CURLOPT_PROTOCOLS, (long) (CURLPROTO_HTTP | CURLPROTO_HTTPS));
+#endif
+	SET(CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_1_1);
+	SET(CURLOPT_HTTP09_ALLOWED, 0L);
+	SET(CURLOPT_FOLLOWLOCATION, 0L);
+	SET(CURLOPT_PATH_AS_IS, 1L);
+	SET(CURLOPT_PROXY, "");
+	SET(CURLOPT_NETRC, (long) CURL_NETRC_IGNORED);
+	SET(CURLOPT_DISALLOW_USERNAME_IN_URL, 1L);
+	SET(CURLOPT_SSL_VERIFYPEER, 1L);
+	SET(CURLOPT_SSL_VERIFYHOST, 2L);
+	SET(CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
+
+	SET(CURLOPT_TCP_NODELAY, 1L);
+	SET(CURLOPT_TCP_KEEPALIVE, 1L);
+	SET(CURLOPT_MAXAGE_CONN, MAX_IDLE_SECONDS);
+	SET(CURLOPT_CONNECTTIMEOUT_MS, (long) transfer->limits->connect_timeout_ms);
+	SET(CURLOPT_BUFFERSIZE, CURL_BUFFER_BYTES);
+	SET(CURLOPT_UPLOAD_BUFFERSIZE, CURL_BUFFER_BYTES);
+#if LIBCURL_VERSION_NUM >= 0x075700
+	/* A name look-up that hangs must not be waited for; its thread ends by itself. */
+	SET(CURLOPT_QUICK_EXIT, 1L);
+#endif
+
+	SET(CURLOPT_READFUNCTION, read_form);
+	SET(CURLOPT_READDATA, transfer);
+	SET(CURLOPT_SEEKFUNCTION, refuse_rewind);
+	SET(CURLOPT_SEEKDATA, transfer);
+	SET(CURLOPT_HEADERFUNCTION, take_header);
+	SET(CURLOPT_HEADERDATA, transfer);
+	SET(CURLOPT_WRITEFUNCTION, take_body);
+	SET(CURLOPT_WRITEDATA, transfer);
+
+#undef SET
+	return ok;
+}
+
+bool
+transfer_init(Transfer *transfer, const Endpoint *endpoint, const GatewayConfig *limits)
+{
+	transfer->endpoint = endpoint;
+	transfer->limits = limits;
+	transfer->key_header.data = transfer->key_line;
+	transfer->key_header.next = endpoint->headers;
+	transfer->easy = curl_easy_init();
+	return transfer->easy != NULL && set_common_options(transfer);
+}
+
+void
+transfer_free(Transfer *transfer)
+{
+	if (transfer->easy)
+		curl_easy_cleanup(transfer->easy);
+	buffer_free(&transfer->user_id);
+	buffer_free(&transfer->query_url);
+	buffer_free(&transfer->form);
+	buffer_free(&transfer->body);
+}
+
+/* Forgets the reply before. */
+static void
+reset_reply(Transfer *transfer)
+{
+	transfer->reply_bytes = 0;
+	buffer_reset(&transfer->body, KEPT_BYTES);
+	transfer->headers_whole = false;
+	transfer->given_before_reply = 0;
+	transfer->reply_too_large = false;
+	transfer->out_of_memory = false;
+	transfer->retry_after = -1;
+	transfer->fault[0] = '\0';
+}
+
+/* Sets URL, method and time-out of one exchange. */
+static bool
+set_exchange(Transfer *transfer, ExchangeKind kind, long timeout_ms)
+{
+	CURL       *easy = transfer->easy;
+	const char *url = request_url(transfer->endpoint, kind);
+	bool        ok;
+
+	reset_reply(transfer);
+	if (exchange_is_query(kind))
+	{
+		buffer_reset(&transfer->query_url, KEPT_BYTES);
+		ok = write_query_url(transfer->endpoint, kind, transfer->user_id.data,
+							 &transfer->query_url) &&
+			 curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L) == CURLE_OK;
+		url = transfer->query_url.data;
+	}
+	else
+		ok = curl_easy_setopt(easy, CURLOPT_POST, 1L) == CURLE_OK &&
+			 curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE,
+							  (curl_off_t) transfer->form.used) == CURLE_OK;
+	transfer->kind = kind;
+	return ok && curl_easy_setopt(easy, CURLOPT_URL, url) == CURLE_OK &&
+		   curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, timeout_ms) == CURLE_OK;
+}
+
+bool
+transfer_prepare(Transfer *transfer, const GatewayRequest *request)
+{
+	struct curl_slist *headers = transfer->endpoint->headers;
+	ExchangeKind       kind = EXCHANGE_BALANCE;
+
+	transfer->token = request->token;
+	transfer->total[0] = '\0';
+	transfer->form_given = 0;
+	buffer_reset(&transfer->user_id, KEPT_BYTES);
+	buffer_reset(&transfer->form, KEPT_BYTES);
+	if (!buffer_append_text(&transfer->user_id, request->user_id))
+		return false;
+	if (request->action != GATEWAY_QUERY)
+	{
+		kind = request->action == GATEWAY_DELTA ? EXCHANGE_DELTA : EXCHANGE_REFRESH;
+		if (!write_form(transfer->endpoint, request, &transfer->form))
+			return false;
+	}
+	if (request->idempotency_key)
+	{
+		static const char name[] = "Idempotency-Key: ";
+
+		memcpy(transfer->key_line, name, sizeof(name) - 1);
+		text_line(transfer->key_line + sizeof(name) - 1,
+				  sizeof(transfer->key_line) - sizeof(name) + 1, request->idempotency_key,
+				  strlen(request->idempotency_key), NULL);
+		headers = &transfer->key_header;
+	}
+	transfer->deadline_ms = transfer_now_ms() + transfer->limits->request_timeout_ms;
+	return curl_easy_setopt(transfer->easy, CURLOPT_HTTPHEADER, headers) == CURLE_OK &&
+		   set_exchange(transfer, kind, transfer->limits->request_timeout_ms);
+}
+
+/* Fills what was observed, for classify. */
+static void
+observe(Transfer *transfer, CURLcode result, Exchange *exchange)
+{
+	exchange->dialect = transfer->endpoint->dialect;
+	exchange->kind = transfer->kind;
+	exchange->user_id = transfer->user_id.data;
+	exchange->secret = endpoint_secret(transfer->endpoint);
+	exchange->headers_whole = transfer->headers_whole;
+	exchange->retry_after = transfer->retry_after;
+	exchange->body = transfer->body.data ? transfer->body.data : "";
+	exchange->body_length = transfer->body.used;
+
+	exchange->http_status = 0;
+	curl_easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &exchange->http_status);
+	if (exchange_is_query(transfer->kind))
+	{
+		long sent = 0;
+
+		curl_easy_getinfo(transfer->easy, CURLINFO_REQUEST_SIZE, &sent);
+		exchange->nothing_sent = sent == 0;
+		exchange->partly_sent = false;
+	}
+	else
+	{
+		exchange->nothing_sent = transfer->form_given == 0;
+		exchange->partly_sent = transfer->given_before_reply < transfer->form.used;
+	}
+
+	if (transfer->reply_too_large)
+		exchange->fault = "the reply is larger than allowed";
+	else if (transfer->out_of_memory)
+		exchange->fault = "out of memory while reading the reply";
+	else if (result == CURLE_OK)
+		exchange->fault = NULL;
+	else if (transfer->fault[0] != '\0')
+		exchange->fault = transfer->fault;
+	else
+		exchange->fault = curl_easy_strerror(result);
+}
+
+bool
+transfer_ended(Transfer *transfer, CURLcode result)
+{
+	GatewayReply *reply = &transfer->reply;
+	Exchange      exchange;
+	int64_t       left;
+
+	observe(transfer, result, &exchange);
+	classify(&exchange, reply);
+	if (reply->outcome != GATEWAY_COMPLETED)
+		return true;
+
+	if (transfer->kind == EXCHANGE_USED)
+	{
+		char used[sizeof(reply->balance)];
+
+		memcpy(used, reply->balance, sizeof(used));
+		memcpy(reply->total, transfer->total, sizeof(reply->total));
+		amount_subtract(reply->total, used, reply->balance);
+		return true;
+	}
+	if (transfer->kind != EXCHANGE_BALANCE || transfer->endpoint->used_url.used == 0)
+		return true;
+
+	memcpy(transfer->total, reply->balance, sizeof(transfer->total));
+	left = transfer->deadline_ms - transfer_now_ms();
+	if (set_exchange(transfer, EXCHANGE_USED, left > 0 ? (long) left : 1L))
+		return false;
+	transfer_fail(transfer, GATEWAY_NOT_SENT, "out of memory");
+	return true;
+}
+
+void
+transfer_fail(Transfer *transfer, GatewayOutcome outcome, const char *why)
+{
+	memset(&transfer->reply, 0, sizeof(transfer->reply));
+	transfer->reply.outcome = outcome;
+	transfer->reply.retry_after = -1;
+	text_line(transfer->reply.message, sizeof(transfer->reply.message), why, strlen(why), NULL);
+}

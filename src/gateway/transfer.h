@@ -1,0 +1,81 @@
+/*
+ * transfer.h
+ *		One request at a time on one easy handle of libcurl, and its reply.
+ *
+ * A transfer is made once per connection a session may have and used again
+ * and again; what does not change between requests is set once.
+ */
+#ifndef QM_GATEWAY_TRANSFER_H
+#define QM_GATEWAY_TRANSFER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <curl/curl.h>
+
+#include "gateway/buffer.h"
+#include "gateway/classify.h"
+#include "gateway/gateway.h"
+#include "gateway/request.h"
+
+typedef struct Transfer
+{
+	struct Transfer     *next; /* in the list of the session that it is in */
+	CURL                *easy;
+	const Endpoint      *endpoint;
+	const GatewayConfig *limits; /* the session's copy: only its numbers are valid */
+	void                *token;
+
+	/* the request */
+	ExchangeKind      kind;
+	Buffer            user_id;
+	Buffer            query_url;
+	Buffer            form;
+	size_t            form_given;             /* bytes of it that libcurl has taken */
+	struct curl_slist key_header;             /* followed by the endpoint's headers */
+	char              key_line[256];          /* its text */
+	int64_t           deadline_ms;            /* on the clock of transfer_now_ms */
+	char              fault[CURL_ERROR_SIZE]; /* filled by libcurl */
+
+	/* the reply */
+	size_t reply_bytes; /* headers and body */
+	Buffer body;
+	bool   headers_whole;
+	size_t given_before_reply; /* form_given at the end of the headers */
+	bool   reply_too_large;
+	bool   out_of_memory;
+	double retry_after;
+	char   total[64]; /* the first half of an answer in two */
+
+	GatewayReply reply; /* valid when the transfer has ended */
+} Transfer;
+
+/* A clock that only moves forward, in milliseconds. */
+extern int64_t transfer_now_ms(void);
+
+/*
+ * Makes a transfer ready for requests to an endpoint; zeros before.  False:
+ * libcurl lacks something or out of memory; transfer_free is due in any case.
+ */
+extern bool transfer_init(Transfer *transfer, const Endpoint *endpoint,
+						  const GatewayConfig *limits);
+
+extern void transfer_free(Transfer *transfer);
+
+/*
+ * Sets the easy handle up for a request that has no fault.  False: out of
+ * memory, nothing is to be sent.
+ */
+extern bool transfer_prepare(Transfer *transfer, const GatewayRequest *request);
+
+/*
+ * Takes note that libcurl ended with this result.  True: reply is filled.
+ * False: the answer has a second half, for which the easy handle is set up.
+ */
+extern bool transfer_ended(Transfer *transfer, CURLcode result);
+
+/* Fills the reply of a transfer that is not to be sent (again). */
+extern void transfer_fail(Transfer *transfer, GatewayOutcome outcome, const char *why);
+
+#endif /* QM_GATEWAY_TRANSFER_H */

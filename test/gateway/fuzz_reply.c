@@ -1,0 +1,43 @@
+/*
+ * fuzz_reply.c
+ *		A libFuzzer target: any bytes as the body of any reply.
+ *
+ * The first two bytes choose dialect, kind and status, the rest is the body.
+ * Build with clang -fsanitize=fuzzer,address,undefined; see run.sh.
+ */
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include "check.h"
+#include "gateway/classify.h"
+
+extern int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static const long statuses[] = {200, 200, 200, 200, 201, 400, 403, 503};
+	Exchange          exchange = {
+				 .user_id = "u1", .secret = CREDENTIAL, .headers_whole = true, .retry_after = -1};
+	GatewayReply reply;
+
+	if (size < 2)
+		return 0;
+	exchange.dialect = data[0] & 1 ? GATEWAY_ZGSM : GATEWAY_HIGRESS;
+	exchange.kind = (ExchangeKind) ((data[0] >> 1) & 3);
+	exchange.http_status = statuses[data[1] & 7];
+	exchange.body = (const char *) data + 2;
+	exchange.body_length = size - 2;
+	classify(&exchange, &reply);
+
+	if ((reply.outcome == GATEWAY_COMPLETED) != (reply.message[0] == '\0') ||
+		reply.outcome == GATEWAY_NOT_SENT || strstr(reply.message, CREDENTIAL) != NULL ||
+		strpbrk(reply.message, "\r\n\t") != NULL)
+		abort();
+	if (reply.balance[0] != '\0' && !gateway_amount_fits(exchange.dialect, reply.balance) &&
+		strcmp(reply.balance, "1000000000000000000") != 0 &&
+		strcmp(reply.balance, "-1000000000000000000") != 0)
+		abort();
+	return 0;
+}
