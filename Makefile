@@ -1,0 +1,59 @@
+EXTENSION = quota_manager
+EXTVERSION = $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" quota_manager.control)
+MODULE_big = quota_manager
+
+# A folder per concern; which may use which is told in docs/decisions.md.
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/*/*.c)))
+
+# The install script in parts by subject, in the order of dependency.  They have a folder of their own because
+# pg_regress takes a test of the same name from sql/ first.
+SQL_PARTS = schema condition schedule gateway user condition_functions strategy execute \
+	scan delivery worker import access
+DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
+DATA = $(wildcard sql/$(EXTENSION)--*--*.sql)
+DOCS = README.md
+
+PG_CPPFLAGS = -I$(srcdir)/src $(CURL_CFLAGS) $(JSONC_CFLAGS)
+PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
+SHLIB_LINK = -lcurl -ljson-c -Wl,--version-script=$(srcdir)/src/exports.map
+
+REGRESS = $(sort $(patsubst $(srcdir)/test/sql/%.sql,%,$(wildcard $(srcdir)/test/sql/*.sql)))
+REGRESS_OPTS = --inputdir=$(srcdir)/test --load-extension=$(EXTENSION)
+ISOLATION = $(sort $(patsubst $(srcdir)/test/isolation/specs/%.spec,%,$(wildcard $(srcdir)/test/isolation/specs/*.spec)))
+ISOLATION_OPTS = --inputdir=$(srcdir)/test/isolation --load-extension=$(EXTENSION)
+
+# With TEMP_INSTANCE=DIR the tests bring a throw-away cluster in DIR; without, they use a running one.
+ifdef TEMP_INSTANCE
+REGRESS_OPTS += --temp-instance=$(TEMP_INSTANCE)/regress --temp-config=$(srcdir)/test/test.conf
+ISOLATION_OPTS += --temp-instance=$(TEMP_INSTANCE)/isolation --temp-config=$(srcdir)/test/test.conf
+endif
+
+EXTRA_CLEAN = sql/$(EXTENSION)--$(EXTVERSION).sql test/aigateway-mock/aigateway-mock
+
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+sql/$(EXTENSION)--$(EXTVERSION).sql: $(patsubst %,$(srcdir)/sql/parts/%.sql,$(SQL_PARTS)) $(srcdir)/quota_manager.control
+	@mkdir -p sql
+	cat $(patsubst %,$(srcdir)/sql/parts/%.sql,$(SQL_PARTS)) > $@
+
+$(OBJS): $(wildcard $(srcdir)/src/*.h $(srcdir)/src/*/*.h)
+
+mock: test/aigateway-mock/aigateway-mock
+
+test/aigateway-mock/aigateway-mock: $(wildcard $(srcdir)/test/aigateway-mock/*.c $(srcdir)/test/aigateway-mock/*.h)
+	@mkdir -p test/aigateway-mock
+	$(CC) -std=gnu11 -O2 -g -Wall -Wextra -Werror -o $@ $(filter %.c,$^) -lmicrohttpd -ljson-c -lpthread -lm
+
+# TAP tests; PROVE_TESTS picks some.  PGXS would look for them in another folder on each major.
+PROVE_TESTS ?= $(sort $(wildcard $(srcdir)/test/t/*.pl))
+PROVE_OUTPUT ?= $(CURDIR)/tmp_check
+prove: mock
+	mkdir -p $(PROVE_OUTPUT)
+	PATH="$(bindir):$$PATH" PG_REGRESS='$(top_builddir)/src/test/regress/pg_regress' \
+	TESTDIR='$(PROVE_OUTPUT)' TESTDATADIR='$(PROVE_OUTPUT)' TESTLOGDIR='$(PROVE_OUTPUT)/log' \
+	QUOTA_MANAGER_MOCK='$(CURDIR)/test/aigateway-mock/aigateway-mock' \
+	prove $(PROVE_FLAGS) -I $(top_srcdir)/src/test/perl -I $(srcdir)/test/perl $(PROVE_TESTS)
+
+.PHONY: mock prove

@@ -1,0 +1,80 @@
+-- Who may do what.  Nothing is granted to PUBLIC but what types and pure functions need.
+
+DO $$
+DECLARE
+	routine regprocedure;
+	is_pure boolean;
+BEGIN
+	FOR routine, is_pure IN
+		SELECT p.oid, p.provolatile = 'i'
+			FROM pg_catalog.pg_proc p
+			WHERE p.pronamespace IN ('quota_manager'::pg_catalog.regnamespace, 'quota_condition'::pg_catalog.regnamespace)
+				AND EXISTS (SELECT FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON d.refobjid OPERATOR(pg_catalog.=) e.oid
+					WHERE d.objid OPERATOR(pg_catalog.=) p.oid AND d.deptype OPERATOR(pg_catalog.=) 'e'
+						AND e.extname OPERATOR(pg_catalog.=) 'quota_manager')
+	LOOP
+		IF NOT is_pure THEN
+			EXECUTE pg_catalog.format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', routine);
+		END IF;
+	END LOOP;
+END
+$$;
+
+CREATE FUNCTION quota_manager.grant_access(role regrole, access text) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	levels CONSTANT text[] := ARRAY['viewer', 'operator', 'admin', 'worker'];
+	viewer_routines CONSTANT text[] := ARRAY['meets', 'may_match', 'balance_at', 'balance_horizon', 'gateway_of', 'check_condition',
+		'require_condition', 'condition_models', 'next_firing', 'firings', 'schedule_now', 'check_time_zone', 'due_firings',
+		'due_strategies', 'undecided', 'subject_source', 'awaited_firing', 'list_workers'];
+	operator_routines CONSTANT text[] := ARRAY['check_transaction', 'check_strategy_target', 'lock_strategy', 'scan', 'scan_begin', 'scan_admit', 'scan_counts', 'record_run', 'write_grants',
+		'count_unknown', 'run_strategy', 'import_grants', 'resolve', 'deliver', 'tick', 'gateway_query', 'gateway_refresh', 'gateway_delta'];
+	routine regprocedure;
+BEGIN
+	IF access IS NULL OR access <> ALL (levels) THEN
+		RAISE EXCEPTION 'unknown access %', coalesce(quote_literal(access), 'null')
+			USING ERRCODE = 'invalid_parameter_value',
+				HINT = 'Write viewer (looks), operator (runs strategies), admin (all, gateways included) or worker (the background workers'' role).';
+	END IF;
+	IF role IS NULL OR role = 0 THEN
+		RAISE EXCEPTION 'no role to give access to' USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+	EXECUTE format('GRANT USAGE ON SCHEMA quota_manager, quota_condition TO %s', role);
+	EXECUTE format('GRANT SELECT ON quota_manager.quota_strategy, quota_manager.quota_run, quota_manager.quota_execute, quota_manager.user_info,
+		quota_manager.user_balance, quota_manager.quota_gateway, quota_manager.quota_model, quota_manager.quota_installation,
+		quota_manager.known_balance, quota_manager.subject, quota_manager.gateway_call, quota_manager.delivery_status,
+		quota_manager.worker_status TO %s', role);
+	EXECUTE format('GRANT EXECUTE ON ALL ROUTINES IN SCHEMA quota_condition TO %s', role);
+	IF access IN ('operator', 'admin') THEN
+		EXECUTE format('GRANT INSERT, UPDATE, DELETE ON quota_manager.quota_strategy, quota_manager.user_info TO %s', role);
+	END IF;
+	IF access IN ('operator', 'admin', 'worker') THEN
+		EXECUTE format('GRANT INSERT, UPDATE ON quota_manager.quota_run, quota_manager.quota_execute, quota_manager.user_balance,
+			quota_manager.gateway_call TO %s', role);
+		EXECUTE format('GRANT DELETE ON quota_manager.user_balance TO %s', role);
+		-- Not user_source: whoever scans runs what a view does.
+		EXECUTE format('GRANT INSERT (singleton, id, workers_enabled), UPDATE (workers_enabled) ON quota_manager.quota_installation TO %s', role);
+		EXECUTE format('GRANT UPDATE (state, state_reason, next_probe_time) ON quota_manager.quota_gateway TO %s', role);
+		EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA quota_manager TO %s', role);
+	END IF;
+	IF access = 'admin' THEN
+		EXECUTE format('GRANT INSERT, UPDATE, DELETE ON quota_manager.quota_gateway, quota_manager.quota_model, quota_manager.quota_credential TO %s', role);
+		EXECUTE format('GRANT SELECT (name) ON quota_manager.quota_credential TO %s', role);
+	END IF;
+	IF access = 'worker' THEN
+		EXECUTE format('GRANT SELECT ON quota_manager.quota_credential TO %s', role);
+	END IF;
+	FOR routine IN SELECT p.oid FROM pg_proc p WHERE p.pronamespace = 'quota_manager'::regnamespace
+		AND (access = 'admin' OR p.proname = ANY (viewer_routines) OR access <> 'viewer' AND p.proname = ANY (operator_routines))
+		AND p.proname NOT IN ('grant_access', 'set_user_source', 'create_access_time_index')
+	LOOP
+		EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', routine, role);
+	END LOOP;
+	IF access = 'worker' THEN
+		PERFORM quota_manager.wake_workers();
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION quota_manager.grant_access(regrole, text) IS 'Gives a role the rights of a viewer, operator, admin, or of the background workers. Works again after a restore.';
+REVOKE ALL ON FUNCTION quota_manager.grant_access(regrole, text) FROM PUBLIC;

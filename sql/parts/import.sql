@@ -1,0 +1,59 @@
+-- Taking over from a service that ran before.
+
+CREATE FUNCTION quota_manager.import_grants(query text)
+RETURNS TABLE (strategy text, given bigint, imported bigint, already_granted bigint, repeated bigint, note text)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off
+AS $$
+#variable_conflict use_column
+BEGIN
+	IF query IS NULL OR query = '' THEN
+		RAISE EXCEPTION 'no query to import from' USING ERRCODE = 'invalid_parameter_value',
+			HINT = 'Give a query that returns strategy name, user id and time, such as SELECT name, user_id, paid_at FROM public.old_grants.';
+	END IF;
+	PERFORM quota_manager.check_transaction('grants are imported');
+	CREATE TEMPORARY TABLE quota_manager_import (strategy text, user_id text, grant_time timestamptz) ON COMMIT DROP;
+	BEGIN
+		EXECUTE 'INSERT INTO pg_temp.quota_manager_import ' || query;
+	EXCEPTION WHEN datatype_mismatch OR syntax_error THEN
+		RAISE EXCEPTION 'the query to import from does not return strategy name, user id and time: %', SQLERRM
+			USING ERRCODE = 'datatype_mismatch',
+				HINT = 'Its columns are text, text and timestamp with time zone, in this order.';
+	WHEN undefined_table THEN
+		RAISE EXCEPTION 'the query to import from cannot be run: %', SQLERRM
+			USING ERRCODE = 'undefined_table', HINT = 'Write names with their schema, such as public.old_grants; temporary tables need none.';
+	END;
+	UPDATE pg_temp.quota_manager_import g SET grant_time = now() WHERE g.grant_time IS NULL OR NOT isfinite(g.grant_time);
+	PERFORM quota_manager.lock_strategy(s.id) FROM (SELECT k.id FROM quota_manager.quota_strategy k
+		WHERE k.name IN (SELECT g.strategy FROM pg_temp.quota_manager_import g) ORDER BY k.id) s;
+	RETURN QUERY
+	WITH row_of AS (
+		SELECT g.strategy, g.user_id, g.grant_time, s.id AS strategy_id, s.type, s.version, s.amount, s.model, s.time_zone,
+			quota_manager.gateway_of(s.model) AS gateway, g.user_id <> '' AS usable,
+			row_number() OVER (PARTITION BY g.strategy, g.user_id ORDER BY g.grant_time) AS nth
+		FROM pg_temp.quota_manager_import g LEFT JOIN quota_manager.quota_strategy s ON s.name = g.strategy
+	), written AS (
+		INSERT INTO quota_manager.quota_execute (strategy_id, user_id, scheduled_time, run_id, strategy_version, status, amount, model,
+			gateway, batch_number, create_time)
+		SELECT r.strategy_id, r.user_id, '-infinity', 0, r.version, 'completed', r.amount, r.model, coalesce(r.gateway, ''),
+			to_char(r.grant_time AT TIME ZONE r.time_zone, 'YYYYMMDDHH24MISS'), r.grant_time
+		FROM row_of r WHERE r.type = 'single' AND r.usable AND r.nth = 1
+		ON CONFLICT DO NOTHING
+		RETURNING strategy_id, user_id
+	), counted AS (
+		SELECT r.strategy, r.strategy_id, r.type, count(*) AS given,
+			count(*) FILTER (WHERE r.usable AND r.nth = 1) AS wanted,
+			count(*) FILTER (WHERE r.usable AND r.nth > 1) AS repeated,
+			count(*) FILTER (WHERE r.usable IS NOT TRUE) AS unusable
+		FROM row_of r GROUP BY r.strategy, r.strategy_id, r.type
+	)
+	SELECT c.strategy, c.given, w.imported, CASE WHEN c.type = 'single' THEN c.wanted - w.imported ELSE 0 END,
+		CASE WHEN c.type = 'single' THEN c.repeated ELSE 0 END,
+		CASE WHEN c.strategy_id IS NULL THEN 'unknown strategy: nothing imported'
+			WHEN c.type <> 'single' THEN 'not a single strategy: nothing imported'
+			WHEN c.unusable > 0 THEN c.unusable || ' without a user id: not imported' END
+	FROM counted c CROSS JOIN LATERAL (SELECT count(*) AS imported FROM written w WHERE w.strategy_id = c.strategy_id) w
+	ORDER BY c.strategy;
+	DROP TABLE pg_temp.quota_manager_import;
+END
+$$;
+COMMENT ON FUNCTION quota_manager.import_grants(text) IS 'Takes over completed grants of single strategies from a query that returns strategy name, user id and time, so that the next scan does not pay again. Tells per strategy what was imported, was there already, came twice, or was not known.';

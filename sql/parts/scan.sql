@@ -1,0 +1,469 @@
+-- Scans: strategies x subjects -> quota_execute.
+
+CREATE FUNCTION quota_manager.lock_strategy(strategy_id integer) RETURNS void
+LANGUAGE sql VOLATILE
+BEGIN ATOMIC
+	SELECT pg_catalog.pg_advisory_xact_lock(1902998388, strategy_id);
+END;
+COMMENT ON FUNCTION quota_manager.lock_strategy(integer) IS 'Waits for scans and edits of the strategy to end, and keeps others out until the transaction ends.';
+
+CREATE FUNCTION quota_manager.lock_edited_strategy() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM quota_manager.lock_strategy(OLD.id);
+	RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+END
+$$;
+COMMENT ON FUNCTION quota_manager.lock_edited_strategy() IS 'Trigger: an edit waits for a running scan of the strategy, and a scan for an edit.';
+-- Its name sorts before the other triggers: they must see what a scan has just granted.
+CREATE TRIGGER await_scan BEFORE UPDATE OR DELETE ON quota_manager.quota_strategy
+	FOR EACH ROW EXECUTE FUNCTION quota_manager.lock_edited_strategy();
+COMMENT ON TRIGGER await_scan ON quota_manager.quota_strategy IS 'An edit waits for a running scan of the strategy.';
+
+CREATE FUNCTION quota_manager.check_transaction(what text) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF current_setting('transaction_read_only')::boolean THEN
+		RAISE EXCEPTION '% in a transaction that can write', what
+			USING ERRCODE = 'read_only_sql_transaction',
+				DETAIL = CASE WHEN pg_is_in_recovery() THEN 'This server is a standby.' ELSE 'This transaction is read-only.' END;
+	END IF;
+	IF current_setting('transaction_isolation') <> 'read committed' THEN
+		RAISE EXCEPTION '% at isolation level read committed only', what
+			USING ERRCODE = 'invalid_transaction_state',
+				DETAIL = 'The snapshot of this transaction may be older than what another session has just granted or disabled.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION quota_manager.check_transaction(text) IS 'Raises an error in a transaction that cannot write, or keeps one snapshot: a lock taken there does not make newer rows visible.';
+
+CREATE FUNCTION quota_manager.scan_begin() RETURNS void
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_scan_begin';
+COMMENT ON FUNCTION quota_manager.scan_begin() IS 'Of scan(): starts counting.';
+
+CREATE FUNCTION quota_manager.scan_admit(granted boolean, capped boolean) RETURNS boolean
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_scan_admit';
+COMMENT ON FUNCTION quota_manager.scan_admit(boolean, boolean) IS 'Of scan(): counts a user who met the condition, and tells whether a grant is to be written.';
+
+CREATE FUNCTION quota_manager.scan_counts(OUT matched bigint, OUT already_granted bigint, OUT capped bigint)
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_scan_counts';
+COMMENT ON FUNCTION quota_manager.scan_counts() IS 'Of scan(): what was counted.';
+
+CREATE FUNCTION quota_manager.subject_source() RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	source text := (SELECT i.user_source FROM quota_manager.quota_installation i);
+	relation regclass;
+	columns text;
+BEGIN
+	IF source IS NULL THEN
+		RETURN '(SELECT t.id, t AS subject FROM quota_manager.subject t)';
+	END IF;
+	relation := to_regclass(source);
+	IF relation IS NULL THEN
+		RAISE EXCEPTION 'user source % does not exist', source
+			USING ERRCODE = 'undefined_table', HINT = 'Call quota_manager.set_user_source with a relation that does.';
+	END IF;
+	SELECT string_agg(CASE
+			WHEN a.attname = 'balances' THEN 'b.balances'
+			WHEN own.attname IS NULL THEN 'NULL'
+			ELSE format('u.%I', a.attname) END, ', ' ORDER BY a.attnum)
+		INTO columns
+		FROM pg_attribute a
+		LEFT JOIN pg_attribute own ON own.attrelid = relation AND own.attname = a.attname AND own.attnum > 0 AND NOT own.attisdropped
+		WHERE a.attrelid = 'quota_manager.subject'::regclass AND a.attnum > 0 AND NOT a.attisdropped;
+	RETURN format('(SELECT u.id, ROW(%s)::quota_manager.subject AS subject FROM %s u LEFT JOIN quota_manager.known_balance b ON b.user_id = u.id)',
+		columns, relation);
+END
+$$;
+COMMENT ON FUNCTION quota_manager.subject_source() IS 'A subquery with the columns id and subject over the users that scans look at.';
+
+CREATE FUNCTION quota_manager.set_user_source(source regclass DEFAULT NULL)
+RETURNS TABLE (condition text, indexed boolean, advice text)
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_indexonlyscan = off
+AS $$
+DECLARE
+	problem record;
+	plan jsonb;
+	node jsonb;
+	expression text;
+BEGIN
+	IF source IS NOT NULL THEN
+		IF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = source AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't') THEN
+			RAISE EXCEPTION 'user source % is not a table or view that lasts', source
+				USING ERRCODE = 'wrong_object_type', HINT = 'Other sessions scan too: a temporary one will not do.';
+		END IF;
+		SELECT s.attname, format_type(s.atttypid, -1) AS wanted, format_type(a.atttypid, -1) AS found
+			INTO problem
+			FROM pg_attribute s
+			LEFT JOIN pg_attribute a ON a.attrelid = source AND a.attname = s.attname AND a.attnum > 0 AND NOT a.attisdropped
+			WHERE s.attrelid = 'quota_manager.subject'::regclass AND s.attnum > 0 AND s.attname <> 'balances'
+				AND (a.attname IS NULL AND s.attname = 'id' OR a.atttypid <> s.atttypid)
+			ORDER BY s.attnum LIMIT 1;
+		IF FOUND THEN
+			RAISE EXCEPTION '%', format(CASE WHEN problem.found IS NULL THEN 'user source %s has no column "%s" of type %s'
+					ELSE 'column "%2$s" of user source %1$s must have type %3$s, not %4$s' END,
+					source, problem.attname, problem.wanted, problem.found)
+				USING ERRCODE = 'datatype_mismatch',
+					HINT = 'Make a view over your users with the columns of quota_manager.subject: id, github_star, vip, org, register_time, access_time; what is missing is null.';
+		END IF;
+	END IF;
+	INSERT INTO quota_manager.quota_installation (user_source) VALUES (source::oid::regclass::text)
+		ON CONFLICT (singleton) DO UPDATE SET user_source = excluded.user_source;
+	FOR condition, expression IN VALUES
+		('match-user("?")', NULL), ('belong-to("?")', NULL), ('is-vip(2)', NULL), ('github-star("?")', 'USING gin '),
+		('register-before("2000-01-01 00:00:00")', NULL), ('access-after("2000-01-01 00:00:00")', NULL) LOOP
+		EXECUTE format('EXPLAIN (FORMAT json, COSTS off, VERBOSE) SELECT s.id FROM %s s WHERE s.subject OPERATOR(quota_manager.@@) %L',
+			quota_manager.subject_source(), condition) INTO plan;
+		indexed := plan::text ~ '"Index Cond"';
+		advice := NULL;
+		IF NOT indexed THEN
+			node := NULL;
+			SELECT n INTO node FROM jsonb_path_query(plan, '$.** ? (@."Node Type" == "Seq Scan" && exists (@."Filter"))') n LIMIT 1;
+			-- The filter is what an index must hold, an operator, and a constant.
+			advice := CASE WHEN node IS NULL THEN 'The source has nothing that the condition reads.' ELSE
+				format('CREATE INDEX ON %I.%I ', node ->> 'Schema', node ->> 'Relation Name') || coalesce(expression, '')
+				|| '((' || coalesce(substring(replace(node ->> 'Filter', quote_ident(node ->> 'Alias') || '.', '') FROM '^\((.*) (?:=|>=|>|<|@>) .*\)$'), '...') || '))' END;
+		END IF;
+		RETURN NEXT;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION quota_manager.set_user_source(regclass) IS 'Makes scans read users from a relation with the columns of subject; null: from user_info. Lists for which conditions it has an index, and the index to make.';
+
+CREATE FUNCTION quota_manager.create_access_time_index() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	CREATE INDEX IF NOT EXISTS user_info_access_time ON quota_manager.user_info (access_time);
+END
+$$;
+COMMENT ON FUNCTION quota_manager.create_access_time_index() IS 'Indexes user_info.access_time for access-after. Logins become dearer: their updates can no longer stay in place. pg_dump does not keep it.';
+
+CREATE FUNCTION quota_manager.due_firings(strategy quota_manager.quota_strategy) RETURNS SETOF timestamptz
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	-- Firings this late count as missed; all looks back this far.
+	grace CONSTANT interval := interval '2 min';
+	catch_up_window CONSTANT interval := interval '1 day';
+	until_time CONSTANT timestamptz := quota_manager.schedule_now();
+	since CONSTANT timestamptz := greatest(strategy.schedule_since, strategy.valid_from - interval '1 us');
+	after_time timestamptz;
+	step interval;
+	firing timestamptz;
+BEGIN
+	IF quota_manager.schedule_now() >= strategy.valid_until THEN
+		RETURN;
+	END IF;
+	after_time := greatest(since, (SELECT coalesce(r.last_scheduled_time, r.scheduled_time) FROM quota_manager.quota_run r
+			WHERE r.strategy_id = strategy.id AND r.scheduled_time IS NOT NULL AND r.state IN ('done', 'skipped')
+			ORDER BY r.scheduled_time DESC LIMIT 1));
+	IF strategy.catch_up = 'all' THEN
+		-- A firing that failed is not lost when a later one has succeeded.
+		RETURN QUERY SELECT f FROM quota_manager.firings(strategy.periodic_expr,
+				greatest(after_time, until_time - catch_up_window), until_time, strategy.time_zone) f
+			UNION ALL SELECT r.scheduled_time FROM quota_manager.quota_run r
+			WHERE r.strategy_id = strategy.id AND r.state IN ('failed', 'incomplete')
+				AND r.scheduled_time > greatest(since, until_time - catch_up_window) AND r.scheduled_time <= least(after_time, until_time)
+			ORDER BY 1;
+		RETURN;
+	END IF;
+	IF strategy.catch_up = 'none' THEN
+		after_time := greatest(after_time, until_time - grace);
+	END IF;
+	-- The last firing, looked for in growing steps back: a schedule may fire each second or once in years.
+	FOREACH step IN ARRAY ARRAY['1 hour', '1 day', '31 days', '1 year', '1000 years']::interval[] LOOP
+		SELECT max(f) INTO firing FROM quota_manager.firings(strategy.periodic_expr,
+			greatest(after_time, until_time - step), until_time, strategy.time_zone) f;
+		IF firing IS NOT NULL THEN
+			RETURN NEXT firing;
+			RETURN;
+		END IF;
+		EXIT WHEN until_time - step <= after_time;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION quota_manager.due_firings(quota_manager.quota_strategy) IS 'Firings of a periodic strategy that are due by the schedule clock and not accounted for, as its catch_up says.';
+
+CREATE FUNCTION quota_manager.due_strategies(singles boolean DEFAULT true, retry_after interval DEFAULT '1 min', strategy_name text DEFAULT NULL)
+RETURNS TABLE (strategy_id integer, name text, scheduled_time timestamptz)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	strategy quota_manager.quota_strategy;
+BEGIN
+	FOR strategy IN SELECT s.* FROM quota_manager.quota_strategy s
+		WHERE s.enabled AND NOT s.archived AND (singles OR s.type = 'periodic') AND (strategy_name IS NULL OR s.name = strategy_name)
+			AND (s.type = 'periodic' OR quota_manager.schedule_now() >= s.valid_from AND quota_manager.schedule_now() < s.valid_until)
+		ORDER BY s.id
+	LOOP
+		strategy_id := strategy.id;
+		name := strategy.name;
+		scheduled_time := NULL;
+		IF strategy.type = 'single' THEN
+			RETURN NEXT;
+			CONTINUE;
+		END IF;
+		BEGIN
+			RETURN QUERY SELECT strategy.id, strategy.name, f FROM quota_manager.due_firings(strategy) f
+				WHERE NOT EXISTS (SELECT FROM quota_manager.quota_run r
+					WHERE r.strategy_id = strategy.id AND r.scheduled_time = f AND r.finish_time > clock_timestamp() - retry_after);
+		EXCEPTION WHEN OTHERS THEN
+			-- A schedule that cannot be read is reported by the scan, for this strategy alone.
+			IF NOT EXISTS (SELECT FROM quota_manager.quota_run r
+					WHERE r.strategy_id = strategy.id AND r.finish_time > clock_timestamp() - retry_after) THEN
+				RETURN NEXT;
+			END IF;
+		END;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION quota_manager.due_strategies(boolean, interval, text) IS 'What a scan would run now: single strategies (if asked for) and due firings of periodic ones, of all or of the named one; what failed less than retry_after ago is left out.';
+
+CREATE FUNCTION quota_manager.undecided(strategy_id integer) RETURNS TABLE (user_id text, gateway text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off
+AS $$
+DECLARE
+	strategy quota_manager.quota_strategy;
+	gateways text[];
+BEGIN
+	SELECT s.* INTO strategy FROM quota_manager.quota_strategy s WHERE s.id = undecided.strategy_id;
+	SELECT array_agg(DISTINCT quota_manager.gateway_of(m)) INTO gateways
+		FROM unnest(quota_manager.condition_models(strategy.condition)) m WHERE quota_manager.gateway_of(m) IS NOT NULL;
+	IF gateways IS NULL THEN
+		RETURN;
+	END IF;
+	RETURN QUERY EXECUTE format('SELECT s.id, g FROM %s s CROSS JOIN unnest($2) g
+		WHERE s.id <> '''' AND quota_manager.may_match(s.subject, $1) AND (s.subject OPERATOR(quota_manager.@@) $1) IS NOT TRUE
+			AND (s.subject).balances -> g IS NULL
+			AND ($4 OR NOT EXISTS (SELECT FROM quota_manager.quota_execute e
+				WHERE e.strategy_id = $3 AND e.user_id = s.id AND e.scheduled_time = ''-infinity'' AND e.revision = 0))
+			AND ($5::integer IS NULL OR (SELECT count(*) FROM quota_manager.quota_execute c
+				WHERE c.strategy_id = $3 AND c.user_id = s.id AND c.revision = 0 AND c.status <> ''cancelled'') < $5)',
+		quota_manager.subject_source()) USING strategy.condition, gateways, strategy.id, strategy.type = 'periodic', strategy.max_exec_per_user;
+END
+$$;
+COMMENT ON FUNCTION quota_manager.undecided(integer) IS 'Balances to read before the strategy is scanned: of users whose answer depends on one that is not known.';
+
+CREATE FUNCTION quota_manager.record_run(run quota_manager.quota_run) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	last quota_manager.quota_run;
+BEGIN
+	-- A single scan that changed nothing, like the one before it, is one row with it.
+	IF run.scheduled_time IS NULL AND run.granted = 0 THEN
+		SELECT r.* INTO last FROM quota_manager.quota_run r WHERE r.strategy_id = run.strategy_id ORDER BY r.id DESC LIMIT 1;
+		IF last.granted = 0 AND last.scheduled_time IS NULL
+			AND (last.strategy_version, last.state, last.reason, last.matched, last.already_granted, last.capped, last.unknown_balance)
+				IS NOT DISTINCT FROM (run.strategy_version, run.state, run.reason, run.matched, run.already_granted, run.capped, run.unknown_balance)
+		THEN
+			UPDATE quota_manager.quota_run r SET occurrences = r.occurrences + 1, finish_time = run.finish_time WHERE r.id = last.id;
+			RETURN;
+		END IF;
+	END IF;
+	INSERT INTO quota_manager.quota_run AS r VALUES (run.*)
+	ON CONFLICT (strategy_id, scheduled_time) DO UPDATE SET
+		strategy_version = excluded.strategy_version, state = excluded.state, reason = excluded.reason,
+		matched = excluded.matched, granted = r.granted + excluded.granted, already_granted = excluded.already_granted,
+		capped = excluded.capped, unknown_balance = excluded.unknown_balance,
+		first_grant_id = least(r.first_grant_id, excluded.first_grant_id),
+		last_grant_id = greatest(r.last_grant_id, excluded.last_grant_id),
+		undelivered = r.undelivered OR excluded.undelivered, finish_time = excluded.finish_time;
+END
+$$;
+COMMENT ON FUNCTION quota_manager.record_run(quota_manager.quota_run) IS 'Of scan(): writes what became of a run.';
+
+CREATE FUNCTION quota_manager.write_grants(strategy quota_manager.quota_strategy, run_id bigint, firing timestamptz, batch text, counted boolean)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off
+AS $$
+DECLARE
+	capped CONSTANT boolean := strategy.max_exec_per_user IS NOT NULL;
+	-- Someone who writes grants around the lock of the strategy is met as a key violation.
+	retries integer := 3;
+	granted bigint;
+BEGIN
+	LOOP
+		BEGIN
+			PERFORM quota_manager.scan_begin();
+			EXECUTE 'INSERT INTO quota_manager.quota_execute
+					(strategy_id, user_id, scheduled_time, run_id, strategy_version, amount, model, gateway, batch_number, create_time, update_time)
+				SELECT $1, s.id, $2, $3, $4, $5, $6, $7, $8, $11, $11 FROM '
+				-- OFFSET 0 has the condition asked first: whoever is counted must have met it.
+				|| CASE WHEN counted THEN '(SELECT s.id, g.strategy_id IS NOT NULL AS granted, ' || CASE WHEN capped THEN 'coalesce(c.grants >= $10, false)' ELSE 'false' END
+					|| ' AS capped FROM ' ELSE '' END
+				|| quota_manager.subject_source() || ' s'
+				|| CASE WHEN counted THEN '
+				LEFT JOIN quota_manager.quota_execute g
+					ON g.strategy_id = $1 AND g.user_id = s.id AND g.scheduled_time = $2 AND g.revision = 0' ELSE '' END
+				|| CASE WHEN capped THEN '
+				LEFT JOIN (SELECT e.user_id, count(*) AS grants FROM quota_manager.quota_execute e
+					WHERE e.strategy_id = $1 AND e.revision = 0 AND e.status <> ''cancelled'' GROUP BY e.user_id) c ON c.user_id = s.id' ELSE '' END
+				|| ' WHERE s.id <> '''' AND s.subject OPERATOR(quota_manager.@@) $9'
+				|| CASE
+					WHEN NOT counted THEN ' AND NOT EXISTS (SELECT FROM quota_manager.quota_execute g
+						WHERE g.strategy_id = $1 AND g.user_id = s.id AND g.scheduled_time = $2 AND g.revision = 0)'
+					ELSE ' OFFSET 0) s WHERE quota_manager.scan_admit(s.granted, s.capped)' END
+				USING strategy.id, coalesce(firing, '-infinity'), run_id, strategy.version, strategy.amount, strategy.model,
+					quota_manager.gateway_of(strategy.model), batch, strategy.condition, strategy.max_exec_per_user, now();
+			GET DIAGNOSTICS granted = ROW_COUNT;
+			RETURN granted;
+		EXCEPTION WHEN unique_violation THEN
+			retries := retries - 1;
+			IF retries = 0 THEN
+				RAISE;
+			END IF;
+			-- Somebody has a grant after all.
+			counted := true;
+		END;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION quota_manager.write_grants(quota_manager.quota_strategy, bigint, timestamptz, text, boolean) IS 'Of scan(): one set-wise INSERT ... SELECT; the primary key of quota_execute is the guard. Counted: scan_counts() tells who was not granted, for a third of a microsecond a user.';
+
+CREATE FUNCTION quota_manager.count_unknown(strategy quota_manager.quota_strategy, firing timestamptz) RETURNS bigint
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off
+AS $$
+DECLARE
+	result bigint := 0;
+BEGIN
+	IF cardinality(quota_manager.condition_models(strategy.condition)) > 0 THEN
+		EXECUTE format('SELECT count(*) FROM %s s
+			WHERE s.id <> '''' AND quota_manager.may_match(s.subject, $1) AND (s.subject OPERATOR(quota_manager.@@) $1) IS NOT TRUE
+				AND NOT EXISTS (SELECT FROM quota_manager.quota_execute e
+					WHERE e.strategy_id = $2 AND e.user_id = s.id AND e.scheduled_time = $3 AND e.revision = 0)
+				AND ($4::integer IS NULL OR (SELECT count(*) FROM quota_manager.quota_execute c
+					WHERE c.strategy_id = $2 AND c.user_id = s.id AND c.revision = 0 AND c.status <> ''cancelled'') < $4)',
+			quota_manager.subject_source()) INTO result
+			USING strategy.condition, strategy.id, coalesce(firing, '-infinity'), strategy.max_exec_per_user;
+	END IF;
+	RETURN result;
+END
+$$;
+COMMENT ON FUNCTION quota_manager.count_unknown(quota_manager.quota_strategy, timestamptz) IS 'Of scan(): users without a grant whose answer depends on a balance that is not known.';
+
+CREATE FUNCTION quota_manager.run_strategy(strategy_id integer, firing timestamptz) RETURNS quota_manager.quota_run
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	strategy quota_manager.quota_strategy;
+	run quota_manager.quota_run;
+	grant_ids CONSTANT regclass := pg_get_serial_sequence('quota_manager.quota_execute', 'id');
+	counted boolean;
+	detail text;
+BEGIN
+	run.strategy_id := strategy_id;
+	run.scheduled_time := firing;
+	run.occurrences := 1;
+	run.start_time := clock_timestamp();
+	run.granted := 0;
+	run.matched := 0;
+	run.already_granted := 0;
+	run.capped := 0;
+	run.unknown_balance := 0;
+	run.undelivered := false;
+	PERFORM quota_manager.check_transaction('strategies are scanned');
+	PERFORM quota_manager.lock_strategy(strategy_id);
+	SELECT s.* INTO strategy FROM quota_manager.quota_strategy s
+		WHERE s.id = run_strategy.strategy_id AND s.enabled AND NOT s.archived;
+	-- Changed, disabled or already run since it was found due.
+	IF NOT FOUND OR firing IS NOT NULL AND NOT EXISTS (SELECT FROM quota_manager.due_firings(strategy) f WHERE f = firing)
+		OR strategy.type = 'single'
+			AND (quota_manager.schedule_now() < strategy.valid_from OR quota_manager.schedule_now() >= strategy.valid_until) THEN
+		RETURN NULL;
+	END IF;
+	run.strategy_version := strategy.version;
+	-- A firing that is tried again keeps its run: the grants name it.
+	run.id := coalesce((SELECT r.id FROM quota_manager.quota_run r WHERE r.strategy_id = strategy.id AND r.scheduled_time = firing),
+		nextval(pg_get_serial_sequence('quota_manager.quota_run', 'id')));
+	BEGIN
+		IF strategy.type = 'periodic' AND firing IS NULL THEN
+			-- Came as one whose schedule cannot be read: says why, or it has been mended or made periodic meanwhile.
+			PERFORM quota_manager.due_firings(strategy);
+			RETURN NULL;
+		END IF;
+		-- Keeps the gateway until its grants can be seen.
+		PERFORM FROM quota_manager.quota_gateway g WHERE g.name = quota_manager.gateway_of(strategy.model) FOR KEY SHARE;
+		PERFORM quota_manager.check_strategy_target(strategy.name, strategy.model, strategy.amount);
+		run.first_grant_id := nextval(grant_ids);
+		-- Where nobody has a grant yet, who matches is who is granted.  The order makes the planner take the index.
+		counted := strategy.max_exec_per_user IS NOT NULL OR CASE WHEN firing IS NULL
+			THEN (SELECT true FROM quota_manager.quota_execute e WHERE e.strategy_id = strategy.id ORDER BY e.user_id LIMIT 1) IS NOT NULL
+			ELSE EXISTS (SELECT FROM quota_manager.quota_run r WHERE r.strategy_id = strategy.id AND r.scheduled_time = firing) END;
+		run.granted := quota_manager.write_grants(strategy, run.id, firing,
+			to_char(coalesce(firing, quota_manager.schedule_now()) AT TIME ZONE strategy.time_zone, 'YYYYMMDDHH24MISS'), counted);
+		IF run.granted > 0 THEN
+			run.last_grant_id := nextval(grant_ids);
+			run.undelivered := true;
+		ELSE
+			run.first_grant_id := NULL;
+		END IF;
+		SELECT greatest(c.matched, run.granted), c.already_granted, c.capped INTO run.matched, run.already_granted, run.capped
+			FROM quota_manager.scan_counts() c;
+		run.unknown_balance := quota_manager.count_unknown(strategy, firing);
+		run.state := CASE WHEN run.unknown_balance > 0 THEN 'incomplete' ELSE 'done' END;
+		IF run.unknown_balance > 0 THEN
+			run.reason := 'some balances are not known';
+		END IF;
+	EXCEPTION WHEN OTHERS THEN
+		GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+		run.state := 'failed';
+		run.reason := SQLERRM || CASE WHEN detail <> '' THEN ' (' || detail || ')' ELSE '' END;
+		run.granted := 0;
+		run.first_grant_id := NULL;
+		run.last_grant_id := NULL;
+		run.undelivered := false;
+	END;
+	run.finish_time := clock_timestamp();
+	PERFORM quota_manager.record_run(run);
+	RETURN run;
+END
+$$;
+COMMENT ON FUNCTION quota_manager.run_strategy(integer, timestamptz) IS 'Of scan(): runs one strategy for one firing (null: a single strategy) under its lock; an error is recorded, not raised. Null: not due any more.';
+
+CREATE FUNCTION quota_manager.scan(strategy_name text DEFAULT NULL)
+RETURNS TABLE (strategy text, scheduled_time timestamptz, matched bigint, granted bigint, already_granted bigint, capped bigint,
+	unknown_balance bigint, error text, elapsed interval, note text)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+	due record;
+	run quota_manager.quota_run;
+	idle quota_manager.quota_strategy;
+	found_due boolean := false;
+BEGIN
+	PERFORM quota_manager.check_transaction('strategies are scanned');
+	FOR due IN SELECT d.* FROM quota_manager.due_strategies(true, '0', strategy_name) d LOOP
+		found_due := true;
+		run := quota_manager.run_strategy(due.strategy_id, due.scheduled_time);
+		CONTINUE WHEN run.strategy_id IS NULL;
+		RETURN QUERY SELECT due.name, run.scheduled_time, run.matched, run.granted, run.already_granted, run.capped, run.unknown_balance,
+			CASE run.state WHEN 'failed' THEN run.reason END, run.finish_time - run.start_time,
+			CASE run.state WHEN 'incomplete' THEN run.reason END;
+	END LOOP;
+	IF strategy_name IS NULL OR found_due THEN
+		RETURN;
+	END IF;
+	SELECT s.* INTO idle FROM quota_manager.quota_strategy s WHERE s.name = strategy_name;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'strategy "%" does not exist', strategy_name
+			USING ERRCODE = 'undefined_object', HINT = 'See SELECT name FROM quota_manager.quota_strategy.';
+	END IF;
+	RETURN QUERY SELECT idle.name, NULL::timestamptz, 0::bigint, 0::bigint, 0::bigint, 0::bigint, 0::bigint, NULL::text, interval '0',
+		CASE
+			WHEN idle.archived THEN 'archived'
+			WHEN NOT idle.enabled THEN 'disabled'
+			WHEN quota_manager.schedule_now() >= idle.valid_until THEN 'not valid since ' || idle.valid_until
+			WHEN quota_manager.schedule_now() < idle.valid_from THEN 'not valid before ' || idle.valid_from
+			ELSE 'not due; next firing ' || coalesce(
+				quota_manager.next_firing(idle.periodic_expr, quota_manager.schedule_now(), idle.time_zone)::text, 'never') END;
+END
+$$;
+COMMENT ON FUNCTION quota_manager.scan(text) IS 'Runs every due strategy, or the named one if it is due, and tells per strategy how many users matched and were granted. Does no HTTP: balances that are not known and fresh are reported, see tick().';

@@ -1,0 +1,93 @@
+-- Users, their balances, and the subject: the view of a user that conditions see.
+
+CREATE FUNCTION quota_manager.star_list(github_star text) RETURNS text[]
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5 AS 'MODULE_PATHNAME', 'qm_star_list';
+COMMENT ON FUNCTION quota_manager.star_list(text) IS 'Elements of a comma list, trimmed of white space, without empty ones.';
+
+CREATE TABLE quota_manager.user_info (
+	id text PRIMARY KEY,
+	name text,
+	github_username text,
+	email text,
+	phone text,
+	github_star text,
+	vip integer,
+	org text,
+	register_time timestamptz,
+	access_time timestamptz,
+	create_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	update_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	CONSTRAINT user_info_id_is_not_empty CHECK (id <> '')
+) WITH (fillfactor = 90);
+
+CREATE INDEX user_info_org ON quota_manager.user_info (org);
+CREATE INDEX user_info_github_star ON quota_manager.user_info USING gin (quota_manager.star_list(github_star));
+CREATE INDEX user_info_vip ON quota_manager.user_info (vip);
+CREATE INDEX user_info_register_time ON quota_manager.user_info (register_time);
+CREATE TRIGGER set_update_time BEFORE UPDATE ON quota_manager.user_info
+	FOR EACH ROW EXECUTE FUNCTION quota_manager.set_update_time();
+
+COMMENT ON TABLE quota_manager.user_info IS 'Users of the gateway. Users kept elsewhere: see set_user_source.';
+COMMENT ON COLUMN quota_manager.user_info.id IS 'Id that the gateway knows the user by.';
+COMMENT ON COLUMN quota_manager.user_info.name IS 'Name for display.';
+COMMENT ON COLUMN quota_manager.user_info.github_username IS 'Name at GitHub.';
+COMMENT ON COLUMN quota_manager.user_info.email IS 'Mail address.';
+COMMENT ON COLUMN quota_manager.user_info.phone IS 'Phone number.';
+COMMENT ON COLUMN quota_manager.user_info.github_star IS 'Starred projects, separated by commas; read by github-star.';
+COMMENT ON COLUMN quota_manager.user_info.vip IS 'VIP level; null counts as 0. Read by is-vip.';
+COMMENT ON COLUMN quota_manager.user_info.org IS 'Organisation; read by belong-to.';
+COMMENT ON COLUMN quota_manager.user_info.register_time IS 'When the user registered; read by register-before.';
+COMMENT ON COLUMN quota_manager.user_info.access_time IS 'When the user was last seen; read by access-after. Not indexed: every login changes it; see create_access_time_index().';
+COMMENT ON COLUMN quota_manager.user_info.create_time IS 'When the row was written.';
+COMMENT ON COLUMN quota_manager.user_info.update_time IS 'When the row was last changed.';
+COMMENT ON INDEX quota_manager.user_info_org IS 'Serves belong-to.';
+COMMENT ON INDEX quota_manager.user_info_github_star IS 'Serves github-star.';
+COMMENT ON INDEX quota_manager.user_info_vip IS 'Serves is-vip.';
+COMMENT ON INDEX quota_manager.user_info_register_time IS 'Serves register-before.';
+COMMENT ON TRIGGER set_update_time ON quota_manager.user_info IS 'Keeps update_time.';
+SELECT pg_catalog.pg_extension_config_dump('quota_manager.user_info', '');
+
+CREATE TABLE quota_manager.user_balance (
+	user_id text,
+	gateway text,
+	balance numeric NOT NULL,
+	read_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	PRIMARY KEY (user_id, gateway)
+) WITH (fillfactor = 70);
+COMMENT ON TABLE quota_manager.user_balance IS 'What was last read of a user''s remaining quota, per gateway.';
+COMMENT ON COLUMN quota_manager.user_balance.user_id IS 'Id of the user.';
+COMMENT ON COLUMN quota_manager.user_balance.gateway IS 'Gateway that was asked.';
+COMMENT ON COLUMN quota_manager.user_balance.balance IS 'Remaining quota as answered.';
+COMMENT ON COLUMN quota_manager.user_balance.read_time IS 'When the answer arrived; older than quota_manager.balance_max_age is not used.';
+SELECT pg_catalog.pg_extension_config_dump('quota_manager.user_balance', '');
+
+CREATE FUNCTION quota_manager.balance_horizon() RETURNS timestamptz
+LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_balance_horizon';
+COMMENT ON FUNCTION quota_manager.balance_horizon() IS 'Balances read at or before this time are too old to be used: now() - quota_manager.balance_max_age.';
+
+CREATE VIEW quota_manager.known_balance WITH (security_invoker = true) AS
+SELECT b.user_id, pg_catalog.jsonb_object_agg(b.gateway, b.balance) AS balances
+FROM quota_manager.user_balance b
+WHERE b.read_time OPERATOR(pg_catalog.>) quota_manager.balance_horizon()
+GROUP BY b.user_id;
+COMMENT ON VIEW quota_manager.known_balance IS 'Fresh balances of a user, one row per user: grouped, so that a join to it is dropped where no condition asks for a balance.';
+COMMENT ON COLUMN quota_manager.known_balance.user_id IS 'Id of the user.';
+COMMENT ON COLUMN quota_manager.known_balance.balances IS 'Remaining quota per gateway name.';
+
+CREATE VIEW quota_manager.subject WITH (security_invoker = true) AS
+SELECT u.id, u.name, u.github_username, u.email, u.phone, u.github_star, u.vip, u.org,
+	u.register_time, u.access_time, b.balances
+FROM quota_manager.user_info u
+LEFT JOIN quota_manager.known_balance b ON b.user_id OPERATOR(pg_catalog.=) u.id;
+COMMENT ON VIEW quota_manager.subject IS 'A user as conditions see it: WHERE s @@ ''is-vip(2)''. Also the row type that condition functions take.';
+COMMENT ON COLUMN quota_manager.subject.id IS 'Id that the gateway knows the user by.';
+COMMENT ON COLUMN quota_manager.subject.name IS 'Name for display.';
+COMMENT ON COLUMN quota_manager.subject.github_username IS 'Name at GitHub.';
+COMMENT ON COLUMN quota_manager.subject.email IS 'Mail address.';
+COMMENT ON COLUMN quota_manager.subject.phone IS 'Phone number.';
+COMMENT ON COLUMN quota_manager.subject.github_star IS 'Starred projects, separated by commas.';
+COMMENT ON COLUMN quota_manager.subject.vip IS 'VIP level; null counts as 0.';
+COMMENT ON COLUMN quota_manager.subject.org IS 'Organisation.';
+COMMENT ON COLUMN quota_manager.subject.register_time IS 'When the user registered.';
+COMMENT ON COLUMN quota_manager.subject.access_time IS 'When the user was last seen.';
+COMMENT ON COLUMN quota_manager.subject.balances IS 'Fresh balances: an object of gateway name and remaining quota.';

@@ -1,0 +1,135 @@
+/*
+ * condition.h
+ *		The condition language: text <-> tree -> expression.
+ *
+ * The grammar and its meaning are told in docs/conditions.md.  A condition is
+ * stored as its canonical text; the tree lives only between parsing and
+ * compiling.
+ *
+ * Memory: everything returned is allocated in the current memory context and
+ * not freed piecemeal.
+ *
+ * Errors: what is wrong with a condition is a value (ConditionError), so that
+ * it can be shown as well as raised.  A text within its size limit can be
+ * parsed at any nesting without recursion; a parsed tree is at most
+ * CONDITION_MAX_DEPTH deep, so recursion over it is bounded.
+ */
+#ifndef QM_CONDITION_H
+#define QM_CONDITION_H
+
+#include "postgres.h"
+
+#include "nodes/primnodes.h"
+
+/* Limits of the text as written and of the canonical text, in bytes and levels. */
+#define CONDITION_MAX_BYTES (64 * 1024)
+#define CONDITION_MAX_DEPTH 500
+
+typedef enum ConditionKind
+{
+	CONDITION_AND,
+	CONDITION_OR,
+	CONDITION_NOT,
+	CONDITION_CALL,
+} ConditionKind;
+
+typedef enum ArgumentKind
+{
+	ARGUMENT_TEXT, /* a string or a word */
+	ARGUMENT_NUMBER,
+} ArgumentKind;
+
+typedef struct ConditionArgument
+{
+	ArgumentKind              kind;
+	bool                      quoted;
+	char                     *value;  /* text without its quotes, or a number in canonical form */
+	int                       offset; /* in bytes from the start of the text */
+	struct ConditionArgument *next;
+} ConditionArgument;
+
+typedef struct ConditionNode
+{
+	ConditionKind kind;
+	int           offset; /* in bytes from the start of the text */
+	int           depth;  /* levels of this subtree, itself included */
+	int           count;  /* of children, or of arguments */
+	struct ConditionNode
+		*first; /* children, in order; an AND has no AND child, an OR no OR child */
+	struct ConditionNode *last;
+	struct ConditionNode *next;      /* the next sibling */
+	char                 *name;      /* of a CALL, as written: is-vip */
+	ConditionArgument    *arguments; /* of a CALL */
+} ConditionNode;
+
+/* What is wrong with a condition.  sqlerrcode 0: nothing is. */
+typedef struct ConditionError
+{
+	int   sqlerrcode;
+	char *message;
+	char *detail; /* or NULL */
+	char *hint;   /* or NULL */
+	int   offset; /* in bytes; -1: concerns the text as a whole */
+} ConditionError;
+
+/* The question that an expression answers. */
+typedef enum ConditionMode
+{
+	CONDITION_MEETS,     /* does the subject meet it? */
+	CONDITION_MAY_MATCH, /* would it, if every unknown balance were favourable? */
+} ConditionMode;
+
+/* Parses a text of the given length; NULL and *error when it is not a condition. */
+extern ConditionNode *condition_parse(const char *text, int length, ConditionError *error);
+
+/* The canonical text of a tree; NULL and *error when it is too long. */
+extern char *condition_print(const ConditionNode *node, ConditionError *error);
+
+/*
+ * The Boolean expression that answers a question about a subject.  Names and
+ * types are looked up in the catalogue.  subject is used once per call and
+ * copied.  NULL and *error when the condition does not make sense.  The result
+ * is not yet simplified; function privileges are checked when it is run.
+ */
+extern Expr *condition_compile(const ConditionNode *node, Expr *subject, ConditionMode mode,
+							   ConditionError *error);
+
+/* The row type quota_manager.subject. */
+extern Oid condition_subject_type(void);
+
+/* Raises *error, which concerns text, with its position. */
+extern void condition_raise(const ConditionError *error, const char *text) pg_attribute_noreturn();
+
+/* Position of *error in characters from 1; 0: none. */
+extern int condition_error_position(const ConditionError *error, const char *text);
+
+/* Sets *error; for use by the files of this concern. */
+extern void condition_set_error(ConditionError *error, int sqlerrcode, int offset, char *message,
+								char *detail, char *hint);
+
+/*
+ * A function call resolved: which function, with typed arguments after the
+ * subject.  is_balance: its answer may be unknown.
+ */
+typedef struct ConditionFunction
+{
+	Oid   oid;
+	bool  is_balance;
+	bool  is_variadic;
+	List *arguments;
+} ConditionFunction;
+
+/* Finds the function of a CALL in schema quota_condition; false and *error if there is none that fits. */
+extern bool condition_resolve(const ConditionNode *call, Oid subject_type,
+							  ConditionFunction *function, ConditionError *error);
+
+/* The condition function name nearest to one that does not exist; NULL: none is near. */
+extern char *condition_suggest(const char *name);
+
+/*
+ * Reads YYYY-MM-DD HH:MM:SS as UTC, or RFC 3339 with an explicit zone.
+ * Returns 0, or the SQLSTATE of what is wrong.
+ */
+extern int condition_read_time(const char *text, int64 *result);
+
+#endif /* QM_CONDITION_H */

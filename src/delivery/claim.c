@@ -1,0 +1,224 @@
+/*
+ * claim.c
+ *		From pending to processing.
+ *
+ * Candidates are searched along the ids of the runs, a window at a time, which
+ * the BRIN index on id serves.  A batch of them is then claimed by one UPDATE
+ * that names each row by its primary key and takes it only if it is still
+ * pending.  That needs no row locks before, and works as well where the table
+ * is distributed by user.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "delivery/claim.h"
+#include "delivery/runs.h"
+#include "delivery/statement.h"
+
+/* Ids searched by one statement, and the most candidates kept. */
+#define WINDOW 32768
+#define CANDIDATES_MAX 32768
+#define CANDIDATES_MAX_TEXT "32768"
+
+/* An empty window is followed by one of twice the size, up to this. */
+#define WINDOW_MAX (INT64CONST(1) << 30)
+
+static Statement read_candidates = {
+	"SELECT e.strategy_id, e.user_id, e.scheduled_time, e.revision, e.id"
+	" FROM quota_manager.quota_execute e"
+	" WHERE e.run_id = ANY ($1) AND e.id BETWEEN $2 AND $3 AND e.gateway = $4"
+	" AND e.status = 'pending' AND e.next_attempt_time <= clock_timestamp()"
+	" ORDER BY e.id LIMIT " CANDIDATES_MAX_TEXT,
+	4,
+	{INT8ARRAYOID, INT8OID, INT8OID, TEXTOID},
+	NULL};
+
+/* Where candidates are searched: in these runs, between these ids. */
+typedef struct Window
+{
+	Datum *runs;
+	int    count;
+	int64  low;
+	int64  high;
+} Window;
+
+static Statement claim_candidates = {
+	"UPDATE quota_manager.quota_execute AS e"
+	" SET status = 'processing', attempts = e.attempts + 1, update_time = clock_timestamp()"
+	" FROM unnest($1, $2, $3, $4) AS k(strategy_id, user_id, scheduled_time, revision)"
+	" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"
+	" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision"
+	" AND e.gateway = $5 AND e.status = 'pending' AND e.next_attempt_time <= clock_timestamp()"
+	" RETURNING e.strategy_id, e.user_id, e.scheduled_time, e.revision, e.attempts, e.id,"
+	" e.refusals, trim_scale(e.amount)::text",
+	5,
+	{INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, TEXTOID},
+	NULL};
+
+/*
+ * The open grants of a run for the lane's gateway that are due and above what
+ * was searched already; NULL: none.
+ */
+static Backlog *
+backlog_to_search(const Lane *lane, const Run *run, TimestampTz now)
+{
+	Backlog *backlog = run_backlog(run, lane->row->name);
+
+	if (backlog == NULL || backlog->due > now || backlog->high < lane->search_id)
+		return NULL;
+	return backlog;
+}
+
+/*
+ * Lays a window of so many ids over the next ones to be searched, and moves
+ * the lane's place to its end.  False: nothing is left.
+ */
+static bool
+lay_window(Lane *lane, List *runs, int64 size, Window *window)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool        found = false;
+	ListCell   *cell;
+
+	foreach (cell, runs)
+	{
+		Backlog *backlog = backlog_to_search(lane, lfirst(cell), now);
+
+		if (backlog == NULL)
+			continue;
+		window->low = found ? Min(window->low, backlog->low) : backlog->low;
+		window->high = found ? Max(window->high, backlog->high) : backlog->high;
+		found = true;
+	}
+	if (!found)
+		return false;
+	window->low = Max(window->low, lane->search_id);
+	if (window->high - window->low >= size)
+		window->high = window->low + size - 1;
+
+	window->runs = palloc(sizeof(Datum) * list_length(runs));
+	window->count = 0;
+	foreach (cell, runs)
+	{
+		Run     *run = lfirst(cell);
+		Backlog *backlog = backlog_to_search(lane, run, now);
+
+		if (backlog == NULL || backlog->low > window->high)
+			continue;
+		backlog->touched = true;
+		window->runs[window->count++] = Int64GetDatum(run->id);
+	}
+	lane->search_id = window->high + 1;
+	return true;
+}
+
+/*
+ * Makes candidates of the pending grants in a window.
+ */
+static void
+load_candidates(Lane *lane, Window *window)
+{
+	Datum         values[4];
+	uint64        count;
+	uint64        i;
+	bool          isnull;
+	MemoryContext caller;
+
+	values[0] = array_of(INT8OID, window->runs, NULL, window->count);
+	values[1] = Int64GetDatum(window->low);
+	values[2] = Int64GetDatum(window->high);
+	values[3] = CStringGetTextDatum(lane->row->name);
+	count = statement_run(&read_candidates, values, NULL);
+
+	MemoryContextReset(lane->candidate_memory);
+	caller = MemoryContextSwitchTo(lane->candidate_memory);
+	lane->candidates = palloc(sizeof(Candidate) * Max(count, 1));
+	for (i = 0; i < count; i++)
+	{
+		Candidate *candidate = &lane->candidates[i];
+
+		candidate->strategy_id = DatumGetInt32(result_datum(i, 1, &isnull));
+		candidate->user_id = DatumGetTextPCopy(result_datum(i, 2, &isnull));
+		candidate->scheduled_time = DatumGetTimestampTz(result_datum(i, 3, &isnull));
+		candidate->revision = DatumGetInt32(result_datum(i, 4, &isnull));
+	}
+	/* there may be more in the window */
+	if (count == CANDIDATES_MAX)
+		lane->search_id = DatumGetInt64(result_datum(count - 1, 5, &isnull)) + 1;
+	lane->candidate_count = (int) count;
+	lane->next_candidate = 0;
+	MemoryContextSwitchTo(caller);
+	SPI_freetuptable(SPI_tuptable);
+}
+
+bool
+claim_search(Lane *lane, List *runs)
+{
+	int64 size = WINDOW;
+
+	while (lane->next_candidate == lane->candidate_count && !lane->exhausted)
+	{
+		Window window;
+
+		CHECK_FOR_INTERRUPTS();
+		if (lay_window(lane, runs, size, &window))
+			load_candidates(lane, &window);
+		else
+			lane->exhausted = true;
+		size = Min(size * 2, WINDOW_MAX);
+	}
+	return lane->next_candidate < lane->candidate_count;
+}
+
+int
+claim_batch(Lane *lane, int limit)
+{
+	int    count = Min(limit, lane->candidate_count - lane->next_candidate);
+	Datum *strategy_ids = palloc(sizeof(Datum) * count);
+	Datum *user_ids = palloc(sizeof(Datum) * count);
+	Datum *scheduled_times = palloc(sizeof(Datum) * count);
+	Datum *revisions = palloc(sizeof(Datum) * count);
+	Datum  values[5];
+	uint64 claimed;
+	uint64 row;
+	int    i;
+
+	for (i = 0; i < count; i++)
+	{
+		Candidate *candidate = &lane->candidates[lane->next_candidate + i];
+
+		strategy_ids[i] = Int32GetDatum(candidate->strategy_id);
+		user_ids[i] = PointerGetDatum(candidate->user_id);
+		scheduled_times[i] = TimestampTzGetDatum(candidate->scheduled_time);
+		revisions[i] = Int32GetDatum(candidate->revision);
+	}
+	lane->next_candidate += count;
+	values[0] = array_of(INT4OID, strategy_ids, NULL, count);
+	values[1] = array_of(TEXTOID, user_ids, NULL, count);
+	values[2] = array_of(TIMESTAMPTZOID, scheduled_times, NULL, count);
+	values[3] = array_of(INT4OID, revisions, NULL, count);
+	values[4] = CStringGetTextDatum(lane->row->name);
+	claimed = statement_run(&claim_candidates, values, NULL);
+
+	for (row = 0; row < claimed; row++)
+	{
+		char  *user_id = result_text(row, 2, CurrentMemoryContext);
+		char  *amount = result_text(row, 8, CurrentMemoryContext);
+		Grant *grant = grant_create(lane->memory, user_id, amount);
+		bool   isnull;
+
+		grant->strategy_id = DatumGetInt32(result_datum(row, 1, &isnull));
+		grant->scheduled_time = DatumGetTimestampTz(result_datum(row, 3, &isnull));
+		grant->revision = DatumGetInt32(result_datum(row, 4, &isnull));
+		grant->attempts = DatumGetInt32(result_datum(row, 5, &isnull));
+		grant->id = DatumGetInt64(result_datum(row, 6, &isnull));
+		grant->refusals = DatumGetInt32(result_datum(row, 7, &isnull));
+		dlist_push_tail(&lane->claimed, &grant->node);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return (int) claimed;
+}

@@ -1,0 +1,191 @@
+/*
+ * courier.c
+ *		A courier: its lanes, its connections, its transactions.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+
+#include "delivery/courier.h"
+#include "delivery/sender_lock.h"
+
+/*
+ * Ends the connections and releases the locks, whatever happens to the memory
+ * afterwards.
+ */
+static void
+close_courier(void *argument)
+{
+	Courier  *courier = argument;
+	ListCell *cell;
+
+	foreach (cell, courier->lanes)
+	{
+		Lane *lane = lfirst(cell);
+
+		lane_close(lane);
+		if (lane->has_lock)
+			sender_lock_release(lane->gateway_id);
+	}
+	foreach (cell, courier->gateways)
+	{
+		GatewayRow *row = lfirst(cell);
+
+		if (row->secret != NULL)
+			explicit_bzero(row->secret, strlen(row->secret));
+	}
+	courier->lanes = NIL;
+	courier->gateways = NIL;
+}
+
+Courier *
+courier_create(const WorkUnit *unit)
+{
+	MemoryContext memory = AllocSetContextCreate(CurrentMemoryContext, "quota_manager courier",
+												 ALLOCSET_DEFAULT_SIZES);
+	Courier      *courier = MemoryContextAllocZero(memory, sizeof(Courier));
+
+	courier->memory = memory;
+	courier->turn_memory =
+		AllocSetContextCreate(memory, "quota_manager courier turn", ALLOCSET_DEFAULT_SIZES);
+	courier->unit = unit;
+	courier->gateways_read = DT_NOBEGIN;
+	courier->on_reset.func = close_courier;
+	courier->on_reset.arg = courier;
+	MemoryContextRegisterResetCallback(memory, &courier->on_reset);
+	return courier;
+}
+
+void
+courier_free(Courier *courier)
+{
+	MemoryContextDelete(courier->memory);
+}
+
+/*
+ * The lane of a gateway; NULL: there is none yet.
+ */
+static Lane *
+find_lane(Courier *courier, int32 gateway_id)
+{
+	ListCell *cell;
+
+	foreach (cell, courier->lanes)
+	{
+		Lane *lane = lfirst(cell);
+
+		if (lane->gateway_id == gateway_id)
+			return lane;
+	}
+	return NULL;
+}
+
+Lane *
+courier_lane(const Courier *courier, const char *gateway)
+{
+	ListCell *cell;
+
+	foreach (cell, courier->lanes)
+	{
+		Lane *lane = lfirst(cell);
+
+		if (lane->row != NULL && strcmp(lane->row->name, gateway) == 0)
+			return lane;
+	}
+	return NULL;
+}
+
+void
+courier_read_gateways(Courier *courier)
+{
+	List         *rows = gateway_rows_read(courier->memory);
+	List         *lanes = NIL;
+	List         *old = courier->gateways;
+	MemoryContext caller = MemoryContextSwitchTo(courier->memory);
+	ListCell     *cell;
+
+	foreach (cell, rows)
+	{
+		GatewayRow *row = lfirst(cell);
+		Lane       *lane = find_lane(courier, row->id);
+
+		if (lane == NULL)
+			lane = lane_create(row, courier->memory);
+		else
+		{
+			courier->lanes = list_delete_ptr(courier->lanes, lane);
+			lane_update_row(lane, row);
+		}
+		lanes = lappend(lanes, lane);
+	}
+	foreach (cell, courier->lanes)
+	{
+		Lane *lane = lfirst(cell);
+
+		lane_update_row(lane, NULL);
+		if (!lane_is_empty(lane) || lane_in_flight(lane) > 0)
+		{
+			lanes = lappend(lanes, lane);
+			continue;
+		}
+		if (lane->has_lock)
+			sender_lock_release(lane->gateway_id);
+		lane_free(lane);
+	}
+	list_free(courier->lanes);
+	courier->lanes = lanes;
+	courier->gateways = rows;
+	gateway_rows_free(old);
+	courier->gateways_read = GetCurrentTimestamp();
+	MemoryContextSwitchTo(caller);
+}
+
+/*
+ * Batches are joined to their rows by the key whatever the planner thinks of a
+ * table that was just filled: plans are made once, and the wrong one reads the
+ * whole table for every batch.  The cost of plans that are out of favour must
+ * not start the compiler, either.
+ */
+static void
+plan_by_key(void)
+{
+	set_local("enable_seqscan", "off");
+	set_local("enable_hashjoin", "off");
+	set_local("enable_mergejoin", "off");
+	set_local("max_parallel_workers_per_gather", "0");
+	set_local("jit", "off");
+}
+
+ErrorData *
+courier_transact(Courier *courier, void (*body)(Courier *courier, void *argument), void *argument)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ResourceOwner owner;
+	ErrorData *volatile error = NULL;
+
+	courier->unit->begin();
+	plan_by_key();
+	owner = CurrentResourceOwner;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(courier->turn_memory);
+	PG_TRY();
+	{
+		body(courier, argument);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(courier->memory);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(caller);
+	CurrentResourceOwner = owner;
+	courier->unit->commit();
+	MemoryContextReset(courier->turn_memory);
+	return error;
+}

@@ -1,0 +1,242 @@
+/*
+ * credential.c
+ *		Keys of gateways, by reference: env:, file: or row:.
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "storage/fd.h"
+#include "utils/builtins.h"
+
+#include "delivery/credential.h"
+#include "delivery/owner.h"
+#include "delivery/settings.h"
+#include "delivery/statement.h"
+
+#define ENV_PREFIX "env:"
+#define ENV_NAME_PREFIX "QUOTA_MANAGER_"
+#define FILE_PREFIX "file:"
+#define ROW_PREFIX "row:"
+#define MAX_NAME 200
+
+PG_FUNCTION_INFO_V1(qm_check_credential_reference);
+
+static Statement read_row = {
+	"SELECT c.secret FROM quota_manager.quota_credential c WHERE c.name = $1", 1, {TEXTOID}, NULL};
+
+/*
+ * If text begins with prefix, returns what follows it, otherwise NULL.
+ */
+static const char *
+after_prefix(const char *text, const char *prefix)
+{
+	size_t length = strlen(prefix);
+
+	return strncmp(text, prefix, length) == 0 ? text + length : NULL;
+}
+
+/*
+ * True if name has 1 to MAX_NAME characters, all of them ASCII letters, digits
+ * or listed in others.
+ */
+static bool
+is_name(const char *name, const char *others)
+{
+	const char *p;
+
+	for (p = name; *p != '\0'; p++)
+	{
+		bool is_letter = (*p >= 'A' && *p <= 'Z') || (*p >= 'a' && *p <= 'z');
+
+		if (!is_letter && !(*p >= '0' && *p <= '9') && strchr(others, *p) == NULL)
+			return false;
+	}
+	return p > name && p - name <= MAX_NAME;
+}
+
+const char *
+credential_reference_problem(const char *reference)
+{
+	const char *name;
+
+	if ((name = after_prefix(reference, ENV_PREFIX)) != NULL)
+	{
+		if (after_prefix(name, ENV_NAME_PREFIX) == NULL || !is_name(name, "_"))
+			return "an environment variable's name must begin with " ENV_NAME_PREFIX
+				   " and consist of letters, digits and _";
+	}
+	else if ((name = after_prefix(reference, FILE_PREFIX)) != NULL)
+	{
+		if (name[0] == '.' || !is_name(name, "._-"))
+			return "a file's name must consist of letters, digits, _, - and ., and not begin "
+				   "with a dot";
+	}
+	else if ((name = after_prefix(reference, ROW_PREFIX)) != NULL)
+	{
+		if (!is_name(name, "._-"))
+			return "a row's name must consist of letters, digits, _, - and .";
+	}
+	else
+		return "it begins neither with env: nor with file: nor with row:";
+	return NULL;
+}
+
+/*
+ * check_credential_reference(text): what is wrong with a reference, or null.
+ */
+Datum
+qm_check_credential_reference(PG_FUNCTION_ARGS)
+{
+	char       *reference = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	const char *problem = credential_reference_problem(reference);
+
+	if (problem == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(problem));
+}
+
+/*
+ * Reads a file of the directory of keys into buffer, and returns how many
+ * bytes; -1 with *problem set if that cannot be done.  Links are not followed,
+ * and a name cannot lead out of the directory.
+ */
+static ssize_t
+read_file(const char *name, char *buffer, size_t size, const char **problem)
+{
+	char       *path;
+	int         file;
+	struct stat status;
+	ssize_t     length = -1;
+
+	if (delivery_credential_directory[0] == '\0')
+	{
+		*problem = "quota_manager.credential_directory is not set";
+		return -1;
+	}
+	path = psprintf("%s/%s", delivery_credential_directory, name);
+	file = OpenTransientFile(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | PG_BINARY);
+	pfree(path);
+	if (file < 0)
+	{
+		*problem = errno == ENOENT  ? "the file of the key does not exist"
+				   : errno == ELOOP ? "the file of the key is a link"
+									: "the file of the key cannot be opened";
+		return -1;
+	}
+	if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode))
+		*problem = "the file of the key is not a regular file";
+	else if (status.st_size > (off_t) size)
+		*problem = "the file of the key is too long";
+	else if ((length = read(file, buffer, size)) < 0)
+		*problem = "the file of the key cannot be read";
+	CloseTransientFile(file);
+	return length;
+}
+
+/*
+ * Reads a row of quota_credential, as its owner.  The result is allocated in
+ * memory; NULL: there is no such row.
+ */
+static char *
+read_credential_row(const char *name, MemoryContext memory)
+{
+	Datum          values[1];
+	CallerIdentity caller;
+	char          *secret = NULL;
+
+	values[0] = CStringGetTextDatum(name);
+	become_owner("quota_credential", &caller);
+	if (statement_run(&read_row, values, NULL) == 1)
+		secret = result_text(0, 1, memory);
+	SPI_freetuptable(SPI_tuptable);
+	become_caller(&caller);
+	return secret;
+}
+
+/*
+ * True if every byte can stand in an HTTP header.
+ */
+static bool
+is_header_value(const char *text)
+{
+	for (; *text != '\0'; text++)
+		if ((unsigned char) *text < 0x20 || *text == 0x7f)
+			return false;
+	return true;
+}
+
+char *
+credential_fetch(const char *reference, MemoryContext memory, const char **problem)
+{
+	const char *name;
+	char       *secret = NULL;
+
+	*problem = credential_reference_problem(reference);
+	if (*problem != NULL)
+		return NULL;
+
+	if ((name = after_prefix(reference, ENV_PREFIX)) != NULL)
+	{
+		const char *value = getenv(name);
+
+		if (value == NULL)
+			*problem = "the environment variable of the key is not set";
+		else
+			secret = MemoryContextStrdup(memory, value);
+	}
+	else if ((name = after_prefix(reference, FILE_PREFIX)) != NULL)
+	{
+		char    buffer[CREDENTIAL_MAX_LENGTH];
+		ssize_t length = read_file(name, buffer, sizeof(buffer), problem);
+
+		if (length > 0 && buffer[length - 1] == '\n')
+			length--;
+		if (length > 0 && buffer[length - 1] == '\r')
+			length--;
+		if (length >= 0)
+		{
+			secret = MemoryContextAlloc(memory, length + 1);
+			memcpy(secret, buffer, length);
+			secret[length] = '\0';
+			if (strlen(secret) != length)
+				*problem = "the key contains a zero byte";
+		}
+		explicit_bzero(buffer, sizeof(buffer));
+	}
+	else
+	{
+		secret = read_credential_row(reference + strlen(ROW_PREFIX), memory);
+		if (secret == NULL)
+			*problem = "the row of the key does not exist in quota_credential";
+	}
+
+	if (secret != NULL && *problem == NULL)
+	{
+		if (secret[0] == '\0')
+			*problem = "the key is empty";
+		else if (strlen(secret) > CREDENTIAL_MAX_LENGTH)
+			*problem = "the key is too long";
+		else if (!is_header_value(secret))
+			*problem = "the key contains a control character";
+	}
+	if (*problem != NULL)
+	{
+		credential_forget(secret);
+		return NULL;
+	}
+	return secret;
+}
+
+void
+credential_forget(char *secret)
+{
+	if (secret == NULL)
+		return;
+	explicit_bzero(secret, strlen(secret));
+	pfree(secret);
+}

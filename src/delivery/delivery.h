@@ -1,0 +1,110 @@
+/*
+ * delivery.h
+ *		The outbox: claims pending grants, sends them, settles the outcomes.
+ *
+ * No network inside a transaction: everything here runs in short transactions
+ * of the caller's kind (WorkUnit) with HTTP between them, when neither a
+ * snapshot nor a lock on rows is held.
+ *
+ * Memory: results live in the caller's current memory context; connections
+ * and grants in flight in a Courier, until courier_free.
+ *
+ * Errors: raises PostgreSQL errors for what is wrong in the database.  What is
+ * wrong with a gateway or a grant is written to its row and never raised.
+ * Interrupts are processed at least every 200 ms; when the query is cancelled
+ * or the session is to end, or the database raises an error, what is in flight
+ * is awaited for at most a second and settled before that takes effect.  In a
+ * background worker, settings are reloaded after a SIGHUP, too.
+ */
+#ifndef QM_DELIVERY_H
+#define QM_DELIVERY_H
+
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "fmgr.h"
+#include "nodes/pg_list.h"
+#include "utils/timestamp.h"
+
+/*
+ * How the caller begins and ends a transaction: a worker with its own
+ * transactions, a procedure with those of its CALL.  Between begin and commit
+ * SPI is connected and a snapshot can be taken; outside, nothing is held.
+ *
+ * Within, whatever the role, the database or the session have set: isolation
+ * read committed, read write, search_path pg_catalog and pg_temp, row_security
+ * off, no time-outs.  When commit returns, what was written is on disk, and on
+ * those standbys that synchronous_commit = on waits for.  The caller's current
+ * memory context is the same afterwards.
+ */
+typedef struct WorkUnit
+{
+	void (*begin)(void);
+	void (*commit)(void);
+} WorkUnit;
+
+/* A transaction of a background worker, and one of a procedure that was called at top level. */
+extern const WorkUnit worker_work_unit;
+extern const WorkUnit procedure_work_unit;
+
+/*
+ * Connects a procedure to SPI in the way that procedure_work_unit needs; it
+ * disconnects by SPI_finish.  Raises an error that names it (such as
+ * "deliver()") if it was called in a transaction block or a function, or on a
+ * standby.  procedure_work_unit.begin commits what it did before.
+ */
+extern void procedure_connect(FunctionCallInfo fcinfo, const char *name);
+
+/* What one round did. */
+typedef struct DeliveryCount
+{
+	int64 completed;
+	int64 failed;
+	int64 in_doubt;
+	int64 deferred; /* attempts that were not applied: pending again */
+} DeliveryCount;
+
+/* Sessions with gateways, kept open from round to round. */
+typedef struct Courier Courier;
+
+/*
+ * Makes a courier in the current memory context; the context's reset or
+ * deletion closes its connections and releases its sender locks.
+ */
+extern Courier *courier_create(const WorkUnit *unit);
+extern void     courier_free(Courier *courier);
+
+/*
+ * Delivers what is due at every gateway whose sender lock this process can
+ * get, until nothing is due or *stop (may be NULL) becomes true: then nothing
+ * more is claimed, what is in flight is awaited for at most grace_ms, and the
+ * rest is settled as in doubt.  Adds to *count.  Returns the time at which
+ * to call again (back-off, probe, a gateway that another process serves), or
+ * DT_NOEND if nothing is pending.  After an error the courier can only be
+ * freed.
+ */
+extern TimestampTz courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms,
+								 DeliveryCount *count);
+
+/* A balance to read. */
+typedef struct BalanceRequest
+{
+	char *user_id;
+	char *gateway;
+} BalanceRequest;
+
+/*
+ * Reads balances over HTTP, concurrently, each pair (user, gateway) once, and
+ * writes those that were answered to user_balance.  Returns how many were;
+ * what was not is no error.
+ */
+extern int64 courier_read_balances(Courier *courier, List *requests, volatile sig_atomic_t *stop);
+
+/* Sets a setting to the end of the current transaction. */
+extern void set_local(const char *name, const char *value);
+
+/* Registers the settings of delivery; called once by _PG_init. */
+extern void delivery_define_settings(void);
+
+#endif /* QM_DELIVERY_H */

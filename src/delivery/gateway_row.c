@@ -1,0 +1,174 @@
+/*
+ * gateway_row.c
+ *		A row of quota_gateway as a session needs it, key included.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+
+#include "delivery/credential.h"
+#include "delivery/gateway_row.h"
+#include "delivery/hosts.h"
+#include "delivery/statement.h"
+
+#define USER_AGENT "quota_manager/1.0.0"
+
+/* An answer about a quota has a few hundred bytes. */
+#define MAX_REPLY_BYTES 65536
+
+static Statement read_gateways = {
+	"SELECT g.id, g.name, g.dialect, g.base_url, g.admin_path, g.key_header, g.route_model,"
+	" ceil(extract(epoch FROM g.connect_timeout) * 1000)::int4,"
+	" ceil(extract(epoch FROM g.request_timeout) * 1000)::int4,"
+	" g.max_connections, g.state, g.update_time, g.is_default, g.credential"
+	" FROM quota_manager.quota_gateway g ORDER BY g.id",
+	0,
+	{0},
+	NULL};
+
+bool
+gateway_dialect_read(const char *name, GatewayDialect *dialect)
+{
+	if (strcmp(name, "higress") == 0)
+		*dialect = GATEWAY_HIGRESS;
+	else if (strcmp(name, "zgsm") == 0)
+		*dialect = GATEWAY_ZGSM;
+	else
+		return false;
+	return true;
+}
+
+/*
+ * Reads what row i of SPI_tuptable says, but not the key.
+ */
+static GatewayRow *
+read_gateway(uint64 i, MemoryContext memory)
+{
+	GatewayRow *row = MemoryContextAllocZero(memory, sizeof(GatewayRow));
+	char       *dialect = result_text(i, 3, memory);
+	bool        isnull;
+
+	row->id = DatumGetInt32(result_datum(i, 1, &isnull));
+	row->name = result_text(i, 2, memory);
+	if (!gateway_dialect_read(dialect, &row->dialect))
+		row->problem = "its dialect is unknown";
+	pfree(dialect);
+	row->base_url = result_text(i, 4, memory);
+	row->admin_path = result_text(i, 5, memory);
+	row->key_header = result_text(i, 6, memory);
+	row->route_model = result_text(i, 7, memory);
+	row->connect_timeout_ms = DatumGetInt32(result_datum(i, 8, &isnull));
+	row->request_timeout_ms = DatumGetInt32(result_datum(i, 9, &isnull));
+	row->max_connections = DatumGetInt32(result_datum(i, 10, &isnull));
+	row->state = result_text(i, 11, memory);
+	row->update_time = DatumGetTimestampTz(result_datum(i, 12, &isnull));
+	row->is_default = DatumGetBool(result_datum(i, 13, &isnull));
+	if (row->problem == NULL)
+		row->problem = base_url_problem(row->base_url);
+	return row;
+}
+
+List *
+gateway_rows_read(MemoryContext memory)
+{
+	List          *rows = NIL;
+	uint64         count = statement_run(&read_gateways, NULL, NULL);
+	SPITupleTable *table = SPI_tuptable;
+	uint64         i;
+
+	for (i = 0; i < count; i++)
+	{
+		GatewayRow   *row;
+		char         *reference;
+		MemoryContext caller;
+
+		SPI_tuptable = table;
+		row = read_gateway(i, memory);
+		reference = result_text(i, 14, memory);
+		if (reference != NULL && row->problem == NULL)
+			row->secret = credential_fetch(reference, memory, &row->problem);
+		if (reference != NULL)
+			pfree(reference);
+		caller = MemoryContextSwitchTo(memory);
+		rows = lappend(rows, row);
+		MemoryContextSwitchTo(caller);
+	}
+	SPI_freetuptable(table);
+	return rows;
+}
+
+static void
+free_text(char *text)
+{
+	if (text != NULL)
+		pfree(text);
+}
+
+void
+gateway_rows_free(List *rows)
+{
+	ListCell *cell;
+
+	foreach (cell, rows)
+	{
+		GatewayRow *row = lfirst(cell);
+
+		free_text(row->name);
+		free_text(row->base_url);
+		free_text(row->admin_path);
+		free_text(row->key_header);
+		free_text(row->route_model);
+		free_text(row->state);
+		credential_forget(row->secret);
+		pfree(row);
+	}
+	list_free(rows);
+}
+
+static bool
+same_text(const char *a, const char *b)
+{
+	return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+}
+
+bool
+gateway_row_same(const GatewayRow *a, const GatewayRow *b)
+{
+	return a->dialect == b->dialect && same_text(a->base_url, b->base_url) &&
+		   same_text(a->admin_path, b->admin_path) && same_text(a->key_header, b->key_header) &&
+		   same_text(a->route_model, b->route_model) &&
+		   a->connect_timeout_ms == b->connect_timeout_ms &&
+		   a->request_timeout_ms == b->request_timeout_ms &&
+		   a->max_connections == b->max_connections && same_text(a->secret, b->secret) &&
+		   same_text(a->problem, b->problem);
+}
+
+GatewaySession *
+gateway_row_open(const GatewayRow *row, char **problem)
+{
+	GatewayConfig   config = {0};
+	GatewaySession *session;
+	char            error[256];
+
+	if (row->problem != NULL)
+	{
+		*problem = pstrdup(row->problem);
+		return NULL;
+	}
+	config.dialect = row->dialect;
+	config.base_url = row->base_url;
+	config.admin_path = row->admin_path;
+	config.credential = row->secret;
+	config.key_header = row->key_header;
+	config.route_model = row->route_model;
+	config.user_agent = USER_AGENT;
+	config.connect_timeout_ms = row->connect_timeout_ms;
+	config.request_timeout_ms = row->request_timeout_ms;
+	config.max_connections = row->max_connections;
+	config.max_reply_bytes = MAX_REPLY_BYTES;
+	session = gateway_open(&config, error, sizeof(error));
+	if (session == NULL)
+		*problem = pstrdup(error);
+	return session;
+}

@@ -1,0 +1,357 @@
+/*
+ * manual.c
+ *		Requests to a gateway by hand: gateway_query, gateway_refresh and
+ *		gateway_delta.
+ *
+ * Unlike deliveries, these run in the caller's transaction: what they do to
+ * the gateway stays done when it is rolled back.  So each of them is told in
+ * the server's log as well as in a row of gateway_call.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "utils/builtins.h"
+#include "utils/numeric.h"
+#include "utils/wait_event.h"
+
+#include "delivery/balances.h"
+#include "delivery/gateway_row.h"
+#include "delivery/owner.h"
+#include "delivery/statement.h"
+
+PG_FUNCTION_INFO_V1(qm_gateway_query);
+PG_FUNCTION_INFO_V1(qm_gateway_refresh);
+PG_FUNCTION_INFO_V1(qm_gateway_delta);
+
+/* Longest wait between checks for interrupts, in milliseconds. */
+#define POLL_SLICE 100
+
+/* A request by hand and its answer. */
+typedef struct ManualCall
+{
+	GatewayAction action;
+	const char   *user_id;
+	const char   *amount; /* NULL for a query */
+	const char   *reason; /* NULL: none was asked for */
+	const char   *gateway;
+	GatewayReply  reply;
+} ManualCall;
+
+static Statement write_call = {
+	"INSERT INTO quota_manager.gateway_call (role, action, gateway, user_id, amount, reason,"
+	" outcome, message)"
+	" VALUES ($1, $2, $3, $4, $5::numeric, $6, $7, $8)",
+	8,
+	{TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID},
+	NULL};
+
+static const char *
+action_name(GatewayAction action)
+{
+	switch (action)
+	{
+		case GATEWAY_QUERY:
+			return "query";
+		case GATEWAY_REFRESH:
+			return "refresh";
+		case GATEWAY_DELTA:
+			return "delta";
+	}
+	return NULL;
+}
+
+static const char *
+outcome_name(const ManualCall *call)
+{
+	switch (call->reply.outcome)
+	{
+		case GATEWAY_COMPLETED:
+			return call->action == GATEWAY_QUERY ? "answered" : "applied";
+		case GATEWAY_NOT_SENT:
+			return "not sent";
+		case GATEWAY_THROTTLED:
+			return "throttled";
+		case GATEWAY_BLOCKED:
+			return "blocked";
+		case GATEWAY_REFUSED:
+			return "refused";
+		case GATEWAY_IN_DOUBT:
+			return call->action == GATEWAY_QUERY ? "unanswered" : "in doubt";
+	}
+	return NULL;
+}
+
+/*
+ * The gateway of that name, or the default one, among rows.
+ */
+static GatewayRow *
+choose_gateway(List *rows, const char *name)
+{
+	ListCell *cell;
+
+	foreach (cell, rows)
+	{
+		GatewayRow *row = lfirst(cell);
+
+		if (name != NULL ? strcmp(row->name, name) == 0 : row->is_default)
+			return row;
+	}
+	if (name != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("gateway \"%s\" does not exist", name)));
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("there is no default gateway"),
+			 errhint("Name the gateway, or make one the default in quota_manager.quota_gateway.")));
+	return NULL;
+}
+
+/*
+ * Sends the request, waits for its answer, and closes the session whatever
+ * happens.
+ */
+static void
+exchange(GatewaySession *session, ManualCall *call)
+{
+	PG_TRY();
+	{
+		GatewayRequest request = {call->action, call->user_id, call->amount};
+		GatewayResult  result;
+
+		if (!gateway_submit(session, &request))
+			ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+		pgstat_report_wait_start(PG_WAIT_EXTENSION);
+		while (gateway_poll(session, POLL_SLICE, &result, 1) == 0)
+			CHECK_FOR_INTERRUPTS();
+		pgstat_report_wait_end();
+		call->reply = result.reply;
+	}
+	PG_CATCH();
+	{
+		gateway_close(session);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	gateway_close(session);
+}
+
+/*
+ * Tells the server's log, which a rollback cannot reach.
+ */
+static void
+log_call(const ManualCall *call, const char *role, const char *outcome)
+{
+	ereport(
+		LOG_SERVER_ONLY,
+		(errmsg("gateway \"%s\": %s of user \"%s\" by role \"%s\" (session of \"%s\"): %s",
+				call->gateway, action_name(call->action), call->user_id, role,
+				GetUserNameFromId(GetSessionUserId(), false), outcome),
+		 call->amount ? errdetail_log("Amount %s, reason: %s", call->amount,
+									  call->reason ? call->reason : "none given")
+					  : 0,
+		 call->reply.message[0] ? errcontext("answer of the gateway: %s", call->reply.message) : 0,
+		 errhidestmt(true)));
+}
+
+/*
+ * Writes the call, and a balance that was read, where that can be done.
+ */
+static void
+record_call(const ManualCall *call, const char *role)
+{
+	Datum       values[8];
+	char        nulls[8] = {' ', ' ', ' ', ' ', ' ', ' ', ' ', ' '};
+	const char *texts[8];
+	int         i;
+
+	if (XactReadOnly || RecoveryInProgress())
+		return;
+	texts[0] = role;
+	texts[1] = action_name(call->action);
+	texts[2] = call->gateway;
+	texts[3] = call->user_id;
+	texts[4] = call->amount;
+	texts[5] = call->reason;
+	texts[6] = outcome_name(call);
+	texts[7] = call->reply.message[0] ? call->reply.message : NULL;
+	for (i = 0; i < lengthof(texts); i++)
+	{
+		if (texts[i] == NULL)
+			nulls[i] = 'n';
+		else
+			values[i] = CStringGetTextDatum(texts[i]);
+	}
+	statement_run(&write_call, values, nulls);
+	if (call->action == GATEWAY_QUERY)
+	{
+		Balance balance;
+
+		balance.user_id = call->user_id;
+		balance.gateway = call->gateway;
+		strlcpy(balance.amount, call->reply.balance, sizeof(balance.amount));
+		balance.read_time = GetCurrentTimestamp();
+		balances_write(&balance, 1);
+	}
+}
+
+/*
+ * Raises the error that an outcome deserves.
+ */
+static void
+report_outcome(const ManualCall *call)
+{
+	const char *text = call->reply.message;
+	bool        blames_parameters = call->reply.names_parameters;
+
+	switch (call->reply.outcome)
+	{
+		case GATEWAY_COMPLETED:
+			return;
+		case GATEWAY_NOT_SENT:
+			ereport(ERROR, (errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
+							errmsg("gateway \"%s\" cannot be reached: %s", call->gateway, text),
+							errdetail("Nothing was sent.")));
+			break;
+		case GATEWAY_THROTTLED:
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+					 errmsg("gateway \"%s\" asks to come back later: %s", call->gateway, text),
+					 errdetail("Nothing was applied.")));
+			break;
+		case GATEWAY_BLOCKED:
+			ereport(ERROR,
+					(errcode(blames_parameters
+								 ? ERRCODE_INVALID_PARAMETER_VALUE
+								 : ERRCODE_SQLSERVER_REJECTED_ESTABLISHMENT_OF_SQLCONNECTION),
+					 errmsg("gateway \"%s\" refuses access: %s", call->gateway, text),
+					 errdetail("Nothing was applied."),
+					 blames_parameters ? 0 : errhint("Check its URL, path and key.")));
+			break;
+		case GATEWAY_REFUSED:
+			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+							errmsg("gateway \"%s\" refuses the request: %s", call->gateway, text),
+							errdetail("Nothing was applied.")));
+			break;
+		case GATEWAY_IN_DOUBT:
+			if (call->action == GATEWAY_QUERY)
+				ereport(ERROR, (errcode(ERRCODE_CONNECTION_FAILURE),
+								errmsg("gateway \"%s\" did not answer: %s", call->gateway, text)));
+			ereport(ERROR, (errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
+							errmsg("nobody can tell whether gateway \"%s\" applied the request: %s",
+								   call->gateway, text),
+							errhint("Compare the user's balance before you try again.")));
+			break;
+	}
+}
+
+/*
+ * A text argument that must be there and not empty.
+ */
+static char *
+required_text(FunctionCallInfo fcinfo, int n, const char *name)
+{
+	char *value = PG_ARGISNULL(n) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(n));
+
+	if (value == NULL || value[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%s must be given", name)));
+	return value;
+}
+
+/*
+ * Makes the request that the arguments ask for, from the user's id on; the
+ * last argument is the gateway's name.
+ */
+static void
+run_call(FunctionCallInfo fcinfo, ManualCall *call)
+{
+	int             last = PG_NARGS() - 1;
+	char           *name = PG_ARGISNULL(last) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(last));
+	CallerIdentity  caller;
+	char           *role = GetUserNameFromId(GetOuterUserId(), false);
+	GatewayRow     *row;
+	GatewaySession *session;
+	char           *problem;
+
+	call->user_id = required_text(fcinfo, 0, "the user's id");
+	if (call->action != GATEWAY_QUERY)
+	{
+		if (PG_ARGISNULL(1))
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("the amount must be given")));
+		call->amount = DatumGetCString(DirectFunctionCall1(
+			numeric_out, DirectFunctionCall1(numeric_trim_scale, PG_GETARG_DATUM(1))));
+	}
+	if (call->action == GATEWAY_DELTA)
+		call->reason = required_text(fcinfo, 2, "the reason");
+
+	SPI_connect();
+	become_owner("quota_gateway", &caller);
+	row = choose_gateway(gateway_rows_read(CurrentMemoryContext), name);
+	call->gateway = row->name;
+	if (call->amount != NULL && !gateway_amount_fits(row->dialect, call->amount))
+		ereport(ERROR,
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+				 errmsg("amount %s cannot be sent to gateway \"%s\"", call->amount, row->name)));
+	session = gateway_row_open(row, &problem);
+	if (session == NULL)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("gateway \"%s\" cannot be used: %s", row->name, problem)));
+	become_caller(&caller);
+
+	if (call->action != GATEWAY_QUERY)
+		log_call(call, role, "sent");
+	exchange(session, call);
+	log_call(call, role, outcome_name(call));
+	report_outcome(call);
+
+	become_owner("gateway_call", &caller);
+	record_call(call, role);
+	become_caller(&caller);
+}
+
+/*
+ * gateway_query(user_id, gateway): what remains of the user's quota.
+ */
+Datum
+qm_gateway_query(PG_FUNCTION_ARGS)
+{
+	ManualCall call = {GATEWAY_QUERY};
+	Datum      balance;
+
+	run_call(fcinfo, &call);
+	SPI_finish();
+	balance = DirectFunctionCall3(numeric_in, CStringGetDatum(call.reply.balance),
+								  ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+	PG_RETURN_DATUM(balance);
+}
+
+/*
+ * gateway_refresh(user_id, quota, gateway): sets the user's quota.
+ */
+Datum
+qm_gateway_refresh(PG_FUNCTION_ARGS)
+{
+	ManualCall call = {GATEWAY_REFRESH};
+
+	run_call(fcinfo, &call);
+	SPI_finish();
+	PG_RETURN_TEXT_P(cstring_to_text("applied"));
+}
+
+/*
+ * gateway_delta(user_id, value, reason, gateway): adds to the user's quota.
+ */
+Datum
+qm_gateway_delta(PG_FUNCTION_ARGS)
+{
+	ManualCall call = {GATEWAY_DELTA};
+
+	run_call(fcinfo, &call);
+	SPI_finish();
+	PG_RETURN_TEXT_P(cstring_to_text("applied"));
+}

@@ -1,0 +1,54 @@
+/*
+ * procedures.c
+ *		CALL quota_manager.deliver()
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+
+#include "delivery/delivery.h"
+
+/* Milliseconds for which a cancelled call waits for what is in flight. */
+#define CANCEL_GRACE 1000
+
+PG_FUNCTION_INFO_V1(qm_deliver);
+
+/*
+ * deliver(INOUT completed, INOUT failed, INOUT in_doubt, INOUT deferred):
+ * delivers what is due and tells how many grants became what.
+ */
+Datum
+qm_deliver(PG_FUNCTION_ARGS)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	DeliveryCount count = {0};
+	Courier      *courier;
+	TupleDesc     descriptor;
+	Datum         values[4];
+	bool          nulls[4] = {false, false, false, false};
+
+	procedure_connect(fcinfo, "deliver()");
+	courier = courier_create(&procedure_work_unit);
+	PG_TRY();
+	{
+		(void) courier_round(courier, NULL, CANCEL_GRACE, &count);
+	}
+	PG_FINALLY();
+	{
+		courier_free(courier);
+	}
+	PG_END_TRY();
+	SPI_finish();
+
+	MemoryContextSwitchTo(caller);
+	if (get_call_result_type(fcinfo, NULL, &descriptor) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "deliver() does not return a row");
+	values[0] = Int64GetDatum(count.completed);
+	values[1] = Int64GetDatum(count.failed);
+	values[2] = Int64GetDatum(count.in_doubt);
+	values[3] = Int64GetDatum(count.deferred);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(descriptor, values, nulls)));
+}

@@ -1,0 +1,238 @@
+/*
+ * round.c
+ *		A round of a courier: claim, send, settle, until nothing is due.
+ *
+ * The loop alternates between HTTP, with no transaction open, and turns: a
+ * turn is one transaction that settles what is done and claims what is to be
+ * sent next, for all gateways.  It is taken when a lane is about to run dry,
+ * and else so often that answers do not lie about for long.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "utils/guc.h"
+#include "utils/wait_event.h"
+
+#include "delivery/courier.h"
+#include "delivery/turn.h"
+
+/* Milliseconds after which a gateway that another process serves is looked at again. */
+#define TAKEN_INTERVAL 5000
+
+/* Milliseconds between rounds at least: what one did not achieve, the next will not at once. */
+#define SHORTEST_PAUSE 100
+
+/* Longest wait for answers, in milliseconds, of one gateway and of several. */
+#define POLL_ONE 100
+#define POLL_SEVERAL 20
+
+/* Longest wait for answers when the caller cannot wait, in milliseconds. */
+#define LEAVE_GRACE 1000
+
+/*
+ * Waits for answers, at most limit_ms.  False: nothing is in flight.
+ *
+ * Gateways that answer are not slowed down by those that seem to hang: these
+ * are only looked at while there are others to wait for.
+ */
+static bool
+poll_lanes(Courier *courier, int limit_ms)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int         active = 0;
+	int         hot = 0;
+	ListCell   *cell;
+
+	foreach (cell, courier->lanes)
+	{
+		Lane *lane = lfirst(cell);
+
+		if (lane_in_flight(lane) == 0)
+			continue;
+		active++;
+		if (lane->hot_until > now)
+			hot++;
+	}
+	if (active == 0)
+		return false;
+
+	pgstat_report_wait_start(PG_WAIT_EXTENSION);
+	foreach (cell, courier->lanes)
+	{
+		Lane *lane = lfirst(cell);
+		int   timeout_ms;
+
+		if (lane_in_flight(lane) == 0)
+			continue;
+		if (active == 1)
+			timeout_ms = POLL_ONE;
+		else if (hot == 0)
+			timeout_ms = Max(POLL_SEVERAL / active, 1);
+		else
+			timeout_ms = lane->hot_until > now ? Max(POLL_SEVERAL / hot, 1) : 0;
+		lane_poll(lane, Min(timeout_ms, limit_ms));
+	}
+	pgstat_report_wait_end();
+	return true;
+}
+
+/*
+ * Ends the round early: what was not sent goes back, what is in flight is
+ * awaited for at most grace_ms and is then in doubt.  An error on the way
+ * leaves outcomes in the lanes, for another round to settle.
+ */
+static void
+wind_down(Courier *courier, int grace_ms, DeliveryCount *count)
+{
+	TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), grace_ms);
+	ListCell   *cell;
+
+	foreach (cell, courier->lanes)
+		lane_put_back(lfirst(cell));
+	if (turn_take(courier, TURN_SETTLE, count) != NULL)
+		grace_ms = 0;
+	while (grace_ms > 0 && poll_lanes(courier, grace_ms))
+	{
+		CHECK_FOR_INTERRUPTS();
+		grace_ms = (int) TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end);
+	}
+	foreach (cell, courier->lanes)
+		lane_abandon(lfirst(cell), "the sender was stopped before the answer came");
+	(void) turn_take(courier, TURN_SETTLE, count);
+}
+
+/*
+ * A query was cancelled, or the session is to end: winds down first, and then
+ * lets that happen.
+ */
+static void
+wind_down_and_leave(Courier *courier, int grace_ms, DeliveryCount *count)
+{
+	bool is_cancelled = QueryCancelPending;
+	bool is_dying = ProcDiePending;
+
+	/* otherwise the first check would end everything as it is; another cancel may */
+	QueryCancelPending = false;
+	if (is_dying)
+		HOLD_INTERRUPTS();
+	wind_down(courier, Min(grace_ms, LEAVE_GRACE), count);
+	/* an error on the way has already reset this */
+	if (is_dying && InterruptHoldoffCount > 0)
+		RESUME_INTERRUPTS();
+	if (is_cancelled)
+		QueryCancelPending = InterruptPending = true;
+	CHECK_FOR_INTERRUPTS();
+}
+
+/*
+ * When is this lane to be looked at again?
+ */
+static TimestampTz
+lane_due(const Courier *courier, const Lane *lane, TimestampTz now)
+{
+	TimestampTz due = DT_NOEND;
+	bool        has_work = has_backlog(courier, lane, &due);
+
+	if (lane->state_unsaved && lane->has_lock)
+		return TimestampTzPlusMilliseconds(now, REREAD_INTERVAL);
+	if (!has_work)
+		return DT_NOEND;
+	if (!lane->has_lock)
+		return TimestampTzPlusMilliseconds(now, TAKEN_INTERVAL);
+	if (lane->gate != GATE_OPEN)
+		due = Max(due, lane->probe_time);
+	/* someone may mend the row */
+	if (lane->state == GATEWAY_STATE_MISCONFIGURED)
+		due = Min(due, TimestampTzPlusMilliseconds(now, REREAD_INTERVAL));
+	return Max(due, TimestampTzPlusMilliseconds(now, SHORTEST_PAUSE));
+}
+
+/*
+ * Settings are reloaded between transactions, also while a gateway hangs.  A
+ * procedure's session does that when the statement has ended.
+ */
+static void
+reload_settings(void)
+{
+	if (ConfigReloadPending && MyBgworkerEntry != NULL)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+}
+
+TimestampTz
+courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, DeliveryCount *count)
+{
+	bool        is_look = true; /* the next turn looks for work */
+	bool        worked = false; /* something was sent since the last look */
+	TimestampTz next_look = DT_NOBEGIN;
+	TimestampTz now;
+	TimestampTz due = DT_NOEND;
+	ListCell   *cell;
+
+	/* the first round of a courier, and every one after a pause, sees the gateways as they are */
+	courier->gateways_read = DT_NOBEGIN;
+
+	for (;;)
+	{
+		reload_settings();
+		if (QueryCancelPending || ProcDiePending)
+			wind_down_and_leave(courier, grace_ms, count);
+		CHECK_FOR_INTERRUPTS();
+		if (stop != NULL && *stop)
+		{
+			wind_down(courier, grace_ms, count);
+			return GetCurrentTimestamp();
+		}
+
+		/* a gateway that hangs must not keep new grants from others */
+		now = GetCurrentTimestamp();
+		if (now >= next_look)
+			is_look = true;
+		if (is_look)
+			next_look = TimestampTzPlusMilliseconds(now, REREAD_INTERVAL);
+		if (is_look || turn_is_needed(courier))
+		{
+			ErrorData *error = turn_take(courier, is_look ? TURN_LOOK : TURN_CLAIM, count);
+
+			if (error != NULL)
+			{
+				wind_down(courier, Min(grace_ms, LEAVE_GRACE), count);
+				ReThrowError(error);
+			}
+			is_look = false;
+		}
+		foreach (cell, courier->lanes)
+		{
+			Lane *lane = lfirst(cell);
+
+			if (lane->has_lock && gate_wants_probe(lane))
+				gate_probe(lane);
+			lane_send(lane, courier->installation);
+		}
+		if (poll_lanes(courier, POLL_ONE))
+			worked = true;
+		else if (turn_is_needed(courier))
+			continue;
+		else if (worked)
+		{
+			is_look = true;
+			worked = false;
+		}
+		else
+			break;
+	}
+
+	now = GetCurrentTimestamp();
+	foreach (cell, courier->lanes)
+	{
+		TimestampTz next = lane_due(courier, lfirst(cell), now);
+
+		due = Min(due, next);
+	}
+	return due;
+}

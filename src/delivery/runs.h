@@ -1,0 +1,63 @@
+/*
+ * runs.h
+ *		Where the work is: runs with grants that may not be settled.
+ *
+ * No index tells which grants are pending, since claim and settle change that
+ * for every row.  quota_run.undelivered marks the runs to look at; a look at
+ * one tells, per gateway, where in it the open grants lie and when the first
+ * falls due.  What was seen is kept for as long as the row of the run stays
+ * as it is: whoever makes a settled grant pending again updates that row.
+ */
+#ifndef QM_RUNS_H
+#define QM_RUNS_H
+
+#include "postgres.h"
+
+#include "nodes/pg_list.h"
+#include "utils/timestamp.h"
+
+/* The open grants of one run for one gateway. */
+typedef struct Backlog
+{
+	char       *gateway;
+	int64       low; /* their ids are not outside low..high */
+	int64       high;
+	int64       processing; /* how many of them are not pending */
+	TimestampTz due;        /* when the first pending one may be sent; DT_NOEND: none is pending */
+	bool        touched;    /* something was claimed, or searched for, since */
+} Backlog;
+
+typedef struct Run
+{
+	int64         id;
+	int64         first_grant_id;
+	int64         last_grant_id;
+	TransactionId version;  /* of its row */
+	bool          examined; /* the backlogs are known */
+	int           backlog_count;
+	Backlog      *backlogs;
+} Run;
+
+/*
+ * Reads which runs are undelivered: a list of Run in the order of their ids,
+ * in memory.  Takes over from the old list, which is freed, what is still
+ * valid.
+ */
+extern List *runs_load(List *old, MemoryContext memory);
+
+/*
+ * Looks at the grants of every run that is not examined.  One without open
+ * grants is marked delivered, unless someone is at its row right now; that
+ * decision must not share a transaction with a settlement: two senders that
+ * settle the last grants of a run, at two gateways, would both see the other's
+ * still open, and neither would mark it.
+ */
+extern void runs_examine(List *runs, MemoryContext memory);
+
+/* The open grants of a run for a gateway; NULL: none. */
+extern Backlog *run_backlog(const Run *run, const char *gateway);
+
+/* Forgets what was seen of runs with a backlog at a gateway, or of those touched only. */
+extern void runs_forget(List *runs, const char *gateway, bool touched_only);
+
+#endif /* QM_RUNS_H */

@@ -1,0 +1,281 @@
+/*
+ * settle.c
+ *		From processing to what became of it.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+#include "delivery/runs.h"
+#include "delivery/settle.h"
+#include "delivery/statement.h"
+
+#define LEFTOVER_TEXT "the sender ended before the answer was recorded"
+
+/*
+ * What was not tried keeps the text of an earlier attempt, and its time.
+ */
+static Statement settle_grants = {
+	"UPDATE quota_manager.quota_execute AS e"
+	" SET status = k.status,"
+	" refusals = e.refusals + k.charge,"
+	" last_status = CASE WHEN k.tried THEN k.http_status ELSE e.last_status END,"
+	" last_error = CASE WHEN k.tried THEN k.message ELSE e.last_error END,"
+	" next_attempt_time = coalesce(k.next_attempt_time, e.next_attempt_time),"
+	" update_time = clock_timestamp()"
+	" FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS k(strategy_id, user_id,"
+	" scheduled_time, revision, attempts, status, charge, tried, http_status, message,"
+	" next_attempt_time)"
+	" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"
+	" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision"
+	" AND e.status = 'processing' AND e.attempts = k.attempts"
+	" RETURNING e.id",
+	11,
+	{INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, INT4ARRAYOID, TEXTARRAYOID,
+	 INT4ARRAYOID, BOOLARRAYOID, INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID},
+	NULL};
+
+/*
+ * A balance that was read before a grant arrived would have a condition on it
+ * met once more.
+ */
+static Statement forget_balances = {
+	"DELETE FROM quota_manager.user_balance AS b USING unnest($1) AS k(user_id)"
+	" WHERE b.user_id = k.user_id AND b.gateway = $2",
+	2,
+	{TEXTARRAYOID, TEXTOID},
+	NULL};
+
+static Statement doubt_leftovers = {
+	"UPDATE quota_manager.quota_execute AS e"
+	" SET status = 'in_doubt', last_status = NULL, last_error = $5,"
+	" update_time = clock_timestamp()"
+	" WHERE e.run_id = $1 AND e.id BETWEEN $2 AND $3 AND e.gateway = $4"
+	" AND e.status = 'processing'",
+	5,
+	{INT8OID, INT8OID, INT8OID, TEXTOID, TEXTOID},
+	NULL};
+
+static Statement save_state = {
+	"UPDATE quota_manager.quota_gateway AS g"
+	" SET state = $2, state_reason = $3, next_probe_time = $4"
+	" WHERE g.id = (SELECT l.id FROM quota_manager.quota_gateway l WHERE l.id = $1"
+	" FOR NO KEY UPDATE SKIP LOCKED)",
+	4,
+	{INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID},
+	NULL};
+
+static const char *
+status_of(Verdict verdict)
+{
+	switch (verdict)
+	{
+		case VERDICT_COMPLETED:
+			return "completed";
+		case VERDICT_FAILED:
+			return "failed";
+		case VERDICT_IN_DOUBT:
+			return "in_doubt";
+		case VERDICT_DEFERRED:
+		case VERDICT_UNSENT:
+			return "pending";
+	}
+	return NULL;
+}
+
+/* The columns of the table k above. */
+enum
+{
+	K_STRATEGY_ID,
+	K_USER_ID,
+	K_SCHEDULED_TIME,
+	K_REVISION,
+	K_ATTEMPTS,
+	K_STATUS,
+	K_CHARGE,
+	K_TRIED,
+	K_HTTP_STATUS,
+	K_MESSAGE,
+	K_NEXT_ATTEMPT_TIME,
+	K_COUNT
+};
+
+static const Oid k_types[K_COUNT] = {INT4OID, TEXTOID, TIMESTAMPTZOID, INT4OID,
+									 INT4OID, TEXTOID, INT4OID,        BOOLOID,
+									 INT4OID, TEXTOID, TIMESTAMPTZOID};
+
+/*
+ * Fills row i of the table k.
+ */
+static void
+fill_row(Datum *k[K_COUNT], bool *nulls[K_COUNT], int i, const Grant *grant)
+{
+	k[K_STRATEGY_ID][i] = Int32GetDatum(grant->strategy_id);
+	k[K_USER_ID][i] = CStringGetTextDatum(grant->user_id);
+	k[K_SCHEDULED_TIME][i] = TimestampTzGetDatum(grant->scheduled_time);
+	k[K_REVISION][i] = Int32GetDatum(grant->revision);
+	k[K_ATTEMPTS][i] = Int32GetDatum(grant->attempts);
+	k[K_STATUS][i] = CStringGetTextDatum(status_of(grant->verdict));
+	k[K_CHARGE][i] = Int32GetDatum(grant->charged ? 1 : 0);
+	k[K_TRIED][i] = BoolGetDatum(grant->verdict != VERDICT_UNSENT);
+	k[K_HTTP_STATUS][i] = Int32GetDatum(grant->http_status);
+	nulls[K_HTTP_STATUS][i] = grant->http_status == 0;
+	nulls[K_MESSAGE][i] = grant->message == NULL;
+	if (grant->message != NULL)
+		k[K_MESSAGE][i] = CStringGetTextDatum(grant->message);
+	k[K_NEXT_ATTEMPT_TIME][i] = TimestampTzGetDatum(grant->next_attempt_time);
+	nulls[K_NEXT_ATTEMPT_TIME][i] = grant->verdict != VERDICT_DEFERRED;
+}
+
+static int
+compare_ids(const void *a, const void *b)
+{
+	int64 x = *(const int64 *) a;
+	int64 y = *(const int64 *) b;
+
+	return x < y ? -1 : x > y;
+}
+
+void
+settle_done(Lane *lane)
+{
+	Datum     *k[K_COUNT];
+	bool      *nulls[K_COUNT];
+	Datum      values[K_COUNT];
+	Datum      balances[2];
+	int        rows = lane->done_count;
+	int64     *found;
+	uint64     count;
+	uint64     row;
+	int        column;
+	int        i = 0;
+	dlist_iter iter;
+
+	if (rows == 0)
+		return;
+	for (column = 0; column < K_COUNT; column++)
+	{
+		k[column] = palloc0(sizeof(Datum) * rows);
+		nulls[column] = palloc0(sizeof(bool) * rows);
+	}
+	dlist_foreach(iter, &lane->done)
+		fill_row(k, nulls, i++, dlist_container(Grant, node, iter.cur));
+	for (column = 0; column < K_COUNT; column++)
+		values[column] = array_of(k_types[column], k[column], nulls[column], rows);
+	if (lane->row != NULL)
+	{
+		balances[0] = values[K_USER_ID];
+		balances[1] = CStringGetTextDatum(lane->row->name);
+		statement_run(&forget_balances, balances, NULL);
+	}
+	count = statement_run(&settle_grants, values, NULL);
+
+	found = palloc(sizeof(int64) * Max(count, 1));
+	for (row = 0; row < count; row++)
+	{
+		bool isnull;
+
+		found[row] = DatumGetInt64(result_datum(row, 1, &isnull));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	qsort(found, count, sizeof(int64), compare_ids);
+	dlist_foreach(iter, &lane->done)
+	{
+		Grant *grant = dlist_container(Grant, node, iter.cur);
+
+		grant->settled = bsearch(&grant->id, found, count, sizeof(int64), compare_ids) != NULL;
+	}
+	lane->settling = rows;
+}
+
+/*
+ * Adds a settled grant to the count.
+ */
+static void
+count_verdict(Verdict verdict, DeliveryCount *count)
+{
+	switch (verdict)
+	{
+		case VERDICT_COMPLETED:
+			count->completed++;
+			break;
+		case VERDICT_FAILED:
+			count->failed++;
+			break;
+		case VERDICT_IN_DOUBT:
+			count->in_doubt++;
+			break;
+		case VERDICT_DEFERRED:
+			count->deferred++;
+			break;
+		case VERDICT_UNSENT:
+			break;
+	}
+}
+
+void
+settle_finish(Lane *lane, DeliveryCount *count)
+{
+	for (; lane->settling > 0; lane->settling--)
+	{
+		Grant *grant = dlist_container(Grant, node, dlist_pop_head_node(&lane->done));
+
+		lane->done_count--;
+		if (grant->settled)
+			count_verdict(grant->verdict, count);
+		else
+			ereport(WARNING, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+							  errmsg("grant " INT64_FORMAT
+									 " was changed by somebody else during its delivery",
+									 grant->id),
+							  errdetail("Its delivery ended as %s.", status_of(grant->verdict)),
+							  errhint("Compare it with the balance at the gateway.")));
+		grant_free(grant);
+	}
+	lane->done_since = GetCurrentTimestamp();
+}
+
+int64
+settle_leftovers(Lane *lane, List *runs)
+{
+	int64     in_doubt = 0;
+	ListCell *cell;
+
+	foreach (cell, runs)
+	{
+		Run     *run = lfirst(cell);
+		Backlog *backlog = run_backlog(run, lane->row->name);
+		Datum    values[5];
+
+		if (backlog == NULL || backlog->processing == 0)
+			continue;
+		values[0] = Int64GetDatum(run->id);
+		values[1] = Int64GetDatum(backlog->low);
+		values[2] = Int64GetDatum(backlog->high);
+		values[3] = CStringGetTextDatum(lane->row->name);
+		values[4] = CStringGetTextDatum(LEFTOVER_TEXT);
+		in_doubt += statement_run(&doubt_leftovers, values, NULL);
+		run->examined = false;
+	}
+	return in_doubt;
+}
+
+bool
+settle_state(Lane *lane)
+{
+	Datum values[4];
+	char  nulls[4] = {' ', ' ', ' ', ' '};
+
+	values[0] = Int32GetDatum(lane->row->id);
+	values[1] = CStringGetTextDatum(gateway_state_name(lane->state));
+	if (lane->state_reason == NULL)
+		nulls[2] = 'n';
+	else
+		values[2] = CStringGetTextDatum(lane->state_reason);
+	values[3] = TimestampTzGetDatum(lane->probe_time);
+	if (lane->state == GATEWAY_STATE_OPEN)
+		nulls[3] = 'n';
+	return statement_run(&save_state, values, nulls) > 0;
+}

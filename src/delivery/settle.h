@@ -1,0 +1,42 @@
+/*
+ * settle.h
+ *		From processing to what became of it.
+ */
+#ifndef QM_SETTLE_H
+#define QM_SETTLE_H
+
+#include "postgres.h"
+
+#include "nodes/pg_list.h"
+
+#include "delivery/delivery.h"
+#include "delivery/lane.h"
+
+/*
+ * Writes the verdicts of lane->done, each guarded by the number of the
+ * attempt, and notes in every grant whether its row was found.  The grants stay
+ * in the list until the transaction has been committed: then settle_finish.
+ */
+extern void settle_done(Lane *lane);
+
+/*
+ * The transaction was committed: counts what was settled, frees the grants,
+ * and warns about those whose row was not found.
+ */
+extern void settle_finish(Lane *lane, DeliveryCount *count);
+
+/*
+ * This process has just become the sender of the lane's gateway.  Grants of
+ * another one that are `processing` were never answered, or the answer was
+ * never recorded: they become in doubt.  The runs must have been examined
+ * since.  Returns how many.
+ */
+extern int64 settle_leftovers(Lane *lane, List *runs);
+
+/*
+ * Writes the state of the lane's gateway to its row.  False: someone is at the
+ * row right now.
+ */
+extern bool settle_state(Lane *lane);
+
+#endif /* QM_SETTLE_H */

@@ -1,0 +1,44 @@
+/*
+ * statement.h
+ *		SQL statements that are prepared once per process.
+ *
+ * The text of a statement relies on the search_path that work units set:
+ * operators and functions are those of pg_catalog, tables are named in full.
+ */
+#ifndef QM_STATEMENT_H
+#define QM_STATEMENT_H
+
+#include "postgres.h"
+
+#include "executor/spi.h"
+
+#define STATEMENT_MAX_ARGS 12
+
+typedef struct Statement
+{
+	const char *sql;
+	int         nargs;
+	Oid         argtypes[STATEMENT_MAX_ARGS];
+	SPIPlanPtr  plan; /* NULL until first used; then kept */
+} Statement;
+
+/*
+ * Runs a statement with a snapshot of its own and returns how many rows it
+ * gave; they are in SPI_tuptable, which the caller frees.  nulls as for
+ * SPI_execute_plan.  SPI must be connected.
+ */
+extern uint64 statement_run(Statement *statement, Datum *values, const char *nulls);
+
+/*
+ * An array of elements of type int4, bool, text or timestamptz, allocated in
+ * the current memory context.  nulls tells which are null; NULL: none.
+ */
+extern Datum array_of(Oid type, Datum *elements, bool *nulls, int count);
+
+/* A column of row i of SPI_tuptable. */
+extern Datum result_datum(uint64 i, int column, bool *isnull);
+
+/* The same as text, allocated in memory; NULL for null. */
+extern char *result_text(uint64 i, int column, MemoryContext memory);
+
+#endif /* QM_STATEMENT_H */

@@ -1,0 +1,317 @@
+/*
+ * turn.c
+ *		One transaction of a round: settles what is done, claims what is sent next.
+ */
+#include "postgres.h"
+
+#include "delivery/claim.h"
+#include "delivery/runs.h"
+#include "delivery/sender_lock.h"
+#include "delivery/settings.h"
+#include "delivery/settle.h"
+#include "delivery/statement.h"
+#include "delivery/turn.h"
+
+/* Milliseconds for which an answer may wait for others to be settled with. */
+#define SETTLE_DELAY 100
+
+/* A turn that is being taken. */
+typedef struct Turn
+{
+	TurnKind kind;
+	int64    in_doubt; /* grants left by others */
+} Turn;
+
+static Statement write_installation = {
+	"INSERT INTO quota_manager.quota_installation DEFAULT VALUES ON CONFLICT DO NOTHING",
+	0,
+	{0},
+	NULL};
+
+static Statement read_installation = {
+	"SELECT i.id::text FROM quota_manager.quota_installation i", 0, {0}, NULL};
+
+/*
+ * Reads the id of the installation, which makes idempotency keys, and gives it
+ * one if it has none.
+ */
+static void
+read_installation_id(Courier *courier)
+{
+	uint64 count = statement_run(&read_installation, NULL, NULL);
+
+	if (count == 0)
+	{
+		SPI_freetuptable(SPI_tuptable);
+		statement_run(&write_installation, NULL, NULL);
+		statement_run(&read_installation, NULL, NULL);
+	}
+	courier->installation = result_text(0, 1, courier->memory);
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/*
+ * True if the lane may claim more: what is claimed and not sent should keep
+ * its connections busy, and no more than that be left behind by a crash.
+ */
+static bool
+wants_claim(const Lane *lane)
+{
+	return lane_is_open(lane) && lane->has_lock && !lane->exhausted && lane->session != NULL &&
+		   !lane->reopen && lane->ready_count < lane->row->max_connections &&
+		   lane->unsent <= delivery_claim_batch;
+}
+
+/*
+ * True if the lane needs a user to ask the gateway about.
+ */
+static bool
+wants_candidate(const Lane *lane)
+{
+	return lane->has_lock && !lane->exhausted && lane->next_candidate == lane->candidate_count &&
+		   gate_wants_probe(lane);
+}
+
+/*
+ * True if what is done should be settled now.
+ */
+static bool
+wants_settlement(const Lane *lane)
+{
+	if (lane->done_count == 0)
+		return false;
+	return lane->done_count >= delivery_claim_batch ||
+		   (lane->ready_count == 0 && lane_in_flight(lane) == 0) ||
+		   GetCurrentTimestamp() >= TimestampTzPlusMilliseconds(lane->done_since, SETTLE_DELAY);
+}
+
+/*
+ * True if the state of the gateway should be written.
+ */
+static bool
+wants_state_saved(const Lane *lane)
+{
+	return lane->state_unsaved && lane->row != NULL && lane->has_lock &&
+		   GetCurrentTimestamp() >= TimestampTzPlusMilliseconds(lane->state_tried, REREAD_INTERVAL);
+}
+
+bool
+turn_is_needed(const Courier *courier)
+{
+	ListCell *cell;
+
+	foreach (cell, courier->lanes)
+	{
+		const Lane *lane = lfirst(cell);
+
+		if (wants_claim(lane) || wants_settlement(lane) || wants_candidate(lane) ||
+			wants_state_saved(lane))
+			return true;
+	}
+	return false;
+}
+
+bool
+has_backlog(const Courier *courier, const Lane *lane, TimestampTz *due)
+{
+	bool      found = false;
+	ListCell *cell;
+
+	if (lane->row == NULL)
+		return false;
+	foreach (cell, courier->runs)
+	{
+		Backlog *backlog = run_backlog(lfirst(cell), lane->row->name);
+
+		if (backlog == NULL)
+			continue;
+		found = true;
+		*due = Min(*due, backlog->due);
+	}
+	return found;
+}
+
+/*
+ * Becomes the sender of the lane's gateway if nobody else is.
+ */
+static void
+take_lock(Courier *courier, Lane *lane, Turn *turn)
+{
+	int64 leftovers;
+
+	if (!sender_lock_try(lane->gateway_id))
+		return;
+	lane->has_lock = true;
+	lane->is_new_lock = true;
+
+	/* what was seen before may have been changed by the last sender */
+	runs_forget(courier->runs, lane->row->name, false);
+	runs_examine(courier->runs, courier->memory);
+	leftovers = settle_leftovers(lane, courier->runs);
+	if (leftovers > 0)
+		ereport(LOG, (errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
+					  errmsg("gateway \"%s\": " INT64_FORMAT
+							 " grants are in doubt because their sender ended",
+							 lane->row->name, leftovers)));
+	turn->in_doubt += leftovers;
+	runs_examine(courier->runs, courier->memory);
+}
+
+/*
+ * Looks for work: new runs, grants that fell due, gateways without a sender.
+ */
+static void
+look(Courier *courier, Turn *turn)
+{
+	ListCell *cell;
+
+	foreach (cell, courier->lanes)
+	{
+		Lane *lane = lfirst(cell);
+
+		/* what is still in flight is looked at when it is settled */
+		if (lane->touched && lane->row != NULL && lane_is_empty(lane))
+		{
+			runs_forget(courier->runs, lane->row->name, true);
+			lane->touched = false;
+		}
+	}
+	courier->runs = runs_load(courier->runs, courier->memory);
+	runs_examine(courier->runs, courier->memory);
+
+	foreach (cell, courier->lanes)
+	{
+		Lane       *lane = lfirst(cell);
+		TimestampTz due = DT_NOEND;
+		bool        has_work = has_backlog(courier, lane, &due);
+
+		if (has_work && !lane->has_lock)
+		{
+			take_lock(courier, lane, turn);
+			due = DT_NOEND;
+			has_work = has_backlog(courier, lane, &due);
+		}
+		if (!has_work && lane->has_lock && !lane->state_unsaved && lane_is_empty(lane) &&
+			lane_in_flight(lane) == 0)
+		{
+			sender_lock_release(lane->gateway_id);
+			lane->has_lock = false;
+		}
+		if (lane->has_lock && lane->exhausted && due <= GetCurrentTimestamp())
+			lane_restart_search(lane);
+	}
+}
+
+/*
+ * Settles and claims for one lane.
+ */
+static void
+serve_lane(Courier *courier, Lane *lane, const Turn *turn)
+{
+	bool may_claim = lane->row != NULL && lane->has_lock && turn->kind != TURN_SETTLE;
+
+	settle_done(lane);
+	if (may_claim && lane_is_open(lane))
+		lane_open_session(lane);
+	if (may_claim && wants_claim(lane))
+	{
+		if (courier->installation == NULL)
+			read_installation_id(courier);
+		if (claim_search(lane, courier->runs) && claim_batch(lane, delivery_claim_batch) > 0)
+			lane->touched = true;
+	}
+	else if (may_claim && wants_candidate(lane))
+		claim_search(lane, courier->runs);
+	if (lane->state_unsaved && lane->row != NULL && lane->has_lock)
+	{
+		lane->state_tried = GetCurrentTimestamp();
+		lane->state_saved = settle_state(lane);
+	}
+}
+
+/*
+ * The body of a turn's transaction.
+ */
+static void
+take_turn(Courier *courier, void *argument)
+{
+	Turn     *turn = argument;
+	ListCell *cell;
+
+	if (GetCurrentTimestamp() >=
+		TimestampTzPlusMilliseconds(courier->gateways_read, REREAD_INTERVAL))
+		courier_read_gateways(courier);
+	if (turn->kind == TURN_LOOK)
+		look(courier, turn);
+	foreach (cell, courier->lanes)
+		serve_lane(courier, lfirst(cell), turn);
+}
+
+/*
+ * What a turn did is durable: the lanes go on from there.
+ */
+static void
+finish_lane(Lane *lane, DeliveryCount *count)
+{
+	settle_finish(lane, count);
+	while (!dlist_is_empty(&lane->claimed))
+		lane_accept(lane, dlist_container(Grant, node, dlist_pop_head_node(&lane->claimed)));
+	lane->is_new_lock = false;
+	if (!lane->state_saved)
+		return;
+	lane->state_unsaved = lane->state_saved = false;
+	if (!lane->state_unlogged)
+		return;
+	lane->state_unlogged = false;
+	if (lane->state == GATEWAY_STATE_OPEN)
+		ereport(LOG, (errcode(ERRCODE_SUCCESSFUL_COMPLETION),
+					  errmsg("gateway \"%s\" is open", lane->row->name)));
+	else
+		ereport(LOG, (errcode(ERRCODE_CONNECTION_EXCEPTION),
+					  errmsg("gateway \"%s\" is %s: %s", lane->row->name,
+							 gateway_state_name(lane->state), lane->state_reason)));
+}
+
+/*
+ * What a turn did to tables is undone: so is what it did to the lanes.  What
+ * is to be settled stays where it is.
+ */
+static void
+undo_lane(Lane *lane)
+{
+	while (!dlist_is_empty(&lane->claimed))
+		grant_free(dlist_container(Grant, node, dlist_pop_head_node(&lane->claimed)));
+	lane->settling = 0;
+	lane->state_saved = false;
+	if (lane->is_new_lock)
+	{
+		sender_lock_release(lane->gateway_id);
+		lane->has_lock = lane->is_new_lock = false;
+	}
+	lane_restart_search(lane);
+}
+
+ErrorData *
+turn_take(Courier *courier, TurnKind kind, DeliveryCount *count)
+{
+	Turn       turn = {kind, 0};
+	ErrorData *error = courier_transact(courier, take_turn, &turn);
+	ListCell  *cell;
+
+	foreach (cell, courier->lanes)
+	{
+		if (error == NULL)
+			finish_lane(lfirst(cell), count);
+		else
+			undo_lane(lfirst(cell));
+	}
+	if (error == NULL)
+	{
+		count->in_doubt += turn.in_doubt;
+		return NULL;
+	}
+	foreach (cell, courier->runs)
+		((Run *) lfirst(cell))->examined = false;
+	courier->installation = NULL;
+	return error;
+}

@@ -1,0 +1,135 @@
+/*
+ * work_unit.c
+ *		Transactions of workers and of procedures.
+ *
+ * Whatever the role, the database or the session have set, such a transaction
+ * sees what is committed, may write, finds only what it names, is not cut
+ * short, and is on disk when its commit returns.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "pgstat.h"
+#include "utils/guc.h"
+#include "utils/snapmgr.h"
+#include "utils/timeout.h"
+
+#include "delivery/delivery.h"
+
+/* Settings of the transaction only; all can be set by any role. */
+static const struct
+{
+	const char *name;
+	const char *value;
+} local_settings[] = {
+	{"transaction_isolation", "read committed"},
+	{"transaction_read_only", "off"},
+	{"search_path", "pg_catalog, pg_temp"},
+	{"row_security", "off"},
+	{"statement_timeout", "0"},
+	{"lock_timeout", "0"},
+	{"idle_in_transaction_session_timeout", "0"},
+#if PG_VERSION_NUM >= 170000
+	{"transaction_timeout", "0"},
+#endif
+};
+
+/* Where the caller of worker_begin allocates. */
+static MemoryContext callers_memory;
+
+void
+set_local(const char *name, const char *value)
+{
+	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0,
+							 false);
+}
+
+/*
+ * Makes the current transaction, in which no snapshot was taken yet, one of
+ * the kind that the head of this file describes.
+ */
+static void
+set_up_transaction(void)
+{
+	int i;
+
+	for (i = 0; i < lengthof(local_settings); i++)
+		set_local(local_settings[i].name, local_settings[i].value);
+	if (synchronous_commit < SYNCHRONOUS_COMMIT_REMOTE_FLUSH)
+		set_local("synchronous_commit", "on");
+}
+
+static void
+worker_begin(void)
+{
+	callers_memory = CurrentMemoryContext;
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	set_up_transaction();
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+static void
+worker_commit(void)
+{
+	SPI_finish();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	pgstat_report_stat(false);
+	MemoryContextSwitchTo(callers_memory);
+}
+
+/*
+ * The transaction in which the CALL began, or what its caller did in it, is
+ * ended first: it may have a snapshot, and an isolation level that cannot be
+ * changed any more.
+ */
+static void
+procedure_begin(void)
+{
+	if (FirstSnapshotSet)
+		SPI_commit();
+	/* A time-out of the statement runs already, and would cut off the round. */
+	if (get_timeout_active(STATEMENT_TIMEOUT))
+		disable_timeout(STATEMENT_TIMEOUT, false);
+	set_up_transaction();
+}
+
+/*
+ * SPI_commit begins a transaction at once, without a snapshot or a lock.
+ */
+static void
+procedure_commit(void)
+{
+	SPI_commit();
+#if PG_VERSION_NUM >= 170000
+	set_local("transaction_timeout", "0");
+#endif
+}
+
+const WorkUnit worker_work_unit = {worker_begin, worker_commit};
+const WorkUnit procedure_work_unit = {procedure_begin, procedure_commit};
+
+/*
+ * See delivery.h.
+ */
+void
+procedure_connect(FunctionCallInfo fcinfo, const char *name)
+{
+	bool is_call = fcinfo->context != NULL && IsA(fcinfo->context, CallContext);
+
+	if (!is_call || castNode(CallContext, fcinfo->context)->atomic)
+		ereport(ERROR, (errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+						errmsg("%s cannot run inside a transaction block or a function", name),
+						errdetail("It commits between its steps."),
+						errhint("Send CALL quota_manager.%s as a statement of its own.", name)));
+	if (RecoveryInProgress())
+		ereport(ERROR, (errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+						errmsg("%s cannot run on a standby server", name),
+						errhint("Call it on the primary server.")));
+	SPI_connect_ext(SPI_OPT_NONATOMIC);
+}

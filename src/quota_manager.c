@@ -1,0 +1,38 @@
+/*
+ * quota_manager.c
+ *		Entry point of the module.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/guc.h"
+
+#include "delivery/delivery.h"
+#include "scan/scan.h"
+#include "schedule/schedule.h"
+#include "worker/worker.h"
+
+#ifdef PG_MODULE_MAGIC_EXT
+PG_MODULE_MAGIC_EXT(.name = "quota_manager", .version = "1.0.0");
+#else
+PG_MODULE_MAGIC;
+#endif
+
+void _PG_init(void);
+
+/*
+ * Registers the settings, and the launcher if the module is preloaded.
+ */
+void
+_PG_init(void)
+{
+	schedule_define_settings();
+	scan_define_settings();
+	delivery_define_settings();
+	worker_define_settings();
+	MarkGUCPrefixReserved("quota_manager");
+
+	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
+		worker_register_launcher();
+}

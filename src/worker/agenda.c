@@ -1,0 +1,313 @@
+/*
+ * agenda.c
+ *		What the scheduler of a database has to do, and when.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "executor/spi.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+
+#include "schedule/schedule.h"
+#include "worker/agenda.h"
+#include "worker/process.h"
+
+/* A strategy that failed is tried again after these times. */
+#define RETRY_MIN_MS (5 * 1000)
+#define RETRY_MAX_MS (5 * 60 * 1000)
+
+/* Tells one state of the table of strategies from another. */
+typedef struct Fingerprint
+{
+	int64       strategies;
+	int64       versions;
+	TimestampTz update_time;
+} Fingerprint;
+
+/* What is remembered of a strategy. */
+typedef struct Remembered
+{
+	int32   id; /* hash key; must be first */
+	int32   version;
+	Backoff retry;
+	uint32  complaint; /* hash of what was logged last; 0: nothing was wrong */
+} Remembered;
+
+struct Agenda
+{
+	MemoryContext context;
+	HTAB         *strategies;
+	Fingerprint   fingerprint;
+	bool          changed;       /* strategies changed since they were taken */
+	bool          firing_known;  /* next_firing is true of this fingerprint */
+	TimestampTz   covered_until; /* of the schedule clock: firings up to here were taken */
+	TimestampTz   next_firing;   /* of the schedule clock */
+	TimestampTz   next_singles;  /* real time of the next look at all single ones */
+	TimestampTz   next_retry;    /* real time */
+	TimestampTz   taken_at;      /* real time of agenda_take */
+	bool          took_singles;  /* all single strategies were wanted then */
+};
+
+/*
+ * See agenda.h.
+ */
+Agenda *
+agenda_create(void)
+{
+	Agenda *agenda = palloc0(sizeof(Agenda));
+
+	agenda->context = CurrentMemoryContext;
+	agenda_forget(agenda);
+	return agenda;
+}
+
+/*
+ * See agenda.h.
+ */
+void
+agenda_forget(Agenda *agenda)
+{
+	HASHCTL control = {0};
+
+	if (agenda->strategies != NULL)
+		hash_destroy(agenda->strategies);
+	control.keysize = sizeof(int32);
+	control.entrysize = sizeof(Remembered);
+	control.hcxt = agenda->context;
+	agenda->strategies = hash_create("quota_manager strategies", 64, &control,
+									 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	memset(&agenda->fingerprint, 0, sizeof(Fingerprint));
+	agenda->changed = true;
+	agenda->firing_known = false;
+	agenda->covered_until = DT_NOBEGIN;
+	agenda->next_firing = DT_NOBEGIN;
+	agenda->next_singles = DT_NOBEGIN;
+	agenda->next_retry = DT_NOEND;
+}
+
+/*
+ * Column of the one row that SPI has just returned; `missing` if it is null.
+ */
+static int64
+single_value(int column, int64 missing)
+{
+	bool  isnull;
+	Datum value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, &isnull);
+
+	return isnull ? missing : DatumGetInt64(value);
+}
+
+/*
+ * Runs a query that returns one row.
+ */
+static void
+query_one_row(const char *query, int nargs, Oid *types, Datum *values)
+{
+	int rc = SPI_execute_with_args(query, nargs, types, values, NULL, false, 0);
+
+	if (rc != SPI_OK_SELECT || SPI_processed != 1)
+		elog(ERROR, "unexpected result of \"%s\": %s", query, SPI_result_code_string(rc));
+}
+
+/*
+ * Finds the first firing of any periodic strategy that the last look did not
+ * cover.  What was due then and failed is not waited for here: agenda_note
+ * does that.
+ */
+static void
+compute_next_firing(Agenda *agenda)
+{
+	Oid   types[] = {TIMESTAMPTZOID};
+	Datum values[] = {TimestampTzGetDatum(agenda->covered_until)};
+
+	query_one_row("SELECT min(quota_manager.awaited_firing(s, $1))"
+				  " FROM quota_manager.quota_strategy s"
+				  " WHERE s.type = 'periodic' AND s.enabled AND NOT s.archived",
+				  1, types, values);
+	agenda->next_firing = single_value(1, DT_NOEND);
+	agenda->firing_known = true;
+}
+
+/*
+ * See agenda.h.
+ */
+bool
+agenda_look(Agenda *agenda, const WorkUnit *unit)
+{
+	MemoryContext caller_context = CurrentMemoryContext;
+	Fingerprint   found;
+	bool          enabled;
+
+	unit->begin();
+	query_one_row("SELECT coalesce((SELECT i.workers_enabled FROM quota_manager.quota_installation "
+				  "i), true)::int4::int8,"
+				  " count(*), coalesce(sum(s.version), 0)::int8, max(s.update_time)"
+				  " FROM quota_manager.quota_strategy s",
+				  0, NULL, NULL);
+	enabled = single_value(1, true) != 0;
+	found.strategies = single_value(2, 0);
+	found.versions = single_value(3, 0);
+	found.update_time = single_value(4, DT_NOBEGIN);
+	if (memcmp(&found, &agenda->fingerprint, sizeof(found)) != 0)
+	{
+		agenda->fingerprint = found;
+		agenda->changed = true;
+		agenda->firing_known = false;
+	}
+	if (enabled && !agenda->firing_known)
+		compute_next_firing(agenda);
+	unit->commit();
+	MemoryContextSwitchTo(caller_context);
+	return enabled;
+}
+
+/*
+ * See agenda.h.
+ */
+bool
+agenda_has_work(const Agenda *agenda)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	return agenda->changed || now >= agenda->next_singles || now >= agenda->next_retry ||
+		   schedule_now() >= agenda->next_firing;
+}
+
+/*
+ * Whether a strategy that is due is to be run now.
+ */
+static bool
+is_wanted(Agenda *agenda, const DueStrategy *strategy)
+{
+	bool        found;
+	Remembered *known = hash_search(agenda->strategies, &strategy->id, HASH_ENTER, &found);
+
+	if (!found || known->version != strategy->version)
+	{
+		known->version = strategy->version;
+		known->complaint = 0;
+		backoff_none(&known->retry);
+		return true;
+	}
+	if (known->retry.delay_ms > 0)
+		return known->retry.not_before <= agenda->taken_at;
+	return !strategy->single || agenda->took_singles;
+}
+
+/*
+ * See agenda.h.
+ */
+List *
+agenda_take(Agenda *agenda, const WorkUnit *unit)
+{
+	TimestampTz clock = schedule_now();
+	bool        singles;
+	List       *due;
+	List       *wanted = NIL;
+	ListCell   *cell;
+
+	agenda->taken_at = GetCurrentTimestamp();
+	agenda->took_singles = agenda->taken_at >= agenda->next_singles;
+	singles = agenda->took_singles || agenda->changed || agenda->taken_at >= agenda->next_retry;
+
+	due = due_strategies(unit, singles);
+	agenda->covered_until = clock;
+	agenda->changed = false;
+	agenda->firing_known = false;
+	foreach (cell, due)
+	{
+		DueStrategy *strategy = lfirst(cell);
+
+		if (is_wanted(agenda, strategy))
+			wanted = lappend(wanted, strategy);
+	}
+	return wanted;
+}
+
+/*
+ * Logs what is wrong with a strategy, once until something else is.
+ */
+static void
+complain(Remembered *known, const DueStrategy *strategy, const TickResult *result)
+{
+	uint32 complaint = 0;
+
+	if (result != NULL && result->error != NULL)
+		complaint = string_hash(result->error, strlen(result->error) + 1) | 1;
+	else if (result != NULL && result->unknown_balance > 0)
+		complaint = 2;
+	if (complaint != 0 && complaint != known->complaint)
+	{
+		if (complaint != 2)
+			ereport(WARNING, (errcode(ERRCODE_WARNING),
+							  errmsg("strategy \"%s\" failed: %s", strategy->name, result->error)));
+		else
+			ereport(LOG, (errmsg("strategy \"%s\" waits for " INT64_FORMAT
+								 " balances that could not be read",
+								 strategy->name, result->unknown_balance)));
+	}
+	known->complaint = complaint;
+}
+
+/*
+ * See agenda.h.
+ */
+void
+agenda_note(Agenda *agenda, const DueStrategy *strategy, const TickResult *result)
+{
+	Remembered *known = hash_search(agenda->strategies, &strategy->id, HASH_FIND, NULL);
+
+	if (known == NULL)
+		return;
+	complain(known, strategy, result);
+	if (result == NULL || result->error != NULL || result->unknown_balance > 0)
+		backoff_more(&known->retry, RETRY_MIN_MS, RETRY_MAX_MS);
+	else
+		backoff_none(&known->retry);
+}
+
+/*
+ * See agenda.h.  A retry whose time had come and that was not run is not due
+ * any more.
+ */
+void
+agenda_done(Agenda *agenda)
+{
+	HASH_SEQ_STATUS iterator;
+	Remembered     *known;
+
+	if (agenda->took_singles)
+		agenda->next_singles =
+			TimestampTzPlusMilliseconds(agenda->taken_at, (int64) scan_interval * 1000);
+	agenda->next_retry = DT_NOEND;
+	hash_seq_init(&iterator, agenda->strategies);
+	while ((known = hash_seq_search(&iterator)) != NULL)
+	{
+		if (known->retry.delay_ms == 0)
+			continue;
+		if (known->retry.not_before <= agenda->taken_at)
+			backoff_none(&known->retry);
+		else
+			agenda->next_retry = Min(agenda->next_retry, known->retry.not_before);
+	}
+}
+
+/*
+ * See agenda.h.
+ */
+long
+agenda_pause(const Agenda *agenda, long limit_ms)
+{
+	TimestampTz now = schedule_now();
+	long        pause = limit_ms;
+
+	if (agenda->changed || !agenda->firing_known)
+		return 1;
+	if (agenda->next_firing > now &&
+		agenda->next_firing < TimestampTzPlusMilliseconds(now, limit_ms))
+		pause = (agenda->next_firing - now) / 1000 + 1;
+	pause = Min(pause, milliseconds_until(agenda->next_singles, limit_ms));
+	return Max(Min(pause, milliseconds_until(agenda->next_retry, limit_ms)), 1);
+}

@@ -1,0 +1,52 @@
+/*
+ * agenda.h
+ *		What the scheduler of a database has to do, and when.
+ *
+ * Periodic strategies are run when the schedule clock reaches their firing,
+ * single ones every scan_interval of real time and when they are new or
+ * edited.  What failed, or met a balance that could not be read, is tried
+ * again after a back-off of its own, whichever kind it is.
+ *
+ * All of it can be forgotten at any time: it only saves work.  What is due is
+ * decided by the database.
+ */
+#ifndef QM_AGENDA_H
+#define QM_AGENDA_H
+
+#include "postgres.h"
+
+#include "nodes/pg_list.h"
+
+#include "delivery/delivery.h"
+#include "worker/tick.h"
+
+typedef struct Agenda Agenda;
+
+/* Makes an empty agenda in the current memory context. */
+extern Agenda *agenda_create(void);
+
+/* Forgets everything: all single strategies are looked at next, and no back-off holds. */
+extern void agenda_forget(Agenda *agenda);
+
+/*
+ * Looks, in one short transaction, whether strategies were changed or there
+ * is something to do.  Returns false if stop_workers() was called.
+ */
+extern bool agenda_look(Agenda *agenda, const WorkUnit *unit);
+
+/* True if agenda_look found that something may be due. */
+extern bool agenda_has_work(const Agenda *agenda);
+
+/* What to run now: list of DueStrategy in the current memory context. */
+extern List *agenda_take(Agenda *agenda, const WorkUnit *unit);
+
+/* Notes what became of one of them.  NULL: an error was raised. */
+extern void agenda_note(Agenda *agenda, const DueStrategy *strategy, const TickResult *result);
+
+/* Notes that all of them were run. */
+extern void agenda_done(Agenda *agenda);
+
+/* Milliseconds to sleep until there may be something to do, at most limit_ms. */
+extern long agenda_pause(const Agenda *agenda, long limit_ms);
+
+#endif /* QM_AGENDA_H */

@@ -1,0 +1,150 @@
+/*
+ * courier.c
+ *		The courier worker: delivers the grants of one database.
+ *
+ * An error ends the process, and its scheduler starts another one after a
+ * while: sender locks, connections and grants in flight are only surely let
+ * go of by the end of the process that has them.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+#include "utils/timeout.h"
+
+#include "worker/process.h"
+
+/* How long answers are awaited after SIGTERM, and how long a statement may take then. */
+#define STOP_GRACE_MS 500
+#define STATEMENT_GRACE_MS 300
+
+PGDLLEXPORT void qm_courier_main(Datum main_arg);
+
+static volatile sig_atomic_t stop = false;
+static volatile sig_atomic_t late = 0;
+static TimeoutId             statement_grace;
+
+/*
+ * SIGTERM: the outcomes of what is in flight are to be written, so nothing is
+ * interrupted here; courier_round looks at the flag.
+ */
+static void
+handle_sigterm(SIGNAL_ARGS)
+{
+	int save_errno = errno;
+
+	stop = true;
+	SetLatch(MyLatch);
+	errno = save_errno;
+}
+
+/*
+ * Runs every STATEMENT_GRACE_MS during a transaction.  One that does not end
+ * in time after SIGTERM, because it waits for a lock or a standby, is aborted
+ * after all; its grants are then in doubt, as after a crash.
+ */
+static void
+abort_late_statement(void)
+{
+	if (!stop || ++late < 2)
+		return;
+	InterruptPending = true;
+	ProcDiePending = true;
+	SetLatch(MyLatch);
+}
+
+/*
+ * Begins a transaction of the courier.
+ */
+static void
+begin_delivery(void)
+{
+	late = 0;
+	enable_timeout_every(statement_grace,
+						 TimestampTzPlusMilliseconds(GetCurrentTimestamp(), STATEMENT_GRACE_MS),
+						 STATEMENT_GRACE_MS);
+	database_work_unit.begin();
+}
+
+/*
+ * Ends a transaction of the courier.
+ */
+static void
+commit_delivery(void)
+{
+	database_work_unit.commit();
+	disable_timeout(statement_grace, false);
+}
+
+static const WorkUnit delivery_unit = {begin_delivery, commit_delivery};
+
+/*
+ * Delivers what is due and returns when to look again, in milliseconds.
+ */
+static long
+deliver_once(Courier *courier, MemoryContext round_context)
+{
+	DeliveryCount count = {0};
+	TimestampTz   next = DT_NOEND;
+
+	report_phase("delivering");
+	MemoryContextReset(round_context);
+	MemoryContextSwitchTo(round_context);
+	PG_TRY();
+	{
+		next = courier_round(courier, &stop, STOP_GRACE_MS, &count);
+	}
+	PG_CATCH();
+	{
+		if (!extension_is_gone())
+			PG_RE_THROW();
+		/* Nothing to deliver and nobody to tell: the scheduler will end too. */
+		proc_exit(0);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(TopMemoryContext);
+
+	if (count.completed || count.failed || count.in_doubt || count.deferred)
+		ereport(DEBUG1,
+				(errmsg_internal("delivered " INT64_FORMAT ", failed " INT64_FORMAT
+								 ", in doubt " INT64_FORMAT ", deferred " INT64_FORMAT,
+								 count.completed, count.failed, count.in_doubt, count.deferred)));
+	pgstat_report_stat(true);
+	report_phase(NULL);
+	return milliseconds_until(next, poll_interval);
+}
+
+/*
+ * Entry point.
+ */
+void
+qm_courier_main(Datum main_arg)
+{
+	WorkerOrder   order = received_order();
+	MemoryContext round_context;
+	Courier      *courier;
+
+	connect_child(&order, handle_sigterm);
+	statement_grace = RegisterTimeout(USER_TIMEOUT, abort_late_statement);
+	await_worker_lock(WORKER_COURIER, &stop);
+
+	round_context =
+		AllocSetContextCreate(TopMemoryContext, "quota_manager round", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(TopMemoryContext);
+	courier = courier_create(&delivery_unit);
+	ereport(DEBUG1, (errmsg_internal("quota_manager courier started")));
+	while (!stop)
+	{
+		long pause = deliver_once(courier, round_context);
+
+		if (!stop)
+			worker_wait(pause);
+	}
+
+	courier_free(courier);
+	proc_exit(0);
+}

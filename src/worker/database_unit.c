@@ -1,0 +1,67 @@
+/*
+ * database_unit.c
+ *		Transactions of a worker that serves a database, guarded against the
+ *		extension being dropped.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
+#include "storage/lmgr.h"
+
+#include "worker/process.h"
+
+static Oid  extension = InvalidOid;
+static bool gone = false;
+
+/*
+ * See process.h.
+ */
+Oid
+installed_extension(void)
+{
+	return get_extension_oid("quota_manager", true);
+}
+
+/*
+ * Begins a transaction, and keeps the extension from being dropped until its
+ * end.  DROP EXTENSION locks the extension before any table of it: so either
+ * it waits here for us, while we can get every lock that we want, or we wait
+ * for it and hold nothing.
+ */
+static void
+begin_guarded(void)
+{
+	worker_work_unit.begin();
+	if (!OidIsValid(extension))
+		extension = installed_extension();
+	if (OidIsValid(extension))
+	{
+		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
+		if (get_extension_name(extension) != NULL)
+			return;
+	}
+	gone = true;
+	ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+					errmsg("extension \"quota_manager\" was dropped from this database")));
+}
+
+/*
+ * Ends a transaction that begin_guarded began.
+ */
+static void
+commit_guarded(void)
+{
+	worker_work_unit.commit();
+}
+
+/*
+ * See process.h.
+ */
+bool
+extension_is_gone(void)
+{
+	return gone;
+}
+
+const WorkUnit database_work_unit = {begin_guarded, commit_guarded};

@@ -1,0 +1,93 @@
+/*
+ * own_launcher.c
+ *		A launcher for one database, where the library is not preloaded.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/dbcommands.h"
+#include "miscadmin.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/lock.h"
+#include "storage/proc.h"
+
+#include "worker/own_launcher.h"
+#include "worker/process.h"
+
+/* How long, and how often, a launcher waits for another one to end. */
+#define PATIENCE_MS 5000
+#define LOOK_MS 250
+
+/* What it is told, in bgw_extra; all zero for the launcher of the cluster. */
+typedef struct LauncherOrder
+{
+	Oid                  database;
+	VirtualTransactionId starter;
+} LauncherOrder;
+
+/*
+ * See own_launcher.h.
+ */
+void
+start_own_launcher(void)
+{
+	BackgroundWorker        worker;
+	BackgroundWorkerHandle *handle;
+	LauncherOrder           order = {0};
+	char                   *name = get_database_name(MyDatabaseId);
+	pid_t                   pid;
+
+	describe_worker(&worker, WORKER_LAUNCHER, name);
+	worker.bgw_restart_time = LAUNCHER_RESTART_SECONDS;
+	worker.bgw_notify_pid = MyProcPid;
+	order.database = MyDatabaseId;
+	GET_VXID_FROM_PGPROC(order.starter, *MyProc);
+	memcpy(worker.bgw_extra, &order, sizeof(order));
+
+	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
+		ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+						errmsg("could not start the workers of database \"%s\"", name),
+						errdetail("All slots for background workers are in use; three are needed."),
+						errhint("You may need to increase max_worker_processes.")));
+	if (WaitForBackgroundWorkerStartup(handle, &pid) != BGWH_STARTED)
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+						errmsg("could not start the workers of database \"%s\"", name),
+						errhint("More details may be available in the server log.")));
+}
+
+/*
+ * See own_launcher.h.
+ */
+Oid
+await_starter(void)
+{
+	LauncherOrder order;
+
+	memcpy(&order, MyBgworkerEntry->bgw_extra, sizeof(order));
+	if (OidIsValid(order.database))
+	{
+		begin_interruptible();
+		StartTransactionCommand();
+		VirtualXactLock(order.starter, true);
+		CommitTransactionCommand();
+		end_interruptible();
+	}
+	return order.database;
+}
+
+/*
+ * See own_launcher.h.
+ */
+void
+await_place(Oid database)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PATIENCE_MS);
+
+	while (!take_worker_lock(database, WORKER_LAUNCHER))
+	{
+		if (ShutdownRequestPending || until <= GetCurrentTimestamp())
+			proc_exit(0);
+		worker_wait(LOOK_MS);
+	}
+}

@@ -1,0 +1,186 @@
+/*
+ * procedures.c
+ *		The SQL interface: tick(), start_workers(), stop_workers(), wake_workers().
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+#include "worker/own_launcher.h"
+#include "worker/process.h"
+#include "worker/tick.h"
+
+PG_FUNCTION_INFO_V1(qm_tick);
+PG_FUNCTION_INFO_V1(qm_start_workers);
+PG_FUNCTION_INFO_V1(qm_stop_workers);
+PG_FUNCTION_INFO_V1(qm_wake_workers);
+
+/* Process to be told to look again when the transaction has committed; 0: none. */
+static int tell_at_commit = 0;
+
+/*
+ * Runs what is due.
+ */
+static void
+run_due_strategies(int64 *strategies, int64 *granted)
+{
+	Courier  *courier = courier_create(&procedure_work_unit);
+	List     *due = due_strategies(&procedure_work_unit, true);
+	ListCell *cell;
+
+	*strategies = 0;
+	*granted = 0;
+	foreach (cell, due)
+	{
+		const DueStrategy *strategy = lfirst(cell);
+		TickResult         result;
+
+		CHECK_FOR_INTERRUPTS();
+		(void) tick_strategy(&procedure_work_unit, courier, strategy, NULL, &result);
+		if (result.error != NULL)
+			ereport(WARNING, (errcode(ERRCODE_WARNING),
+							  errmsg("strategy \"%s\" failed: %s", strategy->name, result.error)));
+		*strategies += 1;
+		*granted += result.granted;
+	}
+	courier_free(courier);
+}
+
+/*
+ * CALL tick(INOUT strategies bigint, INOUT granted bigint): one turn of the
+ * scheduler, for those who run without background workers.
+ */
+Datum
+qm_tick(PG_FUNCTION_ARGS)
+{
+	int64     strategies;
+	int64     granted;
+	TupleDesc tupdesc;
+	Datum     values[2];
+	bool      nulls[2] = {false, false};
+
+	procedure_connect(fcinfo, "tick()");
+	run_due_strategies(&strategies, &granted);
+	SPI_finish();
+
+	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "tick() has no result row");
+	values[0] = Int64GetDatum(strategies);
+	values[1] = Int64GetDatum(granted);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc), values, nulls)));
+}
+
+/*
+ * Transaction callback: lets the process know that there is something to see.
+ */
+static void
+tell_worker(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+			if (tell_at_commit != 0)
+				(void) kill(tell_at_commit, SIGHUP);
+			tell_at_commit = 0;
+			break;
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
+			tell_at_commit = 0;
+			break;
+		default:
+			break;
+	}
+}
+
+/*
+ * Lets a worker look again once the current transaction is committed.  It
+ * would find out by itself, later.
+ */
+static void
+tell_when_committed(Oid database, WorkerKind kind)
+{
+	static bool registered = false;
+
+	if (!registered)
+		RegisterXactCallback(tell_worker, NULL);
+	registered = true;
+	tell_at_commit = worker_lock_holder(database, kind);
+}
+
+/*
+ * Records whether workers are to run in this database.
+ */
+static void
+enable_workers(bool enabled)
+{
+	Oid   types[] = {BOOLOID};
+	Datum values[] = {BoolGetDatum(enabled)};
+
+	if (RecoveryInProgress())
+		ereport(ERROR, (errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+						errmsg("workers cannot be started or stopped on a standby server"),
+						errhint("Call it on the primary server.")));
+	SPI_connect();
+	if (SPI_execute_with_args("INSERT INTO quota_manager.quota_installation (workers_enabled)"
+							  " VALUES ($1) ON CONFLICT (singleton)"
+							  " DO UPDATE SET workers_enabled = excluded.workers_enabled",
+							  1, types, values, NULL, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not write quota_installation");
+	SPI_finish();
+}
+
+/*
+ * start_workers()
+ */
+Datum
+qm_start_workers(PG_FUNCTION_ARGS)
+{
+	Oid         role;
+	const char *hint;
+	const char *problem = check_worker_role(&role, &hint);
+
+	if (!workers_setting)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("workers are switched off by quota_manager.workers"),
+						errhint("Switch them on in the configuration file and reload it.")));
+	if (problem != NULL)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("workers cannot run: %s", problem), errhint("%s", hint)));
+	enable_workers(true);
+	if (launcher_is_preloaded)
+		tell_when_committed(InvalidOid, WORKER_LAUNCHER);
+	else
+		start_own_launcher();
+	PG_RETURN_VOID();
+}
+
+/*
+ * stop_workers()
+ */
+Datum
+qm_stop_workers(PG_FUNCTION_ARGS)
+{
+	enable_workers(false);
+	tell_when_committed(MyDatabaseId, WORKER_SCHEDULER);
+	PG_RETURN_VOID();
+}
+
+/*
+ * wake_workers(): the launcher looks into all databases again.
+ */
+Datum
+qm_wake_workers(PG_FUNCTION_ARGS)
+{
+	tell_when_committed(launcher_is_preloaded ? InvalidOid : MyDatabaseId, WORKER_LAUNCHER);
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,315 @@
+/*
+ * process.c
+ *		What the three kinds of worker processes have in common: how they are
+ *		described and started, connect, sleep, and are told to stop.
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "access/xact.h"
+#include "libpq/pqsignal.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lock.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/wait_event.h"
+
+#include "worker/process.h"
+
+/* Name in pg_stat_activity.backend_type, and entry point, of each kind. */
+static const struct
+{
+	const char *type;
+	const char *function;
+} worker_kinds[] = {
+	[WORKER_LAUNCHER] = {"quota_manager launcher", "qm_launcher_main"},
+	[WORKER_SCHEDULER] = {"quota_manager scheduler", "qm_scheduler_main"},
+	[WORKER_COURIER] = {"quota_manager courier", "qm_courier_main"},
+};
+
+/* How often a lock that another worker has is tried. */
+#define LOCK_RETRY_MS 200
+
+/* SIGTERM ends the process by an error rather than by a flag. */
+static volatile sig_atomic_t interruptible = false;
+
+/*
+ * See process.h.
+ */
+void
+backoff_more(Backoff *backoff, int min_ms, int max_ms)
+{
+	backoff->delay_ms = Min(Max(backoff->delay_ms * 2, min_ms), max_ms);
+	backoff->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), backoff->delay_ms);
+}
+
+/*
+ * See process.h.
+ */
+void
+backoff_none(Backoff *backoff)
+{
+	backoff->delay_ms = 0;
+	backoff->not_before = DT_NOBEGIN;
+}
+
+/*
+ * See process.h.  Rounds up, so that who sleeps this long wakes when the time
+ * has come and not just before.
+ */
+long
+milliseconds_until(TimestampTz when, long limit_ms)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (when <= now)
+		return 0;
+	if (when >= TimestampTzPlusMilliseconds(now, limit_ms))
+		return limit_ms;
+	return (long) ((when - now + 999) / 1000);
+}
+
+/*
+ * See process.h.
+ */
+void
+describe_worker(BackgroundWorker *worker, WorkerKind kind, const char *suffix)
+{
+	memset(worker, 0, sizeof(*worker));
+	snprintf(worker->bgw_name, sizeof(worker->bgw_name), "%s%s%s", worker_kinds[kind].type,
+			 suffix ? " " : "", suffix ? suffix : "");
+	strlcpy(worker->bgw_type, worker_kinds[kind].type, sizeof(worker->bgw_type));
+	strlcpy(worker->bgw_library_name, "quota_manager", sizeof(worker->bgw_library_name));
+	strlcpy(worker->bgw_function_name, worker_kinds[kind].function,
+			sizeof(worker->bgw_function_name));
+	worker->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker->bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker->bgw_restart_time = BGW_NEVER_RESTART;
+}
+
+/*
+ * See process.h.
+ */
+BackgroundWorkerHandle *
+start_child(WorkerKind kind, const WorkerOrder *order)
+{
+	BackgroundWorker        worker;
+	BackgroundWorkerHandle *handle;
+	MemoryContext           caller_context = MemoryContextSwitchTo(TopMemoryContext);
+	bool                    registered;
+
+	describe_worker(&worker, kind, order->database_name);
+	StaticAssertStmt(sizeof(WorkerOrder) <= BGW_EXTRALEN, "order fits in bgw_extra");
+	memcpy(worker.bgw_extra, order, sizeof(WorkerOrder));
+	worker.bgw_notify_pid = MyProcPid;
+	registered = RegisterDynamicBackgroundWorker(&worker, &handle);
+	MemoryContextSwitchTo(caller_context);
+	return registered ? handle : NULL;
+}
+
+/*
+ * See process.h.
+ */
+bool
+child_has_ended(BackgroundWorkerHandle *handle)
+{
+	pid_t pid;
+
+	return GetBackgroundWorkerPid(handle, &pid) == BGWH_STOPPED;
+}
+
+/*
+ * See process.h.  The signal is that of latches in general.
+ */
+void
+wake_child(BackgroundWorkerHandle *handle)
+{
+	pid_t pid;
+
+	if (GetBackgroundWorkerPid(handle, &pid) == BGWH_STARTED)
+		(void) kill(pid, SIGUSR1);
+}
+
+/*
+ * See process.h.
+ */
+WorkerOrder
+received_order(void)
+{
+	WorkerOrder order;
+
+	memcpy(&order, MyBgworkerEntry->bgw_extra, sizeof(order));
+	return order;
+}
+
+/*
+ * See process.h.
+ */
+void
+connect_child(const WorkerOrder *order, pqsigfunc on_sigterm)
+{
+	static const char *const session[][2] = {
+		{"search_path", "pg_catalog, pg_temp"},
+		{"row_security", "off"},
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_deferrable", "off"},
+		{"statement_timeout", "0"},
+		{"lock_timeout", "0"},
+		{"idle_in_transaction_session_timeout", "0"},
+#if PG_VERSION_NUM >= 170000
+		{"transaction_timeout", "0"},
+#endif
+	};
+
+	/* Connecting may wait for a lock on the database. */
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(order->database, order->role, 0);
+	pqsignal(SIGTERM, on_sigterm);
+
+	/* What is set for the role or the database is not for its workers. */
+	for (int i = 0; i < lengthof(session); i++)
+		SetConfigOption(session[i][0], session[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("application_name", MyBgworkerEntry->bgw_name, PGC_USERSET, PGC_S_SESSION);
+}
+
+/*
+ * See process.h.
+ */
+void
+handle_stop_request(SIGNAL_ARGS)
+{
+	int save_errno = errno;
+
+	ShutdownRequestPending = true;
+	if (interruptible)
+		die(postgres_signal_arg);
+	SetLatch(MyLatch);
+	errno = save_errno;
+}
+
+/*
+ * See process.h.  A signal that came just before would not be noticed by a
+ * statement: it is looked for here.
+ */
+void
+begin_interruptible(void)
+{
+	interruptible = true;
+	if (ShutdownRequestPending)
+		proc_exit(1);
+}
+
+/*
+ * See process.h.
+ */
+void
+end_interruptible(void)
+{
+	interruptible = false;
+}
+
+/*
+ * See process.h.
+ */
+bool
+take_worker_lock(Oid database, WorkerKind kind)
+{
+	LOCKTAG           tag;
+	LockAcquireResult result;
+
+	SET_LOCKTAG_ADVISORY(tag, database, WORKER_LOCK_CLASS, kind, 2);
+	StartTransactionCommand();
+	result = LockAcquire(&tag, ExclusiveLock, true, true);
+	CommitTransactionCommand();
+	return result != LOCKACQUIRE_NOT_AVAIL;
+}
+
+/*
+ * See process.h.
+ */
+void
+await_worker_lock(WorkerKind kind, volatile sig_atomic_t *stop)
+{
+	while (!*stop && !take_worker_lock(MyDatabaseId, kind))
+	{
+		report_phase("waiting for the worker before this one to end");
+		worker_wait(LOCK_RETRY_MS);
+	}
+	report_phase(NULL);
+}
+
+/*
+ * See process.h.
+ */
+int
+worker_lock_holder(Oid database, WorkerKind kind)
+{
+	LockData *locks = GetLockStatusData();
+	LOCKTAG   tag;
+	int       pid = 0;
+
+	SET_LOCKTAG_ADVISORY(tag, database, WORKER_LOCK_CLASS, kind, 2);
+	for (int i = 0; i < locks->nelements; i++)
+	{
+		const LockInstanceData *lock = &locks->locks[i];
+
+		if (memcmp(&lock->locktag, &tag, sizeof(tag)) == 0 &&
+			(lock->holdMask & LOCKBIT_ON(ExclusiveLock)))
+			pid = lock->pid;
+	}
+	return pid;
+}
+
+/*
+ * See process.h.
+ */
+bool
+worker_reload(void)
+{
+	if (!ConfigReloadPending)
+		return false;
+	ConfigReloadPending = false;
+	ProcessConfigFile(PGC_SIGHUP);
+	return true;
+}
+
+/*
+ * See process.h.
+ */
+bool
+worker_wait(long timeout_ms)
+{
+#if PG_VERSION_NUM >= 170000
+	static uint32 wait_event = 0;
+
+	if (wait_event == 0)
+		wait_event = WaitEventExtensionNew("QuotaManagerIdle");
+#else
+	const uint32 wait_event = PG_WAIT_EXTENSION;
+#endif
+
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout_ms,
+					 wait_event);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	return worker_reload();
+}
+
+/*
+ * See process.h.
+ */
+void
+report_phase(const char *phase)
+{
+	pgstat_report_activity(phase ? STATE_RUNNING : STATE_IDLE, phase);
+}

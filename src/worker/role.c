@@ -1,0 +1,52 @@
+/*
+ * role.c
+ *		The role that workers run as.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_authid.h"
+#include "utils/builtins.h"
+#include "utils/syscache.h"
+
+#include "worker/process.h"
+
+/*
+ * See process.h.  A superuser is refused: conditions call functions that
+ * anyone who may write them has made, with the rights of this role.
+ */
+const char *
+check_worker_role(Oid *role, const char **hint)
+{
+	HeapTuple      tuple;
+	Form_pg_authid form;
+	const char    *problem = NULL;
+
+	*role = InvalidOid;
+	*hint = "Make a role with CREATE ROLE name LOGIN, call quota_manager.grant_access('name', "
+			"'worker') "
+			"in each database, and name it in quota_manager.worker_role.";
+	if (worker_role == NULL || worker_role[0] == '\0')
+		return "quota_manager.worker_role is not set";
+
+	tuple = SearchSysCache1(AUTHNAME, CStringGetDatum(worker_role));
+	if (!HeapTupleIsValid(tuple))
+		return psprintf("role \"%s\" of quota_manager.worker_role does not exist", worker_role);
+	form = (Form_pg_authid) GETSTRUCT(tuple);
+	if (form->rolsuper)
+	{
+		problem = psprintf("role \"%s\" of quota_manager.worker_role is a superuser", worker_role);
+		*hint = "Conditions call functions that others have written: name a role without rights "
+				"but those of quota_manager.grant_access(role, 'worker').";
+	}
+	else if (!form->rolcanlogin)
+	{
+		problem = psprintf("role \"%s\" of quota_manager.worker_role is not permitted to log in",
+						   worker_role);
+		*hint = psprintf("Permit it with ALTER ROLE %s LOGIN.", quote_identifier(worker_role));
+	}
+	else
+		*role = form->oid;
+	ReleaseSysCache(tuple);
+	return problem;
+}

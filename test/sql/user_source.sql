@@ -1,0 +1,130 @@
+-- Users kept in somebody else's table.
+\pset format unaligned
+\pset null '~'
+\pset footer off
+\set SHOW_CONTEXT never
+SET client_min_messages = warning;
+SET timezone = 'UTC';
+SET datestyle = 'ISO';
+SET search_path = quota_manager, public;
+SET quota_manager.schedule_clock = '2025-07-01 08:00:00+00';
+
+INSERT INTO quota_gateway (name, dialect, base_url, is_default) VALUES ('source-zgsm', 'zgsm', 'http://gateway.example', true);
+
+-- Other names, a uuid key, a schema and a table that have to be quoted.
+CREATE SCHEMA "Source ""Test";
+CREATE TABLE "Source ""Test"."Kunden'; DROP TABLE x; --" (
+	uid uuid PRIMARY KEY, stufe smallint, sterne text, beitritt timestamptz, gesehen timestamptz, "Firma" varchar(20));
+INSERT INTO "Source ""Test"."Kunden'; DROP TABLE x; --"
+SELECT md5(i::text)::uuid, i % 5, CASE WHEN i % 500 = 0 THEN 'zgsm, other' ELSE 'repo' || i END,
+	timestamptz '2020-01-01 00:00:00+00' + i * interval '1 hour', timestamptz '2025-01-01 00:00:00+00' + i * interval '1 hour', 'org' || i
+FROM generate_series(1, 5000) i;
+CREATE VIEW "Source ""Test"."Ku%nden" AS
+SELECT k.uid::text AS id, k.stufe::integer AS vip, k.sterne AS github_star, k.beitritt AS register_time, k.gesehen AS access_time, k."Firma"::text AS org
+FROM "Source ""Test"."Kunden'; DROP TABLE x; --" k;
+ANALYZE "Source ""Test"."Kunden'; DROP TABLE x; --";
+SELECT * FROM set_user_source('"Source ""Test"."Ku%nden"');
+SELECT user_source FROM quota_installation;
+
+-- The advice can be followed as it is, whatever the search path, and then everything has its index.
+SELECT advice FROM set_user_source('"Source ""Test"."Ku%nden"') WHERE advice IS NOT NULL \gexec
+ANALYZE "Source ""Test"."Kunden'; DROP TABLE x; --";
+SELECT * FROM set_user_source('"Source ""Test"."Ku%nden"');
+
+-- So the planner uses them of its own accord; where no balance is asked for, none is read.
+CREATE FUNCTION pg_temp.plan(condition text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+BEGIN
+	RETURN QUERY EXECUTE format('EXPLAIN (COSTS off) SELECT s.id FROM %s s WHERE s.subject OPERATOR(quota_manager.@@) %L', quota_manager.subject_source(), condition);
+END
+$$;
+SELECT c, bool_or(p ~ 'Index Cond') AS indexed, bool_or(p ~ 'Seq Scan on "Kunden') AS whole, bool_or(p ~ 'user_balance') AS balances
+FROM unnest(ARRAY['match-user("c4ca4238-a0b9-2382-0dcc-509a6f75849b")', 'belong-to("org7", "org8")', 'github-star("zgsm")', 'is-vip(5)',
+	'register-before("2020-01-02 00:00:00")', 'access-after("2025-07-27 00:00:00")', 'and(belong-to("org7"), is-vip(1))',
+	'belong-to("org7") or match-user("c4ca4238-a0b9-2382-0dcc-509a6f75849b")', 'not(belong-to("org7"))', 'belong-to("org7") and quota-le("m", 10)']) c, pg_temp.plan(c) p
+GROUP BY c ORDER BY c COLLATE "C";
+
+-- Scans go through it.
+INSERT INTO user_info (id, org) VALUES ('not-asked', 'org7');
+INSERT INTO user_balance (user_id, gateway, balance) SELECT md5(i::text)::uuid::text, 'source-zgsm', i FROM generate_series(1, 20) i;
+INSERT INTO quota_strategy (name, type, amount, model, condition) VALUES
+	('source-star', 'single', 5, 'm', 'github-star("zgsm")'),
+	('source-org', 'single', 5, 'm', 'belong-to("org7", "org8")'),
+	('source-low', 'single', 5, 'm', 'quota-le("m", 10) and is-vip(4)'),
+	('source-missing', 'single', 5, 'm', 'not(or(is-vip(1), register-before("2030-01-01 00:00:00")))');
+SELECT strategy, matched, granted, already_granted, unknown_balance, error FROM scan();
+SELECT strategy, matched, granted, already_granted, unknown_balance, error FROM scan();
+SELECT s.name, e.user_id FROM quota_execute e JOIN quota_strategy s ON s.id = e.strategy_id WHERE s.name IN ('source-org', 'source-low') ORDER BY s.name, e.user_id;
+SELECT count(*) FROM undecided((SELECT id FROM quota_strategy WHERE name = 'source-low'));
+TRUNCATE quota_execute, quota_run;
+
+-- Columns that are missing are null; those of other types are refused, and the source stays.
+CREATE TABLE public.source_test (id text, vip integer, note text);
+SELECT condition, indexed, advice FROM set_user_source('public.source_test');
+INSERT INTO public.source_test VALUES ('s1', 1), ('s2', NULL), (NULL, 4), ('', 4);
+UPDATE quota_strategy SET condition = 'not(or(is-vip(1), belong-to("org7"), github-star("zgsm")))' WHERE name = 'source-missing';
+SELECT strategy, matched, granted, error FROM scan('source-missing');
+UPDATE quota_strategy SET condition = 'true()' WHERE name = 'source-star';
+SELECT strategy, matched, granted, error FROM scan('source-star');
+SELECT s.name, e.user_id FROM quota_execute e JOIN quota_strategy s ON s.id = e.strategy_id ORDER BY s.name, e.user_id;
+-- Whoever is there twice makes the scan of that strategy fail, and nobody is paid twice.
+INSERT INTO public.source_test VALUES ('s3', 9), ('s3', 9);
+SELECT strategy, matched, granted, error IS NOT NULL AS failed FROM scan('source-star');
+DELETE FROM public.source_test WHERE id = 's3';
+TRUNCATE quota_execute, quota_run;
+
+CREATE DOMAIN public.source_test_text AS text;
+CREATE TYPE public.source_test_type AS (id text);
+CREATE SEQUENCE public.source_test_sequence;
+CREATE TEMPORARY TABLE source_test_temp (id text);
+CREATE TABLE public.source_test_no_id (uid text);
+CREATE TABLE public.source_test_int_id (id integer);
+CREATE TABLE public.source_test_uuid_id (id uuid);
+CREATE TABLE public.source_test_varchar_id (id varchar(20));
+CREATE TABLE public.source_test_domain (id text, org public.source_test_text);
+CREATE TABLE public.source_test_vip (id text, vip bigint);
+CREATE TABLE public.source_test_time (id text, register_time timestamp);
+CREATE TABLE public.source_test_index (id text PRIMARY KEY);
+SELECT * FROM set_user_source('public.source_test_no_id');
+SELECT * FROM set_user_source('public.source_test_int_id');
+SELECT * FROM set_user_source('public.source_test_uuid_id');
+SELECT * FROM set_user_source('public.source_test_varchar_id');
+SELECT * FROM set_user_source('public.source_test_domain');
+SELECT * FROM set_user_source('public.source_test_vip');
+SELECT * FROM set_user_source('public.source_test_time');
+SELECT * FROM set_user_source('public.source_test_type');
+SELECT * FROM set_user_source('public.source_test_sequence');
+SELECT * FROM set_user_source('public.source_test_index_pkey');
+SELECT * FROM set_user_source('source_test_temp');
+SELECT * FROM set_user_source('public.nosuch');
+SELECT * FROM set_user_source(0);
+SELECT user_source FROM quota_installation;
+
+-- A source that was dropped is reported for each strategy, not raised; one of its columns likewise.
+ALTER TABLE public.source_test DROP COLUMN id;
+SELECT strategy, granted, error FROM scan();
+DROP TABLE public.source_test;
+SELECT strategy, granted, error FROM scan();
+SELECT strategy, granted, error FROM scan('source-star');
+SELECT state, reason, occurrences FROM quota_run ORDER BY id;
+SELECT subject_source();
+
+-- Back to user_info.
+SELECT condition, indexed FROM set_user_source();
+SELECT user_source FROM quota_installation;
+SELECT strategy, matched, granted, error FROM scan('source-org');
+SELECT create_access_time_index();
+SELECT create_access_time_index();
+SELECT condition, indexed, advice FROM set_user_source(NULL) WHERE condition LIKE 'access-after%';
+DROP INDEX user_info_access_time;
+
+DROP SCHEMA "Source ""Test" CASCADE;
+DROP TABLE public.source_test_no_id, public.source_test_int_id, public.source_test_uuid_id, public.source_test_varchar_id, public.source_test_domain,
+	public.source_test_vip, public.source_test_time, public.source_test_index;
+DROP DOMAIN public.source_test_text;
+DROP TYPE public.source_test_type;
+DROP SEQUENCE public.source_test_sequence;
+TRUNCATE quota_execute, quota_run, user_balance;
+DELETE FROM quota_strategy;
+DELETE FROM user_info;
+DELETE FROM quota_gateway;
+DELETE FROM quota_installation;
