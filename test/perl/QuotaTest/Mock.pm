@@ -1,0 +1,185 @@
+
+=pod
+
+=head1 NAME
+
+QuotaTest::Mock - an AiGateway for tests
+
+=head1 SYNOPSIS
+
+  my $mock = QuotaTest::Mock->start(dialect => 'higress', key => 'secret');
+  $mock->fault(kind => 'apply_close', match => 'delta');
+  my @changes = $mock->applied;
+
+=cut
+
+package QuotaTest::Mock;
+
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use HTTP::Tiny;
+use JSON::PP;
+
+# Starts the mock on a free port, or on that of a mock that was stopped.
+sub start
+{
+	my ($class, %option) = @_;
+	my $path = $ENV{QUOTA_MANAGER_MOCK} || "$FindBin::RealBin/../aigateway-mock/aigateway-mock";
+	my $self = bless { %option, http => HTTP::Tiny->new(timeout => 30) }, $class;
+
+	$self->{path} = $path;
+	$self->_run;
+	return $self;
+}
+
+sub _run
+{
+	my ($self) = @_;
+	my @command = ($self->{path}, '--dialect', $self->{dialect}, '--port', $self->{port} || 0,
+		'--lifetime', 900);
+
+	push @command, '--key', $self->{key} if defined $self->{key};
+	$self->{pid} = open($self->{output}, '-|', @command) || die "cannot run $self->{path}: $!";
+	my $line = readline($self->{output}) // '';
+	$line =~ /^listening on 127\.0\.0\.1:(\d+)$/ or die "the mock said: $line";
+	$self->{port} = $1;
+	return;
+}
+
+# The base URL of the gateway.
+sub url
+{
+	my ($self) = @_;
+
+	return "http://127.0.0.1:$self->{port}";
+}
+
+# Stops it; what it knew is lost.
+sub stop
+{
+	my ($self) = @_;
+	my $status = $?;
+
+	return if !$self->{pid};
+	kill 'TERM', $self->{pid};
+	close $self->{output};
+	delete $self->{pid};
+	$? = $status;
+	return;
+}
+
+# Starts it again on the same port.
+sub restart
+{
+	my ($self) = @_;
+
+	$self->stop;
+	$self->_run;
+	return;
+}
+
+sub DESTROY
+{
+	my ($self) = @_;
+
+	$self->stop;
+	return;
+}
+
+sub _get
+{
+	my ($self, $path) = @_;
+	my $reply = $self->{http}->get($self->url . $path);
+
+	$reply->{success} or die "GET $path: $reply->{status} $reply->{content}";
+	return decode_json($reply->{content});
+}
+
+sub _post
+{
+	my ($self, $path, %form) = @_;
+	my $reply = $self->{http}->post_form($self->url . $path, \%form);
+
+	$reply->{success} or die "POST $path: $reply->{status} $reply->{content}";
+	return;
+}
+
+# Every change it applied, in order: hashes with user, action, amount, idempotency_key.
+sub applied
+{
+	my ($self) = @_;
+
+	return @{ $self->_get('/mock/applied') };
+}
+
+# Counters.
+sub stats
+{
+	my ($self) = @_;
+
+	return $self->_get('/mock/stats');
+}
+
+# Requests of one action, by status.
+sub requests
+{
+	my ($self, $action) = @_;
+
+	return $self->stats->{by_action}{$action} // {};
+}
+
+# What remains for a user.
+sub balance
+{
+	my ($self, $user) = @_;
+	my $answer = $self->_get("/mock/balance?user=$user");
+
+	return $answer->{quota} - $answer->{used};
+}
+
+sub set_balance
+{
+	my ($self, $user, %balance) = @_;
+
+	$self->_post('/mock/balance', user => $user, %balance);
+	return;
+}
+
+# Arms a fault.
+sub fault
+{
+	my ($self, %fault) = @_;
+
+	$self->_post('/mock/fault', %fault);
+	return;
+}
+
+sub clear_faults
+{
+	my ($self) = @_;
+
+	$self->_post('/mock/fault/clear');
+	return;
+}
+
+# Asks for another key from now on.
+sub set_key
+{
+	my ($self, $key) = @_;
+
+	$self->_post('/mock/key', key => $key);
+	return;
+}
+
+# Forgets what it applied and counted.
+sub reset
+{
+	my ($self) = @_;
+
+	$self->_post('/mock/reset');
+	return;
+}
+
+1;

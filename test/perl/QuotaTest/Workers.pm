@@ -1,0 +1,247 @@
+
+=pod
+
+=head1 NAME
+
+QuotaTest::Workers - clusters with background workers, and a gateway to deliver to
+
+=head1 DESCRIPTION
+
+  my $gateway = QuotaTest::Workers::gateway();          # the mock, on a free port
+  my $node = QuotaTest::Workers::cluster('name', preload => 1);
+  QuotaTest::Workers::database($node, 'postgres', $gateway);
+  QuotaTest::Workers::users($node, 'postgres', 10);
+
+The role of the workers is quota_worker.  QUOTA_MANAGER_MOCK names the program
+of the mock gateway.
+
+=cut
+
+package QuotaTest::Workers;
+
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use HTTP::Tiny;
+use IPC::Open3 ();
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Time::HiRes qw(time usleep);
+
+my %mock_pids;
+
+# Starts the mock gateway; an object that knows its url.
+sub gateway
+{
+	my (%option) = (dialect => 'higress', @_);
+	my $program = $ENV{QUOTA_MANAGER_MOCK}
+	  || "$FindBin::RealBin/../aigateway-mock/aigateway-mock";
+	my $pid = IPC::Open3::open3(
+		my $in, my $out, undef, $program,
+		'--port' => 0,
+		'--lifetime' => 900,
+		map { ("--$_" => $option{$_}) } sort keys %option);
+	my $line = <$out> // '';
+
+	$line =~ /^listening on (\S+)/ or die "the mock gateway said: $line";
+	$mock_pids{$pid} = 1;
+	# The pipe stays open: the mock may still want to say something.
+	return bless { url => "http://$1", pid => $pid, out => $out, http => HTTP::Tiny->new },
+	  'QuotaTest::Workers::Gateway';
+}
+
+END
+{
+	my $code = $?;
+
+	kill TERM => keys %mock_pids;
+	waitpid $_, 0 foreach keys %mock_pids;
+	$? = $code;
+}
+
+# A cluster, started.  preload: whether the library is; settings: lines of
+# configuration; role: 0 leaves the role of the workers out; streaming: whether
+# standbys may follow.
+sub cluster
+{
+	my ($name, %option) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name);
+
+	$node->init(extra => [ '-E', 'UTF8', '--locale=C' ], allows_streaming => $option{streaming} // 0);
+	$node->append_conf('postgresql.conf', <<"EOC");
+max_worker_processes = 16
+quota_manager.poll_interval = 100ms
+quota_manager.worker_role = 'quota_worker'
+EOC
+	$node->append_conf('postgresql.conf', "shared_preload_libraries = 'quota_manager'")
+	  if $option{preload};
+	$node->append_conf('postgresql.conf', $option{settings}) if $option{settings};
+	$node->start;
+	$node->safe_psql('postgres', 'CREATE ROLE quota_worker LOGIN')
+	  unless defined $option{role} && !$option{role};
+	return $node;
+}
+
+# Creates the extension in a database, with a default gateway.
+sub database
+{
+	my ($node, $database, $gateway) = @_;
+
+	$node->safe_psql(
+		$database, <<"EOS");
+CREATE EXTENSION quota_manager;
+INSERT INTO quota_manager.quota_gateway (name, dialect, base_url, is_default)
+	VALUES ('gateway', 'higress', '$gateway->{url}', true);
+SELECT quota_manager.grant_access('quota_worker', 'worker');
+EOS
+	return;
+}
+
+# Users user1 to userN, of vip level 1.
+sub users
+{
+	my ($node, $database, $count) = @_;
+
+	$node->safe_psql($database,
+		"INSERT INTO quota_manager.user_info (id, vip) SELECT 'user' || n, 1 FROM generate_series(1, $count) n");
+	return;
+}
+
+# Writes a strategy: name => ..., other columns as SQL literals or numbers.
+sub strategy
+{
+	my ($node, $database, %column) = @_;
+
+	%column = (
+		type => 'single',
+		amount => 5,
+		model => 'm',
+		condition => 'true()',
+		%column);
+	my @names = sort keys %column;
+	$node->safe_psql(
+		$database,
+		sprintf 'INSERT INTO quota_manager.quota_strategy (%s) VALUES (%s)',
+		join(', ', @names),
+		join(', ', map { "\$\$$column{$_}\$\$" } @names));
+	return;
+}
+
+# Waits until a condition in SQL holds; dies if it does not in time.
+sub await
+{
+	my ($node, $database, $condition) = @_;
+
+	$node->poll_query_until($database, "SELECT coalesce(($condition), false)")
+	  or die "not in time: $condition";
+	return;
+}
+
+# Waits until a strategy has that many completed grants.
+sub await_grants
+{
+	my ($node, $database, $strategy, $count) = @_;
+
+	await($node, $database, <<"EOS");
+SELECT count(*) = $count FROM quota_manager.quota_execute e
+JOIN quota_manager.quota_strategy s ON s.id = e.strategy_id
+WHERE s.name = '$strategy' AND e.status = 'completed'
+EOS
+	return;
+}
+
+# Pid of a worker of the database; 0: it does not run.
+sub worker
+{
+	my ($node, $database, $kind) = @_;
+
+	return $node->safe_psql($database,
+		"SELECT coalesce(max(pid), 0) FROM quota_manager.worker_status WHERE kind = '$kind'");
+}
+
+# Waits until a worker runs that is not the one with this pid, and returns its pid.
+sub await_worker
+{
+	my ($node, $database, $kind, $other) = @_;
+
+	$other //= 0;
+	await($node, $database,
+		"SELECT pid <> $other FROM quota_manager.worker_status WHERE kind = '$kind' LIMIT 1");
+	return worker($node, $database, $kind);
+}
+
+# Seconds until a process has ended; dies after 30.
+sub seconds_to_end
+{
+	my ($pid, $since) = @_;
+
+	while (kill 0, $pid)
+	{
+		die "process $pid does not end" if time() - $since > 30;
+		usleep(2000);
+	}
+	return time() - $since;
+}
+
+# Sets a setting of the cluster and lets every process read it.
+sub set
+{
+	my ($node, $name, $value) = @_;
+
+	$node->safe_psql('postgres', "ALTER SYSTEM SET $name = '$value'");
+	$node->safe_psql('postgres', 'SELECT pg_reload_conf()');
+	return;
+}
+
+# How often a pattern occurs in the server's log.
+sub log_count
+{
+	my ($node, $pattern) = @_;
+	my @found = slurp_file($node->logfile) =~ /$pattern/g;
+
+	return scalar @found;
+}
+
+package QuotaTest::Workers::Gateway;
+
+# Asks for a path of the mock; parameters are posted as a form.
+sub ask
+{
+	my ($self, $path, $form) = @_;
+	my $url = "$self->{url}/mock/$path";
+	my $reply = $form ? $self->{http}->post_form($url, $form) : $self->{http}->get($url);
+
+	$reply->{success} or die "$url: $reply->{status} $reply->{content}";
+	return $reply->{content};
+}
+
+# Lets requests meet a fault.
+sub fault
+{
+	my ($self, $kind, %form) = @_;
+
+	$self->ask('fault', { kind => $kind, match => 'any', count => 1000000, %form });
+	return;
+}
+
+# Removes all faults.
+sub mend
+{
+	my ($self) = @_;
+
+	$self->ask('fault/clear', {});
+	return;
+}
+
+# What was applied, in order: hashes with user, amount and key.
+sub applied
+{
+	my ($self) = @_;
+	my ($head, @lines) = split /\n/, $self->ask('applied.tsv');
+	my @names = split /\t/, $head;
+
+	return map { my %row; @row{@names} = split /\t/, $_, -1; \%row } @lines;
+}
+
+1;
