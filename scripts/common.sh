@@ -54,8 +54,8 @@ install_packages()
 		{ tail -20 "$work/apt.log" >&2; die "could not install: ${missing[*]}"; }
 }
 
-# Sets pg_major (unless PG_MAJOR says which) and installs what the build needs.
-prepare_machine()
+# Sets pg_major: PG_MAJOR, or what this Debian has.
+choose_major()
 {
 	command -v apt-get >/dev/null || die "needs Debian's apt-get"
 	pg_major=${PG_MAJOR:-}
@@ -64,6 +64,11 @@ prepare_machine()
 		pg_major=$(apt-cache show postgresql | sed -n 's/^Depends:.*postgresql-\([0-9]\+\).*/\1/p' | sort -n | tail -1)
 	fi
 	[ -n "$pg_major" ] || die "cannot tell which PostgreSQL this Debian has; set PG_MAJOR"
+}
+
+# Installs what the build needs, and the packages given, for pg_major.
+prepare_machine()
+{
 	# The server is named so that it is upgraded together with its headers.
 	install_packages "postgresql-$pg_major" "postgresql-client-$pg_major" "postgresql-server-dev-$pg_major" \
 		libcurl4-openssl-dev libjson-c-dev libmicrohttpd-dev gcc make libc6-dev curl "$@"

@@ -398,17 +398,24 @@ test_closed_while_idle(FaultServer *server)
 static void
 test_early_reply(FaultServer *server)
 {
+	static const char *const replies[] = {
+		DELTA_OK,
+		HEAD_200 "Transfer-Encoding: chunked\r\n\r\n16\r\ndelta quota successful\r\n0\r\n\r\n"};
 	const size_t    length = 8 * 1024 * 1024;
 	GatewayConfig   config = test_config(GATEWAY_HIGRESS, fault_server_url(server));
 	GatewaySession *session;
 	char           *user = malloc(length + 1);
+	size_t          i;
 
 	config.request_timeout_ms = 1000;
 	session = open_session(&config);
 	memset(user, 'u', length);
 	user[length] = '\0';
-	fault_server_script(server, &(FaultStep){.bytes = DELTA_OK, .at_headers = true}, 1);
-	EXPECT(ask(session, GATEWAY_DELTA, user, "1"), GATEWAY_IN_DOUBT, "early reply");
+	for (i = 0; i < COUNT(replies); i++)
+	{
+		fault_server_script(server, &(FaultStep){.bytes = replies[i], .at_headers = true}, 1);
+		EXPECT(ask(session, GATEWAY_DELTA, user, "1"), GATEWAY_IN_DOUBT, "early reply");
+	}
 	free(user);
 	gateway_close(session);
 }

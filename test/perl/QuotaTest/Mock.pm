@@ -100,7 +100,9 @@ sub _get
 sub _post
 {
 	my ($self, $path, %form) = @_;
-	my $reply = $self->{http}->post_form($self->url . $path, \%form);
+	# A body would travel in a packet of its own, and wait for the first one's acknowledgement.
+	my $query = $self->{http}->www_form_urlencode(\%form);
+	my $reply = $self->{http}->post($self->url . "$path?$query");
 
 	$reply->{success} or die "POST $path: $reply->{status} $reply->{content}";
 	return;
