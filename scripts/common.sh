@@ -2,6 +2,9 @@
 # Sourced by scripts/demo and scripts/check; sets nothing on the machine but
 # Debian packages and the installed extension.
 
+# Clusters take their encoding from the environment, and a fresh machine has none.
+export LC_ALL=C.UTF-8
+
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 die()
