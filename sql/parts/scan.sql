@@ -90,6 +90,7 @@ DECLARE
 	problem record;
 	plan jsonb;
 	node jsonb;
+	relation regclass;
 	expression text;
 BEGIN
 	IF source IS NOT NULL THEN
@@ -123,10 +124,11 @@ BEGIN
 		advice := NULL;
 		IF NOT indexed THEN
 			node := NULL;
-			SELECT n INTO node FROM jsonb_path_query(plan, '$.** ? (@."Node Type" == "Seq Scan" && exists (@."Filter"))') n LIMIT 1;
+			SELECT n INTO node FROM jsonb_path_query(plan, '$.** ? (exists (@."Relation Name") && exists (@."Filter"))') n LIMIT 1;
+			relation := (quote_ident(node ->> 'Schema') || '.' || quote_ident(node ->> 'Relation Name'))::regclass;
 			-- The filter is what an index must hold, an operator, and a constant.
 			advice := CASE WHEN node IS NULL THEN 'The source has nothing that the condition reads.' ELSE
-				format('CREATE INDEX ON %I.%I ', node ->> 'Schema', node ->> 'Relation Name') || coalesce(expression, '')
+				format('CREATE INDEX ON %s ', coalesce(pg_partition_root(relation), relation)) || coalesce(expression, '')
 				|| '((' || coalesce(substring(replace(node ->> 'Filter', quote_ident(node ->> 'Alias') || '.', '') FROM '^\((.*) (?:=|>=|>|<|@>) .*\)$'), '...') || '))' END;
 		END IF;
 		RETURN NEXT;
@@ -391,6 +393,7 @@ BEGIN
 		-- Keeps the gateway until its grants can be seen.
 		PERFORM FROM quota_manager.quota_gateway g WHERE g.name = quota_manager.gateway_of(strategy.model) FOR KEY SHARE;
 		PERFORM quota_manager.check_strategy_target(strategy.name, strategy.model, strategy.amount);
+		PERFORM quota_manager.check_strategy_models(strategy.name, strategy.condition);
 		run.first_grant_id := nextval(grant_ids);
 		-- Where nobody has a grant yet, who matches is who is granted.  The order makes the planner take the index.
 		counted := strategy.max_exec_per_user IS NOT NULL OR CASE WHEN firing IS NULL

@@ -73,11 +73,26 @@ END
 $$;
 COMMENT ON FUNCTION quota_manager.check_strategy_target(text, text, numeric) IS 'Raises an error if no gateway serves the model or its dialect cannot carry the amount.';
 
-CREATE FUNCTION quota_manager.check_strategy() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+CREATE FUNCTION quota_manager.check_strategy_models(name text, condition quota_manager.condition) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	model text;
+BEGIN
+	FOREACH model IN ARRAY quota_manager.condition_models(condition) LOOP
+		IF NOT EXISTS (SELECT FROM quota_manager.quota_gateway g WHERE g.name = quota_manager.gateway_of(model)) THEN
+			RAISE EXCEPTION 'no gateway serves model "%" in the condition of strategy "%"', model, name
+				USING ERRCODE = 'invalid_parameter_value',
+					HINT = 'Name its gateway in quota_manager.quota_model, or make one gateway the default (is_default).';
+		END IF;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION quota_manager.check_strategy_models(text, quota_manager.condition) IS 'Raises an error if no gateway serves a model whose balance the condition asks for: it would never be known.';
+
+CREATE FUNCTION quota_manager.check_strategy() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
 BEGIN
 	IF TG_OP = 'INSERT' THEN
 		-- A row with a version is being restored: what it refers to may not be there yet.
@@ -145,13 +160,7 @@ BEGIN
 		PERFORM quota_manager.next_firing(NEW.periodic_expr, quota_manager.schedule_now(), NEW.time_zone);
 	END IF;
 	PERFORM quota_manager.require_condition(NEW.condition);
-	FOREACH model IN ARRAY quota_manager.condition_models(NEW.condition) LOOP
-		IF quota_manager.gateway_of(model) IS NULL THEN
-			RAISE EXCEPTION 'no gateway serves model "%" in the condition of strategy "%"', model, NEW.name
-				USING ERRCODE = 'invalid_parameter_value',
-					HINT = 'Name its gateway in quota_manager.quota_model, or make one gateway the default (is_default).';
-		END IF;
-	END LOOP;
+	PERFORM quota_manager.check_strategy_models(NEW.name, NEW.condition);
 	PERFORM quota_manager.check_strategy_target(NEW.name, NEW.model, NEW.amount);
 	RETURN NEW;
 END

@@ -126,10 +126,4 @@ extern bool condition_resolve(const ConditionNode *call, Oid subject_type,
 /* The condition function name nearest to one that does not exist; NULL: none is near. */
 extern char *condition_suggest(const char *name);
 
-/*
- * Reads YYYY-MM-DD HH:MM:SS as UTC, or RFC 3339 with an explicit zone.
- * Returns 0, or the SQLSTATE of what is wrong.
- */
-extern int condition_read_time(const char *text, int64 *result);
-
 #endif /* QM_CONDITION_H */

@@ -25,6 +25,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "common/iso_time.h"
 #include "condition/condition.h"
 #include "condition/names.h"
 
@@ -341,8 +342,8 @@ integer_constant(const ConditionNode *call, const ConditionArgument *argument, O
 static Const *
 time_constant(const ConditionArgument *argument, ConditionError *error)
 {
-	int64 value;
-	int   sqlerrcode = condition_read_time(argument->value, &value);
+	TimestampTz value;
+	int         sqlerrcode = iso_time_read(argument->value, 0, &value);
 
 	if (sqlerrcode == 0)
 		return makeConst(TIMESTAMPTZOID, -1, InvalidOid, 8, TimestampTzGetDatum(value), false,

@@ -66,9 +66,10 @@ credential_reference_problem(const char *reference)
 
 	if ((name = after_prefix(reference, ENV_PREFIX)) != NULL)
 	{
-		if (after_prefix(name, ENV_NAME_PREFIX) == NULL || !is_name(name, "_"))
+		name = after_prefix(name, ENV_NAME_PREFIX);
+		if (name == NULL || !is_name(name, "_"))
 			return "an environment variable's name must begin with " ENV_NAME_PREFIX
-				   " and consist of letters, digits and _";
+				   " and go on with letters, digits and _";
 	}
 	else if ((name = after_prefix(reference, FILE_PREFIX)) != NULL)
 	{

@@ -200,9 +200,9 @@ SELECT schedule_now() BETWEEN now() AND clock_timestamp() AS real_time;
 \pset tuples_only on
 SELECT pg_temp.complaint($$SET quota_manager.schedule_clock = '2025-03-30 08:00:00'$$);
 SELECT split_part(pg_temp.complaint(format('SET quota_manager.schedule_clock = %L', clock)), E'\n', 1)
-FROM unnest(ARRAY['now', 'infinity', '2025-03-30', '2025-03-30T08:00:00Z', '2025-02-29 08:00:00Z', '2025-13-01 08:00:00Z',
+FROM unnest(ARRAY['now', 'infinity', '2025-03-30', '2025-03-30T08:00:00', '2025-02-29 08:00:00Z', '2025-13-01 08:00:00Z',
 	'2025-03-30 24:00:00Z', '2025-03-30 08:60:00Z', '2025-03-30 08:00:60Z', '2025-03-30 08:00:00.Z', '2025-03-30 08:00:00.1234567Z',
-	'2025-03-30 08:00:00+16', '2025-03-30 08:00:00+2', '2025-03-30 08:00:00+0200', '2025-03-30 08:00:00+02:60', '2025-03-30 08:00:00 CET',
+	'2025-03-30 08:00:00+24', '2025-03-30 08:00:00+2', '2025-03-30 08:00:00+0200', '2025-03-30 08:00:00+02:60', '2025-03-30 08:00:00 CET',
 	'2025-03-30 08:00:00Z ', '0000-01-01 00:00:00Z', '12025-03-30 08:00:00Z', '2025-3-30 8:00:00Z']) AS clock;
 \pset format aligned
 \pset tuples_only off

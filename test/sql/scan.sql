@@ -122,7 +122,8 @@ INSERT INTO quota_strategy (name, type, amount, model, condition) VALUES
 	('scan-3-model', 'single', 1, 'scan-other', 'true()'),
 	('scan-4-amount', 'single', 0.5, 'scan-whole', 'true()'),
 	('scan-5-error', 'single', 1, 'm', 'scan-test-fails()'),
-	('scan-6', 'single', 1, 'm', 'match-user("u1", "u2")');
+	('scan-6', 'single', 1, 'm', 'match-user("u1", "u2")'),
+	('scan-6-balance', 'single', 1, 'm', 'is-vip(0) or quota-le("scan-other", 5)');
 INSERT INTO quota_strategy (name, type, amount, model, periodic_expr, condition, time_zone, version, schedule_since)
 VALUES ('scan-7-zone', 'periodic', 1, 'm', '0 8 * * *', 'true()', 'Mars/Olympus', 1, '2020-01-01');
 DROP FUNCTION quota_condition.scan_test_gone;

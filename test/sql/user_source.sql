@@ -57,6 +57,18 @@ SELECT s.name, e.user_id FROM quota_execute e JOIN quota_strategy s ON s.id = e.
 SELECT count(*) FROM undecided((SELECT id FROM quota_strategy WHERE name = 'source-low'));
 TRUNCATE quota_execute, quota_run;
 
+-- Advice looks through joins and names the table that is partitioned, not a partition.
+CREATE TABLE public.source_test_person (pid uuid PRIMARY KEY, org text);
+CREATE TABLE public.source_test_level (pid uuid PRIMARY KEY, vip integer);
+CREATE VIEW public.source_test_join AS SELECT p.pid::text AS id, p.org, l.vip FROM public.source_test_person p LEFT JOIN public.source_test_level l ON l.pid = p.pid;
+SELECT condition, advice FROM set_user_source('public.source_test_join') WHERE condition ~ 'user|belong';
+CREATE TABLE public.source_test_part (id text, org text) PARTITION BY LIST (org);
+CREATE TABLE public.source_test_part_1 PARTITION OF public.source_test_part FOR VALUES IN ('a');
+CREATE TABLE public.source_test_part_2 PARTITION OF public.source_test_part DEFAULT;
+SELECT condition, advice FROM set_user_source('public.source_test_part') WHERE condition ~ 'user|belong';
+DROP VIEW public.source_test_join;
+DROP TABLE public.source_test_person, public.source_test_level, public.source_test_part;
+
 -- Columns that are missing are null; those of other types are refused, and the source stays.
 CREATE TABLE public.source_test (id text, vip integer, note text);
 SELECT condition, indexed, advice FROM set_user_source('public.source_test');

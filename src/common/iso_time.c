@@ -1,16 +1,13 @@
 /*
- * time.c
- *		Times in conditions.
- *
- * Read by hand, because timestamptz_in depends on TimeZone and DateStyle and
- * takes words such as now: a condition must mean the same for everyone.
+ * iso_time.c
+ *		Times as text, read strictly.
  */
 #include "postgres.h"
 
 #include "utils/datetime.h"
 #include "utils/timestamp.h"
 
-#include "condition/condition.h"
+#include "common/iso_time.h"
 
 /*
  * Reads exactly count digits and moves on; false if they are not there.
@@ -63,21 +60,28 @@ read_fraction(const char **p, int *microseconds)
 }
 
 /*
- * Reads Z or +hh:mm, in minutes east of Greenwich.
+ * Reads Z or +hh:mm, in minutes east of Greenwich.  Returns an SQLSTATE or 0.
  */
 static int
-read_zone(const char **p, int *minutes)
+read_zone(const char **p, int flags, int *minutes)
 {
 	int sign = (**p == '-') ? -1 : 1;
 	int hour;
-	int minute;
+	int minute = 0;
 
 	*minutes = 0;
 	if (read_char(p, 'Z'))
 		return 0;
 	if (!read_char(p, '+') && !read_char(p, '-'))
 		return ERRCODE_INVALID_DATETIME_FORMAT;
-	if (!read_digits(p, 2, &hour) || !read_char(p, ':') || !read_digits(p, 2, &minute))
+	if (!read_digits(p, 2, &hour))
+		return ERRCODE_INVALID_DATETIME_FORMAT;
+	if (read_char(p, ':'))
+	{
+		if (!read_digits(p, 2, &minute))
+			return ERRCODE_INVALID_DATETIME_FORMAT;
+	}
+	else if (!(flags & ISO_TIME_SHORT_OFFSET))
 		return ERRCODE_INVALID_DATETIME_FORMAT;
 	if (hour > 23 || minute > 59)
 		return ERRCODE_DATETIME_VALUE_OUT_OF_RANGE;
@@ -86,11 +90,10 @@ read_zone(const char **p, int *minutes)
 }
 
 /*
- * Reads YYYY-MM-DD HH:MM:SS as UTC, or RFC 3339 with an explicit zone.
- * Returns 0, or the SQLSTATE of what is wrong.
+ * See iso_time.h.
  */
 int
-condition_read_time(const char *text, int64 *result)
+iso_time_read(const char *text, int flags, TimestampTz *result)
 {
 	const char *p = text;
 	int         year;
@@ -113,7 +116,7 @@ condition_read_time(const char *text, int64 *result)
 	if (!read_digits(&p, 2, &hour) || !read_char(&p, ':') || !read_digits(&p, 2, &minute) ||
 		!read_char(&p, ':') || !read_digits(&p, 2, &second))
 		return ERRCODE_INVALID_DATETIME_FORMAT;
-	if (with_t || *p != '\0')
+	if (with_t || (flags & ISO_TIME_NEEDS_ZONE) || *p != '\0')
 	{
 		int sqlerrcode;
 
@@ -123,7 +126,7 @@ condition_read_time(const char *text, int64 *result)
 			if (!read_fraction(&p, &microseconds))
 				return ERRCODE_INVALID_DATETIME_FORMAT;
 		}
-		sqlerrcode = read_zone(&p, &zone);
+		sqlerrcode = read_zone(&p, flags, &zone);
 		if (sqlerrcode != 0)
 			return sqlerrcode;
 	}

@@ -1,0 +1,78 @@
+-- What gateways and grants must look like, checked where they are written.
+\set SHOW_CONTEXT never
+
+-- Amounts, per dialect.
+SELECT amount, quota_manager.amount_fits('higress', amount) AS higress, quota_manager.amount_fits('zgsm', amount) AS zgsm
+FROM (VALUES (1::numeric), (-5), (0), (20.000), (2.5), (0.000001), (0.0000001), (1.10000000), (9223372036854775807), (9223372036854775808),
+	(-9223372036854775808), (1e30), ('NaN'), ('Infinity')) v(amount);
+SELECT quota_manager.amount_fits('smtp', 1);
+SELECT quota_manager.amount_fits(NULL, 1) IS NULL AS unknown;
+
+-- Addresses.
+SELECT url, quota_manager.check_base_url(url)
+FROM (VALUES ('http://gateway.example'), ('https://gateway.example:8443/base/'), ('http://127.0.0.1:80'), ('http://[::1]:8080'),
+	(''), ('gateway.example'), ('ftp://gateway.example'), ('file:///etc/passwd'), ('http://'), ('http://user:key@gateway.example'),
+	('http://gateway.example/?a=b'), ('http://gateway.example/#a'), ('http://gateway.example:0'), ('http://gateway.example:99999'),
+	('http://gateway example'), (E'http://gateway.example\nX: y')) v(url);
+SET quota_manager.allowed_hosts = ' gateway.example ,10.0.0.1,[fd00::1], fd00::2';
+SELECT url, quota_manager.check_base_url(url)
+FROM (VALUES ('http://gateway.example'), ('http://GATEWAY.EXAMPLE:8080/x'), ('http://10.0.0.1'), ('http://[fd00::1]'), ('http://[fd00::2]:80'),
+	('http://10.0.0.10'), ('http://0.0.0.1'), ('http://a.gateway.example'), ('http://gateway.example.org'), ('http://[fd00::3]')) v(url);
+SET quota_manager.allowed_hosts = ',';
+SELECT quota_manager.check_base_url('http://gateway.example');
+RESET quota_manager.allowed_hosts;
+
+-- References to keys; the message does not repeat them.
+SELECT reference, quota_manager.check_credential_reference(reference)
+FROM (VALUES ('env:QUOTA_MANAGER_KEY'), ('file:gateway-1.key'), ('row:main'),
+	('env:'), ('env:HOME'), ('env:QUOTA_MANAGER_'), ('env:QUOTA_MANAGER_A B'), ('file:'), ('file:.'), ('file:..'), ('file:.key'), ('file:a/b'),
+	('file:../a'), (E'file:a\nb'), ('row:'), ('row:a b'), ('secret'), (''), ('ENV:QUOTA_MANAGER_KEY')) v(reference);
+INSERT INTO quota_manager.quota_gateway (name, dialect, base_url, credential) VALUES ('g', 'higress', 'http://gateway.example', 'sk-12345');
+
+-- Settings.
+SET quota_manager.claim_batch = 0;
+SET quota_manager.max_attempts = 0;
+SET quota_manager.credential_directory = 'keys';
+SELECT name, setting, unit, context FROM pg_catalog.pg_settings
+WHERE name IN ('quota_manager.claim_batch', 'quota_manager.retry_base', 'quota_manager.retry_max', 'quota_manager.max_attempts',
+	'quota_manager.credential_directory', 'quota_manager.allowed_hosts') ORDER BY name;
+
+-- Without gateways and grants.
+CALL quota_manager.deliver();
+SELECT * FROM quota_manager.delivery_status;
+BEGIN;
+CALL quota_manager.deliver();
+ROLLBACK;
+SELECT quota_manager.gateway_query('user');
+SELECT quota_manager.gateway_query('user', 'g');
+
+-- Grants in doubt.
+INSERT INTO quota_manager.quota_run (id, strategy_id, state, first_grant_id, last_grant_id, start_time, finish_time)
+	VALUES (1, 1, 'done', 1, 4, now(), now());
+INSERT INTO quota_manager.quota_execute (id, strategy_id, user_id, scheduled_time, run_id, strategy_version, amount, model, gateway, batch_number, status, last_error, attempts)
+	VALUES (1, 1, 'a', '-infinity', 1, 1, 5, 'm', 'g', '', 'in_doubt', 'time-out', 1), (2, 1, 'b', '-infinity', 1, 1, 5, 'm', 'g', '', 'in_doubt', 'time-out', 1),
+		(3, 1, 'c', '-infinity', 1, 1, 5, 'm', 'g', '', 'completed', NULL, 1), (4, 1, 'd', '-infinity', 0, 1, 5, 'm', 'g', '', 'in_doubt', 'time-out', 1);
+CREATE ROLE regress_quota_operator SUPERUSER;
+SET ROLE regress_quota_operator;
+SELECT quota_manager.resolve(1, true);
+SELECT quota_manager.resolve(2, false, 'not in their list');
+RESET ROLE;
+SELECT id, status, attempts, last_error, next_attempt_time > '-infinity' AS due FROM quota_manager.quota_execute ORDER BY id;
+SELECT id, undelivered FROM quota_manager.quota_run;
+SELECT quota_manager.resolve(1, false);
+SELECT quota_manager.resolve(3, true);
+SELECT quota_manager.resolve(4, false);
+SELECT quota_manager.resolve(5, true);
+SELECT quota_manager.resolve(NULL, true);
+SELECT quota_manager.resolve(2, NULL);
+SELECT gateway, state, pending, processing FROM quota_manager.delivery_status;
+
+-- A gateway with grants that are not settled stays.
+INSERT INTO quota_manager.quota_gateway (name, dialect, base_url) VALUES ('g', 'higress', 'http://gateway.example');
+SELECT gateway, state, pending, processing FROM quota_manager.delivery_status;
+DELETE FROM quota_manager.quota_gateway WHERE name = 'g';
+
+DELETE FROM quota_manager.quota_execute;
+DELETE FROM quota_manager.quota_run;
+DELETE FROM quota_manager.quota_gateway;
+DROP ROLE regress_quota_operator;
