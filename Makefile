@@ -51,7 +51,7 @@ PROVE_TESTS ?= $(sort $(wildcard $(srcdir)/test/t/*.pl))
 PROVE_OUTPUT ?= $(CURDIR)/tmp_check
 prove: mock
 	mkdir -p $(PROVE_OUTPUT)
-	PATH="$(bindir):$$PATH" LC_ALL=C.UTF-8 PG_REGRESS='$(top_builddir)/src/test/regress/pg_regress' \
+	PATH="$(bindir):$$PATH" LANG=C.UTF-8 LC_ALL=C.UTF-8 PG_REGRESS='$(top_builddir)/src/test/regress/pg_regress' \
 	TESTDIR='$(PROVE_OUTPUT)' TESTDATADIR='$(PROVE_OUTPUT)' TESTLOGDIR='$(PROVE_OUTPUT)/log' \
 	QUOTA_MANAGER_MOCK='$(CURDIR)/test/aigateway-mock/aigateway-mock' \
 	prove $(PROVE_FLAGS) -I $(top_srcdir)/src/test/perl -I $(srcdir)/test/perl $(PROVE_TESTS)

@@ -3,7 +3,7 @@
 # Debian packages and the installed extension.
 
 # Clusters take their encoding from the environment, and a fresh machine has none.
-export LC_ALL=C.UTF-8
+export LANG=C.UTF-8 LC_ALL=C.UTF-8
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
