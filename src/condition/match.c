@@ -21,8 +21,8 @@
 PG_FUNCTION_INFO_V1(qm_meets);
 PG_FUNCTION_INFO_V1(qm_may_match);
 
-/* Distinct conditions kept compiled per call site; beyond, all are dropped. */
-#define MATCH_CACHE_SIZE 1000
+/* Memory for compiled conditions per call site; beyond, all are dropped. */
+#define MATCH_CACHE_BYTES (16 * 1024 * 1024)
 
 /* A compiled condition; its memory is its own context. */
 typedef struct CompiledCondition
@@ -139,7 +139,7 @@ find_compiled(MatchState *state, text *source, ConditionMode mode)
 	if (entry)
 		return state->last = entry;
 
-	if (hash_get_num_entries(state->compiled) >= MATCH_CACHE_SIZE)
+	if (MemoryContextMemAllocated(state->memory, true) > MATCH_CACHE_BYTES)
 	{
 		FreeExprContext(state->econtext, true);
 		MemoryContextReset(state->memory);

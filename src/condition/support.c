@@ -19,15 +19,15 @@ PG_FUNCTION_INFO_V1(qm_meets_support);
 PG_FUNCTION_INFO_V1(qm_may_match_support);
 
 /*
- * Can the expression stand once per call without changing what is computed,
- * and without computing it more than once?
+ * Can the expression stand once per call without changing what is computed?
+ * Only a row constructor: of it just the fields asked for are computed, and it
+ * is never null, while the predicates of not(...) would hold for a null row
+ * that the operator, being strict, does not accept.
  */
 static bool
-is_cheap_subject(Node *subject)
+is_plain_subject(Node *subject)
 {
-	if (!IsA(subject, Var) && !IsA(subject, RowExpr) && !IsA(subject, Param))
-		return false;
-	return !contain_volatile_functions(subject);
+	return IsA(subject, RowExpr) && !contain_volatile_functions(subject);
 }
 
 /*
@@ -51,7 +51,7 @@ simplify(Node *request, ConditionMode mode)
 		return NULL;
 	subject = linitial(simplification->fcall->args);
 	argument = lsecond(simplification->fcall->args);
-	if (!IsA(argument, Const) || ((Const *) argument)->constisnull || !is_cheap_subject(subject))
+	if (!IsA(argument, Const) || ((Const *) argument)->constisnull || !is_plain_subject(subject))
 		return NULL;
 
 	source = TextDatumGetCString(((Const *) argument)->constvalue);

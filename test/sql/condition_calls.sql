@@ -35,6 +35,10 @@ FROM unnest(ARRAY['true()', 'false()', 'match-user("u1", "u2")', 'match-user("u"
 	'or(is-vip(1), quota-le("m", 10))', 'and(is-vip(1), quota-le("m", 10))', 'not and(is-vip(1), quota-le("m", 10))',
 	'or(quota-le("m", 1), not quota-le("m", 1))']) AS expression;
 
+-- No subject is no match, whichever way the condition is run.
+SELECT n.s @@ 'not(is-vip(1))' AS planned, n.s @@ c AS executed
+FROM (VALUES ('not(is-vip(1))'::condition)) v (c) LEFT JOIN (SELECT s, s.id FROM subject s OFFSET 0) n ON n.id = 'nobody';
+
 -- A balance that is too old is not known.
 UPDATE user_balance SET read_time = now() - interval '1 hour';
 SELECT pg_temp.planned('quota-le("m", 10)');
