@@ -167,6 +167,9 @@ courier_transact(Courier *courier, void (*body)(Courier *courier, void *argument
 
 	courier->unit->begin();
 	plan_by_key();
+	/* to lose a settlement in a failover is to be in doubt; to wait for a standby is to hang */
+	if (courier->is_leaving)
+		set_local("synchronous_commit", "local");
 	owner = CurrentResourceOwner;
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(courier->turn_memory);

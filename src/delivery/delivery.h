@@ -107,4 +107,11 @@ extern void set_local(const char *name, const char *value);
 /* Registers the settings of delivery; called once by _PG_init. */
 extern void delivery_define_settings(void);
 
+/*
+ * False: the wait of the last commit for a synchronous standby was cut short
+ * by a cancel, which PostgreSQL answers with a warning only.  After a failover
+ * what was committed may be as if it had never been.
+ */
+extern bool commit_is_replicated(void);
+
 #endif /* QM_DELIVERY_H */

@@ -22,6 +22,13 @@
 #define MISCONFIGURED_PROBE_MAX 60000
 
 /*
+ * Whom to ask about where the user's id cannot be sent in a URL.  A gateway
+ * answers for users that it has never seen.
+ */
+#define NOBODY "quota_manager-probe"
+#define LONGEST_ASKED_ABOUT 4096
+
+/*
  * Longest pause of a gateway that answers queries and still does not take
  * grants.
  */
@@ -221,6 +228,11 @@ gate_probe(Lane *lane)
 	user = user_to_ask_about(lane);
 	if (user == NULL)
 		return;
+	if (user[0] == '\0' || strlen(user) > LONGEST_ASKED_ABOUT)
+	{
+		pfree(user);
+		user = pstrdup(NOBODY);
+	}
 	request.user_id = user;
 	request.token = lane;
 	if (gateway_submit(lane->session, &request))
@@ -237,7 +249,8 @@ gate_probe(Lane *lane)
 static bool
 is_answer(const GatewayReply *reply)
 {
-	return reply->outcome == GATEWAY_COMPLETED || reply->outcome == GATEWAY_REFUSED ||
+	return reply->outcome == GATEWAY_COMPLETED ||
+		   (reply->outcome == GATEWAY_REFUSED && reply->http_status != 0) ||
 		   (reply->outcome == GATEWAY_BLOCKED && reply->names_parameters);
 }
 

@@ -90,6 +90,7 @@ wind_down(Courier *courier, int grace_ms, DeliveryCount *count)
 	TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), grace_ms);
 	ListCell   *cell;
 
+	courier->is_leaving = true;
 	foreach (cell, courier->lanes)
 		lane_put_back(lfirst(cell));
 	if (turn_take(courier, TURN_SETTLE, count) != NULL)
@@ -102,6 +103,7 @@ wind_down(Courier *courier, int grace_ms, DeliveryCount *count)
 	foreach (cell, courier->lanes)
 		lane_abandon(lfirst(cell), "the sender was stopped before the answer came");
 	(void) turn_take(courier, TURN_SETTLE, count);
+	courier->is_leaving = false;
 }
 
 /*
@@ -114,16 +116,13 @@ wind_down_and_leave(Courier *courier, int grace_ms, DeliveryCount *count)
 	bool is_cancelled = QueryCancelPending;
 	bool is_dying = ProcDiePending;
 
-	/* otherwise the first check would end everything as it is; another cancel may */
-	QueryCancelPending = false;
-	if (is_dying)
-		HOLD_INTERRUPTS();
+	/* otherwise the first check would end everything as it is; another cancel or signal may */
+	QueryCancelPending = ProcDiePending = false;
 	wind_down(courier, Min(grace_ms, LEAVE_GRACE), count);
-	/* an error on the way has already reset this */
-	if (is_dying && InterruptHoldoffCount > 0)
-		RESUME_INTERRUPTS();
 	if (is_cancelled)
 		QueryCancelPending = InterruptPending = true;
+	if (is_dying)
+		ProcDiePending = InterruptPending = true;
 	CHECK_FOR_INTERRUPTS();
 }
 
@@ -151,6 +150,32 @@ lane_due(const Courier *courier, const Lane *lane, TimestampTz now)
 }
 
 /*
+ * True if something is claimed and about to be sent.
+ */
+static bool
+has_unsent(const Courier *courier)
+{
+	ListCell *cell;
+
+	foreach (cell, courier->lanes)
+		if (((const Lane *) lfirst(cell))->unsent > 0)
+			return true;
+	return false;
+}
+
+/*
+ * True for an error that is no fault of anybody's: a turn that meets it is
+ * taken again.
+ */
+static bool
+is_contention(const ErrorData *error)
+{
+	return error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
+		   error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
+		   error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE;
+}
+
+/*
  * Settings are reloaded between transactions, also while a gateway hangs.  A
  * procedure's session does that when the statement has ended.
  */
@@ -167,8 +192,9 @@ reload_settings(void)
 TimestampTz
 courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, DeliveryCount *count)
 {
-	bool        is_look = true; /* the next turn looks for work */
-	bool        worked = false; /* something was sent since the last look */
+	bool        is_look = true;    /* the next turn looks for work */
+	bool        contended = false; /* the last turn met somebody's lock */
+	bool        worked = false;    /* something was sent since the last look */
 	TimestampTz next_look = DT_NOBEGIN;
 	TimestampTz now;
 	TimestampTz due = DT_NOEND;
@@ -199,12 +225,35 @@ courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, Deliv
 		{
 			ErrorData *error = turn_take(courier, is_look ? TURN_LOOK : TURN_CLAIM, count);
 
+			if (error != NULL && is_contention(error))
+			{
+				if (!contended)
+					ereport(LOG,
+							(errcode(error->sqlerrcode),
+							 errmsg("deliveries wait for another session: %s", error->message)));
+				contended = true;
+				FreeErrorData(error);
+				poll_lanes(courier, POLL_ONE);
+				continue;
+			}
 			if (error != NULL)
 			{
 				wind_down(courier, Min(grace_ms, LEAVE_GRACE), count);
 				ReThrowError(error);
 			}
-			is_look = false;
+			is_look = contended = false;
+			/* whatever came while a transaction was committed: nothing more is sent then */
+			if (QueryCancelPending || ProcDiePending || (stop != NULL && *stop))
+				continue;
+			if (has_unsent(courier) && !commit_is_replicated())
+			{
+				wind_down(courier, Min(grace_ms, LEAVE_GRACE), count);
+				ereport(ERROR,
+						(errcode(ERRCODE_QUERY_CANCELED),
+						 errmsg("grants were not sent because no synchronous standby is known to "
+								"have their claim"),
+						 errdetail("The wait for it was cancelled.")));
+			}
 		}
 		foreach (cell, courier->lanes)
 		{

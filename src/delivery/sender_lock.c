@@ -10,12 +10,13 @@
 #include "delivery/sender_lock.h"
 
 /*
- * Names the lock as pg_advisory_lock(int4, int4) does.
+ * Names the lock as no function of SQL can (theirs have 1 or 2 at the end), so
+ * that nobody else can take it and keep grants from being delivered.
  */
 static void
 name_lock(LOCKTAG *tag, int32 gateway_id)
 {
-	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, SENDER_LOCK_CLASS, (uint32) gateway_id, 2);
+	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, SENDER_LOCK_CLASS, (uint32) gateway_id, 3);
 }
 
 bool

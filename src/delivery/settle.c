@@ -38,6 +38,24 @@ static Statement settle_grants = {
 	NULL};
 
 /*
+ * The same for grants that were all completed with one status: a statement
+ * costs as much for the columns of its table as for the rows it changes.
+ */
+static Statement settle_completed = {
+	"UPDATE quota_manager.quota_execute AS e"
+	" SET status = 'completed', last_status = $6, last_error = NULL,"
+	" update_time = clock_timestamp()"
+	" FROM unnest($1, $2, $3, $4, $5) AS k(strategy_id, user_id, scheduled_time, revision,"
+	" attempts)"
+	" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"
+	" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision"
+	" AND e.status = 'processing' AND e.attempts = k.attempts"
+	" RETURNING e.id",
+	6,
+	{INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT4OID},
+	NULL};
+
+/*
  * A balance that was read before a grant arrived would have a condition on it
  * met once more.
  */
@@ -107,16 +125,24 @@ static const Oid k_types[K_COUNT] = {INT4OID, TEXTOID, TIMESTAMPTZOID, INT4OID,
 									 INT4OID, TEXTOID, TIMESTAMPTZOID};
 
 /*
- * Fills row i of the table k.
+ * The columns that settle_completed needs; it takes the status for all rows
+ * where the next column would be.
+ */
+#define K_COMPLETED_COUNT (K_ATTEMPTS + 1)
+
+/*
+ * Fills row i of the table k: the columns that settle_completed needs, or all.
  */
 static void
-fill_row(Datum *k[K_COUNT], bool *nulls[K_COUNT], int i, const Grant *grant)
+fill_row(Datum *k[K_COUNT], bool *nulls[K_COUNT], int i, const Grant *grant, bool all)
 {
 	k[K_STRATEGY_ID][i] = Int32GetDatum(grant->strategy_id);
 	k[K_USER_ID][i] = CStringGetTextDatum(grant->user_id);
 	k[K_SCHEDULED_TIME][i] = TimestampTzGetDatum(grant->scheduled_time);
 	k[K_REVISION][i] = Int32GetDatum(grant->revision);
 	k[K_ATTEMPTS][i] = Int32GetDatum(grant->attempts);
+	if (!all)
+		return;
 	k[K_STATUS][i] = CStringGetTextDatum(status_of(grant->verdict));
 	k[K_CHARGE][i] = Int32GetDatum(grant->charged ? 1 : 0);
 	k[K_TRIED][i] = BoolGetDatum(grant->verdict != VERDICT_UNSENT);
@@ -127,6 +153,26 @@ fill_row(Datum *k[K_COUNT], bool *nulls[K_COUNT], int i, const Grant *grant)
 		k[K_MESSAGE][i] = CStringGetTextDatum(grant->message);
 	k[K_NEXT_ATTEMPT_TIME][i] = TimestampTzGetDatum(grant->next_attempt_time);
 	nulls[K_NEXT_ATTEMPT_TIME][i] = grant->verdict != VERDICT_DEFERRED;
+}
+
+/*
+ * True if everything to be settled was completed with the same status.
+ */
+static bool
+all_completed(Lane *lane)
+{
+	const Grant *first = dlist_head_element(Grant, node, &lane->done);
+	dlist_iter   iter;
+
+	dlist_foreach(iter, &lane->done)
+	{
+		const Grant *grant = dlist_container(Grant, node, iter.cur);
+
+		if (grant->verdict != VERDICT_COMPLETED || grant->message != NULL ||
+			grant->http_status != first->http_status)
+			return false;
+	}
+	return true;
 }
 
 static int
@@ -146,6 +192,7 @@ settle_done(Lane *lane)
 	Datum      values[K_COUNT];
 	Datum      balances[2];
 	int        rows = lane->done_count;
+	int        columns = K_COUNT;
 	int64     *found;
 	uint64     count;
 	uint64     row;
@@ -155,14 +202,16 @@ settle_done(Lane *lane)
 
 	if (rows == 0)
 		return;
-	for (column = 0; column < K_COUNT; column++)
+	if (all_completed(lane))
+		columns = K_COMPLETED_COUNT;
+	for (column = 0; column < columns; column++)
 	{
 		k[column] = palloc0(sizeof(Datum) * rows);
 		nulls[column] = palloc0(sizeof(bool) * rows);
 	}
 	dlist_foreach(iter, &lane->done)
-		fill_row(k, nulls, i++, dlist_container(Grant, node, iter.cur));
-	for (column = 0; column < K_COUNT; column++)
+		fill_row(k, nulls, i++, dlist_container(Grant, node, iter.cur), columns == K_COUNT);
+	for (column = 0; column < columns; column++)
 		values[column] = array_of(k_types[column], k[column], nulls[column], rows);
 	if (lane->row != NULL)
 	{
@@ -170,7 +219,14 @@ settle_done(Lane *lane)
 		balances[1] = CStringGetTextDatum(lane->row->name);
 		statement_run(&forget_balances, balances, NULL);
 	}
-	count = statement_run(&settle_grants, values, NULL);
+	if (columns == K_COUNT)
+		count = statement_run(&settle_grants, values, NULL);
+	else
+	{
+		values[K_COMPLETED_COUNT] =
+			Int32GetDatum(dlist_head_element(Grant, node, &lane->done)->http_status);
+		count = statement_run(&settle_completed, values, NULL);
+	}
 
 	found = palloc(sizeof(int64) * Max(count, 1));
 	for (row = 0; row < count; row++)

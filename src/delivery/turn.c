@@ -12,6 +12,12 @@
 #include "delivery/statement.h"
 #include "delivery/turn.h"
 
+/*
+ * Answers must be read before their requests time out, so a turn does not wait
+ * for long for a row or a table that somebody has locked; it is taken again.
+ */
+#define LOCK_TIMEOUT "500ms"
+
 /* Milliseconds for which an answer may wait for others to be settled with. */
 #define SETTLE_DELAY 100
 
@@ -238,6 +244,7 @@ take_turn(Courier *courier, void *argument)
 	Turn     *turn = argument;
 	ListCell *cell;
 
+	set_local("lock_timeout", LOCK_TIMEOUT);
 	if (GetCurrentTimestamp() >=
 		TimestampTzPlusMilliseconds(courier->gateways_read, REREAD_INTERVAL))
 		courier_read_gateways(courier);

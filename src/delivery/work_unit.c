@@ -13,6 +13,10 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "pgstat.h"
+#include "replication/syncrep.h"
+#include "replication/walsender.h"
+#include "replication/walsender_private.h"
+#include "storage/lwlock.h"
 #include "utils/guc.h"
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
@@ -60,6 +64,22 @@ set_up_transaction(void)
 		set_local(local_settings[i].name, local_settings[i].value);
 	if (synchronous_commit < SYNCHRONOUS_COMMIT_REMOTE_FLUSH)
 		set_local("synchronous_commit", "on");
+}
+
+/*
+ * See delivery.h.
+ */
+bool
+commit_is_replicated(void)
+{
+	XLogRecPtr confirmed;
+
+	if (max_wal_senders == 0 || SyncRepStandbyNames == NULL || SyncRepStandbyNames[0] == '\0')
+		return true;
+	LWLockAcquire(SyncRepLock, LW_SHARED);
+	confirmed = WalSndCtl->lsn[SYNC_REP_WAIT_FLUSH];
+	LWLockRelease(SyncRepLock);
+	return confirmed >= XactLastCommitEnd;
 }
 
 static void

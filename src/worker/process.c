@@ -219,6 +219,16 @@ end_interruptible(void)
 }
 
 /*
+ * Names the lock as no function of SQL can (theirs have 1 or 2 at the end), so
+ * that nobody else can take it and keep the workers from starting.
+ */
+static void
+name_worker_lock(LOCKTAG *tag, Oid database, WorkerKind kind)
+{
+	SET_LOCKTAG_ADVISORY(*tag, database, WORKER_LOCK_CLASS, kind, 3);
+}
+
+/*
  * See process.h.
  */
 bool
@@ -227,7 +237,7 @@ take_worker_lock(Oid database, WorkerKind kind)
 	LOCKTAG           tag;
 	LockAcquireResult result;
 
-	SET_LOCKTAG_ADVISORY(tag, database, WORKER_LOCK_CLASS, kind, 2);
+	name_worker_lock(&tag, database, kind);
 	StartTransactionCommand();
 	result = LockAcquire(&tag, ExclusiveLock, true, true);
 	CommitTransactionCommand();
@@ -258,7 +268,7 @@ worker_lock_holder(Oid database, WorkerKind kind)
 	LOCKTAG   tag;
 	int       pid = 0;
 
-	SET_LOCKTAG_ADVISORY(tag, database, WORKER_LOCK_CLASS, kind, 2);
+	name_worker_lock(&tag, database, kind);
 	for (int i = 0; i < locks->nelements; i++)
 	{
 		const LockInstanceData *lock = &locks->locks[i];

@@ -53,7 +53,7 @@ is( $node->safe_psql('postgres', qq{
 is( $node->safe_psql('postgres', q{
 		SELECT classid = x'716d6777'::int, objid = (SELECT id FROM quota_manager.quota_gateway WHERE name = 'g'), objsubid
 		FROM pg_locks WHERE locktype = 'advisory'}),
-	't|t|2', 'which others can see');
+	't|t|3', 'which others can see');
 is( $node->safe_psql('postgres', q{
 		SET lock_timeout = '5s';
 		SELECT count(*) FROM (SELECT FROM quota_manager.quota_execute FOR UPDATE) x}),
