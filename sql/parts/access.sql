@@ -50,20 +50,20 @@ BEGIN
 		EXECUTE format('GRANT INSERT, UPDATE, DELETE ON quota_manager.quota_strategy, quota_manager.user_info TO %s', role);
 	END IF;
 	IF access IN ('operator', 'admin', 'worker') THEN
-		EXECUTE format('GRANT INSERT, UPDATE ON quota_manager.quota_run, quota_manager.quota_execute, quota_manager.user_balance,
-			quota_manager.gateway_call TO %s', role);
+		EXECUTE format('GRANT INSERT, UPDATE ON quota_manager.quota_run, quota_manager.user_balance TO %s', role);
+		-- What was granted to whom stays as it was written.
+		EXECUTE format('GRANT INSERT, UPDATE (status, attempts, refusals, last_status, last_error, next_attempt_time, update_time)
+			ON quota_manager.quota_execute TO %s', role);
 		EXECUTE format('GRANT DELETE ON quota_manager.user_balance TO %s', role);
 		-- Not user_source: whoever scans runs what a view does.
-		EXECUTE format('GRANT INSERT (singleton, id, workers_enabled), UPDATE (workers_enabled) ON quota_manager.quota_installation TO %s', role);
+		EXECUTE format('GRANT INSERT (singleton, id) ON quota_manager.quota_installation TO %s', role);
 		EXECUTE format('GRANT UPDATE (state, state_reason, next_probe_time) ON quota_manager.quota_gateway TO %s', role);
 		EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA quota_manager TO %s', role);
 	END IF;
 	IF access = 'admin' THEN
+		EXECUTE format('GRANT INSERT (workers_enabled), UPDATE (workers_enabled) ON quota_manager.quota_installation TO %s', role);
 		EXECUTE format('GRANT INSERT, UPDATE, DELETE ON quota_manager.quota_gateway, quota_manager.quota_model, quota_manager.quota_credential TO %s', role);
 		EXECUTE format('GRANT SELECT (name) ON quota_manager.quota_credential TO %s', role);
-	END IF;
-	IF access = 'worker' THEN
-		EXECUTE format('GRANT SELECT ON quota_manager.quota_credential TO %s', role);
 	END IF;
 	FOR routine IN SELECT p.oid FROM pg_proc p WHERE p.pronamespace = 'quota_manager'::regnamespace
 		AND (access = 'admin' OR p.proname = ANY (viewer_routines) OR access <> 'viewer' AND p.proname = ANY (operator_routines))

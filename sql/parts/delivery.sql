@@ -91,11 +91,11 @@ COMMENT ON FUNCTION quota_manager.gateway_delta(text, numeric, text, text) IS 'A
 
 -- Grants are counted in undelivered runs only: what is pending or processing is there, and nowhere else.
 CREATE VIEW quota_manager.delivery_status WITH (security_invoker = true) AS
-SELECT g.name AS gateway, g.state, g.state_reason, g.next_probe_time,
+SELECT coalesce(g.name, o.gateway) AS gateway, g.state, g.state_reason, g.next_probe_time,
 	coalesce(o.pending, 0) AS pending, coalesce(o.processing, 0) AS processing,
 	o.oldest_pending, o.next_attempt_time
 FROM quota_manager.quota_gateway g
-LEFT JOIN (
+FULL JOIN (
 	SELECT e.gateway,
 		pg_catalog.count(*) FILTER (WHERE e.status OPERATOR(pg_catalog.=) 'pending') AS pending,
 		pg_catalog.count(*) FILTER (WHERE e.status OPERATOR(pg_catalog.=) 'processing') AS processing,

@@ -86,7 +86,7 @@ COMMENT ON COLUMN quota_manager.quota_execute.create_time IS 'When it was grante
 COMMENT ON COLUMN quota_manager.quota_execute.update_time IS 'When its delivery last changed.';
 COMMENT ON COLUMN quota_manager.quota_execute.next_attempt_time IS 'Not sent before this time.';
 COMMENT ON COLUMN quota_manager.quota_execute.strategy_version IS 'Version of the strategy that granted.';
-COMMENT ON COLUMN quota_manager.quota_execute.attempts IS 'How often sending it was begun.';
+COMMENT ON COLUMN quota_manager.quota_execute.attempts IS 'How often it was claimed for sending; only grows.';
 COMMENT ON COLUMN quota_manager.quota_execute.refusals IS 'How many attempts the gateway put off or refused while it answered queries; at quota_manager.max_attempts the grant fails. Attempts while it was down or misconfigured do not count.';
 COMMENT ON COLUMN quota_manager.quota_execute.last_status IS 'HTTP status of the last answer; null: none was read.';
 COMMENT ON COLUMN quota_manager.quota_execute.status IS 'pending -> processing -> completed, failed (will not be applied) or in_doubt (may have been applied: see resolve); cancelled by an operator.';
@@ -135,6 +135,13 @@ CREATE FUNCTION quota_manager.keep_gateway_in_use() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+	IF TG_OP = 'TRUNCATE' THEN
+		IF EXISTS (SELECT FROM quota_manager.quota_gateway) THEN
+			RAISE EXCEPTION 'gateways cannot be truncated'
+				USING ERRCODE = 'restrict_violation', HINT = 'Delete them one by one.';
+		END IF;
+		RETURN NULL;
+	END IF;
 	IF EXISTS (SELECT FROM quota_manager.quota_execute e
 			WHERE e.gateway = OLD.name AND e.status IN ('pending', 'processing', 'in_doubt')) THEN
 		RAISE EXCEPTION 'gateway "%" has grants that are not settled and cannot be deleted', OLD.name
@@ -151,3 +158,6 @@ COMMENT ON FUNCTION quota_manager.keep_gateway_in_use() IS 'Trigger: a gateway w
 CREATE TRIGGER keep_gateway_in_use BEFORE DELETE ON quota_manager.quota_gateway
 	FOR EACH ROW EXECUTE FUNCTION quota_manager.keep_gateway_in_use();
 COMMENT ON TRIGGER keep_gateway_in_use ON quota_manager.quota_gateway IS 'A gateway with unsettled grants or models cannot be deleted.';
+CREATE TRIGGER keep_gateways_in_use BEFORE TRUNCATE ON quota_manager.quota_gateway
+	FOR EACH STATEMENT EXECUTE FUNCTION quota_manager.keep_gateway_in_use();
+COMMENT ON TRIGGER keep_gateways_in_use ON quota_manager.quota_gateway IS 'Gateways are deleted one by one.';

@@ -113,7 +113,7 @@ CREATE TRIGGER check_credential BEFORE INSERT OR UPDATE ON quota_manager.quota_c
 	FOR EACH ROW EXECUTE FUNCTION quota_manager.check_credential();
 COMMENT ON TRIGGER check_credential ON quota_manager.quota_credential IS 'Refuses a credential that could not be used.';
 
-COMMENT ON TABLE quota_manager.quota_credential IS 'Keys that gateways refer to as row:NAME. Readable by the role of the workers only; never dumped.';
+COMMENT ON TABLE quota_manager.quota_credential IS 'Keys that gateways refer to as row:NAME. Readable by its owner only; deliveries use them without their caller being able to. Never dumped.';
 COMMENT ON COLUMN quota_manager.quota_credential.name IS 'Name used in row:NAME.';
 COMMENT ON COLUMN quota_manager.quota_credential.secret IS 'The key itself.';
 

@@ -103,10 +103,11 @@ BEGIN
 			FROM pg_attribute s
 			LEFT JOIN pg_attribute a ON a.attrelid = source AND a.attname = s.attname AND a.attnum > 0 AND NOT a.attisdropped
 			WHERE s.attrelid = 'quota_manager.subject'::regclass AND s.attnum > 0 AND s.attname <> 'balances'
-				AND (a.attname IS NULL AND s.attname = 'id' OR a.atttypid <> s.atttypid)
+				AND (a.attname IS NULL AND s.attname = 'id' OR a.atttypid <> s.atttypid OR a.attcollation <> s.attcollation)
 			ORDER BY s.attnum LIMIT 1;
 		IF FOUND THEN
 			RAISE EXCEPTION '%', format(CASE WHEN problem.found IS NULL THEN 'user source %s has no column "%s" of type %s'
+					WHEN problem.found = problem.wanted THEN 'column "%2$s" of user source %1$s must have the collation of the database'
 					ELSE 'column "%2$s" of user source %1$s must have type %3$s, not %4$s' END,
 					source, problem.attname, problem.wanted, problem.found)
 				USING ERRCODE = 'datatype_mismatch',
