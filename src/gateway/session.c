@@ -8,15 +8,24 @@
  * twice the work where replies come one at a time.  An epoll set would save a
  * little there and cost a little where they come many at a time; poll(2) is
  * everywhere.)
+ *
+ * libcurl writes the header and the form of a request one after the other, a
+ * packet each.  A kept connection is therefore corked until both are written:
+ * half the packets, and the gateway wakes once.  Should a cork be left in, the
+ * system sends after 200 ms what it holds back.
  */
 #include "gateway/gateway.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <curl/curl.h>
@@ -36,6 +45,7 @@ struct GatewaySession
 	Transfer  *ended; /* with their replies, oldest first */
 	Transfer **ended_tail;
 	int        in_flight; /* transfers that are not idle */
+	bool       is_tls;
 
 	SocketSet sockets;
 	bool      submitted; /* since libcurl was last called */
@@ -58,6 +68,38 @@ init_libcurl(void)
 }
 
 /*
+ * Holds back what is written to a socket, or sends it.  Not over TLS, whose
+ * own messages would be held back as well.
+ */
+static void
+set_cork(const GatewaySession *session, curl_socket_t socket, int on)
+{
+#ifdef TCP_CORK
+	if (!session->is_tls)
+		(void) setsockopt(socket, IPPROTO_TCP, TCP_CORK, &on, sizeof(on));
+#endif
+}
+
+/* Sends what is held back of requests that are written. */
+static void
+push_requests(GatewaySession *session)
+{
+	int i;
+
+	for (i = 0; i < session->limits.max_connections; i++)
+	{
+		Transfer *transfer = &session->transfers[i];
+
+		if (transfer->push_due && transfer->socket != CURL_SOCKET_BAD &&
+			transfer_is_written(transfer))
+		{
+			set_cork(session, transfer->socket, 0);
+			transfer->push_due = false;
+		}
+	}
+}
+
+/*
  * libcurl tells what it waits for on a socket.  The entry of the set, counted
  * from one, is the pointer libcurl keeps for the socket.
  */
@@ -66,7 +108,11 @@ watch_socket(CURL *easy, curl_socket_t socket, int what, void *data, void *socke
 {
 	GatewaySession *session = data;
 	int             entry = (int) (intptr_t) socket_data - 1;
+	Transfer       *transfer = NULL;
 
+	curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **) &transfer);
+	if (transfer != NULL)
+		transfer->socket = what == CURL_POLL_REMOVE ? CURL_SOCKET_BAD : socket;
 	if (what == CURL_POLL_REMOVE)
 	{
 		if (entry >= 0)
@@ -170,6 +216,7 @@ gateway_open(const GatewayConfig *config, char *error, size_t error_size)
 		gateway_close(session);
 		return NULL;
 	}
+	session->is_tls = strncasecmp(config->base_url, "https:", 6) == 0;
 	if (!init_multi(session) || !init_transfers(session))
 	{
 		snprintf(error, error_size, "libcurl cannot be set up, or out of memory");
@@ -266,7 +313,10 @@ collect_ended(GatewaySession *session)
 		curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **) &transfer);
 		if (curl_easy_getinfo(easy, CURLINFO_ACTIVESOCKET, &socket) == CURLE_OK &&
 			socket != CURL_SOCKET_BAD)
+		{
 			sockets_keep(&session->sockets, socket);
+			set_cork(session, socket, 1);
+		}
 		curl_multi_remove_handle(session->multi, easy);
 		if (transfer_ended(transfer, result))
 			add_ended(session, transfer);
@@ -311,6 +361,7 @@ run_timer(GatewaySession *session)
 	session->submitted = false;
 	session->timer_set = false;
 	curl_multi_socket_action(session->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+	push_requests(session);
 }
 
 /*
@@ -340,6 +391,7 @@ wait_for_sockets(GatewaySession *session, int64_t deadline_ms, const sigset_t *s
 									 ((events & POLLOUT) ? CURL_CSELECT_OUT : 0) |
 									 ((events & (POLLERR | POLLNVAL)) ? CURL_CSELECT_ERR : 0),
 								 &running);
+	push_requests(session);
 	return true;
 }
 

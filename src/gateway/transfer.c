@@ -256,6 +256,8 @@ set_exchange(Transfer *transfer, ExchangeKind kind, long timeout_ms)
 	bool        ok;
 
 	reset_reply(transfer);
+	transfer->socket = CURL_SOCKET_BAD;
+	transfer->push_due = true;
 	if (exchange_is_query(kind))
 	{
 		buffer_reset(&transfer->query_url, KEPT_BYTES);
@@ -305,6 +307,16 @@ transfer_prepare(Transfer *transfer, const GatewayRequest *request)
 	transfer->deadline_ms = transfer_now_ms() + transfer->limits->request_timeout_ms;
 	return curl_easy_setopt(transfer->easy, CURLOPT_HTTPHEADER, headers) == CURLE_OK &&
 		   set_exchange(transfer, kind, transfer->limits->request_timeout_ms);
+}
+
+bool
+transfer_is_written(const Transfer *transfer)
+{
+	long sent = 0;
+
+	if (!exchange_is_query(transfer->kind))
+		return transfer->form_given == transfer->form.used;
+	return curl_easy_getinfo(transfer->easy, CURLINFO_REQUEST_SIZE, &sent) == CURLE_OK && sent > 0;
 }
 
 /* Fills what was observed, for classify. */

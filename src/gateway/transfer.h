@@ -37,6 +37,8 @@ typedef struct Transfer
 	char              key_line[256];          /* its text */
 	int64_t           deadline_ms;            /* on the clock of transfer_now_ms */
 	char              fault[CURL_ERROR_SIZE]; /* filled by libcurl */
+	curl_socket_t     socket;   /* that libcurl waits for; CURL_SOCKET_BAD: none yet */
+	bool              push_due; /* what libcurl has written may be held back by the socket */
 
 	/* the reply */
 	size_t reply_bytes; /* headers and body */
@@ -74,6 +76,9 @@ extern bool transfer_prepare(Transfer *transfer, const GatewayRequest *request);
  * False: the answer has a second half, for which the easy handle is set up.
  */
 extern bool transfer_ended(Transfer *transfer, CURLcode result);
+
+/* True if libcurl has written all of the request, as far as can be told. */
+extern bool transfer_is_written(const Transfer *transfer);
 
 /* Fills the reply of a transfer that is not to be sent (again). */
 extern void transfer_fail(Transfer *transfer, GatewayOutcome outcome, const char *why);
