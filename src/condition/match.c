@@ -5,6 +5,9 @@
  *		expression executor.
  */
 #include "postgres.h"
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
 
 #include "executor/executor.h"
 #include "fmgr.h"

@@ -3,6 +3,9 @@
  *		star_list(text): the elements of a comma list.
  */
 #include "postgres.h"
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
 
 #include "catalog/pg_type.h"
 #include "fmgr.h"

@@ -7,6 +7,9 @@
  * is written and when the condition is compiled.
  */
 #include "postgres.h"
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
 
 #include "fmgr.h"
 #include "libpq/pqformat.h"

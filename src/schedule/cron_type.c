@@ -3,6 +3,9 @@
  *		The type cron and the functions on it, for SQL and for C.
  */
 #include "postgres.h"
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
 
 #include "fmgr.h"
 #include "funcapi.h"
