@@ -401,7 +401,8 @@ test_early_reply(FaultServer *server)
 	static const char *const replies[] = {
 		DELTA_OK,
 		HEAD_200 "Transfer-Encoding: chunked\r\n\r\n16\r\ndelta quota successful\r\n0\r\n\r\n"};
-	const size_t    length = 8 * 1024 * 1024;
+	/* more than the buffers of two sockets hold, or it could be sent whole before the reply is seen */
+	const size_t    length = 64 * 1024 * 1024;
 	GatewayConfig   config = test_config(GATEWAY_HIGRESS, fault_server_url(server));
 	GatewaySession *session;
 	char           *user = malloc(length + 1);
