@@ -52,7 +52,8 @@ BEGIN
 	IF access IN ('operator', 'admin', 'worker') THEN
 		EXECUTE format('GRANT INSERT, UPDATE ON quota_manager.quota_run, quota_manager.user_balance TO %s', role);
 		-- What was granted to whom stays as it was written.
-		EXECUTE format('GRANT INSERT, UPDATE (status, attempts, refusals, last_status, last_error, next_attempt_time, update_time)
+		EXECUTE format('GRANT INSERT, UPDATE (status, attempts, refusals, last_status, last_error, next_attempt_time, update_time,
+			doubt_time, balance_time, balance_before)
 			ON quota_manager.quota_execute TO %s', role);
 		EXECUTE format('GRANT DELETE ON quota_manager.user_balance TO %s', role);
 		-- Not user_source: whoever scans runs what a view does.

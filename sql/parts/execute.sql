@@ -60,6 +60,8 @@ CREATE TABLE quota_manager.quota_execute (
 	create_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	update_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	next_attempt_time timestamptz NOT NULL DEFAULT '-infinity',
+	doubt_time timestamptz,
+	balance_time timestamptz,
 	strategy_version integer NOT NULL,
 	attempts integer NOT NULL DEFAULT 0,
 	refusals integer NOT NULL DEFAULT 0,
@@ -69,6 +71,7 @@ CREATE TABLE quota_manager.quota_execute (
 	model text NOT NULL,
 	gateway text NOT NULL,
 	batch_number text NOT NULL,
+	balance_before numeric,
 	last_error text,
 	PRIMARY KEY (strategy_id, user_id, scheduled_time, revision),
 	CONSTRAINT quota_execute_status_is_known CHECK (status IN ('pending', 'processing', 'completed', 'failed', 'in_doubt', 'cancelled'))
@@ -84,7 +87,9 @@ COMMENT ON COLUMN quota_manager.quota_execute.scheduled_time IS 'The firing of a
 COMMENT ON COLUMN quota_manager.quota_execute.run_id IS 'The run that wrote it; 0 if it was imported.';
 COMMENT ON COLUMN quota_manager.quota_execute.create_time IS 'When it was granted.';
 COMMENT ON COLUMN quota_manager.quota_execute.update_time IS 'When its delivery last changed.';
-COMMENT ON COLUMN quota_manager.quota_execute.next_attempt_time IS 'Not sent before this time.';
+COMMENT ON COLUMN quota_manager.quota_execute.next_attempt_time IS 'pending: not sent before this time. in_doubt: when the doubt policy of its gateway acts next; infinity: an operator decides, see resolve.';
+COMMENT ON COLUMN quota_manager.quota_execute.doubt_time IS 'When an attempt ended whose outcome is not known; null: none, or it was settled since. The connection was closed by then.';
+COMMENT ON COLUMN quota_manager.quota_execute.balance_time IS 'When balance_before was read; infinity: claimed to be sent only after it has been read.';
 COMMENT ON COLUMN quota_manager.quota_execute.strategy_version IS 'Version of the strategy that granted.';
 COMMENT ON COLUMN quota_manager.quota_execute.attempts IS 'How often it was claimed for sending; only grows.';
 COMMENT ON COLUMN quota_manager.quota_execute.refusals IS 'How many attempts the gateway put off or refused while it answered queries; at quota_manager.max_attempts the grant fails. Attempts while it was down or misconfigured do not count.';
@@ -94,6 +99,7 @@ COMMENT ON COLUMN quota_manager.quota_execute.amount IS 'Quota to add.';
 COMMENT ON COLUMN quota_manager.quota_execute.model IS 'Model the quota is for.';
 COMMENT ON COLUMN quota_manager.quota_execute.gateway IS 'Gateway it goes to.';
 COMMENT ON COLUMN quota_manager.quota_execute.batch_number IS 'Label for people: scheduled or run time as YYYYMMDDHH24MISS in the strategy''s zone. Never a key.';
+COMMENT ON COLUMN quota_manager.quota_execute.balance_before IS 'What the gateway said before the last attempt, where its doubt policy is reconcile: zgsm: the total, higress: what remains.';
 COMMENT ON COLUMN quota_manager.quota_execute.last_error IS 'What went wrong last, for people.';
 COMMENT ON INDEX quota_manager.quota_execute_id IS 'Finds the grants of a run by their ids.';
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.quota_execute', '');

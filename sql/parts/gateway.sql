@@ -15,6 +15,8 @@ CREATE TABLE quota_manager.quota_gateway (
 	rate_limit double precision,
 	doubt_policy text NOT NULL DEFAULT 'hold',
 	sole_writer boolean NOT NULL DEFAULT false,
+	max_usage_rate double precision,
+	doubt_policy_since timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	is_default boolean NOT NULL DEFAULT false,
 	state text NOT NULL DEFAULT 'open',
 	state_reason text,
@@ -28,6 +30,8 @@ CREATE TABLE quota_manager.quota_gateway (
 	CONSTRAINT quota_gateway_max_connections_is_sane CHECK (max_connections BETWEEN 1 AND 64),
 	CONSTRAINT quota_gateway_rate_limit_is_positive CHECK (rate_limit > 0 AND rate_limit < 'infinity'),
 	CONSTRAINT quota_gateway_doubt_policy_is_known CHECK (doubt_policy IN ('hold', 'resend', 'reconcile')),
+	CONSTRAINT quota_gateway_reconcile_has_sole_writer CHECK (doubt_policy <> 'reconcile' OR sole_writer),
+	CONSTRAINT quota_gateway_max_usage_rate_is_sane CHECK (max_usage_rate >= 0 AND max_usage_rate < 'infinity'),
 	CONSTRAINT quota_gateway_state_is_known CHECK (state IN ('open', 'closed', 'probing', 'misconfigured'))
 );
 CREATE UNIQUE INDEX quota_gateway_one_default ON quota_manager.quota_gateway (is_default) WHERE is_default;
@@ -44,9 +48,11 @@ COMMENT ON COLUMN quota_manager.quota_gateway.route_model IS 'Value of the heade
 COMMENT ON COLUMN quota_manager.quota_gateway.connect_timeout IS 'Longest time to connect.';
 COMMENT ON COLUMN quota_manager.quota_gateway.request_timeout IS 'Longest time of a request from start to last byte.';
 COMMENT ON COLUMN quota_manager.quota_gateway.max_connections IS 'Requests in flight at once.';
-COMMENT ON COLUMN quota_manager.quota_gateway.rate_limit IS 'Requests per second at most; null: unlimited. Reserved: not applied yet.';
-COMMENT ON COLUMN quota_manager.quota_gateway.doubt_policy IS 'What becomes of a delivery whose answer was lost: hold (an operator decides with resolve).';
-COMMENT ON COLUMN quota_manager.quota_gateway.sole_writer IS 'Nobody else changes quotas at this gateway.';
+COMMENT ON COLUMN quota_manager.quota_gateway.rate_limit IS 'Requests per second at most; null: unlimited.';
+COMMENT ON COLUMN quota_manager.quota_gateway.doubt_policy IS 'What becomes of a delivery whose answer was lost: hold (an operator decides with resolve), resend (with the same Idempotency-Key, for a gateway that honours it) or reconcile (what the gateway says before and after proves it; needs sole_writer).';
+COMMENT ON COLUMN quota_manager.quota_gateway.sole_writer IS 'Nobody but this database changes quotas at this gateway; chats may use them.';
+COMMENT ON COLUMN quota_manager.quota_gateway.max_usage_rate IS 'Most that the chats of one user can use, in units per second; null: unlimited. Lets reconcile prove more where the dialect is higress.';
+COMMENT ON COLUMN quota_manager.quota_gateway.doubt_policy_since IS 'When doubt_policy, sole_writer or where the gateway is was last changed; what was read before proves nothing. Kept by itself.';
 COMMENT ON COLUMN quota_manager.quota_gateway.is_default IS 'Serves every model that quota_model does not name.';
 COMMENT ON COLUMN quota_manager.quota_gateway.state IS 'open: grants are sent; closed: unreachable or failing, probing: being tried again, misconfigured: refuses us (key, path).';
 COMMENT ON COLUMN quota_manager.quota_gateway.state_reason IS 'What the gateway answered when the state changed.';
@@ -154,6 +160,12 @@ BEGIN
 			RAISE EXCEPTION 'the dialect of gateway "%" cannot be changed while it has grants that are not settled', OLD.name
 				USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Deliver, resolve or cancel them first.';
 		END IF;
+		IF (NEW.doubt_policy, NEW.sole_writer, NEW.base_url, NEW.admin_path, NEW.dialect)
+			IS DISTINCT FROM (OLD.doubt_policy, OLD.sole_writer, OLD.base_url, OLD.admin_path, OLD.dialect) THEN
+			NEW.doubt_policy_since := clock_timestamp();
+		ELSE
+			NEW.doubt_policy_since := OLD.doubt_policy_since;
+		END IF;
 		NEW.update_time := clock_timestamp();
 	ELSIF NEW.create_time < statement_timestamp() THEN
 		-- Being restored: another server may allow other hosts, and says so when it sends.
@@ -182,16 +194,17 @@ BEGIN
 			USING ERRCODE = 'invalid_parameter_value',
 				HINT = 'Write env:QUOTA_MANAGER_NAME, file:NAME or row:NAME; the key itself never stands here.';
 	END IF;
-	IF NEW.doubt_policy IN ('resend', 'reconcile') THEN
-		RAISE EXCEPTION 'doubt policy "%" is not available in this version', NEW.doubt_policy
-			USING ERRCODE = 'feature_not_supported', HINT = 'Use hold, and decide with resolve(id, applied).';
+	IF NEW.doubt_policy = 'reconcile' AND NOT NEW.sole_writer THEN
+		RAISE EXCEPTION 'gateway "%" cannot reconcile: it is not marked as having a sole writer', NEW.name
+			USING ERRCODE = 'invalid_parameter_value', DETAIL = 'What others add would be taken for a grant that was applied.',
+				HINT = 'Set sole_writer if nobody but this database changes quotas there; otherwise use hold.';
 	END IF;
 	RETURN NEW;
 END
 $$;
 COMMENT ON FUNCTION quota_manager.check_gateway() IS 'Trigger: refuses a gateway that could not be used, with a message that says why; keeps update_time.';
 CREATE TRIGGER check_gateway BEFORE INSERT OR UPDATE OF name, id, dialect, base_url, admin_path, credential, key_header,
-	route_model, connect_timeout, request_timeout, max_connections, rate_limit, doubt_policy, sole_writer, is_default
+	route_model, connect_timeout, request_timeout, max_connections, rate_limit, doubt_policy, sole_writer, max_usage_rate, doubt_policy_since, is_default
 	ON quota_manager.quota_gateway FOR EACH ROW EXECUTE FUNCTION quota_manager.check_gateway();
 COMMENT ON TRIGGER check_gateway ON quota_manager.quota_gateway IS 'Refuses a gateway that could not be used.';
 

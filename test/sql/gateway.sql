@@ -87,9 +87,18 @@ SELECT pg_temp.try($$INSERT INTO quota_credential VALUES ('gateway-test', 'sk-li
 SELECT pg_temp.try($$INSERT INTO quota_credential VALUES ('gateway-test', 'sk-live-2')$$);
 DELETE FROM quota_credential WHERE name = 'gateway-test';
 
--- Policies that are not there yet.
-SELECT pg_temp.add('name, dialect, base_url, doubt_policy', $$'g', 'zgsm', 'http://gateway.example', 'resend'$$);
+-- Only a gateway with a sole writer can reconcile.
 SELECT pg_temp.add('name, dialect, base_url, doubt_policy', $$'g', 'zgsm', 'http://gateway.example', 'reconcile'$$);
+SELECT pg_temp.add('name, dialect, base_url, max_usage_rate', $$'g', 'zgsm', 'http://gateway.example', -1$$);
+SELECT pg_temp.add('name, dialect, base_url, doubt_policy', $$'gateway-test-resend', 'zgsm', 'http://gateway.example', 'resend'$$);
+SELECT pg_temp.add('name, dialect, base_url, doubt_policy, sole_writer, max_usage_rate', $$'gateway-test-reconcile', 'zgsm', 'http://gateway.example', 'reconcile', true, 0.5$$);
+SELECT pg_temp.try($$UPDATE quota_gateway SET sole_writer = false WHERE name = 'gateway-test-reconcile'$$);
+-- The time from which on readings count is kept by the table itself.
+SELECT doubt_policy_since AS since FROM quota_gateway WHERE name = 'gateway-test-resend' \gset
+UPDATE quota_gateway SET rate_limit = 5, doubt_policy_since = '2000-01-01 UTC' WHERE name = 'gateway-test-resend';
+SELECT doubt_policy_since = :'since' AS kept FROM quota_gateway WHERE name = 'gateway-test-resend';
+UPDATE quota_gateway SET doubt_policy = 'hold' WHERE name = 'gateway-test-resend';
+SELECT doubt_policy_since > :'since' AS moved FROM quota_gateway WHERE name = 'gateway-test-resend';
 
 -- Nothing of the above was stored.
 SELECT name, dialect, base_url, credential, state, doubt_policy, is_default FROM quota_gateway WHERE name = 'g' OR name LIKE 'gateway-test%' ORDER BY name;
