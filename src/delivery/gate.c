@@ -22,8 +22,8 @@
 #define MISCONFIGURED_PROBE_MAX 60000
 
 /*
- * Whom to ask about where the user's id cannot be sent in a URL.  A gateway
- * answers for users that it has never seen.
+ * Who is asked about first, and where a user's id cannot be sent in a URL.  A
+ * gateway answers for users that it has never seen.
  */
 #define NOBODY "quota_manager-probe"
 #define LONGEST_ASKED_ABOUT 4096
@@ -195,16 +195,23 @@ gate_wants_probe(const Lane *lane)
 }
 
 /*
- * A user to ask about, allocated in the current memory context; NULL: nobody.
+ * A user to ask about, allocated in the current memory context; NULL: there is
+ * no need to ask.
  *
- * By chance: there are users that gateways cannot answer for, and one of those
- * must not keep it shut.
+ * There are users that gateways cannot answer for, and one of those must not
+ * keep it shut.  So nobody's id is first, and then every other time, for a
+ * gateway that does not answer for users that it has never seen, that of a
+ * user picked by chance.
  */
 static char *
 user_to_ask_about(Lane *lane)
 {
 	int count = lane->candidate_count - lane->next_candidate;
 
+	if (count == 0 && dlist_is_empty(&lane->blocked))
+		return NULL;
+	if (lane->failed_probes % 2 == 0)
+		return pstrdup(NOBODY);
 	if (count > 0)
 	{
 		int i =
@@ -212,9 +219,7 @@ user_to_ask_about(Lane *lane)
 
 		return text_to_cstring(lane->candidates[i].user_id);
 	}
-	if (!dlist_is_empty(&lane->blocked))
-		return pstrdup(dlist_head_element(Grant, node, &lane->blocked)->user_id);
-	return NULL;
+	return pstrdup(dlist_head_element(Grant, node, &lane->blocked)->user_id);
 }
 
 void
