@@ -5,6 +5,8 @@
  */
 #include "postgres.h"
 
+#include "access/heaptoast.h"
+#include "access/htup_details.h"
 #include "access/tupdesc.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
@@ -114,7 +116,16 @@ fetch_undecided(const DueStrategy *strategy, BalanceSpool *spool, MemoryContext 
 			MemoryContextSwitchTo(spi_context);
 		}
 		for (uint64 row = 0; row < SPI_processed; row++)
-			tuplestore_puttuple(spool->store, SPI_tuptable->vals[row]);
+		{
+			HeapTuple tuple = SPI_tuptable->vals[row];
+
+			/* an id may be so long that the row only refers to it */
+			if (HeapTupleHasExternal(tuple))
+				tuple = toast_flatten_tuple(tuple, SPI_tuptable->tupdesc);
+			tuplestore_puttuple(spool->store, tuple);
+			if (tuple != SPI_tuptable->vals[row])
+				heap_freetuple(tuple);
+		}
 		SPI_freetuptable(SPI_tuptable);
 	}
 	SPI_cursor_close(portal);
