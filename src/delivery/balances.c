@@ -31,6 +31,8 @@ typedef struct Reader
 	int              count;
 	int              next;
 	int              failures; /* in a row */
+	bool             doubted;  /* nobody is asked about until it is known whether it answers */
+	bool             checking; /* the query that tells is in flight */
 	bool             given_up;
 } Reader;
 
@@ -39,7 +41,6 @@ typedef struct Answers
 {
 	Balance *balances;
 	int      count;
-	int64    total;
 } Answers;
 
 /*
@@ -160,7 +161,15 @@ make_readers(Courier *courier, List *requests)
 static void
 send_queries(Reader *reader)
 {
-	while (!reader->given_up && reader->next < reader->count &&
+	if (reader->doubted && !reader->checking && !reader->given_up)
+	{
+		GatewayRequest query = {GATEWAY_QUERY, NOBODY};
+
+		query.token = reader;
+		reader->checking = gateway_submit(reader->lane->session, &query);
+		reader->given_up = !reader->checking && gateway_in_flight(reader->lane->session) == 0;
+	}
+	while (!reader->given_up && !reader->doubted && reader->next < reader->count &&
 		   gateway_room(reader->lane->session) > 0)
 	{
 		GatewayRequest query = {GATEWAY_QUERY};
@@ -178,13 +187,23 @@ send_queries(Reader *reader)
 
 /*
  * Takes in an answer.  A gateway that does not answer is given up soon; a user
- * for whom it cannot answer is passed over.
+ * for whom it cannot answer is passed over.  After many failures in a row, or
+ * when it asks for a pause, it is asked about nobody: if that is answered, the
+ * users are the reason.
  */
 static void
 take_answer(Reader *reader, const GatewayResult *result, Answers *answers)
 {
 	const BalanceRequest *request = result->token;
 
+	if (result->token == reader)
+	{
+		reader->doubted = reader->checking = false;
+		reader->failures = 0;
+		if (result->reply.outcome != GATEWAY_COMPLETED)
+			reader->given_up = true;
+		return;
+	}
 	if (result->reply.outcome == GATEWAY_COMPLETED)
 	{
 		Balance *balance = &answers->balances[answers->count++];
@@ -197,9 +216,11 @@ take_answer(Reader *reader, const GatewayResult *result, Answers *answers)
 		return;
 	}
 	reader->failures++;
-	if (result->reply.outcome == GATEWAY_NOT_SENT || result->reply.outcome == GATEWAY_THROTTLED ||
-		reader->failures > reader->lane->row->max_connections)
+	if (result->reply.outcome == GATEWAY_NOT_SENT)
 		reader->given_up = true;
+	else if (result->reply.outcome == GATEWAY_THROTTLED ||
+			 reader->failures > reader->lane->row->max_connections)
+		reader->doubted = true;
 }
 
 /*
@@ -264,11 +285,10 @@ flush_answers(Courier *courier, Answers *answers)
 	error = courier_transact(courier, write_answers, answers);
 	if (error != NULL)
 		ReThrowError(error);
-	answers->total += answers->count;
 	answers->count = 0;
 }
 
-int64
+bool
 courier_read_balances(Courier *courier, List *requests, volatile sig_atomic_t *stop)
 {
 	MemoryContext memory = AllocSetContextCreate(CurrentMemoryContext, "quota_manager balances",
@@ -278,9 +298,10 @@ courier_read_balances(Courier *courier, List *requests, volatile sig_atomic_t *s
 	Answers       answers = {0};
 	List         *readers;
 	ListCell     *cell;
+	bool          answering = false;
 
 	if (requests == NIL)
-		return 0;
+		return true;
 	error = courier_transact(courier, read_gateways, NULL);
 	if (error != NULL)
 		ReThrowError(error);
@@ -302,8 +323,11 @@ courier_read_balances(Courier *courier, List *requests, volatile sig_atomic_t *s
 
 	foreach (cell, readers)
 	{
-		Lane *lane = ((Reader *) lfirst(cell))->lane;
+		Reader *reader = lfirst(cell);
+		Lane   *lane = reader->lane;
 
+		if (!reader->given_up)
+			answering = true;
 		if (lane_in_flight(lane) > 0)
 		{
 			lane_close(lane);
@@ -313,5 +337,5 @@ courier_read_balances(Courier *courier, List *requests, volatile sig_atomic_t *s
 	flush_answers(courier, &answers);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(memory);
-	return answers.total;
+	return answering;
 }

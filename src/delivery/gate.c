@@ -21,11 +21,7 @@
 #define MISCONFIGURED_PROBE_BASE 5000
 #define MISCONFIGURED_PROBE_MAX 60000
 
-/*
- * Who is asked about first, and where a user's id cannot be sent in a URL.  A
- * gateway answers for users that it has never seen.
- */
-#define NOBODY "quota_manager-probe"
+/* Ids that are longer cannot be sent in a URL everywhere. */
 #define LONGEST_ASKED_ABOUT 4096
 
 /*

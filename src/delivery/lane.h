@@ -30,6 +30,9 @@
 #include "delivery/gateway_row.h"
 #include "delivery/grant.h"
 
+/* Somebody to ask a gateway about whom it has never seen: it answers for those as well. */
+#define NOBODY "quota_manager-probe"
+
 /* The key of a pending grant that was seen and not yet claimed. */
 typedef struct Candidate
 {

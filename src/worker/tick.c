@@ -181,7 +181,7 @@ spool_undecided(const WorkUnit *unit, const DueStrategy *strategy, BalanceSpool 
 
 /*
  * Asks for the spooled balances, a batch at a time, with no transaction open.
- * When none of a batch is answered, the others would not be either.
+ * Where no gateway answers for a batch, none would for the others.
  */
 static void
 read_spooled_balances(Courier *courier, const BalanceSpool *spool, volatile sig_atomic_t *stop)
@@ -211,7 +211,7 @@ read_spooled_balances(Courier *courier, const BalanceSpool *spool, volatile sig_
 			request->gateway = TextDatumGetCString(slot_getattr(slot, 2, &isnull));
 			requests = lappend(requests, request);
 		}
-		if (requests != NIL && courier_read_balances(courier, requests, stop) == 0)
+		if (requests != NIL && !courier_read_balances(courier, requests, stop))
 			more = false;
 		MemoryContextSwitchTo(caller_context);
 		MemoryContextReset(batch_context);
