@@ -116,6 +116,14 @@ sub applied
 	return @{ $self->_get('/mock/applied') };
 }
 
+# The same without the deltas of zero that only ask whether the gateway takes any.
+sub delivered
+{
+	my ($self) = @_;
+
+	return grep { defined $_->{idempotency_key} || $_->{amount} != 0 } $self->applied;
+}
+
 # Counters.
 sub stats
 {
@@ -172,6 +180,15 @@ sub set_key
 	my ($self, $key) = @_;
 
 	$self->_post('/mock/key', key => $key);
+	return;
+}
+
+# Whether a repeated Idempotency-Key is answered and not applied again.
+sub honour_idempotency
+{
+	my ($self, $on) = @_;
+
+	$self->_post('/mock/honour-idempotency', on => $on);
 	return;
 }
 
