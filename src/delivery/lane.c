@@ -233,7 +233,7 @@ lane_open_session(Lane *lane)
 }
 
 void
-lane_send(Lane *lane, const char *key_prefix)
+lane_send(Lane *lane, const Installation *installation)
 {
 	if (lane->ready_count == 0 || lane->gate != GATE_OPEN || !lane_open_session(lane))
 		return;
@@ -245,7 +245,7 @@ lane_send(Lane *lane, const char *key_prefix)
 		GatewayRequest request = {GATEWAY_DELTA, grant->user_id, grant->amount};
 		char           key[128];
 
-		snprintf(key, sizeof(key), "%s-" INT64_FORMAT, key_prefix, grant->id);
+		installation_key(installation, grant->id, key, sizeof(key));
 		request.idempotency_key = key;
 		request.token = grant;
 		if (!gateway_submit(lane->session, &request))
