@@ -67,7 +67,7 @@ BEGIN
 	END IF;
 	FOR routine IN SELECT p.oid FROM pg_proc p WHERE p.pronamespace = 'quota_manager'::regnamespace
 		AND (access = 'admin' OR p.proname = ANY (viewer_routines) OR access <> 'viewer' AND p.proname = ANY (operator_routines))
-		AND p.proname NOT IN ('grant_access', 'set_user_source', 'create_access_time_index', 'begin_doubt', 'skip_firings')
+		AND p.proname NOT IN ('grant_access', 'set_user_source', 'create_access_time_index', 'begin_doubt', 'note_identity', 'try_identity_lock', 'skip_firings')
 	LOOP
 		EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', routine, role);
 	END LOOP;

@@ -43,6 +43,27 @@ END
 $$;
 COMMENT ON FUNCTION quota_manager.begin_doubt(text) IS 'What is open may have been delivered by another life of this database, and more may have been granted: open grants become in doubt for an operator to decide, scans write in doubt what the other life may have granted, and new grants get keys of their own. Counts the open grants by what they were.';
 
+CREATE FUNCTION quota_manager.try_identity_lock() RETURNS boolean
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_try_identity_lock';
+COMMENT ON FUNCTION quota_manager.try_identity_lock() IS 'Of note_identity(): false if another transaction is at it.';
+
+CREATE FUNCTION quota_manager.note_identity() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	-- A transaction that notes it may last: a scan is not to wait for another one.
+	IF NOT quota_manager.try_identity_lock() THEN
+		RETURN;
+	END IF;
+	INSERT INTO quota_manager.quota_installation AS i (system_identifier, database_oid, timeline)
+		SELECT p.system_identifier, p.database_oid, p.timeline FROM quota_manager.present_identity() p
+		ON CONFLICT (singleton) DO UPDATE SET system_identifier = excluded.system_identifier,
+			database_oid = excluded.database_oid, timeline = excluded.timeline
+		WHERE i.system_identifier IS NULL;
+END
+$$;
+COMMENT ON FUNCTION quota_manager.note_identity() IS 'Of check_identity(): notes that this is the database that grants and delivers, if nothing is noted yet.';
+
 CREATE FUNCTION quota_manager.check_identity(runs boolean) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -55,11 +76,7 @@ BEGIN
 	SELECT i.* INTO known FROM quota_manager.quota_installation i;
 	IF known.system_identifier IS NULL THEN
 		IF runs THEN
-			INSERT INTO quota_manager.quota_installation AS i (system_identifier, database_oid, timeline)
-				VALUES (present.system_identifier, present.database_oid, present.timeline)
-				ON CONFLICT (singleton) DO UPDATE SET system_identifier = excluded.system_identifier,
-					database_oid = excluded.database_oid, timeline = excluded.timeline
-				WHERE i.system_identifier IS NULL;
+			PERFORM quota_manager.note_identity();
 		END IF;
 		RETURN true;
 	END IF;

@@ -14,11 +14,16 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "storage/lock.h"
 
 #include "delivery/installation.h"
 #include "delivery/statement.h"
 
 PG_FUNCTION_INFO_V1(qm_present_identity);
+PG_FUNCTION_INFO_V1(qm_try_identity_lock);
+
+/* First half of the advisory lock of whoever notes the identity: "qmid". */
+#define IDENTITY_LOCK_CLASS 0x716d6964
 
 /* An id, and the first number of a grant that has another. */
 typedef struct InstallationId
@@ -42,8 +47,10 @@ static Statement require_identity = {
 static Statement read_ids = {
 	"SELECT f.former ->> 'id', (f.former ->> 'before_grant')::int8"
 	" FROM quota_manager.quota_installation i, jsonb_array_elements(i.former_ids) f(former)"
+	" WHERE i.system_identifier IS NOT NULL"
 	" UNION ALL"
 	" SELECT i.id::text, 9223372036854775807 FROM quota_manager.quota_installation i"
+	" WHERE i.system_identifier IS NOT NULL"
 	" ORDER BY 2",
 	0,
 	{0},
@@ -67,6 +74,20 @@ qm_present_identity(PG_FUNCTION_ARGS)
 	nulls[2] = RecoveryInProgress();
 	values[2] = Int32GetDatum(nulls[2] ? 0 : (int32) GetWALInsertionTimeLine());
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(descriptor), values, nulls)));
+}
+
+/*
+ * try_identity_lock(): takes the lock until the end of the transaction.  No
+ * function of SQL can name it (theirs have 1 or 2 at the end): whoever held it
+ * would keep the identity from being noted.
+ */
+Datum
+qm_try_identity_lock(PG_FUNCTION_ARGS)
+{
+	LOCKTAG tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, IDENTITY_LOCK_CLASS, 0, 3);
+	PG_RETURN_BOOL(LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL);
 }
 
 InstallationState
@@ -113,6 +134,9 @@ installation_read(MemoryContext memory)
 
 	require_ours(true);
 	count = statement_run(&read_ids, NULL, NULL);
+	if (count == 0)
+		ereport(ERROR, (errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+						errmsg("a scan is noting that this is the database that grants")));
 	installation =
 		MemoryContextAlloc(memory, offsetof(Installation, ids) + sizeof(InstallationId) * count);
 	installation->count = (int) count;
