@@ -63,7 +63,6 @@ answer_free(struct answer *answer)
 	free(answer->retry_after);
 	free(answer->location);
 	free(answer->own_content_type);
-	text_free(&answer->extra);
 	text_free(&answer->wire);
 	memset(answer, 0, sizeof(*answer));
 }

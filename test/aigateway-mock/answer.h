@@ -23,6 +23,7 @@ enum ending
 	END_HANG,  /* send nothing and keep the connection until the client leaves it */
 	END_LATE,  /* as END_HANG, and when the client has left and delay_ms are over, apply */
 	END_BYTES, /* send wire as it is, at once, and close */
+	END_EXTRA, /* send wire, which is more than a reply, at once, and serve the next request */
 	END_DRIP   /* send wire byte by byte, delay_ms between them, and close */
 };
 
@@ -39,8 +40,7 @@ struct answer
 	char                *retry_after;
 	char                *location;
 	char                *own_content_type;
-	struct text          extra; /* sent behind the reply, which does not count it */
-	struct text          wire;  /* what END_BYTES and END_DRIP send */
+	struct text          wire; /* what END_BYTES, END_EXTRA and END_DRIP send */
 };
 
 extern const char type_text[]; /* text/plain */

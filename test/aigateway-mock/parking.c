@@ -218,6 +218,15 @@ parking_speak(struct parked *parked, struct MHD_Connection *connection, unsigned
 }
 
 /*
+ * Forgets a socket; see the header.
+ */
+void
+parking_unwatch(int socket)
+{
+	epoll_ctl(events, EPOLL_CTL_DEL, socket, NULL);
+}
+
+/*
  * Parks a connection that something is done with afterwards; see the header.
  */
 void

@@ -54,6 +54,9 @@ extern void parking_enter(struct parked *parked, struct MHD_Connection *connecti
 extern void parking_speak(struct parked *parked, struct MHD_Connection *connection,
 						  unsigned delay_ms, parking_step step, void *context);
 
+/* Stops looking whether the client leaves; for a step that takes the socket away. */
+extern void parking_unwatch(int socket);
+
 /*
  * Suspends the connection until so many milliseconds after the client has left, then calls the step and
  * resumes it.  If the mock stops before, the step is not called.

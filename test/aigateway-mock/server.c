@@ -46,7 +46,7 @@ struct request
 	struct raw    raw;
 };
 
-static struct MHD_Daemon *daemon_running;
+static _Atomic(struct MHD_Daemon *) daemon_running; /* also read by the thread of parking.c */
 
 /*
  * Called by libmicrohttpd when a request line has arrived: begins the request and keeps the query
@@ -81,34 +81,6 @@ note_connection(void *context, struct MHD_Connection *connection, void **socket_
 }
 
 /*
- * A reply with bytes behind it that its Content-Length does not count, in one piece, so that they
- * arrive together.
- */
-static struct MHD_Response *
-make_overlong_response(struct answer *answer)
-{
-	struct MHD_Response *response;
-	struct text          both = {0};
-	const char          *body;
-	size_t               length;
-	char                 number[32];
-
-	answer_body(answer, &body, &length);
-	text_add(&both, body, length);
-	text_add(&both, answer->extra.bytes, answer->extra.length);
-	response = MHD_create_response_from_buffer(both.length, both.bytes, MHD_RESPMEM_MUST_FREE);
-	if (response == NULL)
-	{
-		text_free(&both);
-		return NULL;
-	}
-	snprintf(number, sizeof(number), "%zu", length);
-	MHD_set_response_options(response, MHD_RF_INSANITY_HEADER_CONTENT_LENGTH, MHD_RO_END);
-	MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_LENGTH, number);
-	return response;
-}
-
-/*
  * The reply as libmicrohttpd wants it; what the answer owned of it passes over.
  */
 static struct MHD_Response *
@@ -121,8 +93,6 @@ make_response(struct answer *answer)
 		response = answer->stream;
 		answer->stream = NULL;
 	}
-	else if (answer->extra.length > 0)
-		response = make_overlong_response(answer);
 	else if (answer->constant != NULL)
 		response = MHD_create_response_from_buffer(
 			strlen(answer->constant), (void *) answer->constant, MHD_RESPMEM_PERSISTENT);
@@ -168,7 +138,8 @@ is_answered(const struct request *request)
 {
 	enum ending ending = request->answer.ending;
 
-	return !request->parked.abandoned && (ending == END_REPLY || ending == END_DRIP);
+	return !request->parked.abandoned &&
+		   (ending == END_REPLY || ending == END_EXTRA || ending == END_DRIP);
 }
 
 /*
@@ -241,6 +212,29 @@ apply_late(int socket, void *context)
 }
 
 /*
+ * Sends what is to be sent, and makes the connection a new one: libmicrohttpd would not serve another
+ * request on one whose reply it has not sent itself.
+ */
+static int
+send_and_go_on(int socket, void *raw)
+{
+	struct sockaddr_in client;
+	socklen_t          size = sizeof(client);
+	int                pause = raw_step(socket, raw);
+
+	if (pause == PARKED_ENOUGH && getpeername(socket, (struct sockaddr *) &client, &size) == 0)
+	{
+		int taken;
+
+		parking_unwatch(socket);
+		taken = raw_take_away(socket);
+		if (taken >= 0)
+			MHD_add_connection(daemon_running, taken, (struct sockaddr *) &client, size);
+	}
+	return pause;
+}
+
+/*
  * Lets a request wait if its answer wants that; false if it is to be carried out at once.
  */
 static bool
@@ -260,13 +254,18 @@ wait_first(struct MHD_Connection *connection, struct request *request)
 			parking_outlast(&request->parked, connection, answer->delay_ms, apply_late, request);
 			return true;
 		case END_BYTES:
+		case END_EXTRA:
 		case END_DRIP:
 			request->raw = (struct raw){.bytes = answer->wire.bytes,
 										.left = answer->wire.length,
 										.piece = drips ? 1 : answer->wire.length,
 										.pause_ms = drips ? answer->delay_ms : 0};
-			parking_speak(&request->parked, connection, drips ? 0 : answer->delay_ms, raw_step,
-						  &request->raw);
+			if (answer->ending == END_EXTRA)
+				parking_speak(&request->parked, connection, answer->delay_ms, send_and_go_on,
+							  &request->raw);
+			else
+				parking_speak(&request->parked, connection, drips ? 0 : answer->delay_ms, raw_step,
+							  &request->raw);
 			return true;
 		case END_REPLY:
 		case END_CLOSE:

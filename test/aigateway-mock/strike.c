@@ -156,6 +156,16 @@ answer_garbled(struct strike *strike, struct answer *answer)
 }
 
 /*
+ * Whether the symptom is bytes that libmicrohttpd would not send.
+ */
+static bool
+is_written_by_hand(enum symptom symptom)
+{
+	return symptom == SYMPTOM_EXTRA || symptom == SYMPTOM_DRIP || symptom == SYMPTOM_HALF ||
+		   symptom == SYMPTOM_CUT || symptom == SYMPTOM_RAW;
+}
+
+/*
  * Sends bytes that libmicrohttpd would not.
  */
 static void
@@ -168,19 +178,28 @@ answer_bytes(struct strike *strike, struct answer *answer)
 
 	switch (strike->kind->symptom)
 	{
+		case SYMPTOM_EXTRA:
+			raw_reply(answer, false, &wire);
+			if (strike->extra.length > 0)
+				text_add(&wire, strike->extra.bytes, strike->extra.length);
+			else
+				text_add_string(&wire, LATER_REPLY);
+			answer->ending = END_EXTRA;
+			answer->wire = wire;
+			return;
 		case SYMPTOM_DRIP:
-			raw_reply(answer, &wire);
+			raw_reply(answer, true, &wire);
 			answer->ending = END_DRIP;
 			answer->wire = wire;
 			return;
 		case SYMPTOM_HALF:
 			/* up to the colon of the second field */
-			raw_header(answer, 0, &wire);
+			raw_header(answer, 0, true, &wire);
 			wire.length -= sizeof(": 0\r\nConnection: close\r\n\r\n") - 1;
 			break;
 		case SYMPTOM_CUT:
 			answer_body(answer, &body, &length);
-			raw_reply(answer, &wire);
+			raw_reply(answer, true, &wire);
 			header = wire.length - length;
 			wire.length = header + length / 2;
 			break;
@@ -244,12 +263,6 @@ strike_answer(struct strike *strike, const struct dialect *dialect, struct answe
 			huge_answer(strike->size, answer);
 			break;
 		case SYMPTOM_EXTRA:
-			answer_usual_or_scripted(strike, dialect, answer);
-			if (strike->extra.length == 0)
-				text_add_string(&strike->extra, LATER_REPLY);
-			answer->extra = strike->extra;
-			strike->extra = (struct text){0};
-			break;
 		case SYMPTOM_DRIP:
 			answer_usual_or_scripted(strike, dialect, answer);
 			break;
@@ -272,8 +285,7 @@ strike_answer(struct strike *strike, const struct dialect *dialect, struct answe
 			break;
 	}
 	dress(strike, answer);
-	if (strike->kind->symptom == SYMPTOM_DRIP || strike->kind->symptom == SYMPTOM_HALF ||
-		strike->kind->symptom == SYMPTOM_CUT || strike->kind->symptom == SYMPTOM_RAW)
+	if (is_written_by_hand(strike->kind->symptom))
 		answer_bytes(strike, answer);
 	else if (ending != END_REPLY)
 	{

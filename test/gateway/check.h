@@ -47,6 +47,7 @@ extern void test_faults(void);
 extern void test_hostile(void);
 extern void test_session(void);
 extern void test_tls(const char *base_url, bool trusted);
+extern void test_kinds(GatewayDialect dialect, const char *base_url);
 extern void test_mock(GatewayDialect dialect, const char *base_url);
 
 #endif /* CHECK_H */

@@ -142,6 +142,13 @@ write_reply(const char *row, const char *body, size_t *length)
 	return bytes;
 }
 
+/* Forgets the script, so that what it refers to can be freed. */
+static void
+drop_script(FaultServer *server)
+{
+	fault_server_script(server, &(FaultStep){.bytes = DELTA_OK}, 1);
+}
+
 /* Checks that an outcome is one of those, and prints the reply if not. */
 static void
 check_outcome(GatewayReply reply, unsigned outcomes, const char *row, const char *what)
@@ -186,6 +193,7 @@ check_row(FaultServer *server, size_t i, GatewayDialect dialect, GatewayAction a
 	fault_server_script(server, steps, 1);
 	EXPECT(ask(session, GATEWAY_DELTA, "u", "1"), GATEWAY_COMPLETED, replies[i].bytes);
 	gateway_close(session);
+	drop_script(server);
 	free(good);
 	free(bad);
 }
@@ -260,6 +268,7 @@ test_left_in_socket(FaultServer *server, GatewayDialect dialect, GatewayAction a
 		}
 	}
 	gateway_close(session);
+	drop_script(server);
 	free(good);
 }
 
