@@ -21,6 +21,7 @@ use warnings FATAL => 'all';
 use FindBin;
 use HTTP::Tiny;
 use JSON::PP;
+use PostgreSQL::Test::Utils ();
 
 # Starts the mock on a free port, or on that of a mock that was stopped.
 sub start
@@ -108,12 +109,37 @@ sub _post
 	return;
 }
 
-# Every change it applied, in order: hashes with user, action, amount, idempotency_key.
+# Every change it applied, in order: hashes with user, action, amount, idempotency_key. Deltas of 0, by
+# which a courier sees whether a gateway takes writes, are left out unless zeros => 1.
 sub applied
+{
+	my ($self, %option) = @_;
+
+	return grep { $option{zeros} || $_->{action} !~ /delta/ || $_->{amount} ne '0' }
+	  @{ $self->_get('/mock/applied') };
+}
+
+# Waits until it has applied so many changes for a user; returns how many it has.
+sub wait_applied
+{
+	my ($self, $user, $count) = @_;
+	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
+	my $applied;
+
+	while (1)
+	{
+		$applied = grep { $_->{user} eq $user } $self->applied;
+		return $applied if $applied >= $count || time > $end;
+		select(undef, undef, undef, 0.02);
+	}
+}
+
+# The names of the kinds of faults that it knows.
+sub fault_kinds
 {
 	my ($self) = @_;
 
-	return @{ $self->_get('/mock/applied') };
+	return @{ $self->_get('/mock/fault/kinds') };
 }
 
 # Counters.
@@ -149,7 +175,7 @@ sub set_balance
 	return;
 }
 
-# Arms a fault.
+# Arms a fault; README.md of the mock lists kinds and parameters. A match of grant spares deltas of 0.
 sub fault
 {
 	my ($self, %fault) = @_;
