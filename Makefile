@@ -5,6 +5,13 @@ MODULE_big = quota_manager
 # A folder per concern; which may use which is told in docs/decisions.md.
 OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/*/*.c)))
 
+# CRASH_POINTS=1 builds a library for tests that can be made to die at named places: src/common/crash_point.h.
+ifdef CRASH_POINTS
+PG_CPPFLAGS += -DCRASH_POINTS
+else
+OBJS := $(filter-out src/common/crash_point.o,$(OBJS))
+endif
+
 # The install script in parts by subject, in the order of dependency.  They have a folder of their own because
 # pg_regress takes a test of the same name from sql/ first.
 SQL_PARTS = schema condition schedule gateway user condition_functions strategy execute \
@@ -13,7 +20,7 @@ DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 DATA = $(wildcard sql/$(EXTENSION)--*--*.sql)
 DOCS = README.md
 
-PG_CPPFLAGS = -I$(srcdir)/src $(CURL_CFLAGS) $(JSONC_CFLAGS)
+PG_CPPFLAGS += -I$(srcdir)/src $(CURL_CFLAGS) $(JSONC_CFLAGS)
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
 SHLIB_LINK = -lcurl -ljson-c -Wl,--version-script=$(srcdir)/src/exports.map
 

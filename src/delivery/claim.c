@@ -15,6 +15,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "common/crash_point.h"
 #include "delivery/claim.h"
 #include "delivery/runs.h"
 #include "delivery/statement.h"
@@ -202,7 +203,9 @@ claim_batch(Lane *lane, int limit)
 	values[2] = array_of(TIMESTAMPTZOID, scheduled_times, NULL, count);
 	values[3] = array_of(INT4OID, revisions, NULL, count);
 	values[4] = CStringGetTextDatum(lane->row->name);
+	CRASH_POINT(claim_starting);
 	claimed = statement_run(&claim_candidates, values, NULL);
+	CRASH_POINT(claim_made);
 
 	for (row = 0; row < claimed; row++)
 	{

@@ -7,6 +7,7 @@
 #include "common/pg_prng.h"
 #include "utils/builtins.h"
 
+#include "common/crash_point.h"
 #include "delivery/lane.h"
 #include "delivery/settings.h"
 
@@ -236,7 +237,10 @@ gate_probe(Lane *lane)
 	request.user_id = user;
 	request.token = lane;
 	if (gateway_submit(lane->session, &request))
+	{
 		lane->gate = GATE_PROBING;
+		CRASH_POINT(probe_sent);
+	}
 	else
 		shut(lane, GATEWAY_STATE_CLOSED, "out of memory", CLOSED_PROBE_MAX);
 	pfree(user);
@@ -259,6 +263,7 @@ gate_probed(Lane *lane, const GatewayReply *reply)
 {
 	int charged = judge_blocked(lane, is_answer(reply));
 
+	CRASH_POINT(probe_answered);
 	if (is_answer(reply))
 	{
 		lane->failed_probes = 0;

@@ -7,6 +7,7 @@
 #include "common/hashfn.h"
 #include "utils/memutils.h"
 
+#include "common/crash_point.h"
 #include "delivery/lane.h"
 
 /* The claimed grants of a user; the first is ready, in flight or blocked. */
@@ -262,6 +263,7 @@ lane_send(Lane *lane, const char *key_prefix)
 		dlist_push_tail(&lane->flying, &grant->node);
 		lane->ready_count--;
 		lane->unsent--;
+		CRASH_POINT(grant_sent);
 	}
 }
 
@@ -282,6 +284,7 @@ take_reply(Lane *lane, Grant *grant, const GatewayReply *reply, TimestampTz now)
 		lane_done(lane, grant);
 	if (reply->outcome != GATEWAY_COMPLETED && reply->outcome != GATEWAY_REFUSED)
 		gate_trouble(lane, reply);
+	CRASH_POINT(answer_taken);
 }
 
 bool

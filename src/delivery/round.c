@@ -16,6 +16,7 @@
 #include "utils/guc.h"
 #include "utils/wait_event.h"
 
+#include "common/crash_point.h"
 #include "delivery/courier.h"
 #include "delivery/turn.h"
 
@@ -93,6 +94,7 @@ wind_down(Courier *courier, int grace_ms, DeliveryCount *count)
 	courier->is_leaving = true;
 	foreach (cell, courier->lanes)
 		lane_put_back(lfirst(cell));
+	CRASH_POINT(winding_down);
 	if (turn_take(courier, TURN_SETTLE, count) != NULL)
 		grace_ms = 0;
 	while (grace_ms > 0 && poll_lanes(courier, grace_ms))
@@ -102,6 +104,7 @@ wind_down(Courier *courier, int grace_ms, DeliveryCount *count)
 	}
 	foreach (cell, courier->lanes)
 		lane_abandon(lfirst(cell), "the sender was stopped before the answer came");
+	CRASH_POINT(wound_down);
 	(void) turn_take(courier, TURN_SETTLE, count);
 	courier->is_leaving = false;
 }
