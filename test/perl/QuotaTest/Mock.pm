@@ -9,6 +9,7 @@ QuotaTest::Mock - an AiGateway for tests
 
   my $mock = QuotaTest::Mock->start(dialect => 'higress', key => 'secret');
   $mock->fault(kind => 'apply_close', match => 'delta');
+  $mock->kill9; $mock->start_again;    # with journal => FILE, what it applied is kept
   my @changes = $mock->applied;
 
 =cut
@@ -41,6 +42,7 @@ sub _run
 		'--lifetime', 900);
 
 	push @command, '--key', $self->{key} if defined $self->{key};
+	push @command, '--journal', $self->{journal} if defined $self->{journal};
 	$self->{pid} = open($self->{output}, '-|', @command) || die "cannot run $self->{path}: $!";
 	my $line = readline($self->{output}) // '';
 	$line =~ /^listening on 127\.0\.0\.1:(\d+)$/ or die "the mock said: $line";
@@ -56,17 +58,35 @@ sub url
 	return "http://127.0.0.1:$self->{port}";
 }
 
-# Stops it; what it knew is lost.
+# Stops it; what it knew is lost, unless it has a journal.
 sub stop
 {
-	my ($self) = @_;
+	my ($self, $signal) = @_;
 	my $status = $?;
 
 	return if !$self->{pid};
-	kill 'TERM', $self->{pid};
+	kill $signal // 'TERM', $self->{pid};
 	close $self->{output};
 	delete $self->{pid};
 	$? = $status;
+	return;
+}
+
+# Kills it as it is.
+sub kill9
+{
+	my ($self) = @_;
+
+	$self->stop('KILL');
+	return;
+}
+
+# Starts one that was stopped again, on the same port.
+sub start_again
+{
+	my ($self) = @_;
+
+	$self->_run;
 	return;
 }
 
