@@ -56,11 +56,24 @@ test/aigateway-mock/aigateway-mock: $(wildcard $(srcdir)/test/aigateway-mock/*.c
 # TAP tests; PROVE_TESTS picks some.  PGXS would look for them in another folder on each major.
 PROVE_TESTS ?= $(sort $(wildcard $(srcdir)/test/t/*.pl))
 PROVE_OUTPUT ?= $(CURDIR)/tmp_check
-prove: mock
+prove: mock $(if $(shell grep -l QuotaTest::CrashPoints /dev/null $(wildcard $(PROVE_TESTS))),crash-build)
 	mkdir -p $(PROVE_OUTPUT)
 	PATH="$(bindir):$$PATH" LANG=C.UTF-8 LC_ALL=C.UTF-8 PG_REGRESS='$(top_builddir)/src/test/regress/pg_regress' \
 	TESTDIR='$(PROVE_OUTPUT)' TESTDATADIR='$(PROVE_OUTPUT)' TESTLOGDIR='$(PROVE_OUTPUT)/log' \
 	QUOTA_MANAGER_MOCK='$(CURDIR)/test/aigateway-mock/aigateway-mock' \
+	QUOTA_MANAGER_CRASH_BUILD='$(abspath $(CRASH_BUILD))/install' \
 	prove $(PROVE_FLAGS) -I $(top_srcdir)/src/test/perl -I $(srcdir)/test/perl $(PROVE_TESTS)
 
-.PHONY: mock prove
+# The build with crash points is made from a copy and installed beside the tests' results, where the ordinary one cannot
+# meet it.
+CRASH_BUILD = $(PROVE_OUTPUT)/crash
+crash-build:
+	rm -rf $(CRASH_BUILD)
+	mkdir -p $(CRASH_BUILD)/copy/sql
+	cp -R $(foreach file,Makefile $(EXTENSION).control README.md src,$(srcdir)/$(file)) $(CRASH_BUILD)/copy
+	cp -R $(srcdir)/sql/parts $(wildcard $(srcdir)/sql/*--*--*.sql) $(CRASH_BUILD)/copy/sql
+	find $(CRASH_BUILD)/copy -name '*.o' -delete
+	$(MAKE) -C $(CRASH_BUILD)/copy CRASH_POINTS=1 all
+	$(MAKE) -C $(CRASH_BUILD)/copy CRASH_POINTS=1 install DESTDIR=$(abspath $(CRASH_BUILD))/install
+
+.PHONY: mock prove crash-build

@@ -172,6 +172,7 @@ crash_point_reached(CrashPoint point)
 		return;
 	if (armed.action == CRASH_STALL)
 	{
+		armed.point = CRASH_POINT_COUNT;
 		stall(path);
 		return;
 	}

@@ -10,8 +10,8 @@
  * or, if the action is stall, stays where it is.  It strikes once in the life
  * of a data directory, since PostgreSQL starts everything again after a kill
  * -9: a file quota_manager.crash_point.NAME is made there before, which tells
- * a test that it was hit.  Who removes the file arms it again, and lets go of
- * who stalls; so does a minute.
+ * a test that it was hit.  Who removes the file lets go of who stalls (so does
+ * a minute), and arms it again for all other processes.
  */
 #ifndef QM_CRASH_POINT_H
 #define QM_CRASH_POINT_H

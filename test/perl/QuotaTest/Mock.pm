@@ -128,12 +128,12 @@ sub _post
 	return;
 }
 
-# Every change it applied, in order: hashes with user, action, amount, idempotency_key.
+# Every change it applied, from that number on, in order: hashes with user, action, amount, idempotency_key.
 sub applied
 {
-	my ($self) = @_;
+	my ($self, $from) = @_;
 
-	return @{ $self->_get('/mock/applied') };
+	return @{ $self->_get('/mock/applied?from=' . ($from // 1)) };
 }
 
 # Counters.
@@ -183,6 +183,15 @@ sub clear_faults
 	my ($self) = @_;
 
 	$self->_post('/mock/fault/clear');
+	return;
+}
+
+# Whether a repeated Idempotency-Key is applied again.
+sub honour_idempotency
+{
+	my ($self, $on) = @_;
+
+	$self->_post('/mock/honour-idempotency', on => $on);
 	return;
 }
 
