@@ -92,13 +92,15 @@ COMMENT ON FUNCTION quota_manager.gateway_delta(text, numeric, text, text) IS 'A
 -- Grants are counted in undelivered runs only: what is pending or processing is there, and nowhere else.
 CREATE VIEW quota_manager.delivery_status WITH (security_invoker = true) AS
 SELECT coalesce(g.name, o.gateway) AS gateway, g.state, g.state_reason, g.next_probe_time,
-	coalesce(o.pending, 0) AS pending, coalesce(o.processing, 0) AS processing,
+	coalesce(o.pending, 0) AS pending, coalesce(o.processing, 0) AS processing, coalesce(o.doubts_to_settle, 0) AS doubts_to_settle,
 	o.oldest_pending, o.next_attempt_time
 FROM quota_manager.quota_gateway g
 FULL JOIN (
 	SELECT e.gateway,
 		pg_catalog.count(*) FILTER (WHERE e.status OPERATOR(pg_catalog.=) 'pending') AS pending,
 		pg_catalog.count(*) FILTER (WHERE e.status OPERATOR(pg_catalog.=) 'processing') AS processing,
+		pg_catalog.count(*) FILTER (WHERE e.status OPERATOR(pg_catalog.=) 'in_doubt'
+			AND e.next_attempt_time OPERATOR(pg_catalog.<) 'infinity') AS doubts_to_settle,
 		pg_catalog.min(e.create_time) FILTER (WHERE e.status OPERATOR(pg_catalog.=) 'pending') AS oldest_pending,
 		pg_catalog.min(e.next_attempt_time) FILTER (WHERE e.status OPERATOR(pg_catalog.=) 'pending') AS next_attempt_time
 	FROM quota_manager.quota_run r
@@ -114,5 +116,6 @@ COMMENT ON COLUMN quota_manager.delivery_status.state_reason IS 'What the gatewa
 COMMENT ON COLUMN quota_manager.delivery_status.next_probe_time IS 'When a gateway that is not open is asked again.';
 COMMENT ON COLUMN quota_manager.delivery_status.pending IS 'Grants to be sent.';
 COMMENT ON COLUMN quota_manager.delivery_status.processing IS 'Grants claimed by a sender: in flight, or about to be.';
+COMMENT ON COLUMN quota_manager.delivery_status.doubts_to_settle IS 'Grants in doubt that are to be sent again or reconciled; those left to an operator are not counted.';
 COMMENT ON COLUMN quota_manager.delivery_status.oldest_pending IS 'When the oldest grant to be sent was made.';
 COMMENT ON COLUMN quota_manager.delivery_status.next_attempt_time IS 'When the first of them may be sent; -infinity: at once.';

@@ -16,7 +16,7 @@ CREATE TABLE quota_manager.quota_gateway (
 	doubt_policy text NOT NULL DEFAULT 'hold',
 	sole_writer boolean NOT NULL DEFAULT false,
 	max_usage_rate double precision,
-	doubt_policy_since timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	doubt_policy_since timestamptz NOT NULL DEFAULT '-infinity',
 	is_default boolean NOT NULL DEFAULT false,
 	state text NOT NULL DEFAULT 'open',
 	state_reason text,

@@ -37,8 +37,14 @@
 	POINT(claim_starting)  /* candidates known, not claimed */                                     \
 	POINT(claim_made)      /* claimed, not committed */                                            \
 	POINT(claim_committed) /* for each grant claimed: committed, not sent */                       \
+	POINT(grant_resending) /* for each grant in doubt about to be sent again */                    \
 	POINT(grant_sent)      /* for each grant given to libcurl */                                   \
 	POINT(answer_taken)    /* for each answer to a grant: taken in, not settled */                 \
+	/* courier: reconciling */                                                                     \
+	POINT(before_read)      /* a balance before was taken in */                                    \
+	POINT(before_recording) /* such balances are written, not committed */                         \
+	POINT(before_recorded)  /* committed, their grants not sent */                                 \
+	POINT(proof_read)       /* a balance after was taken in, its proof not settled */              \
 	/* courier: settling */                                                                        \
 	POINT(settle_starting)  /* verdicts known, none written */                                     \
 	POINT(settle_made)      /* written, not committed */                                           \

@@ -7,6 +7,7 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/wait_event.h"
@@ -160,7 +161,7 @@ static void
 send_queries(Reader *reader)
 {
 	while (!reader->given_up && reader->next < reader->count &&
-		   gateway_room(reader->lane->session) > 0)
+		   gateway_room(reader->lane->session) > 0 && lane_take_token(reader->lane))
 	{
 		GatewayRequest query = {GATEWAY_QUERY};
 
@@ -235,6 +236,30 @@ poll_readers(List *readers, Answers *answers)
 	return true;
 }
 
+/*
+ * Waits for what a rate_limit lets go.  False: no gateway is left to be asked.
+ */
+static bool
+wait_for_rate(List *readers)
+{
+	bool      waits = false;
+	ListCell *cell;
+
+	foreach (cell, readers)
+	{
+		const Reader *reader = lfirst(cell);
+
+		waits = waits || (!reader->given_up && reader->next < reader->count &&
+						  reader->lane->row->rate_limit > 0);
+	}
+	if (!waits)
+		return false;
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, POLL_SEVERAL,
+					 PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	return true;
+}
+
 /* Bodies of transactions. */
 
 static void
@@ -300,7 +325,7 @@ courier_read_balances(Courier *courier, List *requests, volatile sig_atomic_t *s
 			flush_answers(courier, &answers);
 		foreach (cell, readers)
 			send_queries(lfirst(cell));
-	} while (poll_readers(readers, &answers));
+	} while (poll_readers(readers, &answers) || wait_for_rate(readers));
 
 	foreach (cell, readers)
 	{

@@ -25,6 +25,9 @@
 #define CANDIDATES_MAX 32768
 #define CANDIDATES_MAX_TEXT "32768"
 
+/* Milliseconds before users are looked for again who have to wait. */
+#define REST 1000
+
 /* An empty window is followed by one of twice the size, up to this. */
 #define WINDOW_MAX (INT64CONST(1) << 30)
 
@@ -32,10 +35,10 @@ static Statement read_candidates = {
 	"SELECT e.strategy_id, e.user_id, e.scheduled_time, e.revision, e.id"
 	" FROM quota_manager.quota_execute e"
 	" WHERE e.run_id = ANY ($1) AND e.id BETWEEN $2 AND $3 AND e.gateway = $4"
-	" AND e.status = 'pending' AND e.next_attempt_time <= clock_timestamp()"
+	" AND (e.status = 'pending' OR e.status = $5) AND e.next_attempt_time <= clock_timestamp()"
 	" ORDER BY e.id LIMIT " CANDIDATES_MAX_TEXT,
-	4,
-	{INT8ARRAYOID, INT8OID, INT8OID, TEXTOID},
+	5,
+	{INT8ARRAYOID, INT8OID, INT8OID, TEXTOID, TEXTOID},
 	NULL};
 
 /* Where candidates are searched: in these runs, between these ids. */
@@ -47,18 +50,46 @@ typedef struct Window
 	int64  high;
 } Window;
 
+/*
+ * What an earlier attempt has read is forgotten in any case: it must not be
+ * taken for a reading before this one.
+ */
 static Statement claim_candidates = {
 	"UPDATE quota_manager.quota_execute AS e"
-	" SET status = 'processing', attempts = e.attempts + 1, update_time = clock_timestamp()"
+	" SET status = 'processing', attempts = e.attempts + 1, update_time = clock_timestamp(),"
+	" balance_time = $6, balance_before = NULL"
 	" FROM unnest($1, $2, $3, $4) AS k(strategy_id, user_id, scheduled_time, revision)"
 	" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"
 	" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision"
-	" AND e.gateway = $5 AND e.status = 'pending' AND e.next_attempt_time <= clock_timestamp()"
+	" AND e.gateway = $5 AND (e.status = 'pending' OR e.status = $7)"
+	" AND e.next_attempt_time <= clock_timestamp()"
 	" RETURNING e.strategy_id, e.user_id, e.scheduled_time, e.revision, e.attempts, e.id,"
-	" e.refusals, trim_scale(e.amount)::text",
-	5,
-	{INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, TEXTOID},
+	" e.refusals, trim_scale(e.amount)::text, e.doubt_time IS NOT NULL",
+	7,
+	{INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, TEXTOID, TIMESTAMPTZOID,
+	 TEXTOID},
 	NULL};
+
+/*
+ * The status besides pending that the gateway's policy sends: grants in doubt
+ * are sent again where it is to resend, and keep that status until then.
+ */
+static const char *
+other_status(const Lane *lane)
+{
+	return lane_policy(lane) == DOUBT_RESEND ? "in_doubt" : "pending";
+}
+
+/*
+ * When the first of the grants may be sent that the lane looks for.
+ */
+static TimestampTz
+backlog_due(const Lane *lane, const Backlog *backlog)
+{
+	if (lane_policy(lane) == DOUBT_RESEND)
+		return Min(backlog->due, backlog->doubt_due);
+	return backlog->due;
+}
 
 /*
  * The open grants of a run for the lane's gateway that are due and above what
@@ -69,7 +100,7 @@ backlog_to_search(const Lane *lane, const Run *run, TimestampTz now)
 {
 	Backlog *backlog = run_backlog(run, lane->row->name);
 
-	if (backlog == NULL || backlog->due > now || backlog->high < lane->search_id)
+	if (backlog == NULL || backlog_due(lane, backlog) > now || backlog->high < lane->search_id)
 		return NULL;
 	return backlog;
 }
@@ -123,7 +154,7 @@ lay_window(Lane *lane, List *runs, int64 size, Window *window)
 static void
 load_candidates(Lane *lane, Window *window)
 {
-	Datum         values[4];
+	Datum         values[5];
 	uint64        count;
 	uint64        i;
 	bool          isnull;
@@ -133,6 +164,7 @@ load_candidates(Lane *lane, Window *window)
 	values[1] = Int64GetDatum(window->low);
 	values[2] = Int64GetDatum(window->high);
 	values[3] = CStringGetTextDatum(lane->row->name);
+	values[4] = CStringGetTextDatum(other_status(lane));
 	count = statement_run(&read_candidates, values, NULL);
 
 	MemoryContextReset(lane->candidate_memory);
@@ -175,53 +207,92 @@ claim_search(Lane *lane, List *runs)
 	return lane->next_candidate < lane->candidate_count;
 }
 
+/*
+ * True if the candidate's user has to wait until it is known what became of
+ * an earlier grant.
+ */
+static bool
+has_to_wait(const Lane *lane, const Candidate *candidate)
+{
+	char *user_id;
+	bool  waits;
+
+	if (lane->doubtful == NULL)
+		return false;
+	user_id = text_to_cstring(candidate->user_id);
+	waits = lane_user_in_doubt(lane, user_id);
+	pfree(user_id);
+	return waits;
+}
+
+/*
+ * Makes a grant of row i of what was claimed.
+ */
+static Grant *
+claimed_grant(const Lane *lane, uint64 row)
+{
+	char  *user_id = result_text(row, 2, CurrentMemoryContext);
+	char  *amount = result_text(row, 8, CurrentMemoryContext);
+	Grant *grant = grant_create(lane->memory, user_id, amount);
+	bool   isnull;
+
+	grant->strategy_id = DatumGetInt32(result_datum(row, 1, &isnull));
+	grant->scheduled_time = DatumGetTimestampTz(result_datum(row, 3, &isnull));
+	grant->revision = DatumGetInt32(result_datum(row, 4, &isnull));
+	grant->attempts = DatumGetInt32(result_datum(row, 5, &isnull));
+	grant->id = DatumGetInt64(result_datum(row, 6, &isnull));
+	grant->refusals = DatumGetInt32(result_datum(row, 7, &isnull));
+	grant->doubtful = DatumGetBool(result_datum(row, 9, &isnull));
+	grant->needs_balance = lane_policy(lane) == DOUBT_RECONCILE;
+	return grant;
+}
+
 int
 claim_batch(Lane *lane, int limit)
 {
-	int    count = Min(limit, lane->candidate_count - lane->next_candidate);
-	Datum *strategy_ids = palloc(sizeof(Datum) * count);
-	Datum *user_ids = palloc(sizeof(Datum) * count);
-	Datum *scheduled_times = palloc(sizeof(Datum) * count);
-	Datum *revisions = palloc(sizeof(Datum) * count);
-	Datum  values[5];
+	int    most = Min(limit, lane->candidate_count - lane->next_candidate);
+	Datum *strategy_ids = palloc(sizeof(Datum) * most);
+	Datum *user_ids = palloc(sizeof(Datum) * most);
+	Datum *scheduled_times = palloc(sizeof(Datum) * most);
+	Datum *revisions = palloc(sizeof(Datum) * most);
+	Datum  values[7];
+	char   nulls[7] = {' ', ' ', ' ', ' ', ' ', ' ', ' '};
+	int    count = 0;
 	uint64 claimed;
 	uint64 row;
-	int    i;
 
-	for (i = 0; i < count; i++)
+	while (count < most && lane->next_candidate < lane->candidate_count)
 	{
-		Candidate *candidate = &lane->candidates[lane->next_candidate + i];
+		Candidate *candidate = &lane->candidates[lane->next_candidate++];
 
-		strategy_ids[i] = Int32GetDatum(candidate->strategy_id);
-		user_ids[i] = PointerGetDatum(candidate->user_id);
-		scheduled_times[i] = TimestampTzGetDatum(candidate->scheduled_time);
-		revisions[i] = Int32GetDatum(candidate->revision);
+		if (has_to_wait(lane, candidate))
+		{
+			lane->rest_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), REST);
+			continue;
+		}
+		strategy_ids[count] = Int32GetDatum(candidate->strategy_id);
+		user_ids[count] = PointerGetDatum(candidate->user_id);
+		scheduled_times[count] = TimestampTzGetDatum(candidate->scheduled_time);
+		revisions[count++] = Int32GetDatum(candidate->revision);
 	}
-	lane->next_candidate += count;
+	if (count == 0)
+		return 0;
 	values[0] = array_of(INT4OID, strategy_ids, NULL, count);
 	values[1] = array_of(TEXTOID, user_ids, NULL, count);
 	values[2] = array_of(TIMESTAMPTZOID, scheduled_times, NULL, count);
 	values[3] = array_of(INT4OID, revisions, NULL, count);
 	values[4] = CStringGetTextDatum(lane->row->name);
+	/* "infinity": will not be sent before a balance stands in its place */
+	values[5] = TimestampTzGetDatum(DT_NOEND);
+	if (lane_policy(lane) != DOUBT_RECONCILE)
+		nulls[5] = 'n';
+	values[6] = CStringGetTextDatum(other_status(lane));
 	CRASH_POINT(claim_starting);
-	claimed = statement_run(&claim_candidates, values, NULL);
+	claimed = statement_run(&claim_candidates, values, nulls);
 	CRASH_POINT(claim_made);
 
 	for (row = 0; row < claimed; row++)
-	{
-		char  *user_id = result_text(row, 2, CurrentMemoryContext);
-		char  *amount = result_text(row, 8, CurrentMemoryContext);
-		Grant *grant = grant_create(lane->memory, user_id, amount);
-		bool   isnull;
-
-		grant->strategy_id = DatumGetInt32(result_datum(row, 1, &isnull));
-		grant->scheduled_time = DatumGetTimestampTz(result_datum(row, 3, &isnull));
-		grant->revision = DatumGetInt32(result_datum(row, 4, &isnull));
-		grant->attempts = DatumGetInt32(result_datum(row, 5, &isnull));
-		grant->id = DatumGetInt64(result_datum(row, 6, &isnull));
-		grant->refusals = DatumGetInt32(result_datum(row, 7, &isnull));
-		dlist_push_tail(&lane->claimed, &grant->node);
-	}
+		dlist_push_tail(&lane->claimed, &claimed_grant(lane, row)->node);
 	SPI_freetuptable(SPI_tuptable);
 	return (int) claimed;
 }

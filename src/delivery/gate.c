@@ -12,11 +12,18 @@
 #include "delivery/settings.h"
 
 /*
- * Milliseconds between queries to a gateway that does not answer: at most so
+ * Milliseconds between probes of a gateway that does not answer: at most so
  * few that what waits is sent within two seconds of its return.
  */
 #define CLOSED_PROBE_BASE 250
-#define CLOSED_PROBE_MAX 2000
+#define CLOSED_PROBE_MAX 1400
+
+/*
+ * A probe that is not answered for so many milliseconds, or for the share of
+ * the time-out that a connection has, is followed by another one: it may hang
+ * for the whole time-out although its gateway has returned.
+ */
+#define PROBE_PATIENCE 1000
 
 /* The same for one that refuses us, which a person has to mend. */
 #define MISCONFIGURED_PROBE_BASE 5000
@@ -30,10 +37,12 @@
 #define LONGEST_ASKED_ABOUT 4096
 
 /*
- * Longest pause of a gateway that answers queries and still does not take
- * grants.
+ * Longest pauses of a gateway that answers queries and still does not take
+ * grants; the second where each attempt leaves one in doubt, and a delta of
+ * zero does not tell whether they are taken.
  */
 #define TROUBLE_PAUSE_MAX 60000
+#define DOUBT_PAUSE_MAX 600000
 
 const char *
 gateway_state_name(GatewayState state)
@@ -44,6 +53,8 @@ gateway_state_name(GatewayState state)
 			return "open";
 		case GATEWAY_STATE_CLOSED:
 			return "closed";
+		case GATEWAY_STATE_PROBING:
+			return "probing";
 		case GATEWAY_STATE_MISCONFIGURED:
 			return "misconfigured";
 	}
@@ -61,8 +72,6 @@ set_state(Lane *lane, GatewayState state, const char *reason)
 	if (lane->state_reason != NULL)
 		pfree(lane->state_reason);
 	lane->state_reason = copy;
-	if (lane->state != state)
-		lane->state_unlogged = true;
 	lane->state = state;
 	lane->state_unsaved = true;
 	lane->state_saved = false;
@@ -83,8 +92,9 @@ shut(Lane *lane, GatewayState state, const char *reason, int64 delay)
 /*
  * Decides about the grants that were blocked.  They are not applied; if the
  * gateway answers our queries, it is the grant that it refuses, by its
- * parameters or for the moment, and otherwise it is us.  Returns how many
- * were charged.
+ * parameters or for the moment, and otherwise it is us.  Where it was a query
+ * for the grant, it is then sent without what that would have told.  Returns
+ * how many were charged.
  */
 static int
 judge_blocked(Lane *lane, bool answers_queries)
@@ -96,9 +106,24 @@ judge_blocked(Lane *lane, bool answers_queries)
 	{
 		Grant *grant = dlist_container(Grant, node, dlist_pop_head_node(&lane->blocked));
 
+		if (grant->token.kind == TOKEN_READING && answers_queries)
+		{
+			dlist_push_tail(&lane->read, &grant->node);
+			lane->read_count++;
+			continue;
+		}
+		if (grant->token.kind == TOKEN_READING)
+		{
+			lane->measured--;
+			lane_put_back_one(lane, grant);
+			continue;
+		}
 		grant->next_attempt_time = now;
 		if (answers_queries && grant->names_parameters)
+		{
 			grant->verdict = VERDICT_FAILED;
+			grant->next_attempt_time = DT_NOEND;
+		}
 		else if (answers_queries)
 		{
 			grant_charge(grant, -1, now);
@@ -131,8 +156,10 @@ gravity(GatewayOutcome outcome)
 }
 
 void
-gate_trouble(Lane *lane, const GatewayReply *reply)
+gate_trouble(Lane *lane, const GatewayReply *reply, bool is_write)
 {
+	if (is_write && reply->outcome == GATEWAY_IN_DOUBT)
+		lane->write_lost = true;
 	if (lane->gate == GATE_OPEN)
 	{
 		lane->gate = GATE_DRAINING;
@@ -152,6 +179,19 @@ gate_trouble(Lane *lane, const GatewayReply *reply)
 	gate_step(lane);
 }
 
+void
+gate_success(Lane *lane, bool is_completed)
+{
+	if (is_completed)
+	{
+		lane->troubles = 0;
+		lane->write_lost = false;
+		lane->window = Min(lane->window + 1, WINDOW_MAX_SIZE);
+	}
+	if (lane->state == GATEWAY_STATE_PROBING && lane->gate == GATE_OPEN)
+		set_state(lane, GATEWAY_STATE_OPEN, NULL);
+}
+
 /*
  * Nothing is in flight any more: when is the gateway asked, and what is it
  * called until then?
@@ -163,6 +203,8 @@ decide(Lane *lane)
 
 	lane->troubles++;
 	lane->gate = GATE_SHUT;
+	lane->window = 1;
+	lane->probes_write = false;
 	lane->probe_time = DT_NOBEGIN;
 	lane->failed_probes = 0;
 	if (lane->trouble == GATEWAY_NOT_SENT)
@@ -173,7 +215,8 @@ decide(Lane *lane)
 	else if (lane->trouble == GATEWAY_THROTTLED)
 		shut(lane, GATEWAY_STATE_CLOSED, lane->trouble_text, Max(pause, lane->trouble_delay));
 	else if (lane->trouble == GATEWAY_IN_DOUBT && lane->troubles > 1)
-		shut(lane, GATEWAY_STATE_CLOSED, lane->trouble_text, pause);
+		shut(lane, GATEWAY_STATE_CLOSED, lane->trouble_text,
+			 backoff_ms(2 * lane->troubles - 3, delivery_retry_base, DOUBT_PAUSE_MAX));
 
 	/* only a query that is sent at once can tell what blocked grants mean */
 	if (lane->probe_time != DT_NOBEGIN)
@@ -191,8 +234,17 @@ gate_step(Lane *lane)
 bool
 gate_wants_probe(const Lane *lane)
 {
-	return lane->row != NULL && lane->gate == GATE_SHUT &&
-		   lane->probe_time <= GetCurrentTimestamp();
+	TimestampTz now = GetCurrentTimestamp();
+	int         patience;
+
+	if (lane->row == NULL)
+		return false;
+	if (lane->gate == GATE_SHUT)
+		return lane->probe_time <= now;
+	if (lane->gate != GATE_PROBING || lane->probes >= lane->row->max_connections)
+		return false;
+	patience = Max(PROBE_PATIENCE, lane->row->request_timeout_ms / lane->row->max_connections);
+	return TimestampTzPlusMilliseconds(lane->probe_sent, patience) <= now;
 }
 
 /*
@@ -215,6 +267,8 @@ user_to_ask_about(Lane *lane)
 	}
 	if (!dlist_is_empty(&lane->blocked))
 		return pstrdup(dlist_head_element(Grant, node, &lane->blocked)->user_id);
+	if (!dlist_is_empty(&lane->doubts))
+		return pstrdup(dlist_head_element(Grant, node, &lane->doubts)->user_id);
 	return NULL;
 }
 
@@ -224,6 +278,8 @@ gate_probe(Lane *lane)
 	GatewayRequest request = {GATEWAY_QUERY};
 	char          *user;
 
+	if (lane->reopen || (lane->session != NULL && gateway_room(lane->session) == 0))
+		lane_drop_queries(lane);
 	if (!lane_open_session(lane))
 		return;
 	user = user_to_ask_about(lane);
@@ -235,14 +291,22 @@ gate_probe(Lane *lane)
 		user = pstrdup(NOBODY);
 	}
 	request.user_id = user;
-	request.token = lane;
-	if (gateway_submit(lane->session, &request))
+	request.token = &lane->probe_token;
+	if (lane->probes_write)
+	{
+		request.action = GATEWAY_DELTA;
+		request.amount = "0";
+		request.token = &lane->write_probe_token;
+	}
+	if (lane_take_token(lane))
 	{
 		lane->gate = GATE_PROBING;
+		lane->probes++;
+		lane->probe_sent = GetCurrentTimestamp();
+		if (!gateway_submit(lane->session, &request))
+			shut(lane, GATEWAY_STATE_CLOSED, "out of memory", CLOSED_PROBE_MAX);
 		CRASH_POINT(probe_sent);
 	}
-	else
-		shut(lane, GATEWAY_STATE_CLOSED, "out of memory", CLOSED_PROBE_MAX);
 	pfree(user);
 }
 
@@ -258,45 +322,86 @@ is_answer(const GatewayReply *reply)
 		   (reply->outcome == GATEWAY_BLOCKED && reply->names_parameters);
 }
 
-void
-gate_probed(Lane *lane, const GatewayReply *reply)
+/*
+ * The gateway works: grants are sent, one at first.
+ */
+static void
+open_gate(Lane *lane)
 {
-	int charged = judge_blocked(lane, is_answer(reply));
+	/* probes that hang would keep connections busy until their time is out */
+	lane_drop_queries(lane);
+	lane->gate = GATE_OPEN;
+	lane->probes_write = false;
+	lane->failed_probes = 0;
+	if (lane->state != GATEWAY_STATE_OPEN)
+		set_state(lane, GATEWAY_STATE_PROBING, lane->state_reason);
+	lane_restart_search(lane);
+}
 
-	CRASH_POINT(probe_answered);
-	if (is_answer(reply))
+/*
+ * A query was answered.
+ */
+static void
+query_answered(Lane *lane)
+{
+	int charged = judge_blocked(lane, true);
+
+	if (charged > 0 && lane->troubles > 1)
 	{
-		lane->failed_probes = 0;
-		if (charged > 0 && lane->troubles > 1)
-		{
-			shut(lane, GATEWAY_STATE_CLOSED, lane->trouble_text,
-				 backoff_ms(lane->troubles - 1, delivery_retry_base, TROUBLE_PAUSE_MAX));
-			return;
-		}
-		/* grants that are at fault themselves are no trouble with the gateway */
-		if (charged == 0 && lane->trouble == GATEWAY_BLOCKED)
-			lane->troubles = 0;
-		lane->gate = GATE_OPEN;
-		if (lane->state != GATEWAY_STATE_OPEN)
-			set_state(lane, GATEWAY_STATE_OPEN, NULL);
-		lane_restart_search(lane);
+		shut(lane, GATEWAY_STATE_CLOSED, lane->trouble_text,
+			 backoff_ms(lane->troubles - 1, delivery_retry_base, TROUBLE_PAUSE_MAX));
+		return;
 	}
-	else if (reply->outcome == GATEWAY_BLOCKED)
+	/* grants that are at fault themselves are no trouble with the gateway */
+	if (charged == 0 && lane->trouble == GATEWAY_BLOCKED)
+		lane->troubles = 0;
+	if (!lane->write_lost)
 	{
-		lane->failed_probes++;
+		open_gate(lane);
+		return;
+	}
+	lane->probes_write = true;
+	gate_probe(lane);
+}
+
+/*
+ * A probe was not answered as one is.
+ */
+static void
+probe_failed(Lane *lane, const GatewayReply *reply)
+{
+	int64 delay;
+
+	judge_blocked(lane, false);
+	lane->probes_write = false;
+	lane->failed_probes++;
+	if (reply->outcome == GATEWAY_BLOCKED)
+	{
 		shut(lane, GATEWAY_STATE_MISCONFIGURED, reply->message,
 			 backoff_ms(lane->failed_probes, MISCONFIGURED_PROBE_BASE, MISCONFIGURED_PROBE_MAX));
+		return;
 	}
-	else
-	{
-		int64 delay;
+	delay = backoff_ms(lane->failed_probes, CLOSED_PROBE_BASE, CLOSED_PROBE_MAX);
+	if (reply->outcome == GATEWAY_THROTTLED)
+		delay = Max(delay, retry_after_ms(reply->retry_after));
+	shut(lane, GATEWAY_STATE_CLOSED, reply->message, delay);
+}
 
-		lane->failed_probes++;
-		delay = backoff_ms(lane->failed_probes, CLOSED_PROBE_BASE, CLOSED_PROBE_MAX);
-		if (reply->outcome == GATEWAY_THROTTLED)
-			delay = Max(delay, retry_after_ms(reply->retry_after));
-		shut(lane, GATEWAY_STATE_CLOSED, reply->message, delay);
-	}
+void
+gate_probed(Lane *lane, TokenKind kind, const GatewayReply *reply)
+{
+	/* after lane_drop_queries none is counted */
+	lane->probes = Max(lane->probes - 1, 0);
+	/* a late answer to an earlier probe tells nothing new */
+	if (lane->gate != GATE_PROBING || (kind == TOKEN_WRITE_PROBE) != lane->probes_write)
+		return;
+	CRASH_POINT(probe_answered);
+	if (!is_answer(reply))
+		probe_failed(lane, reply);
+	else if (kind == TOKEN_WRITE_PROBE)
+		open_gate(lane);
+	else
+		query_answered(lane);
 }
 
 void

@@ -21,7 +21,9 @@ static Statement read_gateways = {
 	"SELECT g.id, g.name, g.dialect, g.base_url, g.admin_path, g.key_header, g.route_model,"
 	" ceil(extract(epoch FROM g.connect_timeout) * 1000)::int4,"
 	" ceil(extract(epoch FROM g.request_timeout) * 1000)::int4,"
-	" g.max_connections, g.state, g.update_time, g.is_default, g.credential"
+	" g.max_connections, g.state, g.update_time, g.is_default, g.credential,"
+	" coalesce(g.rate_limit, 0), g.doubt_policy, coalesce(g.max_usage_rate, -1),"
+	" g.doubt_policy_since"
 	" FROM quota_manager.quota_gateway g ORDER BY g.id",
 	0,
 	{0},
@@ -37,6 +39,22 @@ gateway_dialect_read(const char *name, GatewayDialect *dialect)
 	else
 		return false;
 	return true;
+}
+
+/*
+ * Reads the name of a policy; one that is not known is left to an operator.
+ */
+static DoubtPolicy
+read_policy(char *name)
+{
+	DoubtPolicy policy = DOUBT_HOLD;
+
+	if (strcmp(name, "resend") == 0)
+		policy = DOUBT_RESEND;
+	else if (strcmp(name, "reconcile") == 0)
+		policy = DOUBT_RECONCILE;
+	pfree(name);
+	return policy;
 }
 
 /*
@@ -64,6 +82,10 @@ read_gateway(uint64 i, MemoryContext memory)
 	row->state = result_text(i, 11, memory);
 	row->update_time = DatumGetTimestampTz(result_datum(i, 12, &isnull));
 	row->is_default = DatumGetBool(result_datum(i, 13, &isnull));
+	row->rate_limit = DatumGetFloat8(result_datum(i, 15, &isnull));
+	row->doubt_policy = read_policy(result_text(i, 16, memory));
+	row->max_usage_rate = DatumGetFloat8(result_datum(i, 17, &isnull));
+	row->doubt_policy_since = DatumGetTimestampTz(result_datum(i, 18, &isnull));
 	if (row->problem == NULL)
 		row->problem = base_url_problem(row->base_url);
 	return row;

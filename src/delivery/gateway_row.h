@@ -12,6 +12,14 @@
 
 #include "gateway/gateway.h"
 
+/* What becomes of a grant whose answer was lost. */
+typedef enum DoubtPolicy
+{
+	DOUBT_HOLD,      /* an operator decides */
+	DOUBT_RESEND,    /* it is sent again with the same key */
+	DOUBT_RECONCILE, /* readings before and after prove it */
+} DoubtPolicy;
+
 typedef struct GatewayRow
 {
 	int32          id;
@@ -24,6 +32,10 @@ typedef struct GatewayRow
 	int            connect_timeout_ms;
 	int            request_timeout_ms;
 	int            max_connections;
+	double         rate_limit; /* requests per second; 0: unlimited */
+	DoubtPolicy    doubt_policy;
+	double         max_usage_rate;     /* units per second; < 0: unlimited */
+	TimestampTz    doubt_policy_since; /* readings before prove nothing */
 	char          *state;
 	TimestampTz    update_time; /* of what an operator wrote, not of the state */
 	bool           is_default;

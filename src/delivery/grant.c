@@ -10,6 +10,15 @@
 #include "delivery/grant.h"
 #include "delivery/settings.h"
 
+/*
+ * Milliseconds after a lost answer before the first reading: most requests
+ * that were applied are applied by then.
+ */
+#define FIRST_READING 1000
+
+/* Milliseconds before a reading is taken again that was not answered. */
+#define READING_AGAIN 10000
+
 Grant *
 grant_create(MemoryContext memory, const char *user_id, const char *amount)
 {
@@ -30,7 +39,53 @@ grant_free(Grant *grant)
 {
 	if (grant->message != NULL)
 		pfree(grant->message);
+	if (grant->balance_before != NULL)
+		pfree(grant->balance_before);
 	pfree(grant);
+}
+
+void
+grant_tell(Grant *grant, const char *message)
+{
+	if (grant->message != NULL)
+		pfree(grant->message);
+	grant->message = NULL;
+	if (message != NULL && message[0] != '\0')
+		grant->message = MemoryContextStrdup(GetMemoryChunkContext(grant), message);
+}
+
+void
+grant_take_balance(Grant *grant, const char *balance, TimestampTz asked)
+{
+	if (grant->balance_before != NULL)
+		pfree(grant->balance_before);
+	grant->balance_before = MemoryContextStrdup(GetMemoryChunkContext(grant), balance);
+	grant->balance_time = asked;
+}
+
+const char *
+grant_status(const Grant *grant)
+{
+	switch (grant->verdict)
+	{
+		case VERDICT_COMPLETED:
+			return "completed";
+		case VERDICT_FAILED:
+			return grant->doubtful ? "in_doubt" : "failed";
+		case VERDICT_IN_DOUBT:
+			return "in_doubt";
+		case VERDICT_DEFERRED:
+		case VERDICT_UNSENT:
+			return grant->doubtful ? "in_doubt" : "pending";
+	}
+	return NULL;
+}
+
+bool
+grant_sets_time(const Grant *grant)
+{
+	return grant->verdict == VERDICT_DEFERRED || grant->verdict == VERDICT_IN_DOUBT ||
+		   (grant->verdict == VERDICT_FAILED && grant->doubtful);
 }
 
 int64
@@ -53,6 +108,15 @@ retry_after_ms(double retry_after)
 	return (int64) (Min(retry_after, RETRY_AFTER_MAX_MS / 1000.0) * 1000);
 }
 
+/*
+ * What an operator decides about is not looked at again by itself.
+ */
+static void
+leave_to_operator(Grant *grant)
+{
+	grant->next_attempt_time = DT_NOEND;
+}
+
 void
 grant_charge(Grant *grant, double retry_after, TimestampTz now)
 {
@@ -61,7 +125,10 @@ grant_charge(Grant *grant, double retry_after, TimestampTz now)
 
 	grant->charged = true;
 	if (refusals >= delivery_max_attempts)
+	{
 		grant->verdict = VERDICT_FAILED;
+		leave_to_operator(grant);
+	}
 	else
 	{
 		grant->verdict = VERDICT_DEFERRED;
@@ -71,12 +138,37 @@ grant_charge(Grant *grant, double retry_after, TimestampTz now)
 }
 
 void
-grant_conclude(Grant *grant, const GatewayReply *reply, TimestampTz now)
+grant_lose(Grant *grant, DoubtPolicy policy, TimestampTz now)
+{
+	grant->verdict = VERDICT_IN_DOUBT;
+	grant->lost = true;
+	grant->doubt_time = now;
+	leave_to_operator(grant);
+	switch (policy)
+	{
+		case DOUBT_HOLD:
+			break;
+		case DOUBT_RESEND:
+			grant->charged = true;
+			if (grant->refusals + 1 < delivery_max_attempts)
+				grant->next_attempt_time = TimestampTzPlusMilliseconds(
+					now, backoff_ms(grant->refusals + 1, delivery_retry_base, delivery_retry_max));
+			break;
+		case DOUBT_RECONCILE:
+			/* its user waits also where nothing can be proven: it may still arrive */
+			grant->next_attempt_time = TimestampTzPlusMilliseconds(
+				now, grant->balance_before != NULL ? Min(FIRST_READING, delivery_linger)
+												   : delivery_linger);
+			break;
+	}
+}
+
+void
+grant_conclude(Grant *grant, const GatewayReply *reply, DoubtPolicy policy, TimestampTz now)
 {
 	grant->http_status = (int) reply->http_status;
 	grant->names_parameters = reply->names_parameters;
-	if (reply->message[0] != '\0')
-		grant->message = MemoryContextStrdup(GetMemoryChunkContext(grant), reply->message);
+	grant_tell(grant, reply->message);
 
 	switch (reply->outcome)
 	{
@@ -85,6 +177,7 @@ grant_conclude(Grant *grant, const GatewayReply *reply, TimestampTz now)
 			break;
 		case GATEWAY_REFUSED:
 			grant->verdict = VERDICT_FAILED;
+			leave_to_operator(grant);
 			break;
 		case GATEWAY_THROTTLED:
 			grant_charge(grant, reply->retry_after, now);
@@ -95,7 +188,78 @@ grant_conclude(Grant *grant, const GatewayReply *reply, TimestampTz now)
 			grant->next_attempt_time = now;
 			break;
 		case GATEWAY_IN_DOUBT:
-			grant->verdict = VERDICT_IN_DOUBT;
+			grant_lose(grant, policy, now);
 			break;
+	}
+}
+
+/*
+ * Says what was read before and after, and what follows.
+ */
+static void
+tell_proof(Grant *grant, const char *conclusion, const char *after)
+{
+	char *text = psprintf("%s: the balance was %s before and is %s", conclusion,
+						  grant->balance_before, after);
+
+	grant_tell(grant, text);
+	pfree(text);
+}
+
+void
+grant_unprovable(Grant *grant)
+{
+	grant->verdict = VERDICT_IN_DOUBT;
+	leave_to_operator(grant);
+	grant_tell(grant, "the answer was lost and no balance was read before");
+}
+
+void
+grant_prove(Grant *grant, const GatewayRow *row, const GatewayReply *reply, TimestampTz now)
+{
+	TimestampTz     arrived = TimestampTzPlusMilliseconds(grant->doubt_time, delivery_linger);
+	GatewayReadings readings = {row->dialect, grant->balance_before, reply->balance, grant->amount};
+	GatewayProof    proof;
+
+	grant->http_status = (int) reply->http_status;
+	grant->verdict = VERDICT_IN_DOUBT;
+	if (reply->outcome != GATEWAY_COMPLETED)
+	{
+		char *text = psprintf("the balance cannot be read: %s", reply->message);
+
+		grant_tell(grant, text);
+		pfree(text);
+		grant->next_attempt_time = TimestampTzPlusMilliseconds(now, READING_AGAIN);
+		return;
+	}
+
+	if (row->dialect == GATEWAY_ZGSM)
+		readings.after = reply->total;
+	readings.max_usage =
+		row->max_usage_rate < 0 ? -1 : row->max_usage_rate * ((now - grant->balance_time) / 1e6);
+	readings.lingered = grant->asked_time >= arrived;
+	proof = grant->balance_time > row->doubt_policy_since ? gateway_prove(&readings)
+														  : GATEWAY_PROOF_NONE;
+	if (proof == GATEWAY_PROOF_APPLIED)
+	{
+		grant->verdict = VERDICT_COMPLETED;
+		tell_proof(grant, "reconciled as applied", readings.after);
+	}
+	else if (proof == GATEWAY_PROOF_NOT_APPLIED)
+	{
+		grant->doubtful = false;
+		grant_charge(grant, -1, now);
+		tell_proof(grant, "reconciled as not applied", readings.after);
+	}
+	else if (!readings.lingered)
+	{
+		/* its user must not get another one before */
+		grant->next_attempt_time = arrived;
+		tell_proof(grant, "not reconciled yet", readings.after);
+	}
+	else
+	{
+		leave_to_operator(grant);
+		tell_proof(grant, "cannot be reconciled", readings.after);
 	}
 }

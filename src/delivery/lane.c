@@ -7,8 +7,8 @@
 #include "common/hashfn.h"
 #include "utils/memutils.h"
 
-#include "common/crash_point.h"
 #include "delivery/lane.h"
+#include "delivery/settings.h"
 
 /* The claimed grants of a user; the first is ready, in flight or blocked. */
 typedef struct UserQueue
@@ -32,12 +32,6 @@ typedef struct UserQueue
 #define SH_DEFINE
 #include "lib/simplehash.h"
 
-/* Answers taken at once. */
-#define POLL_RESULTS 64
-
-/* Milliseconds without an answer after which a gateway seems to hang. */
-#define PATIENCE 1000
-
 Lane *
 lane_create(GatewayRow *row, MemoryContext memory)
 {
@@ -48,10 +42,22 @@ lane_create(GatewayRow *row, MemoryContext memory)
 	lane->row = row;
 	lane->reopen = true;
 	dlist_init(&lane->ready);
+	dlist_init(&lane->reading);
+	dlist_init(&lane->read);
+	dlist_init(&lane->armed);
 	dlist_init(&lane->flying);
 	dlist_init(&lane->blocked);
 	dlist_init(&lane->done);
+	dlist_init(&lane->doubts);
+	dlist_init(&lane->proving);
 	dlist_init(&lane->claimed);
+	lane->probe_token.kind = TOKEN_PROBE;
+	lane->write_probe_token.kind = TOKEN_WRITE_PROBE;
+	lane->next_proof_time = DT_NOEND;
+	lane->rest_until = DT_NOBEGIN;
+	lane->restart_time = DT_NOEND;
+	lane->tokens_time = DT_NOBEGIN;
+	lane->window = WINDOW_MAX_SIZE;
 	lane->users = userqueue_create(lane->memory, 256, NULL);
 	lane->candidate_memory =
 		AllocSetContextCreate(lane->memory, "quota_manager candidates", ALLOCSET_DEFAULT_SIZES);
@@ -63,8 +69,10 @@ lane_create(GatewayRow *row, MemoryContext memory)
 						  ? GATEWAY_STATE_MISCONFIGURED
 						  : GATEWAY_STATE_CLOSED;
 		lane->gate = GATE_SHUT;
+		lane->window = 1;
 		lane->probe_time = DT_NOBEGIN;
 	}
+	lane->logged_state = lane->state;
 	return lane;
 }
 
@@ -97,6 +105,12 @@ lane_update_row(Lane *lane, GatewayRow *row)
 	}
 	if (old == NULL || !gateway_row_same(old, row))
 		lane->reopen = true;
+	if (old == NULL || old->doubt_policy != row->doubt_policy ||
+		old->doubt_policy_since != row->doubt_policy_since)
+	{
+		lane_forget_doubts(lane);
+		lane->reexamine = true;
+	}
 	is_mended = lane->reopen || old->update_time != row->update_time;
 	/* or somebody wrote the state by hand */
 	if (lane->state != GATEWAY_STATE_OPEN && !lane->state_unsaved &&
@@ -117,6 +131,20 @@ lane_is_empty(Lane *lane)
 {
 	return lane->unsent == 0 && lane->done_count == 0 && dlist_is_empty(&lane->flying) &&
 		   dlist_is_empty(&lane->blocked);
+}
+
+DoubtPolicy
+lane_policy(const Lane *lane)
+{
+	return lane->row != NULL ? lane->row->doubt_policy : DOUBT_HOLD;
+}
+
+TimestampTz
+lane_may_send(const Lane *lane)
+{
+	if (lane_policy(lane) != DOUBT_RECONCILE || TIMESTAMP_NOT_FINITE(lane->row->doubt_policy_since))
+		return DT_NOBEGIN;
+	return TimestampTzPlusMilliseconds(lane->row->doubt_policy_since, delivery_linger);
 }
 
 int
@@ -148,10 +176,12 @@ lane_done(Lane *lane, Grant *grant)
 	if (lane->done_count++ == 0)
 		lane->done_since = GetCurrentTimestamp();
 	dlist_push_tail(&lane->done, &grant->node);
+	if (grant->lost && grant->holds_user)
+		lane_doubt_begins(lane, grant->user_id);
 }
 
 /*
- * A grant has left the gateway: the next one of its user may go.
+ * The next grant of this user may go.
  */
 static void
 let_next_go(Lane *lane, Grant *grant)
@@ -167,6 +197,16 @@ let_next_go(Lane *lane, Grant *grant)
 	grant->behind = NULL;
 	dlist_push_tail(&lane->ready, &next->node);
 	lane->ready_count++;
+}
+
+void
+lane_answered(Lane *lane, Grant *grant)
+{
+	lane->flying_count--;
+	if (lane_policy(lane) == DOUBT_RECONCILE)
+		grant->holds_user = true;
+	else
+		let_next_go(lane, grant);
 }
 
 /*
@@ -188,26 +228,107 @@ put_back_chain(Lane *lane, Grant *grant)
 }
 
 void
-lane_put_back(Lane *lane)
+lane_put_back_one(Lane *lane, Grant *grant)
+{
+	userqueue_delete(lane->users, grant->user_id);
+	put_back_chain(lane, grant);
+}
+
+/*
+ * The grants behind those of a list, which still have to do with the gateway
+ * or with the settlement, go back.
+ */
+static void
+put_back_behind(Lane *lane, dlist_head *list)
 {
 	dlist_iter iter;
 
-	while (!dlist_is_empty(&lane->ready))
-	{
-		Grant *grant = dlist_container(Grant, node, dlist_pop_head_node(&lane->ready));
-
-		userqueue_delete(lane->users, grant->user_id);
-		put_back_chain(lane, grant);
-	}
-	lane->ready_count = 0;
-	dlist_foreach(iter, &lane->flying)
+	dlist_foreach(iter, list)
 	{
 		Grant *grant = dlist_container(Grant, node, iter.cur);
 
+		if (grant->behind == NULL)
+			continue;
 		userqueue_lookup(lane->users, grant->user_id)->last = grant;
 		put_back_chain(lane, grant->behind);
 		grant->behind = NULL;
 	}
+}
+
+/*
+ * All of a list go back; returns how many.
+ */
+static int
+put_back_list(Lane *lane, dlist_head *list)
+{
+	int count = 0;
+
+	while (!dlist_is_empty(list))
+	{
+		lane_put_back_one(lane, dlist_container(Grant, node, dlist_pop_head_node(list)));
+		count++;
+	}
+	return count;
+}
+
+void
+lane_put_back(Lane *lane)
+{
+	put_back_list(lane, &lane->ready);
+	lane->ready_count = 0;
+	lane->measured -= put_back_list(lane, &lane->armed);
+	lane->measured -= put_back_list(lane, &lane->read);
+	lane->read_count = 0;
+	put_back_behind(lane, &lane->reading);
+	put_back_behind(lane, &lane->flying);
+	put_back_behind(lane, &lane->blocked);
+	put_back_behind(lane, &lane->done);
+}
+
+void
+lane_drop_queries(Lane *lane)
+{
+	lane->measured -= put_back_list(lane, &lane->reading);
+	while (!dlist_is_empty(&lane->proving))
+	{
+		Grant *grant = dlist_container(Grant, node, dlist_pop_head_node(&lane->proving));
+
+		lane->proving_count--;
+		lane_add_doubt(lane, grant);
+	}
+	lane->probes = 0;
+	if (lane_in_flight(lane) > 0)
+	{
+		lane_close(lane);
+		lane->reopen = true;
+	}
+}
+
+void
+lane_settled(Lane *lane, Grant *grant)
+{
+	bool is_reconciled = grant->is_proof || (grant->lost && grant->holds_user);
+
+	if (grant->holds_user && grant->lost)
+	{
+		put_back_chain(lane, grant->behind);
+		grant->behind = NULL;
+	}
+	if (grant->holds_user)
+		let_next_go(lane, grant);
+	if (!is_reconciled)
+	{
+		grant_free(grant);
+		return;
+	}
+	if (grant->settled && grant->verdict == VERDICT_IN_DOUBT &&
+		grant->next_attempt_time != DT_NOEND && lane_policy(lane) == DOUBT_RECONCILE)
+	{
+		lane_add_doubt(lane, grant);
+		return;
+	}
+	lane_doubt_ends(lane, grant->user_id);
+	grant_free(grant);
 }
 
 bool
@@ -234,84 +355,6 @@ lane_open_session(Lane *lane)
 }
 
 void
-lane_send(Lane *lane, const char *key_prefix)
-{
-	if (lane->ready_count == 0 || lane->gate != GATE_OPEN || !lane_open_session(lane))
-		return;
-	if (lane_in_flight(lane) == 0)
-		lane->hot_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PATIENCE);
-	while (lane->ready_count > 0 && gateway_room(lane->session) > 0)
-	{
-		Grant         *grant = dlist_head_element(Grant, node, &lane->ready);
-		GatewayRequest request = {GATEWAY_DELTA, grant->user_id, grant->amount};
-		char           key[128];
-
-		snprintf(key, sizeof(key), "%s-" INT64_FORMAT, key_prefix, grant->id);
-		request.idempotency_key = key;
-		request.token = grant;
-		if (!gateway_submit(lane->session, &request))
-		{
-			GatewayReply reply = {GATEWAY_NOT_SENT};
-
-			if (lane_in_flight(lane) > 0)
-				return;
-			strlcpy(reply.message, "out of memory", sizeof(reply.message));
-			gate_trouble(lane, &reply);
-			return;
-		}
-		dlist_delete(&grant->node);
-		dlist_push_tail(&lane->flying, &grant->node);
-		lane->ready_count--;
-		lane->unsent--;
-		CRASH_POINT(grant_sent);
-	}
-}
-
-/*
- * Takes in the answer to a grant.
- */
-static void
-take_reply(Lane *lane, Grant *grant, const GatewayReply *reply, TimestampTz now)
-{
-	dlist_delete(&grant->node);
-	let_next_go(lane, grant);
-	grant_conclude(grant, reply, now);
-	if (reply->outcome == GATEWAY_COMPLETED)
-		lane->troubles = 0;
-	if (reply->outcome == GATEWAY_BLOCKED)
-		dlist_push_tail(&lane->blocked, &grant->node);
-	else
-		lane_done(lane, grant);
-	if (reply->outcome != GATEWAY_COMPLETED && reply->outcome != GATEWAY_REFUSED)
-		gate_trouble(lane, reply);
-	CRASH_POINT(answer_taken);
-}
-
-bool
-lane_poll(Lane *lane, int timeout_ms)
-{
-	static GatewayResult results[POLL_RESULTS];
-	int                  count = gateway_poll(lane->session, timeout_ms, results, POLL_RESULTS);
-	TimestampTz          now;
-	int                  i;
-
-	if (count == 0)
-		return false;
-	now = GetCurrentTimestamp();
-	lane->hot_until = TimestampTzPlusMilliseconds(now, PATIENCE);
-	for (i = 0; i < count; i++)
-	{
-		/* a grant is its own token, a query has the lane's */
-		if (results[i].token == lane)
-			gate_probed(lane, &results[i].reply);
-		else
-			take_reply(lane, results[i].token, &results[i].reply, now);
-	}
-	gate_step(lane);
-	return true;
-}
-
-void
 lane_abandon(Lane *lane, const char *why)
 {
 	TimestampTz now = GetCurrentTimestamp();
@@ -321,9 +364,9 @@ lane_abandon(Lane *lane, const char *why)
 	{
 		Grant *grant = dlist_container(Grant, node, dlist_pop_head_node(&lane->flying));
 
-		let_next_go(lane, grant);
-		grant->verdict = VERDICT_IN_DOUBT;
-		grant->message = MemoryContextStrdup(lane->memory, why);
+		lane_answered(lane, grant);
+		grant_lose(grant, lane_policy(lane), now);
+		grant_tell(grant, why);
 		lane_done(lane, grant);
 	}
 	/* they are known not to have been applied, by a reply that stands in the grant */
@@ -331,14 +374,16 @@ lane_abandon(Lane *lane, const char *why)
 	{
 		Grant *grant = dlist_container(Grant, node, dlist_pop_head_node(&lane->blocked));
 
+		if (grant->token.kind == TOKEN_READING)
+		{
+			lane->measured--;
+			lane_put_back_one(lane, grant);
+			continue;
+		}
 		grant->next_attempt_time = now;
 		lane_done(lane, grant);
 	}
-	if (lane_in_flight(lane) > 0)
-	{
-		lane_close(lane);
-		lane->reopen = true;
-	}
+	lane_drop_queries(lane);
 	if (lane->gate != GATE_OPEN)
 	{
 		lane->gate = GATE_SHUT;
@@ -355,4 +400,5 @@ lane_restart_search(Lane *lane)
 	lane->next_candidate = 0;
 	lane->search_id = PG_INT64_MIN;
 	lane->exhausted = false;
+	lane->restart_time = DT_NOEND;
 }

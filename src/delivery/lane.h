@@ -6,14 +6,28 @@
  * grants into a lane and settles those that are done; the lane sends them,
  * never two of one user at once, and watches the gateway.
  *
+ * Where the policy is to reconcile, a grant takes a longer way: its balance is
+ * read, the courier writes that down, and only then it is sent.  Its user gets
+ * nothing more until it is settled, and if its answer was lost, not until that
+ * was reconciled or nothing can arrive any more.
+ *
+ *	    ready ----------------------------------> flying ----> done
+ *	      |                                         ^    \-> blocked -> done
+ *	      +--> reading ----> read ----> armed ------+
+ *	            query      to be written
+ *	doubts ---> proving ------------------------------------> done
+ *	            query
+ *
  * The gate decides whether anything is sent.  It shuts with the first outcome
  * that is neither completed nor refused: what is in flight is awaited, what
- * was not sent goes back.  A balance query, which is harmless, opens it.
+ * was not sent goes back.  A balance query, which is harmless, opens it; where
+ * the answer to a grant was lost, also a delta of zero, which is harmless too.
+ * Then one grant is sent, then two, then four.
  *
  *              trouble                nothing in flight
  *	    OPEN -----------> DRAINING ---------------------> SHUT
  *	     ^                                               |   ^
- *	     |  the query is answered         time to probe  |   | it is not
+ *	     |  all is answered               time to probe  |   | it is not
  *	     +---------------------- PROBING <---------------+   |
  *	                                |________________________|
  *
@@ -52,10 +66,12 @@ typedef enum GatewayState
 {
 	GATEWAY_STATE_OPEN,
 	GATEWAY_STATE_CLOSED,
+	GATEWAY_STATE_PROBING,
 	GATEWAY_STATE_MISCONFIGURED,
 } GatewayState;
 
 struct userqueue_hash;
+struct doubtuser_hash;
 
 typedef struct Lane
 {
@@ -67,19 +83,38 @@ typedef struct Lane
 	bool            has_lock;    /* this process is the gateway's one sender */
 	bool            is_new_lock; /* since a transaction that is not committed yet */
 
-	/* grants: to be sent, in flight, waiting for what a query gives, to be settled */
+	/* grants: see above */
 	dlist_head             ready;
+	dlist_head             reading;
+	dlist_head             read;
+	dlist_head             armed;
 	dlist_head             flying;
-	dlist_head             blocked;
-	dlist_head             done;
+	dlist_head             blocked; /* waiting for what a query gives */
+	dlist_head             done;    /* to be settled */
 	int                    ready_count;
-	int                    unsent; /* the ready ones and those behind others */
+	int                    read_count;
+	int                    measured; /* those in reading, read and armed */
+	int                    flying_count;
+	int                    unsent; /* the ready and measured ones and those behind others */
 	int                    done_count;
 	int                    settling;   /* how many of the first ones a transaction settles that is
 									* not committed yet */
+	int                    recording;  /* the same of those read */
 	TimestampTz            done_since; /* since when something is to be settled */
 	struct userqueue_hash *users;      /* with a claimed grant that is not done */
 	TimestampTz            hot_until;  /* the gateway is expected to answer soon */
+
+	/* grants in doubt that are to be proven */
+	dlist_head             doubts; /* waiting for their time */
+	dlist_head             proving;
+	int                    proving_count;
+	TimestampTz            next_proof_time; /* not before it one of them is due */
+	struct doubtuser_hash *doubtful;        /* users who get nothing until theirs are settled */
+	bool                   reexamine;       /* the policy changed: which are there is not known */
+
+	/* what the row's rate_limit allows */
+	double      tokens;
+	TimestampTz tokens_time;
 
 	/* grants claimed by the transaction that is not committed yet */
 	dlist_head claimed;
@@ -89,11 +124,20 @@ typedef struct Lane
 	Candidate    *candidates;
 	int           candidate_count;
 	int           next_candidate;
-	int64         search_id; /* no grant below this one is left to be found */
-	bool          exhausted; /* it came to the end */
-	bool          touched;   /* it found something since the runs were looked at */
+	int64         search_id;    /* no grant below this one is left to be found */
+	bool          exhausted;    /* it came to the end */
+	bool          touched;      /* it found something since the runs were looked at */
+	TimestampTz   rest_until;   /* it found only users who have to wait */
+	TimestampTz   restart_time; /* when it begins anew, for what has fallen due behind it */
 
 	GateState      gate;
+	int            window;       /* grants in flight at most; doubles with every round of answers */
+	bool           write_lost;   /* the answer to a grant was, and none was completed since */
+	bool           probes_write; /* the probe in question is a delta of zero */
+	int            probes;       /* in flight, late ones included */
+	TimestampTz    probe_sent;   /* the last one */
+	Token          probe_token;
+	Token          write_probe_token;
 	int            troubles;      /* times the gate shut since a grant was last completed */
 	int            failed_probes; /* in a row */
 	TimestampTz    probe_time;    /* when a shut gate is to be tried */
@@ -103,8 +147,8 @@ typedef struct Lane
 
 	GatewayState state;
 	char        *state_reason; /* NULL when open */
+	GatewayState logged_state;
 	bool         state_unsaved;
-	bool         state_unlogged;
 	bool         state_saved; /* by a transaction that is not committed yet */
 	TimestampTz  state_tried; /* when saving it was last tried */
 } Lane;
@@ -133,14 +177,18 @@ extern bool lane_is_open(const Lane *lane);
 /* True if nothing that was claimed is left in the lane, done or not. */
 extern bool lane_is_empty(Lane *lane);
 
+/* How its gateway treats a grant whose answer was lost. */
+extern DoubtPolicy lane_policy(const Lane *lane);
+
+/*
+ * When grants may be sent: later than now only for a while after the policy
+ * was made to reconcile, since what was lost before may still arrive and be
+ * taken for a grant of today.
+ */
+extern TimestampTz lane_may_send(const Lane *lane);
+
 /* Takes a grant that was claimed, durably. */
 extern void lane_accept(Lane *lane, Grant *grant);
-
-/* Sends what can be sent now.  The prefix makes idempotency keys out of ids. */
-extern void lane_send(Lane *lane, const char *key_prefix);
-
-/* Waits for answers for at most timeout_ms and takes them in; true if there was one. */
-extern bool lane_poll(Lane *lane, int timeout_ms);
 
 /* How many requests are in flight. */
 extern int lane_in_flight(const Lane *lane);
@@ -151,18 +199,88 @@ extern void lane_put_back(Lane *lane);
 /* Gives up on everything: what is in flight is in doubt, the rest goes back. */
 extern void lane_abandon(Lane *lane, const char *why);
 
+/* The same for one claimed grant, which is in no list, and those behind it. */
+extern void lane_put_back_one(Lane *lane, Grant *grant);
+
 /* The grant's outcome is known; it waits to be settled. */
 extern void lane_done(Lane *lane, Grant *grant);
+
+/*
+ * A grant that was in flight, and is in no list now, is so no more: the next
+ * one of its user may go, at once or when this one is settled.
+ */
+extern void lane_answered(Lane *lane, Grant *grant);
+
+/* The grant was settled, durably, and is in no list any more: frees it, or keeps it to be proven. */
+extern void lane_settled(Lane *lane, Grant *grant);
+
+/* Ends queries that are in flight, with their connections; what they were for waits again. */
+extern void lane_drop_queries(Lane *lane);
 
 /* Drops the candidates and lets the search begin anew. */
 extern void lane_restart_search(Lane *lane);
 
 /*
+ * flight.c: requests and their answers.
+ */
+
+/* Sends what can be sent now.  The prefix makes idempotency keys out of ids. */
+extern void lane_send(Lane *lane, const char *key_prefix);
+
+/* Waits for answers for at most timeout_ms and takes them in; true if there was one. */
+extern bool lane_poll(Lane *lane, int timeout_ms);
+
+/*
+ * Takes the right to send one request within the row's rate_limit; false:
+ * none is left now.
+ */
+extern bool lane_take_token(Lane *lane);
+
+/*
+ * Milliseconds until rate_limit lets something go that waits for nothing
+ * else; -1: nothing does.
+ */
+extern int lane_throttled_ms(const Lane *lane);
+
+/*
+ * proving.c: grants in doubt that are to be proven.
+ */
+
+/* A user has one, or one less; those with one get nothing more. */
+extern void lane_doubt_begins(Lane *lane, const char *user_id);
+extern void lane_doubt_ends(Lane *lane, const char *user_id);
+extern bool lane_user_in_doubt(const Lane *lane, const char *user_id);
+
+/*
+ * Takes a grant in doubt, in no list, whose user was counted by
+ * lane_doubt_begins; it is looked at when its next_attempt_time has come.
+ */
+extern void lane_add_doubt(Lane *lane, Grant *grant);
+
+/* True if the grant of this id is in the lane to be proven, or to be settled as such. */
+extern bool lane_has_doubt(Lane *lane, int64 id);
+
+/* Forgets those that wait: the policy is another one. */
+extern void lane_forget_doubts(Lane *lane);
+
+/* Asks about those whose time has come. */
+extern void lane_prove(Lane *lane);
+
+/* Such a query was answered, or not. */
+extern void lane_take_proof(Lane *lane, Grant *grant, const GatewayReply *reply, TimestampTz now);
+
+/*
  * gate.c: watches the gateway.
  */
 
-/* A delta had an outcome that is neither completed nor refused. */
-extern void gate_trouble(Lane *lane, const GatewayReply *reply);
+/* No grants are in flight beyond this number. */
+#define WINDOW_MAX_SIZE 64
+
+/* A grant, or a query for one, had an outcome that is neither completed nor refused. */
+extern void gate_trouble(Lane *lane, const GatewayReply *reply, bool is_write);
+
+/* A grant was answered as it should: completed, or refused for what it is. */
+extern void gate_success(Lane *lane, bool is_completed);
 
 /* Moves the gate on where time or the end of what was in flight does so. */
 extern void gate_step(Lane *lane);
@@ -171,13 +289,13 @@ extern void gate_step(Lane *lane);
 extern bool gate_wants_probe(const Lane *lane);
 
 /*
- * Sends it, about a user with a pending grant or a blocked one.  Without
- * either nothing is sent.
+ * Sends it, about a user with a pending grant, a blocked one or one in doubt.
+ * Without any nothing is sent.
  */
 extern void gate_probe(Lane *lane);
 
-/* The query was answered, or not. */
-extern void gate_probed(Lane *lane, const GatewayReply *reply);
+/* A probe was answered, or not. */
+extern void gate_probed(Lane *lane, TokenKind kind, const GatewayReply *reply);
 
 /* The session cannot be opened: nothing can be sent until the row is mended. */
 extern void gate_unusable(Lane *lane, const char *problem);

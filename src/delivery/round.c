@@ -13,6 +13,7 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "storage/latch.h"
 #include "utils/guc.h"
 #include "utils/wait_event.h"
 
@@ -146,10 +147,36 @@ lane_due(const Courier *courier, const Lane *lane, TimestampTz now)
 		return TimestampTzPlusMilliseconds(now, TAKEN_INTERVAL);
 	if (lane->gate != GATE_OPEN)
 		due = Max(due, lane->probe_time);
+	due = Max(due, lane->rest_until);
 	/* someone may mend the row */
 	if (lane->state == GATEWAY_STATE_MISCONFIGURED)
 		due = Min(due, TimestampTzPlusMilliseconds(now, REREAD_INTERVAL));
 	return Max(due, TimestampTzPlusMilliseconds(now, SHORTEST_PAUSE));
+}
+
+/*
+ * Waits for what a rate_limit lets go, and nothing else does not.  False:
+ * there is no such thing.
+ */
+static bool
+wait_for_rate(const Courier *courier)
+{
+	int       timeout_ms = -1;
+	ListCell *cell;
+
+	foreach (cell, courier->lanes)
+	{
+		int ms = lane_throttled_ms(lfirst(cell));
+
+		if (ms >= 0)
+			timeout_ms = timeout_ms < 0 ? ms : Min(timeout_ms, ms);
+	}
+	if (timeout_ms < 0)
+		return false;
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 Min(timeout_ms, POLL_ONE), PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	return true;
 }
 
 /*
@@ -270,6 +297,8 @@ courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, Deliv
 			worked = true;
 		else if (turn_is_needed(courier))
 			continue;
+		else if (wait_for_rate(courier))
+			worked = true;
 		else if (worked)
 		{
 			is_look = true;

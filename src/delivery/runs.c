@@ -28,11 +28,13 @@ static Statement read_runs = {"SELECT r.id, r.first_grant_id, r.last_grant_id, r
 
 #define OPEN_GRANTS                                                                                \
 	"quota_manager.quota_execute e WHERE e.run_id = ANY ($1) AND e.id BETWEEN $2 AND $3"           \
-	" AND e.status IN ('pending', 'processing')"
+	" AND (e.status IN ('pending', 'processing')"                                                  \
+	" OR (e.status = 'in_doubt' AND e.next_attempt_time < 'infinity'))"
 
 static Statement read_backlogs = {"SELECT e.run_id, e.gateway, min(e.id), max(e.id),"
 								  " count(*) FILTER (WHERE e.status = 'processing'),"
-								  " min(e.next_attempt_time) FILTER (WHERE e.status = 'pending')"
+								  " min(e.next_attempt_time) FILTER (WHERE e.status = 'pending'),"
+								  " min(e.next_attempt_time) FILTER (WHERE e.status = 'in_doubt')"
 								  " FROM " OPEN_GRANTS
 								  " GROUP BY e.run_id, e.gateway ORDER BY e.run_id, e.gateway",
 								  3,
@@ -150,6 +152,10 @@ add_backlog(Run *run, uint64 i, MemoryContext memory)
 	backlog->due = DatumGetTimestampTz(result_datum(i, 6, &isnull));
 	if (isnull)
 		backlog->due = DT_NOEND;
+	backlog->doubt_due = DatumGetTimestampTz(result_datum(i, 7, &isnull));
+	if (isnull)
+		backlog->doubt_due = DT_NOEND;
+	backlog->has_unread_doubts = !isnull;
 	run->backlog_count++;
 }
 

@@ -16,7 +16,10 @@
 #include "nodes/pg_list.h"
 #include "utils/timestamp.h"
 
-/* The open grants of one run for one gateway. */
+/*
+ * The open grants of one run for one gateway: pending, processing, or in doubt
+ * and not left to an operator.
+ */
 typedef struct Backlog
 {
 	char       *gateway;
@@ -24,7 +27,9 @@ typedef struct Backlog
 	int64       high;
 	int64       processing; /* how many of them are not pending */
 	TimestampTz due;        /* when the first pending one may be sent; DT_NOEND: none is pending */
-	bool        touched;    /* something was claimed, or searched for, since */
+	TimestampTz doubt_due;  /* the same of those in doubt that the policy acts on */
+	bool        has_unread_doubts; /* there are some, and the lane was not told of them since */
+	bool        touched;           /* something was claimed, or searched for, since */
 } Backlog;
 
 typedef struct Run

@@ -15,6 +15,7 @@ int   delivery_claim_batch = 256;
 int   delivery_retry_base = 1000;
 int   delivery_retry_max = 300000;
 int   delivery_max_attempts = 10;
+int   delivery_linger = 120000;
 char *delivery_credential_directory;
 char *delivery_allowed_hosts;
 
@@ -51,6 +52,10 @@ delivery_define_settings(void)
 	DefineCustomIntVariable("quota_manager.max_attempts", "Refusals after which a grant is failed.",
 							"Attempts while its gateway is down or misconfigured do not count.",
 							&delivery_max_attempts, 10, 1, 1000000, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"quota_manager.linger", "Time for which a request whose answer was lost may still arrive.",
+		"Before, a balance that did not change does not prove that it was not applied.",
+		&delivery_linger, 120000, 0, 86400000, PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomStringVariable("quota_manager.credential_directory",
 							   "Directory of the keys that gateways refer to as file:NAME.",
 							   "Empty: such references cannot be used.",

@@ -10,13 +10,15 @@
 
 #include "common/crash_point.h"
 #include "delivery/runs.h"
+#include "delivery/settings.h"
 #include "delivery/settle.h"
 #include "delivery/statement.h"
 
 #define LEFTOVER_TEXT "the sender ended before the answer was recorded"
 
 /*
- * What was not tried keeps the text of an earlier attempt, and its time.
+ * What was not tried keeps the text of an earlier attempt, and its time.  A
+ * grant stays doubtful as long as it is in doubt.
  */
 static Statement settle_grants = {
 	"UPDATE quota_manager.quota_execute AS e"
@@ -25,17 +27,19 @@ static Statement settle_grants = {
 	" last_status = CASE WHEN k.tried THEN k.http_status ELSE e.last_status END,"
 	" last_error = CASE WHEN k.tried THEN k.message ELSE e.last_error END,"
 	" next_attempt_time = coalesce(k.next_attempt_time, e.next_attempt_time),"
+	" doubt_time = CASE WHEN k.status = 'in_doubt' THEN coalesce(k.doubt_time, e.doubt_time) END,"
 	" update_time = clock_timestamp()"
-	" FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS k(strategy_id, user_id,"
-	" scheduled_time, revision, attempts, status, charge, tried, http_status, message,"
-	" next_attempt_time)"
+	" FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS k(strategy_id,"
+	" user_id, scheduled_time, revision, attempts, status, charge, tried, http_status, message,"
+	" next_attempt_time, doubt_time, was)"
 	" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"
 	" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision"
-	" AND e.status = 'processing' AND e.attempts = k.attempts"
+	" AND e.status = k.was AND e.attempts = k.attempts"
 	" RETURNING e.id",
-	11,
+	13,
 	{INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, INT4ARRAYOID, TEXTARRAYOID,
-	 INT4ARRAYOID, BOOLARRAYOID, INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID},
+	 INT4ARRAYOID, BOOLARRAYOID, INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID,
+	 TIMESTAMPTZARRAYOID, TEXTARRAYOID},
 	NULL};
 
 /*
@@ -67,14 +71,27 @@ static Statement forget_balances = {
 	{TEXTARRAYOID, TEXTOID},
 	NULL};
 
-static Statement doubt_leftovers = {
+/*
+ * Grants that were claimed to be sent after a balance had been written down,
+ * and have none, were not sent.
+ */
+static Statement settle_leftover_grants = {
 	"UPDATE quota_manager.quota_execute AS e"
-	" SET status = 'in_doubt', last_status = NULL, last_error = $5,"
+	" SET status = k.status,"
+	" refusals = e.refusals + CASE WHEN k.status = 'in_doubt' THEN $7 ELSE 0 END,"
+	" next_attempt_time = CASE WHEN k.status = 'pending' THEN e.next_attempt_time"
+	" WHEN $7 > 0 AND e.refusals + $7 >= $8 THEN 'infinity' ELSE $6 END,"
+	" doubt_time = CASE WHEN k.status = 'in_doubt' THEN clock_timestamp() END,"
+	" last_status = CASE WHEN k.status = 'in_doubt' THEN NULL ELSE e.last_status END,"
+	" last_error = CASE WHEN k.status = 'in_doubt' THEN $5 ELSE e.last_error END,"
 	" update_time = clock_timestamp()"
+	" FROM (VALUES ('pending', true), ('in_doubt', false)) AS k(status, unsent)"
 	" WHERE e.run_id = $1 AND e.id BETWEEN $2 AND $3 AND e.gateway = $4"
-	" AND e.status = 'processing'",
-	5,
-	{INT8OID, INT8OID, INT8OID, TEXTOID, TEXTOID},
+	" AND e.status = 'processing'"
+	" AND k.unsent = (e.balance_time IS NOT DISTINCT FROM 'infinity' AND e.doubt_time IS NULL)"
+	" RETURNING e.status",
+	8,
+	{INT8OID, INT8OID, INT8OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID, INT4OID},
 	NULL};
 
 static Statement save_state = {
@@ -85,24 +102,6 @@ static Statement save_state = {
 	4,
 	{INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID},
 	NULL};
-
-static const char *
-status_of(Verdict verdict)
-{
-	switch (verdict)
-	{
-		case VERDICT_COMPLETED:
-			return "completed";
-		case VERDICT_FAILED:
-			return "failed";
-		case VERDICT_IN_DOUBT:
-			return "in_doubt";
-		case VERDICT_DEFERRED:
-		case VERDICT_UNSENT:
-			return "pending";
-	}
-	return NULL;
-}
 
 /* The columns of the table k above. */
 enum
@@ -118,12 +117,14 @@ enum
 	K_HTTP_STATUS,
 	K_MESSAGE,
 	K_NEXT_ATTEMPT_TIME,
+	K_DOUBT_TIME,
+	K_WAS,
 	K_COUNT
 };
 
-static const Oid k_types[K_COUNT] = {INT4OID, TEXTOID, TIMESTAMPTZOID, INT4OID,
-									 INT4OID, TEXTOID, INT4OID,        BOOLOID,
-									 INT4OID, TEXTOID, TIMESTAMPTZOID};
+static const Oid k_types[K_COUNT] = {
+	INT4OID, TEXTOID, TIMESTAMPTZOID, INT4OID,        INT4OID,        TEXTOID, INT4OID,
+	BOOLOID, INT4OID, TEXTOID,        TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID};
 
 /*
  * The columns that settle_completed needs; it takes the status for all rows
@@ -144,7 +145,7 @@ fill_row(Datum *k[K_COUNT], bool *nulls[K_COUNT], int i, const Grant *grant, boo
 	k[K_ATTEMPTS][i] = Int32GetDatum(grant->attempts);
 	if (!all)
 		return;
-	k[K_STATUS][i] = CStringGetTextDatum(status_of(grant->verdict));
+	k[K_STATUS][i] = CStringGetTextDatum(grant_status(grant));
 	k[K_CHARGE][i] = Int32GetDatum(grant->charged ? 1 : 0);
 	k[K_TRIED][i] = BoolGetDatum(grant->verdict != VERDICT_UNSENT);
 	k[K_HTTP_STATUS][i] = Int32GetDatum(grant->http_status);
@@ -153,7 +154,10 @@ fill_row(Datum *k[K_COUNT], bool *nulls[K_COUNT], int i, const Grant *grant, boo
 	if (grant->message != NULL)
 		k[K_MESSAGE][i] = CStringGetTextDatum(grant->message);
 	k[K_NEXT_ATTEMPT_TIME][i] = TimestampTzGetDatum(grant->next_attempt_time);
-	nulls[K_NEXT_ATTEMPT_TIME][i] = grant->verdict != VERDICT_DEFERRED;
+	nulls[K_NEXT_ATTEMPT_TIME][i] = !grant_sets_time(grant);
+	k[K_DOUBT_TIME][i] = TimestampTzGetDatum(grant->doubt_time);
+	nulls[K_DOUBT_TIME][i] = !grant->lost;
+	k[K_WAS][i] = CStringGetTextDatum(grant->is_proof ? "in_doubt" : "processing");
 }
 
 /*
@@ -169,8 +173,8 @@ all_completed(Lane *lane)
 	{
 		const Grant *grant = dlist_container(Grant, node, iter.cur);
 
-		if (grant->verdict != VERDICT_COMPLETED || grant->message != NULL ||
-			grant->http_status != first->http_status)
+		if (grant->verdict != VERDICT_COMPLETED || grant->message != NULL || grant->doubtful ||
+			grant->is_proof || grant->http_status != first->http_status)
 			return false;
 	}
 	return true;
@@ -250,21 +254,26 @@ settle_done(Lane *lane)
 }
 
 /*
- * Adds a settled grant to the count.
+ * Adds a settled grant to the count; what was in doubt before and still is
+ * counts no more.
  */
 static void
-count_verdict(Verdict verdict, DeliveryCount *count)
+count_grant(const Grant *grant, DeliveryCount *count)
 {
-	switch (verdict)
+	switch (grant->verdict)
 	{
 		case VERDICT_COMPLETED:
 			count->completed++;
 			break;
 		case VERDICT_FAILED:
-			count->failed++;
+			if (grant->doubtful)
+				count->in_doubt++;
+			else
+				count->failed++;
 			break;
 		case VERDICT_IN_DOUBT:
-			count->in_doubt++;
+			if (!grant->is_proof)
+				count->in_doubt++;
 			break;
 		case VERDICT_DEFERRED:
 			count->deferred++;
@@ -285,17 +294,45 @@ settle_finish(Lane *lane, DeliveryCount *count)
 
 		lane->done_count--;
 		if (grant->settled)
-			count_verdict(grant->verdict, count);
-		else
+			count_grant(grant, count);
+		else if (!grant->is_proof)
 			ereport(WARNING, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 							  errmsg("grant " INT64_FORMAT
 									 " was changed by somebody else during its delivery",
 									 grant->id),
-							  errdetail("Its delivery ended as %s.", status_of(grant->verdict)),
+							  errdetail("Its delivery ended as %s.", grant_status(grant)),
 							  errhint("Compare it with the balance at the gateway.")));
-		grant_free(grant);
+		lane_settled(lane, grant);
 	}
 	lane->done_since = GetCurrentTimestamp();
+}
+
+/*
+ * Settles what another sender has left of a run; returns how many are in doubt.
+ */
+static int64
+settle_leftovers_of_run(const Lane *lane, const Run *run, const Backlog *backlog)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	Datum       values[8];
+	int64       in_doubt = 0;
+	uint64      count;
+	uint64      row;
+
+	values[0] = Int64GetDatum(run->id);
+	values[1] = Int64GetDatum(backlog->low);
+	values[2] = Int64GetDatum(backlog->high);
+	values[3] = CStringGetTextDatum(lane->row->name);
+	values[4] = CStringGetTextDatum(LEFTOVER_TEXT);
+	values[5] = TimestampTzGetDatum(lane_policy(lane) == DOUBT_HOLD ? DT_NOEND : now);
+	values[6] = Int32GetDatum(lane_policy(lane) == DOUBT_RESEND ? 1 : 0);
+	values[7] = Int32GetDatum(delivery_max_attempts);
+	count = statement_run(&settle_leftover_grants, values, NULL);
+	for (row = 0; row < count; row++)
+		if (strcmp(result_text(row, 1, CurrentMemoryContext), "in_doubt") == 0)
+			in_doubt++;
+	SPI_freetuptable(SPI_tuptable);
+	return in_doubt;
 }
 
 int64
@@ -308,16 +345,10 @@ settle_leftovers(Lane *lane, List *runs)
 	{
 		Run     *run = lfirst(cell);
 		Backlog *backlog = run_backlog(run, lane->row->name);
-		Datum    values[5];
 
 		if (backlog == NULL || backlog->processing == 0)
 			continue;
-		values[0] = Int64GetDatum(run->id);
-		values[1] = Int64GetDatum(backlog->low);
-		values[2] = Int64GetDatum(backlog->high);
-		values[3] = CStringGetTextDatum(lane->row->name);
-		values[4] = CStringGetTextDatum(LEFTOVER_TEXT);
-		in_doubt += statement_run(&doubt_leftovers, values, NULL);
+		in_doubt += settle_leftovers_of_run(lane, run, backlog);
 		run->examined = false;
 	}
 	return in_doubt;
@@ -336,7 +367,7 @@ settle_state(Lane *lane)
 	else
 		values[2] = CStringGetTextDatum(lane->state_reason);
 	values[3] = TimestampTzGetDatum(lane->probe_time);
-	if (lane->state == GATEWAY_STATE_OPEN)
+	if (lane->state == GATEWAY_STATE_OPEN || lane->state == GATEWAY_STATE_PROBING)
 		nulls[3] = 'n';
 	if (statement_run(&save_state, values, nulls) == 0)
 		return false;

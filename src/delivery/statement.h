@@ -12,7 +12,7 @@
 
 #include "executor/spi.h"
 
-#define STATEMENT_MAX_ARGS 12
+#define STATEMENT_MAX_ARGS 16
 
 typedef struct Statement
 {

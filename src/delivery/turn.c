@@ -6,6 +6,7 @@
 
 #include "common/crash_point.h"
 #include "delivery/claim.h"
+#include "delivery/doubts.h"
 #include "delivery/runs.h"
 #include "delivery/sender_lock.h"
 #include "delivery/settings.h"
@@ -21,6 +22,14 @@
 
 /* Milliseconds for which an answer may wait for others to be settled with. */
 #define SETTLE_DELAY 100
+
+/*
+ * Milliseconds of work after which grants that have fallen due meanwhile are
+ * looked for from the beginning, and how many times as long that look may take
+ * at most.
+ */
+#define RESTART_INTERVAL 3000
+#define RESTART_SHARE 50
 
 /* A turn that is being taken. */
 typedef struct Turn
@@ -58,15 +67,44 @@ read_installation_id(Courier *courier)
 }
 
 /*
+ * How many grants are claimed at once: no more than are sent soon, since all
+ * are in doubt if this process dies.
+ */
+static int
+claim_limit(const Lane *lane)
+{
+	int limit = delivery_claim_batch;
+
+	if (lane->window < lane->row->max_connections)
+		limit = Min(limit, lane->window);
+	if (lane->row->rate_limit > 0 && lane->row->rate_limit < limit)
+		limit = Max((int) lane->row->rate_limit, 1);
+	return limit;
+}
+
+/*
  * True if the lane may claim more: what is claimed and not sent should keep
  * its connections busy, and no more than that be left behind by a crash.
  */
 static bool
 wants_claim(const Lane *lane)
 {
-	return lane_is_open(lane) && lane->has_lock && !lane->exhausted && lane->session != NULL &&
-		   !lane->reopen && lane->ready_count < lane->row->max_connections &&
-		   lane->unsent <= delivery_claim_batch;
+	if (!lane_is_open(lane) || !lane->has_lock || lane->exhausted || lane->session == NULL ||
+		lane->reopen || lane_may_send(lane) > GetCurrentTimestamp())
+		return false;
+	return lane->ready_count < Min(lane->row->max_connections, claim_limit(lane)) &&
+		   lane->unsent <= claim_limit(lane);
+}
+
+/*
+ * True if balances should be written down, so that their grants can be sent.
+ */
+static bool
+wants_record(const Lane *lane)
+{
+	return lane->read_count > 0 &&
+		   (dlist_is_empty((dlist_head *) &lane->reading) || lane->read_count >= lane->window ||
+			lane->read_count >= lane->row->max_connections);
 }
 
 /*
@@ -111,8 +149,8 @@ turn_is_needed(const Courier *courier)
 	{
 		const Lane *lane = lfirst(cell);
 
-		if (wants_claim(lane) || wants_settlement(lane) || wants_candidate(lane) ||
-			wants_state_saved(lane))
+		if (wants_claim(lane) || wants_record(lane) || wants_settlement(lane) ||
+			wants_candidate(lane) || wants_state_saved(lane))
 			return true;
 	}
 	return false;
@@ -121,8 +159,9 @@ turn_is_needed(const Courier *courier)
 bool
 has_backlog(const Courier *courier, const Lane *lane, TimestampTz *due)
 {
-	bool      found = false;
-	ListCell *cell;
+	DoubtPolicy policy = lane_policy(lane);
+	bool        found = false;
+	ListCell   *cell;
 
 	if (lane->row == NULL)
 		return false;
@@ -132,10 +171,18 @@ has_backlog(const Courier *courier, const Lane *lane, TimestampTz *due)
 
 		if (backlog == NULL)
 			continue;
+		if (backlog->due != DT_NOEND || backlog->processing > 0)
+			found = true;
+		*due = Min(*due, Max(backlog->due, lane_may_send(lane)));
+		if (policy == DOUBT_HOLD || backlog->doubt_due == DT_NOEND)
+			continue;
 		found = true;
-		*due = Min(*due, backlog->due);
+		if (policy == DOUBT_RESEND)
+			*due = Min(*due, backlog->doubt_due);
 	}
-	return found;
+	if (policy == DOUBT_RECONCILE)
+		*due = Min(*due, lane->next_proof_time);
+	return found || !dlist_is_empty((dlist_head *) &lane->doubts);
 }
 
 /*
@@ -168,6 +215,31 @@ take_lock(Courier *courier, Lane *lane, Turn *turn)
 }
 
 /*
+ * Lets the search of a lane that is never at its end begin anew: grants that
+ * were put off have fallen due behind it, and others must not be sent for ever
+ * before them.  What was seen of the runs may be old, too.
+ */
+static void
+restart_if_due(Courier *courier, Lane *lane)
+{
+	TimestampTz begin = GetCurrentTimestamp();
+	TimestampTz end;
+
+	if (lane->exhausted || !lane->has_lock || lane->row == NULL)
+		return;
+	if (lane->restart_time == DT_NOEND)
+		lane->restart_time = TimestampTzPlusMilliseconds(begin, RESTART_INTERVAL);
+	if (lane->restart_time > begin)
+		return;
+	runs_forget(courier->runs, lane->row->name, true);
+	runs_examine(courier->runs, courier->memory);
+	lane_restart_search(lane);
+	end = GetCurrentTimestamp();
+	lane->restart_time = TimestampTzPlusMilliseconds(
+		end, Max(RESTART_INTERVAL, (end - begin) / 1000 * RESTART_SHARE));
+}
+
+/*
  * Looks for work: new runs, grants that fell due, gateways without a sender.
  */
 static void
@@ -185,6 +257,9 @@ look(Courier *courier, Turn *turn)
 			runs_forget(courier->runs, lane->row->name, true);
 			lane->touched = false;
 		}
+		if (lane->reexamine && lane->row != NULL)
+			runs_forget(courier->runs, lane->row->name, false);
+		lane->reexamine = false;
 	}
 	courier->runs = runs_load(courier->runs, courier->memory);
 	runs_examine(courier->runs, courier->memory);
@@ -196,18 +271,20 @@ look(Courier *courier, Turn *turn)
 		bool        has_work = has_backlog(courier, lane, &due);
 
 		if (has_work && !lane->has_lock)
-		{
 			take_lock(courier, lane, turn);
-			due = DT_NOEND;
-			has_work = has_backlog(courier, lane, &due);
-		}
+		restart_if_due(courier, lane);
+		if (lane->has_lock && lane_policy(lane) == DOUBT_RECONCILE)
+			doubts_load(lane, courier->runs);
+		due = DT_NOEND;
+		has_work = has_backlog(courier, lane, &due);
 		if (!has_work && lane->has_lock && !lane->state_unsaved && lane_is_empty(lane) &&
 			lane_in_flight(lane) == 0)
 		{
 			sender_lock_release(lane->gateway_id);
 			lane->has_lock = false;
 		}
-		if (lane->has_lock && lane->exhausted && due <= GetCurrentTimestamp())
+		if (lane->has_lock && lane->exhausted &&
+			Max(due, lane->rest_until) <= GetCurrentTimestamp())
 			lane_restart_search(lane);
 	}
 }
@@ -227,11 +304,13 @@ serve_lane(Courier *courier, Lane *lane, const Turn *turn)
 	{
 		if (courier->installation == NULL)
 			read_installation_id(courier);
-		if (claim_search(lane, courier->runs) && claim_batch(lane, delivery_claim_batch) > 0)
+		if (claim_search(lane, courier->runs) && claim_batch(lane, claim_limit(lane)) > 0)
 			lane->touched = true;
 	}
 	else if (may_claim && wants_candidate(lane))
 		claim_search(lane, courier->runs);
+	if (may_claim)
+		doubts_record(lane);
 	if (lane->state_unsaved && lane->row != NULL && lane->has_lock)
 	{
 		lane->state_tried = GetCurrentTimestamp();
@@ -265,6 +344,7 @@ static void
 finish_lane(Lane *lane, DeliveryCount *count)
 {
 	settle_finish(lane, count);
+	doubts_finish(lane);
 	while (!dlist_is_empty(&lane->claimed))
 	{
 		CRASH_POINT(claim_committed);
@@ -274,9 +354,10 @@ finish_lane(Lane *lane, DeliveryCount *count)
 	if (!lane->state_saved)
 		return;
 	lane->state_unsaved = lane->state_saved = false;
-	if (!lane->state_unlogged)
+	/* a gateway that is tried again and again is still the one that was told of */
+	if (lane->state == lane->logged_state || lane->state == GATEWAY_STATE_PROBING)
 		return;
-	lane->state_unlogged = false;
+	lane->logged_state = lane->state;
 	if (lane->state == GATEWAY_STATE_OPEN)
 		ereport(LOG, (errcode(ERRCODE_SUCCESSFUL_COMPLETION),
 					  errmsg("gateway \"%s\" is open", lane->row->name)));
@@ -296,6 +377,7 @@ undo_lane(Lane *lane)
 	while (!dlist_is_empty(&lane->claimed))
 		grant_free(dlist_container(Grant, node, dlist_pop_head_node(&lane->claimed)));
 	lane->settling = 0;
+	lane->recording = 0;
 	lane->state_saved = false;
 	if (lane->is_new_lock)
 	{

@@ -3,8 +3,7 @@
  *		Decimal literals as the dialects can carry them, computed exactly.
  *
  * A zgsm number has up to 18 digits before the point and six after it, more
- * than 64 bits hold, so it is computed as a pair: whole units, and millionths
- * that count upwards from them (-0.25 is -1 and 750000).
+ * than 64 bits hold, so it is computed as a pair.
  */
 #include "gateway/amount.h"
 
@@ -28,12 +27,6 @@ typedef struct Literal
 	const char *decimals;
 	size_t      decimal_count;
 } Literal;
-
-typedef struct Fixed
-{
-	int64_t units;
-	int32_t millionths; /* 0 .. 999999 */
-} Fixed;
 
 /* Takes a literal apart; false unless it is [-]digits[.digits]. */
 static bool
@@ -113,15 +106,18 @@ write_literal(const Literal *literal, char out[AMOUNT_SIZE])
 			 literal->decimals);
 }
 
-/* Reads a literal of at most 18 digits, rounding to six decimals. */
+/* Reads a literal of at most 19 digits that fits 64 bits, rounding to six decimals. */
 static Fixed
 fixed_from_literal(const Literal *literal)
 {
-	Fixed  value = {0, 0};
-	size_t i;
+	Fixed    value = {0, 0};
+	uint64_t units = 0;
+	size_t   i;
 
 	for (i = 0; i < literal->digit_count; i++)
-		value.units = value.units * 10 + (literal->digits[i] - '0');
+		units = units * 10 + (uint64_t) (literal->digits[i] - '0');
+	/* the lowest number is its own negation */
+	value.units = (int64_t) units;
 	for (i = 0; i < DECIMALS; i++)
 		value.millionths =
 			value.millionths * 10 + (i < literal->decimal_count ? literal->decimals[i] - '0' : 0);
@@ -129,12 +125,12 @@ fixed_from_literal(const Literal *literal)
 		value.millionths++;
 	if (value.millionths == MILLION)
 	{
-		value.units++;
+		value.units = (int64_t) ++units;
 		value.millionths = 0;
 	}
 	if (literal->negative)
 	{
-		value.units = -value.units;
+		value.units = (int64_t) -units;
 		if (value.millionths > 0)
 		{
 			value.units--;
@@ -224,6 +220,51 @@ amount_subtract(const char *a, const char *b, char out[AMOUNT_SIZE])
 		value.millionths += MILLION;
 	}
 	write_fixed(value, out);
+}
+
+bool
+fixed_read(const char *text, Fixed *value)
+{
+	Literal literal;
+
+	if (!take_apart(text, &literal))
+		return false;
+	if (literal.digit_count > MAX_DIGITS && !is_int64(&literal))
+		return false;
+	*value = fixed_from_literal(&literal);
+	return true;
+}
+
+bool
+fixed_add(Fixed a, Fixed b, Fixed *sum)
+{
+	int32_t millionths = a.millionths + b.millionths;
+	int64_t units;
+
+	if (__builtin_add_overflow(a.units, b.units, &units) ||
+		(millionths >= MILLION && __builtin_add_overflow(units, 1, &units)))
+		return false;
+	sum->units = units;
+	sum->millionths = millionths >= MILLION ? millionths - MILLION : millionths;
+	return true;
+}
+
+Fixed
+fixed_negate(Fixed value)
+{
+	Fixed negated;
+
+	negated.units = value.millionths > 0 ? -value.units - 1 : -value.units;
+	negated.millionths = value.millionths > 0 ? MILLION - value.millionths : 0;
+	return negated;
+}
+
+int
+fixed_compare(Fixed a, Fixed b)
+{
+	if (a.units != b.units)
+		return a.units < b.units ? -1 : 1;
+	return (a.millionths > b.millionths) - (a.millionths < b.millionths);
 }
 
 bool

@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "gateway/gateway.h"
 
@@ -32,5 +33,27 @@ extern bool amount_read(GatewayDialect dialect, const char *number, char out[AMO
 
 /* Writes a - b; both as amount_read leaves them for zgsm. */
 extern void amount_subtract(const char *a, const char *b, char out[AMOUNT_SIZE]);
+
+/*
+ * A number to compute with: whole units, and millionths that count upwards
+ * from them (-0.25 is -1 and 750000).
+ */
+typedef struct Fixed
+{
+	int64_t units;
+	int32_t millionths; /* 0 .. 999999 */
+} Fixed;
+
+/* Reads a literal of either dialect, rounding to six decimals.  False: it is none. */
+extern bool fixed_read(const char *text, Fixed *value);
+
+/* Adds; false beyond 64 bits. */
+extern bool fixed_add(Fixed a, Fixed b, Fixed *sum);
+
+/* Of a value above the lowest. */
+extern Fixed fixed_negate(Fixed value);
+
+/* Less than, equal to or greater than 0 as a is less than, equal to or greater than b. */
+extern int fixed_compare(Fixed a, Fixed b);
 
 #endif /* QM_GATEWAY_AMOUNT_H */

@@ -154,6 +154,33 @@ extern int gateway_poll(GatewaySession *session, int timeout_ms, GatewayResult *
  */
 extern bool gateway_amount_fits(GatewayDialect dialect, const char *amount);
 
+/* What two readings prove about the attempt between them. */
+typedef enum GatewayProof
+{
+	GATEWAY_PROOF_APPLIED,
+	GATEWAY_PROOF_NOT_APPLIED,
+	GATEWAY_PROOF_LATER, /* nothing yet: the request may still wait behind its lost answer */
+	GATEWAY_PROOF_NONE,  /* nothing, and no later reading will */
+} GatewayProof;
+
+/*
+ * What was read around an attempt to add amount, at a gateway whose totals
+ * nobody else changes and to which nothing else was sent for the user between
+ * the two readings.
+ */
+typedef struct GatewayReadings
+{
+	GatewayDialect dialect;
+	const char    *before; /* decimal literals: zgsm: the total, higress: what remains */
+	const char    *after;
+	const char    *amount;
+	double max_usage; /* units that chats can have used between the two; < 0: any; higress */
+	bool   lingered;  /* the later one was taken when the request could not arrive any more */
+} GatewayReadings;
+
+/* The rules are those of docs/gateway.md; a literal that cannot be read proves nothing. */
+extern GatewayProof gateway_prove(const GatewayReadings *readings);
+
 /*
  * True if url is an http or https URL with a host, without user, query or
  * fragment.  Otherwise *why says what is wrong (a constant text).  With

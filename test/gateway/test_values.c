@@ -74,6 +74,78 @@ test_amounts(void)
 }
 
 static void
+test_proofs(void)
+{
+	static const struct
+	{
+		GatewayDialect dialect;
+		const char    *before;
+		const char    *after;
+		const char    *amount;
+		double         max_usage;
+		GatewayProof   at_once;
+		GatewayProof   lingered;
+	} cases[] = {
+#define APPLIED GATEWAY_PROOF_APPLIED, GATEWAY_PROOF_APPLIED
+#define NOT_APPLIED GATEWAY_PROOF_LATER, GATEWAY_PROOF_NOT_APPLIED
+#define NOTHING_YET GATEWAY_PROOF_LATER, GATEWAY_PROOF_NONE
+#define NOTHING GATEWAY_PROOF_NONE, GATEWAY_PROOF_NONE
+		{GATEWAY_ZGSM, "5", "25", "20", -1, APPLIED},
+		{GATEWAY_ZGSM, "5", "5", "20", -1, NOT_APPLIED},
+		{GATEWAY_ZGSM, "5", "24.999999", "20", -1, APPLIED},
+		{GATEWAY_ZGSM, "5", "25.000001", "20", -1, APPLIED},
+		{GATEWAY_ZGSM, "5", "25.000002", "20", -1, NOTHING},
+		{GATEWAY_ZGSM, "5", "4.999999", "20", -1, NOT_APPLIED},
+		{GATEWAY_ZGSM, "5", "4.999998", "20", -1, NOTHING},
+		{GATEWAY_ZGSM, "5", "15", "20", -1, NOTHING},
+		{GATEWAY_ZGSM, "5", "45", "20", -1, NOTHING},
+		{GATEWAY_ZGSM, "25", "5", "-20", -1, APPLIED},
+		{GATEWAY_ZGSM, "5", "-15", "-20", -1, APPLIED},
+		{GATEWAY_ZGSM, "-0.5", "-0.25", "0.25", -1, APPLIED},
+		{GATEWAY_ZGSM, "5", "5", "0.000001", -1, NOTHING},
+		{GATEWAY_ZGSM, "5", "5.000002", "0.000002", -1, APPLIED},
+		{GATEWAY_ZGSM, "5", "5.000001", "0.000002", -1, NOTHING},
+		{GATEWAY_ZGSM, "999999999999999999.999999", "999999999999999999.999999", "1", -1,
+		 NOT_APPLIED},
+		{GATEWAY_ZGSM, "x", "25", "20", -1, NOTHING},
+		{GATEWAY_ZGSM, "", "25", "20", -1, NOTHING},
+		{GATEWAY_HIGRESS, "5", "25", "20", -1, APPLIED},
+		{GATEWAY_HIGRESS, "5", "6", "20", -1, APPLIED},
+		{GATEWAY_HIGRESS, "5", "5", "20", -1, NOTHING_YET},
+		{GATEWAY_HIGRESS, "5", "-900", "20", -1, NOTHING_YET},
+		{GATEWAY_HIGRESS, "5", "5", "20", 0, NOT_APPLIED},
+		{GATEWAY_HIGRESS, "5", "5", "20", 19, NOT_APPLIED},
+		{GATEWAY_HIGRESS, "5", "5", "20", 19.5, NOTHING_YET},
+		{GATEWAY_HIGRESS, "5", "5", "20", 20, NOTHING_YET},
+		{GATEWAY_HIGRESS, "5", "6", "20", 19, APPLIED},
+		{GATEWAY_HIGRESS, "5", "5", "20", 1e300, NOTHING_YET},
+		{GATEWAY_HIGRESS, "25", "5", "-20", -1, NOTHING_YET},
+		{GATEWAY_HIGRESS, "25", "6", "-20", -1, NOT_APPLIED},
+		{GATEWAY_HIGRESS, "25", "25", "-20", -1, NOT_APPLIED},
+		{GATEWAY_HIGRESS, "25", "5", "-20", 19, APPLIED},
+		{GATEWAY_HIGRESS, "25", "5", "-20", 20, NOTHING_YET},
+		{GATEWAY_HIGRESS, "25", "4", "-20", 20, APPLIED},
+		{GATEWAY_HIGRESS, "9223372036854775807", "9223372036854775807", "1", 0, NOTHING},
+		{GATEWAY_HIGRESS, "-9223372036854775808", "-9223372036854775807", "5", 0, APPLIED},
+		{GATEWAY_HIGRESS, "9223372036854775806", "9223372036854775807", "1", 0, APPLIED},
+	};
+	size_t i;
+
+	for (i = 0; i < COUNT(cases); i++)
+	{
+		GatewayReadings readings = {cases[i].dialect, cases[i].before,    cases[i].after,
+									cases[i].amount,  cases[i].max_usage, false};
+
+		CHECK(gateway_prove(&readings) == cases[i].at_once, "case %zu: from %s to %s by %s", i,
+			  cases[i].before, cases[i].after, cases[i].amount);
+		readings.lingered = true;
+		CHECK(gateway_prove(&readings) == cases[i].lingered,
+			  "case %zu: from %s to %s by %s, lingered", i, cases[i].before, cases[i].after,
+			  cases[i].amount);
+	}
+}
+
+static void
 test_subtraction(void)
 {
 	static const struct
@@ -370,6 +442,7 @@ void
 test_values(void)
 {
 	test_amounts();
+	test_proofs();
 	test_subtraction();
 	test_rounding();
 	test_urls();

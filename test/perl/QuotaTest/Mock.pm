@@ -204,6 +204,15 @@ sub set_key
 	return;
 }
 
+# Whether a repeated Idempotency-Key is answered and not applied again.
+sub honour_idempotency
+{
+	my ($self, $on) = @_;
+
+	$self->_post('/mock/honour-idempotency', on => $on);
+	return;
+}
+
 # Forgets what it applied and counted.
 sub reset
 {

@@ -1,0 +1,195 @@
+/*
+ * doubts.c
+ *		What reconciling needs of the tables: balances before, and grants in doubt.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+
+#include "common/crash_point.h"
+#include "delivery/doubts.h"
+#include "delivery/runs.h"
+#include "delivery/statement.h"
+
+/* Without a balance, the grant is sent all the same: see take_reading in flight.c. */
+static Statement record_balances = {
+	"UPDATE quota_manager.quota_execute AS e"
+	" SET balance_before = k.balance::numeric,"
+	" balance_time = CASE WHEN k.balance IS NOT NULL THEN k.balance_time END"
+	" FROM unnest($1, $2, $3, $4, $5, $6, $7) AS k(strategy_id, user_id, scheduled_time, revision,"
+	" attempts, balance, balance_time)"
+	" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"
+	" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision"
+	" AND e.status = 'processing' AND e.attempts = k.attempts"
+	" RETURNING e.id",
+	7,
+	{INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, INT4ARRAYOID, TEXTARRAYOID,
+	 TIMESTAMPTZARRAYOID},
+	NULL};
+
+static const Oid record_types[] = {INT4OID, TEXTOID, TIMESTAMPTZOID, INT4OID,
+								   INT4OID, TEXTOID, TIMESTAMPTZOID};
+
+#define RECORD_COLUMNS lengthof(record_types)
+
+static Statement read_doubts = {
+	"SELECT e.strategy_id, e.user_id, e.scheduled_time, e.revision, e.attempts, e.id, e.refusals,"
+	" trim_scale(e.amount)::text, trim_scale(e.balance_before)::text, e.balance_time,"
+	" coalesce(e.doubt_time, e.update_time), e.next_attempt_time"
+	" FROM quota_manager.quota_execute e"
+	" WHERE e.run_id = $1 AND e.id BETWEEN $2 AND $3 AND e.gateway = $4"
+	" AND e.status = 'in_doubt' AND e.next_attempt_time < 'infinity'"
+	" ORDER BY e.id",
+	4,
+	{INT8OID, INT8OID, INT8OID, TEXTOID},
+	NULL};
+
+/*
+ * Fills row i of what is written.
+ */
+static void
+fill_row(Datum *k[RECORD_COLUMNS], bool *nulls, int i, const Grant *grant)
+{
+	k[0][i] = Int32GetDatum(grant->strategy_id);
+	k[1][i] = CStringGetTextDatum(grant->user_id);
+	k[2][i] = TimestampTzGetDatum(grant->scheduled_time);
+	k[3][i] = Int32GetDatum(grant->revision);
+	k[4][i] = Int32GetDatum(grant->attempts);
+	nulls[i] = grant->balance_before == NULL;
+	if (grant->balance_before != NULL)
+		k[5][i] = CStringGetTextDatum(grant->balance_before);
+	k[6][i] = TimestampTzGetDatum(grant->balance_time);
+}
+
+void
+doubts_record(Lane *lane)
+{
+	Datum     *k[RECORD_COLUMNS];
+	bool      *nulls = palloc0(sizeof(bool) * lane->read_count);
+	Datum      values[RECORD_COLUMNS];
+	uint64     count;
+	uint64     row;
+	int        column;
+	int        i = 0;
+	dlist_iter iter;
+
+	if (lane->read_count == 0)
+		return;
+	for (column = 0; column < RECORD_COLUMNS; column++)
+		k[column] = palloc0(sizeof(Datum) * lane->read_count);
+	dlist_foreach(iter, &lane->read)
+		fill_row(k, nulls, i++, dlist_container(Grant, node, iter.cur));
+	for (column = 0; column < RECORD_COLUMNS; column++)
+		values[column] =
+			array_of(record_types[column], k[column], column == 5 ? nulls : NULL, lane->read_count);
+	count = statement_run(&record_balances, values, NULL);
+	CRASH_POINT(before_recording);
+
+	dlist_foreach(iter, &lane->read)
+	{
+		Grant *grant = dlist_container(Grant, node, iter.cur);
+		bool   isnull;
+
+		grant->settled = false;
+		for (row = 0; row < count && !grant->settled; row++)
+			grant->settled = DatumGetInt64(result_datum(row, 1, &isnull)) == grant->id;
+	}
+	SPI_freetuptable(SPI_tuptable);
+	lane->recording = lane->read_count;
+}
+
+void
+doubts_finish(Lane *lane)
+{
+	if (lane->recording > 0)
+		CRASH_POINT(before_recorded);
+	for (; lane->recording > 0; lane->recording--)
+	{
+		Grant *grant = dlist_container(Grant, node, dlist_pop_head_node(&lane->read));
+		bool   found = grant->settled;
+
+		lane->read_count--;
+		grant->settled = false;
+		if (found)
+			dlist_push_tail(&lane->armed, &grant->node);
+		else
+		{
+			lane->measured--;
+			lane_put_back_one(lane, grant);
+		}
+	}
+}
+
+/*
+ * Makes a grant of row i of what was read.
+ */
+static Grant *
+doubtful_grant(const Lane *lane, uint64 i)
+{
+	char  *user_id = result_text(i, 2, CurrentMemoryContext);
+	char  *amount = result_text(i, 8, CurrentMemoryContext);
+	char  *balance = result_text(i, 9, CurrentMemoryContext);
+	Grant *grant = grant_create(lane->memory, user_id, amount);
+	bool   isnull;
+	Datum  balance_time = result_datum(i, 10, &isnull);
+
+	if (balance != NULL && !isnull)
+		grant_take_balance(grant, balance, DatumGetTimestampTz(balance_time));
+	grant->strategy_id = DatumGetInt32(result_datum(i, 1, &isnull));
+	grant->scheduled_time = DatumGetTimestampTz(result_datum(i, 3, &isnull));
+	grant->revision = DatumGetInt32(result_datum(i, 4, &isnull));
+	grant->attempts = DatumGetInt32(result_datum(i, 5, &isnull));
+	grant->id = DatumGetInt64(result_datum(i, 6, &isnull));
+	grant->refusals = DatumGetInt32(result_datum(i, 7, &isnull));
+	grant->doubt_time = DatumGetTimestampTz(result_datum(i, 11, &isnull));
+	grant->next_attempt_time = DatumGetTimestampTz(result_datum(i, 12, &isnull));
+	return grant;
+}
+
+/*
+ * Gives the lane those of one run.
+ */
+static void
+load_run(Lane *lane, const Run *run, const Backlog *backlog)
+{
+	Datum  values[4];
+	uint64 count;
+	uint64 i;
+
+	values[0] = Int64GetDatum(run->id);
+	values[1] = Int64GetDatum(backlog->low);
+	values[2] = Int64GetDatum(backlog->high);
+	values[3] = CStringGetTextDatum(lane->row->name);
+	count = statement_run(&read_doubts, values, NULL);
+	for (i = 0; i < count; i++)
+	{
+		Grant *grant = doubtful_grant(lane, i);
+
+		if (lane_has_doubt(lane, grant->id))
+		{
+			grant_free(grant);
+			continue;
+		}
+		lane_doubt_begins(lane, grant->user_id);
+		lane_add_doubt(lane, grant);
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+void
+doubts_load(Lane *lane, List *runs)
+{
+	ListCell *cell;
+
+	foreach (cell, runs)
+	{
+		Run     *run = lfirst(cell);
+		Backlog *backlog = run_backlog(run, lane->row->name);
+
+		if (backlog == NULL || !backlog->has_unread_doubts)
+			continue;
+		load_run(lane, run, backlog);
+		backlog->has_unread_doubts = false;
+	}
+}

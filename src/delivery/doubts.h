@@ -1,0 +1,33 @@
+/*
+ * doubts.h
+ *		What reconciling needs of the tables: balances before, and grants in doubt.
+ */
+#ifndef QM_DOUBTS_H
+#define QM_DOUBTS_H
+
+#include "postgres.h"
+
+#include "nodes/pg_list.h"
+
+#include "delivery/lane.h"
+
+/*
+ * Writes down the balances of the grants in lane->read, each guarded by the
+ * number of the attempt, and notes in every grant whether its row was found.
+ * They stay there until the transaction has been committed: then doubts_finish.
+ */
+extern void doubts_record(Lane *lane);
+
+/*
+ * The transaction was committed: what was written down may be sent.  A grant
+ * whose row was not found goes to those that are done.
+ */
+extern void doubts_finish(Lane *lane);
+
+/*
+ * Gives the lane the grants in doubt that it is to prove and that it does not
+ * know yet.  The runs must have been examined since.
+ */
+extern void doubts_load(Lane *lane, List *runs);
+
+#endif /* QM_DOUBTS_H */

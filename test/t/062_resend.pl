@@ -1,0 +1,130 @@
+
+# Policy resend: a grant whose answer was lost is sent again with the same key,
+# and a gateway that honours keys applies it once.
+
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+
+use PostgreSQL::Test::Utils;
+use QuotaTest::Delivery qw(delivery_node add_gateway grant deliver statuses delivered_once wait_until begin_call end_call);
+use QuotaTest::Mock;
+use Test::More;
+
+my $node = delivery_node('resend', <<'CONF');
+quota_manager.retry_base = 1ms
+quota_manager.retry_max = 2ms
+CONF
+
+# Delivers again and again until a gateway has nothing left to do by itself.
+sub deliver_all
+{
+	my ($gateway) = @_;
+
+	foreach (1 .. 300)
+	{
+		deliver($node);
+		return 1
+		  if $node->safe_psql('postgres', qq{
+			SELECT count(*) = 0 FROM quota_manager.quota_execute WHERE gateway = '$gateway'
+				AND (status IN ('pending', 'processing') OR status = 'in_doubt' AND next_attempt_time < 'infinity')}) eq 't';
+	}
+	return 0;
+}
+
+foreach my $dialect ('higress', 'zgsm')
+{
+	my $mock = QuotaTest::Mock->start(dialect => $dialect, key => 'key');
+	my $gateway = "the-$dialect";
+
+	add_gateway($node, $gateway, $mock, doubt_policy => 'resend');
+	$mock->honour_idempotency(1);
+
+	# Applied or not, and the answer lost in every way.
+	foreach my $kind ('apply_close', 'apply_reset', 'apply_status', 'close', 'reset', 'status')
+	{
+		$mock->fault(kind => $kind, match => 'delta', count => 3);
+	}
+	grant($node, $gateway, 4, map { "user$_" } 1 .. 100);
+	ok(deliver_all($gateway), "$dialect: all is settled");
+	is(statuses($node, $gateway), 'completed 100', "$dialect: nothing stays in doubt");
+	is(delivered_once($node, $gateway, $mock, $dialect), 100, "$dialect: each was applied once");
+	is( $node->safe_psql('postgres', qq{
+			SELECT count(*) FILTER (WHERE doubt_time IS NOT NULL), count(*) FILTER (WHERE refusals > 0) > 5
+			FROM quota_manager.quota_execute WHERE gateway = '$gateway'}),
+		'0|t', "$dialect: the attempts were counted, and the doubt is gone");
+
+	# While it is in doubt it is never pending, and says when it is sent again.
+	$mock->reset;
+	$node->safe_psql('postgres', 'TRUNCATE quota_manager.quota_execute, quota_manager.quota_run');
+	$mock->fault(kind => 'apply_close', match => 'delta', user => 'lost');
+	grant($node, $gateway, 4, 'lost');
+	deliver($node, q{SET quota_manager.retry_base = '1h'; SET quota_manager.retry_max = '1h';});
+	is( $node->safe_psql('postgres', q{
+			SELECT status, attempts, doubt_time IS NOT NULL, next_attempt_time BETWEEN now() + '25 min' AND now() + '1 h'
+			FROM quota_manager.quota_execute}),
+		'in_doubt|1|t|t', "$dialect: it waits in doubt");
+	is( $node->safe_psql('postgres', qq{SELECT pending, doubts_to_settle FROM quota_manager.delivery_status WHERE gateway = '$gateway'}),
+		'0|1', "$dialect: delivery_status tells");
+	is(deliver($node), '0|0|0|0', "$dialect: not sent before its time");
+
+	# Another policy: nothing is sent again.
+	$node->safe_psql('postgres', qq{
+		UPDATE quota_manager.quota_execute SET next_attempt_time = now();
+		UPDATE quota_manager.quota_run SET undelivered = true;
+		UPDATE quota_manager.quota_gateway SET doubt_policy = 'hold' WHERE name = '$gateway'});
+	is(deliver($node), '0|0|0|0', "$dialect: held now, it is left alone");
+	$node->safe_psql('postgres', "UPDATE quota_manager.quota_gateway SET doubt_policy = 'resend' WHERE name = '$gateway'");
+
+	# Sent again and not applied: it stays in doubt, since the first attempt may have been.
+	$mock->stop;
+	is(deliver($node), '0|0|0|1', "$dialect: sent again, the gateway is down");
+	is( $node->safe_psql('postgres', 'SELECT status, attempts, doubt_time IS NOT NULL FROM quota_manager.quota_execute'),
+		'in_doubt|2|t', "$dialect: it is in doubt as before");
+	$mock->restart;
+	$mock->honour_idempotency(1);
+	$mock->fault(kind => 'status', status => 422, match => 'delta', body => 'not today');
+	is(deliver($node), '0|0|1|0', "$dialect: sent again and refused");
+	is( $node->safe_psql('postgres', q{
+			SELECT status, attempts, next_attempt_time, last_error ~ 'not today' FROM quota_manager.quota_execute}),
+		'in_doubt|3|infinity|t', "$dialect: an operator decides, it is not failed");
+	is(deliver($node), '0|0|0|0', "$dialect: and it is not sent any more");
+
+	# A gateway that never answers: the attempts are bounded.
+	$mock->reset;
+	$node->safe_psql('postgres', 'TRUNCATE quota_manager.quota_execute, quota_manager.quota_run');
+	$mock->fault(kind => 'apply_status', match => 'delta', user => 'never', count => 1000);
+	grant($node, $gateway, 4, 'never', 'other');
+	ok(deliver_all($gateway), "$dialect: it ends");
+	is( $node->safe_psql('postgres', 'SELECT user_id, status, refusals, next_attempt_time FROM quota_manager.quota_execute ORDER BY 1'),
+		"never|in_doubt|10|infinity\nother|completed|0|-infinity", "$dialect: after max_attempts it is left to an operator");
+	is(scalar(grep { $_->{user} eq 'never' && $_->{amount} != 0 } $mock->applied), 1, "$dialect: applied once all the same");
+
+	# Killed in the middle: what was claimed is sent again, and applied once.
+	$mock->reset;
+	$mock->fault(kind => 'slow', match => 'delta', count => 100, delay_ms => 2);
+	$mock->fault(kind => 'apply_hang', match => 'delta', count => 5);
+	$node->safe_psql('postgres', 'TRUNCATE quota_manager.quota_execute, quota_manager.quota_run');
+	$node->append_conf('postgresql.conf', "restart_after_crash = on\n");
+	$node->reload;
+	grant($node, $gateway, 4, map { "user$_" } 1 .. 400);
+	my $call = begin_call($node, "SET application_name = 'victim'", 'CALL quota_manager.deliver()');
+	wait_until($node, q{SELECT count(*) FILTER (WHERE status = 'completed') > 50 FROM quota_manager.quota_execute});
+	kill 'KILL', $node->safe_psql('postgres', "SELECT pid FROM pg_stat_activity WHERE application_name = 'victim'");
+	end_call($call);
+	wait_until($node, 'SELECT true');
+	$mock->clear_faults;
+	ok(deliver_all($gateway), "$dialect: killed, it goes on");
+	is(statuses($node, $gateway), 'completed 400', "$dialect: killed, nothing stays in doubt");
+	is(delivered_once($node, $gateway, $mock, "$dialect: killed"), 400, "$dialect: killed, each was applied once");
+
+	$node->safe_psql('postgres', qq{
+		TRUNCATE quota_manager.quota_execute, quota_manager.quota_run;
+		DELETE FROM quota_manager.quota_gateway WHERE name = '$gateway'});
+	$mock->stop;
+}
+
+$node->stop;
+done_testing();
