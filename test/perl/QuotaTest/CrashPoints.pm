@@ -24,6 +24,7 @@ use warnings FATAL => 'all';
 
 use Exporter 'import';
 use PostgreSQL::Test::Utils;
+use QuotaTest::Wait qw(poll_sql);
 use QuotaTest::Workers;
 use Time::HiRes qw(time usleep);
 
@@ -82,7 +83,7 @@ sub arm
 	my $value = join ':', $point, $option{skip} // 0, $option{action} // 'kill';
 
 	QuotaTest::Workers::set($node, 'quota_manager.crash_point', $value);
-	$node->poll_query_until('postgres', 'SHOW quota_manager.crash_point', $value)
+	poll_sql($node, 'postgres', 'SHOW quota_manager.crash_point', $value)
 	  or die "could not arm $value";
 	unlink _file($node, $point);
 	return;

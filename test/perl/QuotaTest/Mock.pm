@@ -186,15 +186,6 @@ sub clear_faults
 	return;
 }
 
-# Whether a repeated Idempotency-Key is applied again.
-sub honour_idempotency
-{
-	my ($self, $on) = @_;
-
-	$self->_post('/mock/honour-idempotency', on => $on);
-	return;
-}
-
 # Asks for another key from now on.
 sub set_key
 {

@@ -27,6 +27,7 @@ use HTTP::Tiny;
 use IPC::Open3 ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use QuotaTest::Wait qw(poll_sql);
 use Time::HiRes qw(time usleep);
 
 my %mock_pids;
@@ -133,7 +134,7 @@ sub await
 {
 	my ($node, $database, $condition) = @_;
 
-	$node->poll_query_until($database, "SELECT coalesce(($condition), false)")
+	poll_sql($node, $database, "SELECT coalesce(($condition), false)")
 	  or die "not in time: $condition";
 	return;
 }
