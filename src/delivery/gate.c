@@ -30,8 +30,9 @@
 #define MISCONFIGURED_PROBE_MAX 60000
 
 /*
- * Whom to ask about where the user's id cannot be sent in a URL.  A gateway
- * answers for users that it has never seen.
+ * Whom to ask about where the user's id cannot be sent in a URL, and where the
+ * last one asked about may be one that the gateway cannot answer for.  It does
+ * for users that it has never seen.
  */
 #define NOBODY "quota_manager-probe"
 #define LONGEST_ASKED_ABOUT 4096
@@ -248,7 +249,8 @@ gate_wants_probe(const Lane *lane)
 }
 
 /*
- * A user to ask about, allocated in the current memory context; NULL: nobody.
+ * A user to ask about, allocated in the current memory context; NULL: there is
+ * nobody for whom it would matter.
  *
  * By chance: there are users that gateways cannot answer for, and one of those
  * must not keep it shut.
@@ -256,20 +258,32 @@ gate_wants_probe(const Lane *lane)
 static char *
 user_to_ask_about(Lane *lane)
 {
-	int count = lane->candidate_count - lane->next_candidate;
+	int          count = lane->candidate_count - lane->next_candidate;
+	const Grant *grant = NULL;
+	char        *user;
 
-	if (count > 0)
-	{
-		int i =
-			lane->next_candidate + (int) pg_prng_uint64_range(&pg_global_prng_state, 0, count - 1);
-
-		return text_to_cstring(lane->candidates[i].user_id);
-	}
 	if (!dlist_is_empty(&lane->blocked))
-		return pstrdup(dlist_head_element(Grant, node, &lane->blocked)->user_id);
-	if (!dlist_is_empty(&lane->doubts))
-		return pstrdup(dlist_head_element(Grant, node, &lane->doubts)->user_id);
-	return NULL;
+		grant = dlist_head_element(Grant, node, &lane->blocked);
+	else if (!dlist_is_empty(&lane->doubts))
+		grant = dlist_head_element(Grant, node, &lane->doubts);
+	if (count == 0 && grant == NULL)
+		return NULL;
+
+	/* about the only one there is, it has perhaps just not answered */
+	if (lane->failed_probes % 2 == 1 || (count == 0 && grant->token.kind == TOKEN_READING) ||
+		(count <= 1 && pg_prng_bool(&pg_global_prng_state)))
+		return pstrdup(NOBODY);
+	if (count > 0)
+		user = text_to_cstring(
+			lane->candidates[lane->next_candidate +
+							 (int) pg_prng_uint64_range(&pg_global_prng_state, 0, count - 1)]
+				.user_id);
+	else
+		user = pstrdup(grant->user_id);
+	if (user[0] != '\0' && strlen(user) <= LONGEST_ASKED_ABOUT)
+		return user;
+	pfree(user);
+	return pstrdup(NOBODY);
 }
 
 void
@@ -285,11 +299,6 @@ gate_probe(Lane *lane)
 	user = user_to_ask_about(lane);
 	if (user == NULL)
 		return;
-	if (user[0] == '\0' || strlen(user) > LONGEST_ASKED_ABOUT)
-	{
-		pfree(user);
-		user = pstrdup(NOBODY);
-	}
 	request.user_id = user;
 	request.token = &lane->probe_token;
 	if (lane->probes_write)

@@ -49,6 +49,7 @@ UPDATE quota_strategy SET enabled = false WHERE name = 'low';
 UPDATE quota_strategy SET archived = true WHERE name = 'take';
 UPDATE quota_execute SET status = (ARRAY['pending', 'processing', 'completed', 'failed', 'in_doubt', 'cancelled'])[id % 6 + 1], attempts = id % 3,
 	last_error = CASE WHEN id % 7 = 0 THEN E'said "no"\n\\' END, last_status = 503, next_attempt_time = CASE WHEN id % 2 = 0 THEN now() ELSE '-infinity' END;
+SELECT resolve(array_agg(id), true, E'why\nnot \\ "so"') FROM quota_execute WHERE status = 'in_doubt' AND user_id < 'u15';
 INSERT INTO quota_installation (workers_enabled) VALUES (false);
 INSERT INTO gateway_call (role, action, gateway, user_id, amount, reason, outcome, message) VALUES ('r', 'delta', 'gateway', 'u1', -5, E'why\nnot', 'applied', NULL);
 CREATE VIEW public.people AS SELECT * FROM quota_manager.user_info WHERE vip > 0;
