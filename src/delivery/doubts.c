@@ -191,5 +191,6 @@ doubts_load(Lane *lane, List *runs)
 			continue;
 		load_run(lane, run, backlog);
 		backlog->has_unread_doubts = false;
+		backlog->touched = true;
 	}
 }
