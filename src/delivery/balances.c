@@ -318,6 +318,7 @@ courier_read_balances(Courier *courier, List *requests, volatile sig_atomic_t *s
 		palloc(sizeof(Balance) * (delivery_claim_batch + POLL_RESULTS * list_length(readers)));
 	do
 	{
+		leave_dead_server();
 		CHECK_FOR_INTERRUPTS();
 		if (stop != NULL && *stop)
 			break;

@@ -235,6 +235,7 @@ courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, Deliv
 
 	for (;;)
 	{
+		leave_dead_server();
 		reload_settings();
 		if (QueryCancelPending || ProcDiePending)
 			wind_down_and_leave(courier, grace_ms, count);

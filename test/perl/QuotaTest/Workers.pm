@@ -185,6 +185,30 @@ sub seconds_to_end
 	return time() - $since;
 }
 
+# Kills the postmaster by kill -9 and starts another when the last of the processes has noticed; returns how many
+# seconds that one took, and dies if it takes a minute.
+sub kill_postmaster
+{
+	my ($node) = @_;
+	my @processes = split /\n/, $node->safe_psql('postgres',
+		'SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()');
+	my $before = time();
+	my $took;
+
+	$node->kill9;
+	foreach my $pid (@processes)
+	{
+		while (kill 0, $pid)
+		{
+			die "process $pid outlives its postmaster" if time() > $before + 60;
+			usleep(5_000);
+		}
+	}
+	$took = time() - $before;
+	$node->start;
+	return $took;
+}
+
 # Sets a setting of the cluster and lets every process read it.
 sub set
 {
