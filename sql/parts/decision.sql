@@ -60,12 +60,15 @@ BEGIN
 				ELSE ARRAY['in_doubt'] END) THEN replace(e.status, '_', ' ')
 			WHEN action IN ('retry', 'resolve_not_applied') AND r.id IS NULL THEN 'without a run'
 			WHEN action <> 'retry' OR e.status = 'failed' THEN NULL
+			-- It went out under another number, if it did.
+			WHEN e.status = 'in_doubt' AND e.doubt_time <= e.create_time THEN 'in doubt because another life of this database may have granted it'
 			WHEN e.status = 'pending' THEN CASE WHEN e.next_attempt_time <= clock_timestamp() THEN 'pending and due already' END
 			WHEN g.doubt_policy = 'resend' THEN NULL
 			WHEN g.name IS NULL THEN 'in doubt at a gateway that does not exist'
 			WHEN g.doubt_policy <> 'reconcile' THEN 'in doubt at a gateway whose doubt policy is hold'
-			WHEN e.balance_before IS NULL OR e.balance_time IS NULL OR e.balance_time <= g.doubt_policy_since OR NOT isfinite(e.balance_time)
-				THEN 'in doubt without a known balance from before it was sent'
+			WHEN isfinite(e.next_attempt_time) THEN 'in doubt and about to be reconciled'
+			-- Its user may have got others since, which would be taken for it.
+			ELSE 'in doubt, and reconciling proved nothing'
 		END
 	FROM quota_manager.quota_execute e
 	LEFT JOIN quota_manager.quota_run r ON r.id = e.run_id

@@ -89,12 +89,12 @@ submit(Lane *lane, GatewayRequest *request)
  * Sends a grant, which is in a list.
  */
 static bool
-send_grant(Lane *lane, Grant *grant, const char *key_prefix)
+send_grant(Lane *lane, Grant *grant, const Installation *installation)
 {
 	GatewayRequest request = {GATEWAY_DELTA, grant->user_id, grant->amount};
 	char           key[128];
 
-	snprintf(key, sizeof(key), "%s-" INT64_FORMAT, key_prefix, grant->id);
+	installation_key(installation, grant->id, key, sizeof(key));
 	request.idempotency_key = key;
 	request.token = grant;
 	grant->token.kind = TOKEN_GRANT;
@@ -130,7 +130,7 @@ ask_before(Lane *lane, Grant *grant)
 }
 
 void
-lane_send(Lane *lane, const char *key_prefix)
+lane_send(Lane *lane, const Installation *installation)
 {
 	if (lane->gate != GATE_OPEN || lane->row == NULL || !lane->has_lock)
 		return;
@@ -143,7 +143,7 @@ lane_send(Lane *lane, const char *key_prefix)
 	while (!dlist_is_empty(&lane->armed) && lane->flying_count < lane->window &&
 		   gateway_room(lane->session) > 0 && lane_take_token(lane))
 	{
-		if (!send_grant(lane, dlist_head_element(Grant, node, &lane->armed), key_prefix))
+		if (!send_grant(lane, dlist_head_element(Grant, node, &lane->armed), installation))
 			return;
 		lane->measured--;
 	}
@@ -157,7 +157,8 @@ lane_send(Lane *lane, const char *key_prefix)
 			break;
 		if (!lane_take_token(lane))
 			break;
-		if (!(grant->needs_balance ? ask_before(lane, grant) : send_grant(lane, grant, key_prefix)))
+		if (!(grant->needs_balance ? ask_before(lane, grant)
+								   : send_grant(lane, grant, installation)))
 			return;
 		lane->ready_count--;
 	}

@@ -43,6 +43,7 @@
 
 #include "delivery/gateway_row.h"
 #include "delivery/grant.h"
+#include "delivery/installation.h"
 
 /* The key of a pending grant that was seen and not yet claimed. */
 typedef struct Candidate
@@ -224,8 +225,8 @@ extern void lane_restart_search(Lane *lane);
  * flight.c: requests and their answers.
  */
 
-/* Sends what can be sent now.  The prefix makes idempotency keys out of ids. */
-extern void lane_send(Lane *lane, const char *key_prefix);
+/* Sends what can be sent now. */
+extern void lane_send(Lane *lane, const Installation *installation);
 
 /* Waits for answers for at most timeout_ms and takes them in; true if there was one. */
 extern bool lane_poll(Lane *lane, int timeout_ms);

@@ -11,7 +11,6 @@
 #include "delivery/sender_lock.h"
 #include "delivery/settings.h"
 #include "delivery/settle.h"
-#include "delivery/statement.h"
 #include "delivery/turn.h"
 
 /*
@@ -37,34 +36,6 @@ typedef struct Turn
 	TurnKind kind;
 	int64    in_doubt; /* grants left by others */
 } Turn;
-
-static Statement write_installation = {
-	"INSERT INTO quota_manager.quota_installation DEFAULT VALUES ON CONFLICT DO NOTHING",
-	0,
-	{0},
-	NULL};
-
-static Statement read_installation = {
-	"SELECT i.id::text FROM quota_manager.quota_installation i", 0, {0}, NULL};
-
-/*
- * Reads the id of the installation, which makes idempotency keys, and gives it
- * one if it has none.
- */
-static void
-read_installation_id(Courier *courier)
-{
-	uint64 count = statement_run(&read_installation, NULL, NULL);
-
-	if (count == 0)
-	{
-		SPI_freetuptable(SPI_tuptable);
-		statement_run(&write_installation, NULL, NULL);
-		statement_run(&read_installation, NULL, NULL);
-	}
-	courier->installation = result_text(0, 1, courier->memory);
-	SPI_freetuptable(SPI_tuptable);
-}
 
 /*
  * How many grants are claimed at once: no more than are sent soon, since all
@@ -303,7 +274,7 @@ serve_lane(Courier *courier, Lane *lane, const Turn *turn)
 	if (may_claim && wants_claim(lane))
 	{
 		if (courier->installation == NULL)
-			read_installation_id(courier);
+			courier->installation = installation_read(courier->memory);
 		if (claim_search(lane, courier->runs) && claim_batch(lane, claim_limit(lane)) > 0)
 			lane->touched = true;
 	}

@@ -28,7 +28,7 @@ CREATE FUNCTION public.decision_test_grant(id bigint, status text, gateway text 
 	INSERT INTO quota_manager.quota_execute (id, strategy_id, user_id, scheduled_time, run_id, strategy_version, amount, model, gateway, batch_number,
 		status, attempts, refusals, last_status, last_error, next_attempt_time, doubt_time, balance_before, balance_time)
 	VALUES (id, -1, 'u' || id, '-infinity', coalesce(run, id / 100), 1, 5, 'm', gateway, '', status, 3, 2, 503, 'no answer',
-		due, CASE WHEN status = 'in_doubt' THEN now() END, balance, balance_time)
+		due, CASE WHEN status = 'in_doubt' THEN now() + interval '1 hour' END, balance, balance_time)
 	RETURNING id;
 $$;
 -- Grants as a decision left them, and the trace of it.
@@ -80,10 +80,10 @@ SELECT id, undelivered FROM quota_run WHERE id = 3;
 
 -- Retry: what failed is sent again; what waits is due; what is in doubt is left to the policy of its gateway, as that is now.
 SELECT decision_test_grant(400, 'failed', due => '-infinity', balance => 1, balance_time => now()), decision_test_grant(401, 'pending', due => now() + interval '1 hour'),
-	decision_test_grant(402, 'in_doubt', 'resends'), decision_test_grant(403, 'in_doubt', 'reconciles', balance => 7, balance_time => now() + interval '1 hour'),
+	decision_test_grant(402, 'in_doubt', 'resends'),
 	decision_test_grant(404, 'in_doubt', 'resends', now() + interval '1 hour');
 BEGIN;
-SELECT retry(400, 'mended'), retry(401, 'cannot wait'), retry(402), retry(403, NULL), retry(id => 404);
+SELECT retry(400, 'mended'), retry(401, 'cannot wait'), retry(402), retry(id => 404, note => NULL);
 SELECT grant_id, action, status_before, status_after, note, now FROM decision_test_trace WHERE grant_id >= 400 ORDER BY grant_id;
 COMMIT;
 SELECT id, status, attempts, refusals, next, doubted, balance_before, balance_read, untouched FROM decision_test WHERE id >= 400 ORDER BY id;
@@ -107,8 +107,8 @@ SELECT e.status, call, decision_test_try(format('SELECT quota_manager.' || call,
 FROM quota_execute e, unnest(ARRAY['resolve(%s, true)', 'resolve(%s, false)', 'retry(%s)', 'cancel(%s)']) WITH ORDINALITY c (call, n) WHERE e.id >= 600 ORDER BY e.id, n;
 SELECT count(*) = :decisions FROM grant_decision;
 -- In doubt where the policy of the gateway cannot act: no balance from before, none that was ever read, one from before the policy was set, no gateway.
-SELECT decision_test_grant(700, 'in_doubt', 'reconciles'), decision_test_grant(701, 'in_doubt', 'reconciles', balance => 7, balance_time => 'infinity'),
-	decision_test_grant(702, 'in_doubt', 'reconciles', balance => 7, balance_time => now() - interval '1 hour'), decision_test_grant(703, 'in_doubt', 'nowhere');
+SELECT decision_test_grant(700, 'in_doubt', 'reconciles'), decision_test_grant(701, 'in_doubt', 'reconciles', due => now() + interval '1 hour', balance => 7, balance_time => now()),
+	decision_test_grant(702, 'in_doubt', 'reconciles', balance => 7, balance_time => now()), decision_test_grant(703, 'in_doubt', 'nowhere');
 SELECT decision_test_try(format('SELECT quota_manager.retry(%s)', id)) FROM generate_series(700, 703) id;
 -- What was not written by a scan has no run in which it would be found.
 SELECT decision_test_grant(710, 'in_doubt', 'resends', run => 0), decision_test_grant(711, 'failed', run => 0), decision_test_grant(712, 'in_doubt', run => 0);

@@ -254,7 +254,7 @@ like($err, qr/canceling statement due to statement timeout/, 'gateway_query obey
 $mock->set_key($row_key);
 $node->safe_psql('postgres', q{UPDATE quota_manager.quota_gateway SET credential = 'row:g' WHERE name = 'g'});
 $node->safe_psql('postgres', 'SELECT quota_manager.gateway_query($$hand$$)');
-$mock->fault(kind => 'slow', match => 'delta', count => 100, delay_ms => 300);
+$mock->fault(kind => 'slow', match => 'delta', count => 100, delay_ms => 2000);
 grant($node, 'g', 1, 'watched');
 $call = begin_call($node, "SET application_name = 'sender'", 'CALL quota_manager.deliver()');
 wait_until($node, "SELECT count(*) = 1 $sender");

@@ -44,7 +44,7 @@ sub _read_gateways
 	  $self->{node}->safe_psql('postgres', 'SELECT id FROM quota_manager.quota_installation');
 	foreach my $gateway (sort keys %{ $self->{mocks} })
 	{
-		foreach my $change ($self->{mocks}{$gateway}->applied($self->{seen}{$gateway} + 1))
+		foreach my $change ($self->{mocks}{$gateway}->applied(from => $self->{seen}{$gateway} + 1))
 		{
 			my $key = $change->{idempotency_key} // '';
 

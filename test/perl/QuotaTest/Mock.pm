@@ -22,6 +22,7 @@ use warnings FATAL => 'all';
 use FindBin;
 use HTTP::Tiny;
 use JSON::PP;
+use PostgreSQL::Test::Utils ();
 
 # Starts the mock on a free port, or on that of a mock that was stopped.
 sub start
@@ -39,7 +40,7 @@ sub _run
 {
 	my ($self) = @_;
 	my @command = ($self->{path}, '--dialect', $self->{dialect}, '--port', $self->{port} || 0,
-		'--lifetime', 900);
+		'--lifetime', $self->{lifetime} // 900);
 
 	push @command, '--key', $self->{key} if defined $self->{key};
 	push @command, '--journal', $self->{journal} if defined $self->{journal};
@@ -128,12 +129,37 @@ sub _post
 	return;
 }
 
-# Every change it applied, from that number on, in order: hashes with user, action, amount, idempotency_key.
+# Every change it applied, in order: hashes with user, action, amount, idempotency_key. Deltas of 0, by
+# which a courier sees whether a gateway takes writes, are left out unless zeros => 1. from => N: from that number on.
 sub applied
 {
-	my ($self, $from) = @_;
+	my ($self, %option) = @_;
 
-	return @{ $self->_get('/mock/applied?from=' . ($from // 1)) };
+	return grep { $option{zeros} || $_->{action} !~ /delta/ || $_->{amount} ne '0' }
+	  @{ $self->_get('/mock/applied?from=' . ($option{from} // 1)) };
+}
+
+# Waits until it has applied so many changes for a user; returns how many it has.
+sub wait_applied
+{
+	my ($self, $user, $count) = @_;
+	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
+	my $applied;
+
+	while (1)
+	{
+		$applied = grep { $_->{user} eq $user } $self->applied;
+		return $applied if $applied >= $count || time > $end;
+		select(undef, undef, undef, 0.02);
+	}
+}
+
+# The names of the kinds of faults that it knows.
+sub fault_kinds
+{
+	my ($self) = @_;
+
+	return @{ $self->_get('/mock/fault/kinds') };
 }
 
 # Counters.
@@ -169,7 +195,7 @@ sub set_balance
 	return;
 }
 
-# Arms a fault.
+# Arms a fault; README.md of the mock lists kinds and parameters. A match of grant spares deltas of 0.
 sub fault
 {
 	my ($self, %fault) = @_;

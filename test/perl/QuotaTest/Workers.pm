@@ -259,14 +259,15 @@ sub mend
 	return;
 }
 
-# What was applied, in order: hashes with user, amount and key.
+# What was applied, in order: hashes with user, amount and key.  Deltas of 0, by which a courier sees whether a
+# gateway takes writes, are left out.
 sub applied
 {
 	my ($self) = @_;
 	my ($head, @lines) = split /\n/, $self->ask('applied.tsv');
 	my @names = split /\t/, $head;
 
-	return map { my %row; @row{@names} = split /\t/, $_, -1; \%row } @lines;
+	return grep { $_->{amount} ne '0' } map { my %row; @row{@names} = split /\t/, $_, -1; \%row } @lines;
 }
 
 1;
