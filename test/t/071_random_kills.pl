@@ -11,6 +11,7 @@ use warnings FATAL => 'all';
 use FindBin;
 use lib "$FindBin::RealBin/../perl";
 
+use List::Util qw(shuffle);
 use PostgreSQL::Test::Utils;
 use QuotaTest::Audit;
 use QuotaTest::Delivery qw(add_gateway wait_until);
@@ -34,9 +35,12 @@ my @faults = (
 	{ kind => 'apply_reset' },
 	{ kind => 'status' },
 	{ kind => 'apply_status', status => 500 },
-	{ kind => 'html' },
+	{ kind => 'apply_html' },
+	{ kind => 'apply_cut_off' },
+	{ kind => 'half_header' },
 	{ kind => 'hang' },
 	{ kind => 'apply_hang' },
+	{ kind => 'apply_late', delay_ms => 200 },
 	{ kind => 'status', status => 429 },
 	{ kind => 'close', match => 'query' },);
 
@@ -68,6 +72,7 @@ foreach my $dialect ('higress', 'zgsm')
 		my $mock = $mock{$gateway} = QuotaTest::Mock->start(
 			dialect => $dialect,
 			key => 'key',
+			lifetime => 7200,
 			journal => $node->basedir . "/$gateway.journal");
 		my %column = (doubt_policy => $policy, request_timeout => '500 ms', max_connections => 8);
 
@@ -82,20 +87,18 @@ QuotaTest::Workers::users($node, 'postgres', $users);
 my $audit = QuotaTest::Audit->new($node, %mock);
 my @gateways = sort keys %mock;
 
-# Has a gateway misbehave now and then during the next grants.
+# Has a gateway misbehave now and then in two ways, and be slow otherwise.
 sub disturb
 {
 	my ($mock) = @_;
 
 	$mock->clear_faults;
-	foreach (1 .. 4)
+	foreach (1 .. 2)
 	{
-		my %fault = %{ $faults[ rand @faults ] };
-
-		$mock->fault(kind => 'slow', match => 'write', count => 1 + int(rand 12), delay_ms => int(rand 20));
-		$mock->fault(match => 'write', count => 1, %fault);
+		$mock->fault(match => 'grant', count => 0, probability => 0.05, seed => 1 + int(rand 1_000_000_000),
+			%{ $faults[ rand @faults ] });
 	}
-	$mock->fault(kind => 'slow', match => 'write', count => 1000, delay_ms => 2);
+	$mock->fault(kind => 'slow', match => 'grant', count => 0, delay_ms => 1 + int(rand 10));
 	return;
 }
 
@@ -131,9 +134,11 @@ sub pids
 my %killed = map { $_ => 0 } @victims;
 my ($longest, $orphaned) = (0, 0);
 my %pid = pids(0);
+# each of them once, and then whoever it is
+my @order = shuffle(sort keys %killed);
 foreach my $number (1 .. $kills)
 {
-	my $victim = $victims[ rand @victims ];
+	my $victim = shift(@order) // $victims[ rand @victims ];
 	my $gateway = $gateways[ rand @gateways ];
 	my $moment = int(rand 300_000);
 	my $died;

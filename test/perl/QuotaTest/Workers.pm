@@ -185,6 +185,17 @@ sub seconds_to_end
 	return time() - $since;
 }
 
+# Whether a process runs; one that has ended and waits for init to notice does not.
+sub _runs
+{
+	my ($pid) = @_;
+
+	open my $stat, '<', "/proc/$pid/stat" or return 0;
+	my $line = readline($stat) // '';
+	close $stat;
+	return $line =~ /\) [^Z]/;
+}
+
 # Kills the postmaster by kill -9 and starts another when the last of the processes has noticed; returns how many
 # seconds that one took, and dies if it takes a minute.
 sub kill_postmaster
@@ -192,19 +203,22 @@ sub kill_postmaster
 	my ($node) = @_;
 	my @processes = split /\n/, $node->safe_psql('postgres',
 		'SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()');
+	my $postmaster = (split /\n/, slurp_file($node->data_dir . '/postmaster.pid'))[0];
 	my $before = time();
 	my $took;
 
 	$node->kill9;
 	foreach my $pid (@processes)
 	{
-		while (kill 0, $pid)
+		while (_runs($pid))
 		{
 			die "process $pid outlives its postmaster" if time() > $before + 60;
 			usleep(5_000);
 		}
 	}
 	$took = time() - $before;
+	# to the next postmaster the last one lives until init has noticed
+	seconds_to_end($postmaster, $before);
 	$node->start;
 	return $took;
 }
