@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include "common/crash_point.h"
 #include "delivery/lane.h"
 
 /* Answers taken at once. */
@@ -97,12 +98,15 @@ send_grant(Lane *lane, Grant *grant, const Installation *installation)
 	request.idempotency_key = key;
 	request.token = grant;
 	grant->token.kind = TOKEN_GRANT;
+	if (grant->doubtful)
+		CRASH_POINT(grant_resending);
 	if (!submit(lane, &request))
 		return false;
 	dlist_delete(&grant->node);
 	dlist_push_tail(&lane->flying, &grant->node);
 	lane->flying_count++;
 	lane->unsent--;
+	CRASH_POINT(grant_sent);
 	return true;
 }
 
@@ -178,6 +182,7 @@ take_reply(Lane *lane, Grant *grant, const GatewayReply *reply, TimestampTz now)
 		gate_success(lane, reply->outcome == GATEWAY_COMPLETED);
 	else
 		gate_trouble(lane, reply, true);
+	CRASH_POINT(answer_taken);
 }
 
 /*
@@ -200,6 +205,7 @@ take_reading(Lane *lane, Grant *grant, const GatewayReply *reply)
 	{
 		dlist_push_tail(&lane->read, &grant->node);
 		lane->read_count++;
+		CRASH_POINT(before_read);
 	}
 	else if (is_trouble &&
 			 (reply->outcome == GATEWAY_BLOCKED || reply->outcome == GATEWAY_IN_DOUBT))

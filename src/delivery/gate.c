@@ -7,6 +7,7 @@
 #include "common/pg_prng.h"
 #include "utils/builtins.h"
 
+#include "common/crash_point.h"
 #include "delivery/lane.h"
 #include "delivery/settings.h"
 
@@ -313,6 +314,7 @@ gate_probe(Lane *lane)
 		lane->probe_sent = GetCurrentTimestamp();
 		if (!gateway_submit(lane->session, &request))
 			shut(lane, GATEWAY_STATE_CLOSED, "out of memory", CLOSED_PROBE_MAX);
+		CRASH_POINT(probe_sent);
 	}
 	pfree(user);
 }
@@ -402,6 +404,7 @@ gate_probed(Lane *lane, TokenKind kind, const GatewayReply *reply)
 	/* a late answer to an earlier probe tells nothing new */
 	if (lane->gate != GATE_PROBING || (kind == TOKEN_WRITE_PROBE) != lane->probes_write)
 		return;
+	CRASH_POINT(probe_answered);
 	if (!is_answer(reply))
 		probe_failed(lane, reply);
 	else if (kind == TOKEN_WRITE_PROBE)

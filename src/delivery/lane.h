@@ -125,10 +125,10 @@ typedef struct Lane
 	Candidate    *candidates;
 	int           candidate_count;
 	int           next_candidate;
-	int64         search_id;    /* no grant below this one is left to be found */
-	bool          exhausted;    /* it came to the end */
-	bool          touched;      /* it found something since the runs were looked at */
-	TimestampTz   rest_until;   /* it found only users who have to wait */
+	int64         search_id;  /* no grant below this one is left to be found */
+	bool          exhausted;  /* it came to the end */
+	bool          touched;    /* something was found or reconciled since the runs were looked at */
+	TimestampTz   rest_until; /* it found only users who have to wait */
 	TimestampTz   restart_time; /* when it begins anew, for what has fallen due behind it */
 
 	GateState      gate;

@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include "common/crash_point.h"
 #include "delivery/claim.h"
 #include "delivery/doubts.h"
 #include "delivery/runs.h"
@@ -171,12 +172,15 @@ take_lock(Courier *courier, Lane *lane, Turn *turn)
 	/* what was seen before may have been changed by the last sender */
 	runs_forget(courier->runs, lane->row->name, false);
 	runs_examine(courier->runs, courier->memory);
+	CRASH_POINT(lock_taken);
 	leftovers = settle_leftovers(lane, courier->runs);
 	if (leftovers > 0)
 		ereport(LOG, (errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
 					  errmsg("gateway \"%s\": " INT64_FORMAT
 							 " grants are in doubt because their sender ended",
 							 lane->row->name, leftovers)));
+	if (leftovers > 0)
+		CRASH_POINT(leftovers_settled);
 	turn->in_doubt += leftovers;
 	runs_examine(courier->runs, courier->memory);
 }
@@ -313,7 +317,10 @@ finish_lane(Lane *lane, DeliveryCount *count)
 	settle_finish(lane, count);
 	doubts_finish(lane);
 	while (!dlist_is_empty(&lane->claimed))
+	{
+		CRASH_POINT(claim_committed);
 		lane_accept(lane, dlist_container(Grant, node, dlist_pop_head_node(&lane->claimed)));
+	}
 	lane->is_new_lock = false;
 	if (!lane->state_saved)
 		return;

@@ -211,6 +211,44 @@ zgsm_checks()
 	check 'ends cleanly' 0 "$ended"
 }
 
+# What was answered before kill -9 is there afterwards, what was cut off is not, and it goes on.
+journal_checks()
+{
+	local key='x-admin-key: secret'
+	local expected
+
+	start_mock --dialect zgsm --key secret --journal "$dir/journal"
+	curl -s -o /dev/null -H "$key" -d 'user_id=before&value=1' "$quota/delta"
+	curl -s -o /dev/null -X POST "$base/mock/reset"
+	curl -s -o /dev/null -d on=1 "$base/mock/honour-idempotency"
+	curl -s -o /dev/null -d 'user=u&quota=0.5' "$base/mock/balance"
+	curl -s -o /dev/null -H "$key" -H 'Idempotency-Key: k-1' -d 'user_id=u&value=1.5' "$quota/delta"
+	curl -s -o /dev/null -H "$key" -d 'user_id=%09a%0A%FF&value=-0.25' "$quota/used/delta"
+	expected=$(curl -s "$base/mock/applied.tsv")
+	check 'journal: something to lose' 3 "$(wc -l <<< "$expected")"
+	kill -KILL "$pid"
+	wait "$pid" 2> /dev/null
+	tail -c 40 "$dir/journal" >> "$dir/journal"
+
+	start_mock --dialect zgsm --key secret --journal "$dir/journal"
+	check 'journal: the list after kill -9' "$expected" "$(curl -s "$base/mock/applied.tsv")"
+	check 'journal: a balance after kill -9' '{"user":"u","quota":"2","used":"0"}' "$(curl -s "$base/mock/balance?user=u")"
+	check 'journal: a key from before kill -9' 200 \
+		"$(reply -H "$key" -H 'Idempotency-Key: k-1' -d 'user_id=u&value=1.5' "$quota/delta" | cut -c 1-3)"
+	check 'journal: is not applied again' 2 "$(applied)"
+	curl -s -o /dev/null -H "$key" -d 'user_id=u&value=1' "$quota/delta"
+	expected=$(curl -s "$base/mock/applied.tsv")
+	stop_mock
+
+	start_mock --dialect zgsm --key secret --journal "$dir/journal"
+	check 'journal: goes on after a clean end too' "3 $expected" "$(applied) $(curl -s "$base/mock/applied.tsv")"
+	stop_mock
+	echo 'some other file' > "$dir/other"
+	"$mock" --dialect zgsm --journal "$dir/other" > "$dir/out" 2> "$dir/error"
+	check 'journal: another file is refused' "1 aigateway-mock: $dir/other is no journal" "$? $(cat "$dir/error")"
+	check 'journal: and left alone' 'some other file' "$(cut -c 1-15 "$dir/other")"
+}
+
 option_checks()
 {
 	local arguments
@@ -230,6 +268,7 @@ option_checks()
 
 higress_checks
 zgsm_checks
+journal_checks
 option_checks
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -17,6 +17,7 @@ use IPC::Run ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils ();
 use QuotaTest::Mock;
+use QuotaTest::Wait qw(poll_sql);
 use Test::More;
 
 our @EXPORT_OK = qw(delivery_node add_gateway grant deliver statuses delivered_once
@@ -135,7 +136,7 @@ sub wait_until
 {
 	my ($node, $query, $expected) = @_;
 
-	return $node->poll_query_until('postgres', $query, $expected // 't');
+	return poll_sql($node, 'postgres', $query, $expected);
 }
 
 # Runs statements in a session of its own, in the background. Give the result to
