@@ -5,15 +5,22 @@ MODULE_big = quota_manager
 # A folder per concern; which may use which is told in docs/decisions.md.
 OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/*/*.c)))
 
+# CRASH_POINTS=1 builds a library for tests that can be made to die at named places: src/common/crash_point.h.
+ifdef CRASH_POINTS
+PG_CPPFLAGS += -DCRASH_POINTS
+else
+OBJS := $(filter-out src/common/crash_point.o,$(OBJS))
+endif
+
 # The install script in parts by subject, in the order of dependency.  They have a folder of their own because
 # pg_regress takes a test of the same name from sql/ first.
 SQL_PARTS = schema condition schedule gateway user condition_functions strategy execute \
-	scan delivery worker import access
+	scan identity delivery decision worker import access
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 DATA = $(wildcard sql/$(EXTENSION)--*--*.sql)
 DOCS = README.md
 
-PG_CPPFLAGS = -I$(srcdir)/src $(CURL_CFLAGS) $(JSONC_CFLAGS)
+PG_CPPFLAGS += -I$(srcdir)/src $(CURL_CFLAGS) $(JSONC_CFLAGS)
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
 SHLIB_LINK = -lcurl -ljson-c -Wl,--version-script=$(srcdir)/src/exports.map
 
@@ -49,11 +56,24 @@ test/aigateway-mock/aigateway-mock: $(wildcard $(srcdir)/test/aigateway-mock/*.c
 # TAP tests; PROVE_TESTS picks some.  PGXS would look for them in another folder on each major.
 PROVE_TESTS ?= $(sort $(wildcard $(srcdir)/test/t/*.pl))
 PROVE_OUTPUT ?= $(CURDIR)/tmp_check
-prove: mock
+prove: mock $(if $(shell grep -l QuotaTest::CrashPoints /dev/null $(wildcard $(PROVE_TESTS))),crash-build)
 	mkdir -p $(PROVE_OUTPUT)
 	PATH="$(bindir):$$PATH" LANG=C.UTF-8 LC_ALL=C.UTF-8 PG_REGRESS='$(top_builddir)/src/test/regress/pg_regress' \
 	TESTDIR='$(PROVE_OUTPUT)' TESTDATADIR='$(PROVE_OUTPUT)' TESTLOGDIR='$(PROVE_OUTPUT)/log' \
 	QUOTA_MANAGER_MOCK='$(CURDIR)/test/aigateway-mock/aigateway-mock' \
+	QUOTA_MANAGER_CRASH_BUILD='$(abspath $(CRASH_BUILD))/install' \
 	prove $(PROVE_FLAGS) -I $(top_srcdir)/src/test/perl -I $(srcdir)/test/perl $(PROVE_TESTS)
 
-.PHONY: mock prove
+# The build with crash points is made from a copy and installed beside the tests' results, where the ordinary one cannot
+# meet it.
+CRASH_BUILD = $(PROVE_OUTPUT)/crash
+crash-build:
+	rm -rf $(CRASH_BUILD)
+	mkdir -p $(CRASH_BUILD)/copy/sql
+	cp -R $(foreach file,Makefile $(EXTENSION).control README.md src,$(srcdir)/$(file)) $(CRASH_BUILD)/copy
+	cp -R $(srcdir)/sql/parts $(wildcard $(srcdir)/sql/*--*--*.sql) $(CRASH_BUILD)/copy/sql
+	find $(CRASH_BUILD)/copy -name '*.o' -delete
+	$(MAKE) -C $(CRASH_BUILD)/copy CRASH_POINTS=1 all
+	$(MAKE) -C $(CRASH_BUILD)/copy CRASH_POINTS=1 install DESTDIR=$(abspath $(CRASH_BUILD))/install
+
+.PHONY: mock prove crash-build

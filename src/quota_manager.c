@@ -8,6 +8,7 @@
 #include "miscadmin.h"
 #include "utils/guc.h"
 
+#include "common/crash_point.h"
 #include "delivery/delivery.h"
 #include "scan/scan.h"
 #include "schedule/schedule.h"
@@ -31,6 +32,9 @@ _PG_init(void)
 	scan_define_settings();
 	delivery_define_settings();
 	worker_define_settings();
+#ifdef CRASH_POINTS
+	crash_point_define_settings();
+#endif
 	MarkGUCPrefixReserved("quota_manager");
 
 	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)

@@ -27,9 +27,13 @@ DECLARE
 	levels CONSTANT text[] := ARRAY['viewer', 'operator', 'admin', 'worker'];
 	viewer_routines CONSTANT text[] := ARRAY['meets', 'may_match', 'balance_at', 'balance_horizon', 'gateway_of', 'check_condition',
 		'require_condition', 'condition_models', 'next_firing', 'firings', 'schedule_now', 'check_time_zone', 'due_firings',
-		'due_strategies', 'undecided', 'subject_source', 'awaited_firing', 'list_workers'];
+		'due_strategies', 'undecided', 'subject_source', 'awaited_firing', 'list_workers', 'accounted_until'];
 	operator_routines CONSTANT text[] := ARRAY['check_transaction', 'check_strategy_target', 'check_strategy_models', 'lock_strategy', 'scan', 'scan_begin', 'scan_admit', 'scan_counts', 'record_run', 'write_grants',
-		'count_unknown', 'run_strategy', 'import_grants', 'resolve', 'deliver', 'tick', 'gateway_query', 'gateway_refresh', 'gateway_delta'];
+		'count_unknown', 'run_strategy', 'import_grants', 'deliver', 'tick', 'gateway_query', 'gateway_refresh', 'gateway_delta',
+		'present_identity', 'identity_text', 'check_identity', 'require_identity', 'is_doubtful'];
+	-- Not the workers' role: what it does, nobody has decided.
+	decision_routines CONSTANT text[] := ARRAY['resolve', 'retry', 'cancel', 'decide_one', 'decide_many', 'decide', 'decision_candidates',
+		'decision_hint', 'deciding_role', 'record_decisions'];
 	routine regprocedure;
 BEGIN
 	IF access IS NULL OR access <> ALL (levels) THEN
@@ -43,7 +47,7 @@ BEGIN
 	EXECUTE format('GRANT USAGE ON SCHEMA quota_manager, quota_condition TO %s', role);
 	EXECUTE format('GRANT SELECT ON quota_manager.quota_strategy, quota_manager.quota_run, quota_manager.quota_execute, quota_manager.user_info,
 		quota_manager.user_balance, quota_manager.quota_gateway, quota_manager.quota_model, quota_manager.quota_installation,
-		quota_manager.known_balance, quota_manager.subject, quota_manager.gateway_call, quota_manager.delivery_status,
+		quota_manager.known_balance, quota_manager.subject, quota_manager.gateway_call, quota_manager.grant_decision, quota_manager.delivery_status,
 		quota_manager.worker_status TO %s', role);
 	EXECUTE format('GRANT EXECUTE ON ALL ROUTINES IN SCHEMA quota_condition TO %s', role);
 	IF access IN ('operator', 'admin') THEN
@@ -56,8 +60,6 @@ BEGIN
 			doubt_time, balance_time, balance_before)
 			ON quota_manager.quota_execute TO %s', role);
 		EXECUTE format('GRANT DELETE ON quota_manager.user_balance TO %s', role);
-		-- Not user_source: whoever scans runs what a view does.
-		EXECUTE format('GRANT INSERT (singleton, id) ON quota_manager.quota_installation TO %s', role);
 		EXECUTE format('GRANT UPDATE (state, state_reason, next_probe_time) ON quota_manager.quota_gateway TO %s', role);
 		EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA quota_manager TO %s', role);
 	END IF;
@@ -67,8 +69,9 @@ BEGIN
 		EXECUTE format('GRANT SELECT (name) ON quota_manager.quota_credential TO %s', role);
 	END IF;
 	FOR routine IN SELECT p.oid FROM pg_proc p WHERE p.pronamespace = 'quota_manager'::regnamespace
-		AND (access = 'admin' OR p.proname = ANY (viewer_routines) OR access <> 'viewer' AND p.proname = ANY (operator_routines))
-		AND p.proname NOT IN ('grant_access', 'set_user_source', 'create_access_time_index')
+		AND (access = 'admin' OR p.proname = ANY (viewer_routines) OR access <> 'viewer' AND p.proname = ANY (operator_routines)
+			OR access = 'operator' AND p.proname = ANY (decision_routines))
+		AND p.proname NOT IN ('grant_access', 'set_user_source', 'create_access_time_index', 'begin_doubt', 'note_identity', 'try_identity_lock', 'skip_firings')
 	LOOP
 		EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', routine, role);
 	END LOOP;

@@ -88,7 +88,7 @@ COMMENT ON COLUMN quota_manager.quota_execute.run_id IS 'The run that wrote it; 
 COMMENT ON COLUMN quota_manager.quota_execute.create_time IS 'When it was granted.';
 COMMENT ON COLUMN quota_manager.quota_execute.update_time IS 'When its delivery last changed.';
 COMMENT ON COLUMN quota_manager.quota_execute.next_attempt_time IS 'pending: not sent before this time. in_doubt: when the doubt policy of its gateway acts next; infinity: an operator decides, see resolve.';
-COMMENT ON COLUMN quota_manager.quota_execute.doubt_time IS 'When an attempt ended whose outcome is not known; null: none, or it was settled since. The connection was closed by then.';
+COMMENT ON COLUMN quota_manager.quota_execute.doubt_time IS 'When an attempt ended whose outcome is not known; null: none, or it was settled since. The connection was closed by then. The same as create_time: written in doubt, because before a restore or a promotion it may have been granted under another number.';
 COMMENT ON COLUMN quota_manager.quota_execute.balance_time IS 'When balance_before was read; infinity: claimed to be sent only after it has been read.';
 COMMENT ON COLUMN quota_manager.quota_execute.strategy_version IS 'Version of the strategy that granted.';
 COMMENT ON COLUMN quota_manager.quota_execute.attempts IS 'How often it was claimed for sending; only grows.';

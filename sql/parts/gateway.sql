@@ -149,6 +149,12 @@ DECLARE
 	problem text;
 BEGIN
 	IF TG_OP = 'UPDATE' THEN
+		NEW.doubt_policy_since := greatest(NEW.doubt_policy_since, OLD.doubt_policy_since);
+		-- Readings can be called outdated at any time, also those of a gateway that could not be written now.
+		IF NEW.doubt_policy_since > OLD.doubt_policy_since
+			AND to_jsonb(NEW) - 'doubt_policy_since' = to_jsonb(OLD) - 'doubt_policy_since' THEN
+			RETURN NEW;
+		END IF;
 		IF NEW.name IS DISTINCT FROM OLD.name OR NEW.id IS DISTINCT FROM OLD.id THEN
 			RAISE EXCEPTION 'gateway "%" cannot be renamed', OLD.name
 				USING ERRCODE = 'object_not_in_prerequisite_state',
@@ -163,8 +169,6 @@ BEGIN
 		IF (NEW.doubt_policy, NEW.sole_writer, NEW.base_url, NEW.admin_path, NEW.dialect)
 			IS DISTINCT FROM (OLD.doubt_policy, OLD.sole_writer, OLD.base_url, OLD.admin_path, OLD.dialect) THEN
 			NEW.doubt_policy_since := clock_timestamp();
-		ELSE
-			NEW.doubt_policy_since := OLD.doubt_policy_since;
 		END IF;
 		NEW.update_time := clock_timestamp();
 	ELSIF NEW.create_time < statement_timestamp() THEN

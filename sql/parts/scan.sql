@@ -147,6 +147,15 @@ END
 $$;
 COMMENT ON FUNCTION quota_manager.create_access_time_index() IS 'Indexes user_info.access_time for access-after. Logins become dearer: their updates can no longer stay in place. pg_dump does not keep it.';
 
+CREATE FUNCTION quota_manager.accounted_until(strategy quota_manager.quota_strategy) RETURNS timestamptz
+LANGUAGE sql STABLE
+RETURN greatest(strategy.schedule_since, strategy.valid_from OPERATOR(pg_catalog.-) interval '1 us',
+	(SELECT coalesce(r.last_scheduled_time, r.scheduled_time) FROM quota_manager.quota_run r
+		WHERE r.strategy_id OPERATOR(pg_catalog.=) strategy.id AND r.scheduled_time IS NOT NULL
+			AND r.state OPERATOR(pg_catalog.=) ANY (ARRAY['done', 'skipped'])
+		ORDER BY r.scheduled_time DESC LIMIT 1));
+COMMENT ON FUNCTION quota_manager.accounted_until(quota_manager.quota_strategy) IS 'Firings of a periodic strategy after this time are not accounted for.';
+
 CREATE FUNCTION quota_manager.due_firings(strategy quota_manager.quota_strategy) RETURNS SETOF timestamptz
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -163,9 +172,7 @@ BEGIN
 	IF quota_manager.schedule_now() >= strategy.valid_until THEN
 		RETURN;
 	END IF;
-	after_time := greatest(since, (SELECT coalesce(r.last_scheduled_time, r.scheduled_time) FROM quota_manager.quota_run r
-			WHERE r.strategy_id = strategy.id AND r.scheduled_time IS NOT NULL AND r.state IN ('done', 'skipped')
-			ORDER BY r.scheduled_time DESC LIMIT 1));
+	after_time := quota_manager.accounted_until(strategy);
 	IF strategy.catch_up = 'all' THEN
 		-- A firing that failed is not lost when a later one has succeeded.
 		RETURN QUERY SELECT f FROM quota_manager.firings(strategy.periodic_expr,
@@ -282,7 +289,7 @@ END
 $$;
 COMMENT ON FUNCTION quota_manager.record_run(quota_manager.quota_run) IS 'Of scan(): writes what became of a run.';
 
-CREATE FUNCTION quota_manager.write_grants(strategy quota_manager.quota_strategy, run_id bigint, firing timestamptz, batch text, counted boolean,
+CREATE FUNCTION quota_manager.write_grants(strategy quota_manager.quota_strategy, run_id bigint, firing timestamptz, batch text, counted boolean, doubtful boolean,
 	OUT granted bigint, OUT left_out bigint)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off
 AS $$
@@ -298,8 +305,9 @@ BEGIN
 		BEGIN
 			PERFORM quota_manager.scan_begin();
 			EXECUTE 'INSERT INTO quota_manager.quota_execute
-					(strategy_id, user_id, scheduled_time, run_id, strategy_version, amount, model, gateway, batch_number, create_time, update_time)
-				SELECT $1, s.id, $2, $3, $4, $5, $6, $7, $8, $11, $11 FROM '
+					(strategy_id, user_id, scheduled_time, run_id, strategy_version, amount, model, gateway, batch_number, create_time, update_time,
+					status, next_attempt_time, doubt_time, last_error)
+				SELECT $1, s.id, $2, $3, $4, $5, $6, $7, $8, $11, $11, $12, $13, $14, $15 FROM '
 				-- OFFSET 0 has the condition asked first: whoever is counted must have met it.
 				|| CASE WHEN counted THEN '(SELECT s.id, g.strategy_id IS NOT NULL AS granted, ' || CASE WHEN capped THEN 'coalesce(c.grants >= $10, false)' ELSE 'false' END
 					|| ' AS capped FROM ' ELSE '' END
@@ -316,7 +324,10 @@ BEGIN
 						WHERE g.strategy_id = $1 AND g.user_id = s.id AND g.scheduled_time = $2 AND g.revision = 0)'
 					ELSE ' OFFSET 0) s WHERE quota_manager.scan_admit(s.granted, s.capped)' END
 				USING strategy.id, coalesce(firing, '-infinity'), run_id, strategy.version, strategy.amount, strategy.model,
-					quota_manager.gateway_of(strategy.model), batch, strategy.condition, strategy.max_exec_per_user, now();
+					quota_manager.gateway_of(strategy.model), batch, strategy.condition, strategy.max_exec_per_user, now(),
+					CASE WHEN doubtful THEN 'in_doubt' ELSE 'pending' END, CASE WHEN doubtful THEN 'infinity' ELSE '-infinity' END::timestamptz,
+					CASE WHEN doubtful THEN now() END,
+					CASE WHEN doubtful THEN 'may have been granted and delivered before this database was restored or promoted' END;
 			GET DIAGNOSTICS granted = ROW_COUNT;
 			EXIT;
 		EXCEPTION WHEN unique_violation THEN
@@ -343,7 +354,7 @@ BEGIN
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.write_grants(quota_manager.quota_strategy, bigint, timestamptz, text, boolean) IS 'Of scan(): one set-wise INSERT ... SELECT; the primary key of quota_execute is the guard. Counted: scan_counts() tells who was not granted, for a third of a microsecond a user. left_out: users who met the condition and whose id is too long for a grant.';
+COMMENT ON FUNCTION quota_manager.write_grants(quota_manager.quota_strategy, bigint, timestamptz, text, boolean, boolean) IS 'Of scan(): one set-wise INSERT ... SELECT; the primary key of quota_execute is the guard. Doubtful: see is_doubtful. Counted: scan_counts() tells who was not granted, for a third of a microsecond a user. left_out: users who met the condition and whose id is too long for a grant.';
 
 CREATE FUNCTION quota_manager.count_unknown(strategy quota_manager.quota_strategy, firing timestamptz, OUT unknown bigint, OUT left_out bigint)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off
@@ -375,6 +386,7 @@ DECLARE
 	counted boolean;
 	left_out bigint;
 	left_out_undecided bigint;
+	doubtful boolean;
 	detail text;
 BEGIN
 	run.strategy_id := strategy_id;
@@ -388,6 +400,7 @@ BEGIN
 	run.unknown_balance := 0;
 	run.undelivered := false;
 	PERFORM quota_manager.check_transaction('strategies are scanned');
+	PERFORM quota_manager.require_identity(true);
 	PERFORM quota_manager.lock_strategy(strategy_id);
 	SELECT s.* INTO strategy FROM quota_manager.quota_strategy s
 		WHERE s.id = run_strategy.strategy_id AND s.enabled AND NOT s.archived;
@@ -416,11 +429,12 @@ BEGIN
 		counted := strategy.max_exec_per_user IS NOT NULL OR CASE WHEN firing IS NULL
 			THEN (SELECT true FROM quota_manager.quota_execute e WHERE e.strategy_id = strategy.id ORDER BY e.user_id LIMIT 1) IS NOT NULL
 			ELSE EXISTS (SELECT FROM quota_manager.quota_run r WHERE r.strategy_id = strategy.id AND r.scheduled_time = firing) END;
+		doubtful := quota_manager.is_doubtful(strategy, firing);
 		SELECT w.granted, w.left_out INTO run.granted, left_out FROM quota_manager.write_grants(strategy, run.id, firing,
-			to_char(coalesce(firing, quota_manager.schedule_now()) AT TIME ZONE strategy.time_zone, 'YYYYMMDDHH24MISS'), counted) w;
+			to_char(coalesce(firing, quota_manager.schedule_now()) AT TIME ZONE strategy.time_zone, 'YYYYMMDDHH24MISS'), counted, doubtful) w;
 		IF run.granted > 0 THEN
 			run.last_grant_id := nextval(grant_ids);
-			run.undelivered := true;
+			run.undelivered := NOT doubtful;
 		ELSE
 			run.first_grant_id := NULL;
 		END IF;
@@ -428,8 +442,8 @@ BEGIN
 			FROM quota_manager.scan_counts() c;
 		SELECT u.unknown, u.left_out INTO run.unknown_balance, left_out_undecided FROM quota_manager.count_unknown(strategy, firing) u;
 		run.state := CASE WHEN run.unknown_balance > 0 THEN 'incomplete' ELSE 'done' END;
-		run.reason := nullif(concat_ws('; ',
-			CASE WHEN run.unknown_balance > 0 THEN 'some balances are not known' END,
+		run.reason := nullif(concat_ws('; ', CASE WHEN run.unknown_balance > 0 THEN 'some balances are not known' END,
+			CASE WHEN doubtful AND run.granted > 0 THEN 'granted in doubt' END,
 			CASE WHEN left_out + left_out_undecided > 0 THEN
 				'users left out because their ids are longer than 2600 bytes: ' || left_out + left_out_undecided END), '');
 	EXCEPTION WHEN OTHERS THEN
@@ -461,6 +475,7 @@ DECLARE
 	found_due boolean := false;
 BEGIN
 	PERFORM quota_manager.check_transaction('strategies are scanned');
+	PERFORM quota_manager.require_identity(false);
 	FOR due IN SELECT d.* FROM quota_manager.due_strategies(true, '0', strategy_name) d LOOP
 		found_due := true;
 		run := quota_manager.run_strategy(due.strategy_id, due.scheduled_time);

@@ -32,13 +32,26 @@ CREATE TABLE quota_manager.quota_installation (
 	singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
 	id uuid NOT NULL DEFAULT pg_catalog.gen_random_uuid(),
 	user_source text,
-	workers_enabled boolean NOT NULL DEFAULT true
+	workers_enabled boolean NOT NULL DEFAULT true,
+	system_identifier bigint,
+	database_oid oid,
+	timeline integer,
+	doubtful_until timestamptz,
+	doubtful_firing timestamptz,
+	former_ids jsonb NOT NULL DEFAULT '[]',
+	CONSTRAINT quota_installation_identity_is_whole CHECK (pg_catalog.num_nulls(system_identifier, database_oid, timeline) IN (0, 3))
 );
 COMMENT ON TABLE quota_manager.quota_installation IS 'One row: what is true of this installation as a whole. Written when first needed.';
 COMMENT ON COLUMN quota_manager.quota_installation.singleton IS 'Always true: there is one row at most.';
-COMMENT ON COLUMN quota_manager.quota_installation.id IS 'Part of every Idempotency-Key sent to a gateway; a restored dump keeps it.';
+COMMENT ON COLUMN quota_manager.quota_installation.id IS 'Part of every Idempotency-Key sent to a gateway; a restored dump keeps it, until it is resumed as one that may have run.';
 COMMENT ON COLUMN quota_manager.quota_installation.user_source IS 'Relation that conditions read users from; null: quota_manager.user_info. Set by set_user_source.';
 COMMENT ON COLUMN quota_manager.quota_installation.workers_enabled IS 'False after stop_workers(): background workers of this database stay down.';
+COMMENT ON COLUMN quota_manager.quota_installation.system_identifier IS 'Server (pg_control_system) that strategies were last run or grants last sent on; null: never. On any other nothing is scanned or delivered until resume().';
+COMMENT ON COLUMN quota_manager.quota_installation.database_oid IS 'Database that strategies were last run or grants last sent in; null: never. In any other nothing is scanned or delivered until resume().';
+COMMENT ON COLUMN quota_manager.quota_installation.timeline IS 'Timeline that strategies were last run or grants last sent on; null: never. On any other quota_manager.after_promotion decides.';
+COMMENT ON COLUMN quota_manager.quota_installation.doubtful_until IS 'Up to this real time another life of this database may have granted: single strategies that are older write grants in doubt until a scan of theirs is done that ended later; null: never.';
+COMMENT ON COLUMN quota_manager.quota_installation.doubtful_firing IS 'The same by the schedule clock, which can be pinned: grants for firings up to this time are written in doubt.';
+COMMENT ON COLUMN quota_manager.quota_installation.former_ids IS 'Ids it had before, oldest first: {"id", "before_grant"}. Grants with a number below before_grant keep the first one that fits as part of their Idempotency-Key.';
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.quota_installation', '');
 
 CREATE FUNCTION quota_manager.set_update_time() RETURNS trigger

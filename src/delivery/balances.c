@@ -12,6 +12,7 @@
 #include "utils/memutils.h"
 #include "utils/wait_event.h"
 
+#include "common/crash_point.h"
 #include "delivery/balances.h"
 #include "delivery/courier.h"
 #include "delivery/settings.h"
@@ -214,6 +215,7 @@ take_answer(Reader *reader, const GatewayResult *result, Answers *answers)
 		strlcpy(balance->amount, result->reply.balance, sizeof(balance->amount));
 		balance->read_time = GetCurrentTimestamp();
 		reader->failures = 0;
+		CRASH_POINT(balance_read);
 		return;
 	}
 	reader->failures++;
@@ -295,6 +297,7 @@ write_answers(Courier *courier, void *argument)
 	const Answers *answers = argument;
 
 	balances_write(answers->balances, answers->count);
+	CRASH_POINT(balances_writing);
 }
 
 /*
@@ -310,6 +313,7 @@ flush_answers(Courier *courier, Answers *answers)
 	error = courier_transact(courier, write_answers, answers);
 	if (error != NULL)
 		ReThrowError(error);
+	CRASH_POINT(balances_written);
 	answers->count = 0;
 }
 
@@ -337,6 +341,7 @@ courier_read_balances(Courier *courier, List *requests, volatile sig_atomic_t *s
 		palloc(sizeof(Balance) * (delivery_claim_batch + POLL_RESULTS * list_length(readers)));
 	do
 	{
+		leave_dead_server();
 		CHECK_FOR_INTERRUPTS();
 		if (stop != NULL && *stop)
 			break;

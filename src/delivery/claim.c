@@ -15,6 +15,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "common/crash_point.h"
 #include "delivery/claim.h"
 #include "delivery/runs.h"
 #include "delivery/statement.h"
@@ -286,7 +287,9 @@ claim_batch(Lane *lane, int limit)
 	if (lane_policy(lane) != DOUBT_RECONCILE)
 		nulls[5] = 'n';
 	values[6] = CStringGetTextDatum(other_status(lane));
+	CRASH_POINT(claim_starting);
 	claimed = statement_run(&claim_candidates, values, nulls);
+	CRASH_POINT(claim_made);
 
 	for (row = 0; row < claimed; row++)
 		dlist_push_tail(&lane->claimed, &claimed_grant(lane, row)->node);

@@ -22,10 +22,11 @@ struct Courier
 
 	List       *gateways; /* of GatewayRow, as last read */
 	TimestampTz gateways_read;
-	List       *lanes;        /* of Lane, one for each gateway and those that are gone but busy */
-	List       *runs;         /* of Run, undelivered when last looked at */
-	bool        is_leaving;   /* transactions do not wait for a standby */
-	char       *installation; /* id of quota_installation; NULL: not read yet */
+	List       *lanes;      /* of Lane, one for each gateway and those that are gone but busy */
+	List       *runs;       /* of Run, undelivered when last looked at */
+	bool        is_leaving; /* transactions do not wait for a standby */
+
+	Installation *installation; /* NULL: not read yet */
 };
 
 /*

@@ -114,4 +114,10 @@ extern void delivery_define_settings(void);
  */
 extern bool commit_is_replicated(void);
 
+/*
+ * Ends the process if its postmaster is gone, as every wait of PostgreSQL's
+ * does: whoever goes on without keeps the server from being started again.
+ */
+extern void leave_dead_server(void);
+
 #endif /* QM_DELIVERY_H */

@@ -7,6 +7,7 @@
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
 
+#include "common/crash_point.h"
 #include "delivery/doubts.h"
 #include "delivery/runs.h"
 #include "delivery/statement.h"
@@ -83,6 +84,7 @@ doubts_record(Lane *lane)
 		values[column] =
 			array_of(record_types[column], k[column], column == 5 ? nulls : NULL, lane->read_count);
 	count = statement_run(&record_balances, values, NULL);
+	CRASH_POINT(before_recording);
 
 	dlist_foreach(iter, &lane->read)
 	{
@@ -100,6 +102,8 @@ doubts_record(Lane *lane)
 void
 doubts_finish(Lane *lane)
 {
+	if (lane->recording > 0)
+		CRASH_POINT(before_recorded);
 	for (; lane->recording > 0; lane->recording--)
 	{
 		Grant *grant = dlist_container(Grant, node, dlist_pop_head_node(&lane->read));
@@ -187,5 +191,6 @@ doubts_load(Lane *lane, List *runs)
 			continue;
 		load_run(lane, run, backlog);
 		backlog->has_unread_doubts = false;
+		backlog->touched = true;
 	}
 }

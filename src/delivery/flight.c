@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include "common/crash_point.h"
 #include "delivery/lane.h"
 
 /* Answers taken at once. */
@@ -88,21 +89,24 @@ submit(Lane *lane, GatewayRequest *request)
  * Sends a grant, which is in a list.
  */
 static bool
-send_grant(Lane *lane, Grant *grant, const char *key_prefix)
+send_grant(Lane *lane, Grant *grant, const Installation *installation)
 {
 	GatewayRequest request = {GATEWAY_DELTA, grant->user_id, grant->amount};
 	char           key[128];
 
-	snprintf(key, sizeof(key), "%s-" INT64_FORMAT, key_prefix, grant->id);
+	installation_key(installation, grant->id, key, sizeof(key));
 	request.idempotency_key = key;
 	request.token = grant;
 	grant->token.kind = TOKEN_GRANT;
+	if (grant->doubtful)
+		CRASH_POINT(grant_resending);
 	if (!submit(lane, &request))
 		return false;
 	dlist_delete(&grant->node);
 	dlist_push_tail(&lane->flying, &grant->node);
 	lane->flying_count++;
 	lane->unsent--;
+	CRASH_POINT(grant_sent);
 	return true;
 }
 
@@ -126,7 +130,7 @@ ask_before(Lane *lane, Grant *grant)
 }
 
 void
-lane_send(Lane *lane, const char *key_prefix)
+lane_send(Lane *lane, const Installation *installation)
 {
 	if (lane->gate != GATE_OPEN || lane->row == NULL || !lane->has_lock)
 		return;
@@ -139,7 +143,7 @@ lane_send(Lane *lane, const char *key_prefix)
 	while (!dlist_is_empty(&lane->armed) && lane->flying_count < lane->window &&
 		   gateway_room(lane->session) > 0 && lane_take_token(lane))
 	{
-		if (!send_grant(lane, dlist_head_element(Grant, node, &lane->armed), key_prefix))
+		if (!send_grant(lane, dlist_head_element(Grant, node, &lane->armed), installation))
 			return;
 		lane->measured--;
 	}
@@ -153,7 +157,8 @@ lane_send(Lane *lane, const char *key_prefix)
 			break;
 		if (!lane_take_token(lane))
 			break;
-		if (!(grant->needs_balance ? ask_before(lane, grant) : send_grant(lane, grant, key_prefix)))
+		if (!(grant->needs_balance ? ask_before(lane, grant)
+								   : send_grant(lane, grant, installation)))
 			return;
 		lane->ready_count--;
 	}
@@ -177,6 +182,7 @@ take_reply(Lane *lane, Grant *grant, const GatewayReply *reply, TimestampTz now)
 		gate_success(lane, reply->outcome == GATEWAY_COMPLETED);
 	else
 		gate_trouble(lane, reply, true);
+	CRASH_POINT(answer_taken);
 }
 
 /*
@@ -199,6 +205,7 @@ take_reading(Lane *lane, Grant *grant, const GatewayReply *reply)
 	{
 		dlist_push_tail(&lane->read, &grant->node);
 		lane->read_count++;
+		CRASH_POINT(before_read);
 	}
 	else if (is_trouble &&
 			 (reply->outcome == GATEWAY_BLOCKED || reply->outcome == GATEWAY_IN_DOUBT))
@@ -207,6 +214,9 @@ take_reading(Lane *lane, Grant *grant, const GatewayReply *reply)
 	{
 		lane->measured--;
 		lane_put_back_one(lane, grant);
+		/* a user for whom the gateway always asks for a pause must not be the next again, for ever */
+		if (reply->outcome == GATEWAY_THROTTLED)
+			grant_conclude(grant, reply, lane_policy(lane), GetCurrentTimestamp());
 	}
 	if (is_trouble)
 		gate_trouble(lane, reply, false);

@@ -7,6 +7,7 @@
 #include "common/pg_prng.h"
 #include "utils/builtins.h"
 
+#include "common/crash_point.h"
 #include "delivery/lane.h"
 #include "delivery/settings.h"
 
@@ -244,7 +245,7 @@ gate_wants_probe(const Lane *lane)
 
 /*
  * A user to ask about, allocated in the current memory context; NULL: there is
- * no need to ask.
+ * nobody for whom it would matter.
  *
  * There are users that gateways cannot answer for, and one of those must not
  * keep it shut.  So nobody's id is first, and then every other time, for a
@@ -254,22 +255,30 @@ gate_wants_probe(const Lane *lane)
 static char *
 user_to_ask_about(Lane *lane)
 {
-	int count = lane->candidate_count - lane->next_candidate;
+	int          count = lane->candidate_count - lane->next_candidate;
+	const Grant *grant = NULL;
+	char        *user;
 
-	if (count == 0 && dlist_is_empty(&lane->blocked) && dlist_is_empty(&lane->doubts))
+	if (!dlist_is_empty(&lane->blocked))
+		grant = dlist_head_element(Grant, node, &lane->blocked);
+	else if (!dlist_is_empty(&lane->doubts))
+		grant = dlist_head_element(Grant, node, &lane->doubts);
+	if (count == 0 && grant == NULL)
 		return NULL;
+
 	if ((lane->failed_probes + lane->probes) % 2 == 0)
 		return pstrdup(NOBODY);
 	if (count > 0)
-	{
-		int i =
-			lane->next_candidate + (int) pg_prng_uint64_range(&pg_global_prng_state, 0, count - 1);
-
-		return text_to_cstring(lane->candidates[i].user_id);
-	}
-	if (!dlist_is_empty(&lane->blocked))
-		return pstrdup(dlist_head_element(Grant, node, &lane->blocked)->user_id);
-	return pstrdup(dlist_head_element(Grant, node, &lane->doubts)->user_id);
+		user = text_to_cstring(
+			lane->candidates[lane->next_candidate +
+							 (int) pg_prng_uint64_range(&pg_global_prng_state, 0, count - 1)]
+				.user_id);
+	else
+		user = pstrdup(grant->user_id);
+	if (user[0] != '\0' && strlen(user) <= LONGEST_ASKED_ABOUT)
+		return user;
+	pfree(user);
+	return pstrdup(NOBODY);
 }
 
 void
@@ -285,11 +294,6 @@ gate_probe(Lane *lane)
 	user = user_to_ask_about(lane);
 	if (user == NULL)
 		return;
-	if (user[0] == '\0' || strlen(user) > LONGEST_ASKED_ABOUT)
-	{
-		pfree(user);
-		user = pstrdup(NOBODY);
-	}
 	request.user_id = user;
 	request.token = &lane->probe_token;
 	if (lane->probes_write)
@@ -305,6 +309,7 @@ gate_probe(Lane *lane)
 		lane->probe_sent = GetCurrentTimestamp();
 		if (!gateway_submit(lane->session, &request))
 			shut(lane, GATEWAY_STATE_CLOSED, "out of memory", CLOSED_PROBE_MAX);
+		CRASH_POINT(probe_sent);
 	}
 	pfree(user);
 }
@@ -394,6 +399,7 @@ gate_probed(Lane *lane, TokenKind kind, const GatewayReply *reply)
 	/* a late answer to an earlier probe tells nothing new */
 	if (lane->gate != GATE_PROBING || (kind == TOKEN_WRITE_PROBE) != lane->probes_write)
 		return;
+	CRASH_POINT(probe_answered);
 	if (!is_answer(reply))
 		probe_failed(lane, reply);
 	else if (kind == TOKEN_WRITE_PROBE)

@@ -43,6 +43,7 @@
 
 #include "delivery/gateway_row.h"
 #include "delivery/grant.h"
+#include "delivery/installation.h"
 
 /* Somebody to ask a gateway about whom it has never seen: it answers for those as well. */
 #define NOBODY "quota_manager-probe"
@@ -127,10 +128,10 @@ typedef struct Lane
 	Candidate    *candidates;
 	int           candidate_count;
 	int           next_candidate;
-	int64         search_id;    /* no grant below this one is left to be found */
-	bool          exhausted;    /* it came to the end */
-	bool          touched;      /* it found something since the runs were looked at */
-	TimestampTz   rest_until;   /* it found only users who have to wait */
+	int64         search_id;  /* no grant below this one is left to be found */
+	bool          exhausted;  /* it came to the end */
+	bool          touched;    /* something was found or reconciled since the runs were looked at */
+	TimestampTz   rest_until; /* it found only users who have to wait */
 	TimestampTz   restart_time; /* when it begins anew, for what has fallen due behind it */
 
 	GateState      gate;
@@ -227,8 +228,8 @@ extern void lane_restart_search(Lane *lane);
  * flight.c: requests and their answers.
  */
 
-/* Sends what can be sent now.  The prefix makes idempotency keys out of ids. */
-extern void lane_send(Lane *lane, const char *key_prefix);
+/* Sends what can be sent now. */
+extern void lane_send(Lane *lane, const Installation *installation);
 
 /* Waits for answers for at most timeout_ms and takes them in; true if there was one. */
 extern bool lane_poll(Lane *lane, int timeout_ms);

@@ -50,6 +50,16 @@ static Statement write_call = {
 	{TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID},
 	NULL};
 
+/*
+ * The lock keeps the policy until the caller's transaction ends.  A transaction
+ * that may not write cannot take it.
+ */
+#define READ_RECONCILES                                                                            \
+	"SELECT g.doubt_policy = 'reconcile' FROM quota_manager.quota_gateway g WHERE g.id = $1"
+
+static Statement read_reconciles = {READ_RECONCILES, 1, {INT4OID}, NULL};
+static Statement lock_reconciles = {READ_RECONCILES " FOR SHARE", 1, {INT4OID}, NULL};
+
 static const char *
 action_name(GatewayAction action)
 {
@@ -263,6 +273,28 @@ required_text(FunctionCallInfo fcinfo, int n, const char *name)
 }
 
 /*
+ * Raises an error for a gateway where what a user has before and after a grant
+ * proves whether it was applied.  It stays another one until the caller's
+ * transaction ends.
+ */
+static void
+refuse_where_reconciled(const GatewayRow *row)
+{
+	bool   is_read_only = XactReadOnly || RecoveryInProgress();
+	Datum  values[1] = {Int32GetDatum(row->id)};
+	uint64 count = statement_run(is_read_only ? &read_reconciles : &lock_reconciles, values, NULL);
+	bool   isnull;
+
+	if (count > 0 && DatumGetBool(result_datum(0, 1, &isnull)))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("quotas at gateway \"%s\" cannot be changed by hand", row->name),
+				 errdetail("Its doubt policy is reconcile: the change would be taken for a grant."),
+				 errhint("Set its doubt_policy to hold first.")));
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/*
  * Makes the request that the arguments ask for, from the user's id on; the
  * last argument is the gateway's name.
  */
@@ -297,6 +329,8 @@ run_call(FunctionCallInfo fcinfo, ManualCall *call)
 		ereport(ERROR,
 				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
 				 errmsg("amount %s cannot be sent to gateway \"%s\"", call->amount, row->name)));
+	if (call->action != GATEWAY_QUERY)
+		refuse_where_reconciled(row);
 	session = gateway_row_open(row, &problem);
 	if (session == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -10,6 +10,7 @@
 #include "funcapi.h"
 
 #include "delivery/delivery.h"
+#include "delivery/installation.h"
 
 /* Milliseconds for which a cancelled call waits for what is in flight. */
 #define CANCEL_GRACE 1000
@@ -31,6 +32,7 @@ qm_deliver(PG_FUNCTION_ARGS)
 	bool          nulls[4] = {false, false, false, false};
 
 	procedure_connect(fcinfo, "deliver()");
+	installation_require(&procedure_work_unit);
 	courier = courier_create(&procedure_work_unit);
 	PG_TRY();
 	{

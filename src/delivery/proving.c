@@ -6,6 +6,7 @@
 
 #include "common/hashfn.h"
 
+#include "common/crash_point.h"
 #include "delivery/lane.h"
 
 /* A user with grants in doubt. */
@@ -195,6 +196,7 @@ lane_take_proof(Lane *lane, Grant *grant, const GatewayReply *reply, TimestampTz
 	}
 	grant_prove(grant, lane->row, reply, now);
 	lane_done(lane, grant);
+	CRASH_POINT(proof_read);
 	if (reply->outcome == GATEWAY_NOT_SENT || reply->outcome == GATEWAY_THROTTLED)
 		gate_trouble(lane, reply, false);
 }

@@ -17,6 +17,7 @@
 #include "utils/guc.h"
 #include "utils/wait_event.h"
 
+#include "common/crash_point.h"
 #include "delivery/courier.h"
 #include "delivery/turn.h"
 
@@ -94,6 +95,7 @@ wind_down(Courier *courier, int grace_ms, DeliveryCount *count)
 	courier->is_leaving = true;
 	foreach (cell, courier->lanes)
 		lane_put_back(lfirst(cell));
+	CRASH_POINT(winding_down);
 	if (turn_take(courier, TURN_SETTLE, count) != NULL)
 		grace_ms = 0;
 	while (grace_ms > 0 && poll_lanes(courier, grace_ms))
@@ -103,6 +105,7 @@ wind_down(Courier *courier, int grace_ms, DeliveryCount *count)
 	}
 	foreach (cell, courier->lanes)
 		lane_abandon(lfirst(cell), "the sender was stopped before the answer came");
+	CRASH_POINT(wound_down);
 	(void) turn_take(courier, TURN_SETTLE, count);
 	courier->is_leaving = false;
 }
@@ -232,6 +235,7 @@ courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, Deliv
 
 	for (;;)
 	{
+		leave_dead_server();
 		reload_settings();
 		if (QueryCancelPending || ProcDiePending)
 			wind_down_and_leave(courier, grace_ms, count);

@@ -7,6 +7,7 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 
+#include "common/crash_point.h"
 #include "delivery/runs.h"
 #include "delivery/statement.h"
 
@@ -252,6 +253,8 @@ close_runs(Run **runs, int count)
 	values[1] = Int64GetDatum(low);
 	values[2] = Int64GetDatum(high);
 	found = statement_run(&mark_delivered, values, NULL);
+	if (found > 0)
+		CRASH_POINT(run_closing);
 	for (row = 0; row < found; row++)
 	{
 		int64 id = DatumGetInt64(result_datum(row, 1, &isnull));

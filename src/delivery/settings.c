@@ -20,6 +20,14 @@ char *delivery_credential_directory;
 char *delivery_allowed_hosts;
 
 /*
+ * What becomes of open grants when a standby was promoted; read by the SQL
+ * function check_identity.
+ */
+static int                            after_promotion = 0;
+static const struct config_enum_entry after_promotion_options[] = {
+	{"hold", 0, false}, {"continue", 1, false}, {NULL, 0, false}};
+
+/*
  * A directory is named in full: a relative one would mean a folder of the
  * data directory.
  */
@@ -65,4 +73,11 @@ delivery_define_settings(void)
 							   "Hosts that gateways may be on, separated by commas.",
 							   "Empty: any host.", &delivery_allowed_hosts, "", PGC_SUSET,
 							   GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomEnumVariable(
+		"quota_manager.after_promotion",
+		"What becomes of grants that are not settled when a standby was "
+		"promoted.",
+		"hold: they are in doubt, for an operator to decide. continue: they are "
+		"delivered; for synchronous replication.",
+		&after_promotion, 0, after_promotion_options, PGC_SIGHUP, 0, NULL, NULL, NULL);
 }

@@ -8,6 +8,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
+#include "common/crash_point.h"
 #include "delivery/runs.h"
 #include "delivery/settings.h"
 #include "delivery/settle.h"
@@ -206,6 +207,7 @@ settle_done(Lane *lane)
 
 	if (rows == 0)
 		return;
+	CRASH_POINT(settle_starting);
 	if (all_completed(lane))
 		columns = K_COMPLETED_COUNT;
 	for (column = 0; column < columns; column++)
@@ -231,6 +233,7 @@ settle_done(Lane *lane)
 			Int32GetDatum(dlist_head_element(Grant, node, &lane->done)->http_status);
 		count = statement_run(&settle_completed, values, NULL);
 	}
+	CRASH_POINT(settle_made);
 
 	found = palloc(sizeof(int64) * Max(count, 1));
 	for (row = 0; row < count; row++)
@@ -283,6 +286,8 @@ count_grant(const Grant *grant, DeliveryCount *count)
 void
 settle_finish(Lane *lane, DeliveryCount *count)
 {
+	if (lane->settling > 0)
+		CRASH_POINT(settle_committed);
 	for (; lane->settling > 0; lane->settling--)
 	{
 		Grant *grant = dlist_container(Grant, node, dlist_pop_head_node(&lane->done));
@@ -364,5 +369,8 @@ settle_state(Lane *lane)
 	values[3] = TimestampTzGetDatum(lane->probe_time);
 	if (lane->state == GATEWAY_STATE_OPEN || lane->state == GATEWAY_STATE_PROBING)
 		nulls[3] = 'n';
-	return statement_run(&save_state, values, nulls) > 0;
+	if (statement_run(&save_state, values, nulls) == 0)
+		return false;
+	CRASH_POINT(state_saved);
+	return true;
 }

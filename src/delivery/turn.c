@@ -4,13 +4,13 @@
  */
 #include "postgres.h"
 
+#include "common/crash_point.h"
 #include "delivery/claim.h"
 #include "delivery/doubts.h"
 #include "delivery/runs.h"
 #include "delivery/sender_lock.h"
 #include "delivery/settings.h"
 #include "delivery/settle.h"
-#include "delivery/statement.h"
 #include "delivery/turn.h"
 
 /*
@@ -36,34 +36,6 @@ typedef struct Turn
 	TurnKind kind;
 	int64    in_doubt; /* grants left by others */
 } Turn;
-
-static Statement write_installation = {
-	"INSERT INTO quota_manager.quota_installation DEFAULT VALUES ON CONFLICT DO NOTHING",
-	0,
-	{0},
-	NULL};
-
-static Statement read_installation = {
-	"SELECT i.id::text FROM quota_manager.quota_installation i", 0, {0}, NULL};
-
-/*
- * Reads the id of the installation, which makes idempotency keys, and gives it
- * one if it has none.
- */
-static void
-read_installation_id(Courier *courier)
-{
-	uint64 count = statement_run(&read_installation, NULL, NULL);
-
-	if (count == 0)
-	{
-		SPI_freetuptable(SPI_tuptable);
-		statement_run(&write_installation, NULL, NULL);
-		statement_run(&read_installation, NULL, NULL);
-	}
-	courier->installation = result_text(0, 1, courier->memory);
-	SPI_freetuptable(SPI_tuptable);
-}
 
 /*
  * How many grants are claimed at once: no more than are sent soon, since all
@@ -200,12 +172,15 @@ take_lock(Courier *courier, Lane *lane, Turn *turn)
 	/* what was seen before may have been changed by the last sender */
 	runs_forget(courier->runs, lane->row->name, false);
 	runs_examine(courier->runs, courier->memory);
+	CRASH_POINT(lock_taken);
 	leftovers = settle_leftovers(lane, courier->runs);
 	if (leftovers > 0)
 		ereport(LOG, (errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
 					  errmsg("gateway \"%s\": " INT64_FORMAT
 							 " grants are in doubt because their sender ended",
 							 lane->row->name, leftovers)));
+	if (leftovers > 0)
+		CRASH_POINT(leftovers_settled);
 	turn->in_doubt += leftovers;
 	runs_examine(courier->runs, courier->memory);
 }
@@ -299,7 +274,7 @@ serve_lane(Courier *courier, Lane *lane, const Turn *turn)
 	if (may_claim && wants_claim(lane))
 	{
 		if (courier->installation == NULL)
-			read_installation_id(courier);
+			courier->installation = installation_read(courier->memory);
 		if (claim_search(lane, courier->runs) && claim_batch(lane, claim_limit(lane)) > 0)
 			lane->touched = true;
 	}
@@ -342,7 +317,10 @@ finish_lane(Lane *lane, DeliveryCount *count)
 	settle_finish(lane, count);
 	doubts_finish(lane);
 	while (!dlist_is_empty(&lane->claimed))
+	{
+		CRASH_POINT(claim_committed);
 		lane_accept(lane, dlist_container(Grant, node, dlist_pop_head_node(&lane->claimed)));
+	}
 	lane->is_new_lock = false;
 	if (!lane->state_saved)
 		return;

@@ -16,7 +16,9 @@
 #include "replication/syncrep.h"
 #include "replication/walsender.h"
 #include "replication/walsender_private.h"
+#include "storage/ipc.h"
 #include "storage/lwlock.h"
+#include "storage/pmsignal.h"
 #include "utils/guc.h"
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
@@ -80,6 +82,16 @@ commit_is_replicated(void)
 	confirmed = WalSndCtl->lsn[SYNC_REP_WAIT_FLUSH];
 	LWLockRelease(SyncRepLock);
 	return confirmed >= XactLastCommitEnd;
+}
+
+/*
+ * See delivery.h.
+ */
+void
+leave_dead_server(void)
+{
+	if (!PostmasterIsAlive())
+		proc_exit(1);
 }
 
 static void

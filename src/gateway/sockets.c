@@ -16,6 +16,10 @@
 #define NO_SOCKET (-1)
 #define FIRST_SIZE 16
 
+/* What is thrown away of that which arrived unasked, in pieces. */
+#define DRAIN_PIECE 4096
+#define DRAIN_PIECES 64
+
 /* Appends an entry that waits for events.  Returns its place; -1: out of memory. */
 static int
 append(SocketList *list, int socket, short events)
@@ -132,6 +136,24 @@ is_waited_for(const SocketSet *set, int socket)
 	return false;
 }
 
+/*
+ * Shuts a socket and throws away what has arrived: libcurl looks only whether
+ * there is something to read, and takes a shut socket with unread bytes for a
+ * live one.  (It then connects anew when it cannot send, but only five times
+ * for one handle.)
+ */
+static void
+shut_and_drain(int socket)
+{
+	char piece[DRAIN_PIECE];
+	int  i;
+
+	shutdown(socket, SHUT_RDWR);
+	for (i = 0; i < DRAIN_PIECES; i++)
+		if (recv(socket, piece, sizeof(piece), MSG_DONTWAIT) <= 0)
+			return;
+}
+
 bool
 sockets_shut_disturbed(SocketSet *set)
 {
@@ -151,7 +173,7 @@ sockets_shut_disturbed(SocketSet *set)
 		idle->entries[i] = idle->entries[--idle->count];
 		if ((events & POLLNVAL) || is_waited_for(set, socket))
 			continue;
-		shutdown(socket, SHUT_RDWR);
+		shut_and_drain(socket);
 		found = true;
 	}
 	return found;

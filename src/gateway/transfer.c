@@ -122,8 +122,11 @@ take_header(char *line, size_t size, size_t count, void *data)
 
 	if (!count_bytes(transfer, length))
 		return 0;
-	if (text_begins(line, length, "HTTP/"))
+	if (length >= 5 && strncasecmp(line, "HTTP/", 5) == 0)
 	{
+		/* libcurl calls it 200 in small letters, whatever follows */
+		if (!text_begins(line, length, "HTTP/"))
+			return 0;
 		/* an interim reply (1xx) went before */
 		transfer->headers_whole = false;
 		transfer->retry_after = -1;

@@ -11,6 +11,8 @@
 #include "fmgr.h"
 #include "funcapi.h"
 
+#include "common/crash_point.h"
+
 PG_FUNCTION_INFO_V1(qm_scan_begin);
 PG_FUNCTION_INFO_V1(qm_scan_admit);
 PG_FUNCTION_INFO_V1(qm_scan_counts);
@@ -48,6 +50,7 @@ qm_scan_admit(PG_FUNCTION_ARGS)
 		capped++;
 		PG_RETURN_BOOL(false);
 	}
+	CRASH_POINT(scan_admitting);
 	PG_RETURN_BOOL(true);
 }
 
@@ -64,5 +67,6 @@ qm_scan_counts(PG_FUNCTION_ARGS)
 
 	if (get_call_result_type(fcinfo, NULL, &descriptor) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
+	CRASH_POINT(scan_granted);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(descriptor), values, nulls)));
 }

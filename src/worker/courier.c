@@ -16,6 +16,7 @@
 #include "utils/memutils.h"
 #include "utils/timeout.h"
 
+#include "delivery/installation.h"
 #include "worker/process.h"
 
 /* How long answers are awaited after SIGTERM, and how long a statement may take then. */
@@ -27,6 +28,9 @@ PGDLLEXPORT void qm_courier_main(Datum main_arg);
 static volatile sig_atomic_t stop = false;
 static volatile sig_atomic_t late = 0;
 static TimeoutId             statement_grace;
+
+/* This database is no copy that waits for resume(). */
+static bool admitted = false;
 
 /*
  * SIGTERM: the outcomes of what is in flight are to be written, so nothing is
@@ -91,12 +95,17 @@ deliver_once(Courier *courier, MemoryContext round_context)
 	DeliveryCount count = {0};
 	TimestampTz   next = DT_NOEND;
 
-	report_phase("delivering");
 	MemoryContextReset(round_context);
 	MemoryContextSwitchTo(round_context);
 	PG_TRY();
 	{
-		next = courier_round(courier, &stop, STOP_GRACE_MS, &count);
+		if (!admitted)
+			admitted = installation_check(&delivery_unit, false) == INSTALLATION_OURS;
+		if (admitted)
+		{
+			report_phase("delivering");
+			next = courier_round(courier, &stop, STOP_GRACE_MS, &count);
+		}
 	}
 	PG_CATCH();
 	{
@@ -107,6 +116,11 @@ deliver_once(Courier *courier, MemoryContext round_context)
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(TopMemoryContext);
+	if (!admitted)
+	{
+		report_fence();
+		return FENCED_NAP_MS;
+	}
 
 	if (count.completed || count.failed || count.in_doubt || count.deferred)
 		ereport(DEBUG1,

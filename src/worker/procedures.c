@@ -16,6 +16,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
+#include "delivery/installation.h"
 #include "worker/own_launcher.h"
 #include "worker/process.h"
 #include "worker/tick.h"
@@ -34,12 +35,18 @@ static int tell_at_commit = 0;
 static void
 run_due_strategies(int64 *strategies, int64 *granted)
 {
-	Courier  *courier = courier_create(&procedure_work_unit);
-	List     *due = due_strategies(&procedure_work_unit, true);
+	Courier  *courier;
+	List     *due;
 	ListCell *cell;
 
 	*strategies = 0;
 	*granted = 0;
+	installation_require(&procedure_work_unit);
+	due = due_strategies(&procedure_work_unit, true);
+	/* here and not in the first scan, which would keep the row locked for as long as it takes */
+	if (due != NIL)
+		(void) installation_check(&procedure_work_unit, true);
+	courier = courier_create(&procedure_work_unit);
 	foreach (cell, due)
 	{
 		const DueStrategy *strategy = lfirst(cell);

@@ -323,3 +323,13 @@ report_phase(const char *phase)
 {
 	pgstat_report_activity(phase ? STATE_RUNNING : STATE_IDLE, phase);
 }
+
+/*
+ * See process.h.
+ */
+void
+report_fence(void)
+{
+	report_phase("waiting for resume(): this database is a copy");
+	report_phase(NULL);
+}

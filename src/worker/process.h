@@ -155,6 +155,13 @@ extern bool worker_reload(void);
 extern void report_phase(const char *phase);
 
 /*
+ * Shows that this database is a copy and waits for resume(), which is looked
+ * for again after so many milliseconds.
+ */
+#define FENCED_NAP_MS 1000
+extern void report_fence(void);
+
+/*
  * What is wrong with quota_manager.worker_role.  NULL: nothing, and *role is
  * set.  Otherwise a message, with *hint.  Must be called in a transaction; for
  * any backend.

@@ -25,6 +25,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
+#include "delivery/installation.h"
 #include "worker/agenda.h"
 #include "worker/process.h"
 #include "worker/tick.h"
@@ -44,6 +45,14 @@ static volatile sig_atomic_t reload_requested = false;
 static BackgroundWorkerHandle *courier_worker = NULL;
 static TimestampTz             courier_start_time;
 static Backoff                 courier_backoff;
+
+/*
+ * This database is no copy that waits for resume(), and is noted as the one
+ * that runs strategies.  fenced: it is one, and that was said.
+ */
+static bool admitted = false;
+static bool noted = false;
+static bool fenced = false;
 
 static Agenda *agenda;
 
@@ -170,6 +179,30 @@ survives(void (*step)(void))
 }
 
 /*
+ * Finds out whether strategies may be run in this database, and says so once
+ * if they may not.
+ */
+static bool
+is_admitted(void)
+{
+	if (admitted)
+		return true;
+	admitted = installation_check(&database_work_unit, false) == INSTALLATION_OURS;
+	if (!admitted)
+	{
+		if (!fenced)
+			ereport(LOG, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						  errmsg("database \"%s\" is a copy: nothing is scanned or delivered until "
+								 "it is resumed",
+								 order.database_name),
+						  errhint("See quota_manager.resume() in that database.")));
+		report_fence();
+	}
+	fenced = !admitted;
+	return admitted;
+}
+
+/*
  * Step: finds out whether something is due, and what.
  */
 static void
@@ -177,12 +210,15 @@ take_due_strategies(void)
 {
 	if (!agenda_look(agenda, &database_work_unit))
 		end_scheduler(SCHEDULER_DISABLED);
-	if (!agenda_has_work(agenda))
+	if (!is_admitted() || !agenda_has_work(agenda))
 		return;
 	report_phase("looking for due strategies");
 	MemoryContextSwitchTo(tick_context);
 	due = agenda_take(agenda, &database_work_unit);
 	taken = true;
+	/* here and not in the first scan, which would keep the row locked for as long as it takes */
+	if (due != NIL && !noted)
+		noted = installation_check(&database_work_unit, true) == INSTALLATION_OURS;
 }
 
 /*
@@ -319,7 +355,7 @@ qm_scheduler_main(Datum main_arg)
 				backoff_none(&backoff);
 			else
 				backoff_more(&backoff, RETRY_MIN_MS, RETRY_MAX_MS);
-			pause = agenda_pause(agenda, poll_interval);
+			pause = fenced ? FENCED_NAP_MS : agenda_pause(agenda, poll_interval);
 		}
 		keep_courier_running();
 		worker_wait(pause);

@@ -18,6 +18,7 @@
 #include "utils/resowner.h"
 #include "utils/tuplestore.h"
 
+#include "common/crash_point.h"
 #include "worker/tick.h"
 
 /* How many balances are asked for at a time, and rows fetched at a time. */
@@ -262,6 +263,7 @@ scan_strategy(const WorkUnit *unit, const DueStrategy *strategy, TickResult *res
 	int64         capped = 0;
 	int           rc;
 
+	CRASH_POINT(scan_starting);
 	unit->begin();
 	values[0] = CStringGetTextDatum(strategy->name);
 	rc = SPI_execute_with_args(query, 1, types, values, NULL, false, 0);
@@ -285,7 +287,9 @@ scan_strategy(const WorkUnit *unit, const DueStrategy *strategy, TickResult *res
 		MemoryContextSwitchTo(spi_context);
 	}
 	SPI_freetuptable(SPI_tuptable);
+	CRASH_POINT(scan_committing);
 	unit->commit();
+	CRASH_POINT(scan_committed);
 	MemoryContextSwitchTo(caller_context);
 
 	ereport(result->granted > 0 ? LOG : DEBUG1,

@@ -42,6 +42,16 @@ answer_text(struct answer *answer, unsigned status, const char *content_type, st
 }
 
 /*
+ * The body, wherever it is.
+ */
+void
+answer_body(const struct answer *answer, const char **bytes, size_t *length)
+{
+	*bytes = answer->constant != NULL ? answer->constant : answer->body.bytes;
+	*length = answer->constant != NULL ? strlen(answer->constant) : answer->body.length;
+}
+
+/*
  * Frees what the answer owns.
  */
 void
@@ -51,6 +61,8 @@ answer_free(struct answer *answer)
 	if (answer->stream != NULL)
 		MHD_destroy_response(answer->stream);
 	free(answer->retry_after);
+	free(answer->location);
 	free(answer->own_content_type);
+	text_free(&answer->wire);
 	memset(answer, 0, sizeof(*answer));
 }

@@ -11,39 +11,72 @@
 
 #include "stats.h"
 
-#define ALL_ACTIONS ((1u << ACTION_COUNT) - 1)
+#define READS (1u << ACTION_QUERY | 1u << ACTION_USED_QUERY)
+#define DELTAS (1u << ACTION_DELTA | 1u << ACTION_USED_DELTA)
+#define REFRESHES (1u << ACTION_REFRESH | 1u << ACTION_USED_REFRESH)
 
-struct fault
-{
-	struct fault *next;
-	uint64_t      number;
-	uint64_t      left;
-	unsigned      actions;
-	const char   *match;
-	bool          any_user;
-	struct text   user;
-	struct strike pattern;
-};
-
-static const struct fault_kind kinds[] = {
-	{"slow", true, SYMPTOM_NONE},          {"status", false, SYMPTOM_REPLY},
-	{"apply_status", true, SYMPTOM_REPLY}, {"html", false, SYMPTOM_HTML},
-	{"close", false, SYMPTOM_CLOSE},       {"apply_close", true, SYMPTOM_CLOSE},
-	{"reset", false, SYMPTOM_RESET},       {"apply_reset", true, SYMPTOM_RESET},
-	{"hang", false, SYMPTOM_HANG},         {"apply_hang", true, SYMPTOM_HANG},
-};
-
-static const struct
+struct match
 {
 	const char *word;
 	unsigned    actions;
-} matches[] = {
-	{"any", ALL_ACTIONS},
-	{"query", 1u << ACTION_QUERY | 1u << ACTION_USED_QUERY},
-	{"delta", 1u << ACTION_DELTA | 1u << ACTION_USED_DELTA},
-	{"refresh", 1u << ACTION_REFRESH | 1u << ACTION_USED_REFRESH},
-	{"write", 1u << ACTION_DELTA | 1u << ACTION_USED_DELTA | 1u << ACTION_REFRESH |
-				  1u << ACTION_USED_REFRESH},
+	bool        not_zero; /* deltas of 0 are not meant */
+};
+
+struct fault
+{
+	struct fault       *next;
+	uint64_t            number;
+	uint64_t            left; /* 0: without end */
+	const struct match *match;
+	bool                any_user;
+	struct text         user;
+	unsigned            probability;
+	uint64_t            random; /* the state of its generator */
+	struct strike       pattern;
+};
+
+/* A kind that does not apply the change, and the same one that does. */
+#define BOTH(name, ...)                                                                            \
+	{name, false, __VA_ARGS__},                                                                    \
+	{                                                                                              \
+		"apply_" name, true, __VA_ARGS__                                                           \
+	}
+
+static const struct fault_kind kinds[] = {
+	{"slow", true, SYMPTOM_NONE, 0, NULL, NULL},
+	{"apply_wrong_type", true, SYMPTOM_NONE, 0, "image/png", NULL},
+	{"refuse", false, SYMPTOM_REFUSAL, 0, NULL, NULL},
+	{"failure", false, SYMPTOM_REPLY, 200, NULL, NULL},
+	{"redirect", false, SYMPTOM_REDIRECT, 307, NULL, NULL},
+	BOTH("status", SYMPTOM_REPLY, 503, NULL, NULL),
+	BOTH("html", SYMPTOM_PAGE, 200, NULL, NULL),
+	BOTH("unparsable", SYMPTOM_GARBLED, 200, NULL, garble_unparsable),
+	BOTH("truncated", SYMPTOM_GARBLED, 200, NULL, garble_truncated),
+	BOTH("nested", SYMPTOM_GARBLED, 200, NULL, garble_nested),
+	BOTH("not_utf8", SYMPTOM_GARBLED, 200, NULL, garble_not_utf8),
+	BOTH("duplicate_key", SYMPTOM_GARBLED, 200, NULL, garble_duplicate),
+	BOTH("quoted_number", SYMPTOM_GARBLED, 200, NULL, garble_quoted),
+	BOTH("exponent", SYMPTOM_GARBLED, 200, NULL, garble_exponent),
+	BOTH("long_number", SYMPTOM_GARBLED, 200, NULL, garble_digits),
+	BOTH("huge", SYMPTOM_HUGE, 0, NULL, NULL),
+	BOTH("extra", SYMPTOM_EXTRA, 503, NULL, NULL),
+	BOTH("drip", SYMPTOM_DRIP, 503, NULL, NULL),
+	BOTH("half_header", SYMPTOM_HALF, 0, NULL, NULL),
+	BOTH("cut_off", SYMPTOM_CUT, 0, NULL, NULL),
+	BOTH("raw", SYMPTOM_RAW, 0, NULL, NULL),
+	BOTH("close", SYMPTOM_CLOSE, 0, NULL, NULL),
+	BOTH("reset", SYMPTOM_RESET, 0, NULL, NULL),
+	BOTH("hang", SYMPTOM_HANG, 0, NULL, NULL),
+	{"apply_late", false, SYMPTOM_LATE, 0, NULL, NULL},
+};
+
+static const struct match matches[] = {
+	{"any", READS | DELTAS | REFRESHES | 1u << ACTION_OTHER, false},
+	{"query", READS, false},
+	{"delta", DELTAS, false},
+	{"grant", DELTAS, true},
+	{"refresh", REFRESHES, false},
+	{"write", DELTAS | REFRESHES, false},
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -66,82 +99,37 @@ fault_kind(const char *name)
 }
 
 /*
+ * Appends the names of all kinds.
+ */
+void
+fault_kinds_list(struct text *text)
+{
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+		text_format(text, "%s\"%s\"", i > 0 ? "," : "[", kinds[i].name);
+	text_add_string(text, "]\n");
+}
+
+/*
  * The entry of a word in the table of matches, NULL if it is not there.
  */
-static const char *
-known_match(const char *word, unsigned *actions)
+static const struct match *
+find_match(const char *word)
 {
 	for (size_t i = 0; i < sizeof(matches) / sizeof(matches[0]); i++)
 	{
 		if (strcmp(matches[i].word, word) == 0)
-		{
-			*actions = matches[i].actions;
-			return matches[i].word;
-		}
+			return &matches[i];
 	}
-	*actions = 0;
 	return NULL;
 }
 
 /*
- * The actions that a word means.
+ * Whether the word is in the table of matches.
  */
-unsigned
-fault_actions(const char *match)
+bool
+fault_match_is_known(const char *match)
 {
-	unsigned actions;
-
-	known_match(match, &actions);
-	return actions;
-}
-
-/*
- * A copy of the text.
- */
-static struct text
-copy_text(const struct text *text)
-{
-	struct text copy = {0};
-
-	if (text != NULL)
-		text_add(&copy, text->bytes, text->length);
-	return copy;
-}
-
-/*
- * A copy of a string that may be missing.
- */
-static char *
-copy_string(const char *string)
-{
-	return string != NULL ? need_copy(string) : NULL;
-}
-
-/*
- * Copies a strike with all it owns.
- */
-static struct strike
-copy_strike(const struct strike *strike)
-{
-	struct strike copy = *strike;
-
-	copy.body = copy_text(&strike->body);
-	copy.content_type = copy_string(strike->content_type);
-	copy.retry_after = copy_string(strike->retry_after);
-	return copy;
-}
-
-/*
- * Frees what a strike owns.
- */
-static void
-free_strike(struct strike *strike)
-{
-	text_free(&strike->body);
-	free(strike->content_type);
-	free(strike->retry_after);
-	strike->content_type = NULL;
-	strike->retry_after = NULL;
+	return find_match(match) != NULL;
 }
 
 /*
@@ -154,7 +142,7 @@ disarm(struct fault **link)
 
 	*link = fault->next;
 	text_free(&fault->user);
-	free_strike(&fault->pattern);
+	strike_free(&fault->pattern);
 	free(fault);
 	atomic_fetch_sub(&armed, 1);
 }
@@ -170,17 +158,14 @@ faults_arm(const struct fault_script *script)
 	uint64_t       number;
 
 	memset(fault, 0, sizeof(*fault));
-	fault->match = known_match(script->match, &fault->actions);
+	fault->match = find_match(script->match);
 	fault->left = script->count;
 	fault->any_user = script->user == NULL;
-	fault->user = copy_text(script->user);
-	fault->pattern.kind = script->kind;
-	fault->pattern.status = script->status;
-	fault->pattern.delay_ms = script->delay_ms;
-	fault->pattern.has_body = script->body != NULL;
-	fault->pattern.body = copy_text(script->body);
-	fault->pattern.content_type = copy_string(script->content_type);
-	fault->pattern.retry_after = copy_string(script->retry_after);
+	if (script->user != NULL)
+		text_add(&fault->user, script->user->bytes, script->user->length);
+	fault->probability = script->probability;
+	fault->random = script->seed;
+	fault->pattern = strike_copy(&script->strike);
 
 	pthread_mutex_lock(&lock);
 	for (link = &first; *link != NULL; link = &(*link)->next)
@@ -196,18 +181,33 @@ faults_arm(const struct fault_script *script)
  * Whether the fault is meant for this request.
  */
 static bool
-matches_request(const struct fault *fault, enum action action, const char *user, size_t user_length)
+matches_request(const struct fault *fault, enum action action, const char *user, size_t user_length,
+				amount value)
 {
-	return (fault->actions & 1u << action) != 0 &&
+	return (fault->match->actions & 1u << action) != 0 && !(fault->match->not_zero && value == 0) &&
 		   (fault->any_user || (fault->user.length == user_length &&
 								memcmp(fault->user.bytes, user, user_length) == 0));
 }
 
 /*
- * Lets the first fault that matches strike.
+ * The next number of a fault's generator (splitmix64).
+ */
+static uint64_t
+next_random(struct fault *fault)
+{
+	uint64_t x = fault->random += UINT64_C(0x9e3779b97f4a7c15);
+
+	x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+	x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
+	return x ^ (x >> 31);
+}
+
+/*
+ * Lets the first fault that matches, and chooses to, strike.
  */
 bool
-faults_take(enum action action, const char *user, size_t user_length, struct strike *strike)
+faults_take(enum action action, const char *user, size_t user_length, amount value,
+			struct strike *strike)
 {
 	bool struck = false;
 
@@ -215,90 +215,26 @@ faults_take(enum action action, const char *user, size_t user_length, struct str
 		return false;
 
 	pthread_mutex_lock(&lock);
-	for (struct fault **link = &first; *link != NULL; link = &(*link)->next)
+	for (struct fault **link = &first; *link != NULL && !struck; link = &(*link)->next)
 	{
-		if (!matches_request(*link, action, user, user_length))
+		struct fault *fault = *link;
+
+		if (!matches_request(fault, action, user, user_length, value) ||
+			(fault->probability < FAULT_ALWAYS &&
+			 next_random(fault) % FAULT_ALWAYS >= fault->probability))
 			continue;
-		*strike = copy_strike(&(*link)->pattern);
-		if (--(*link)->left == 0)
-			disarm(link);
+		*strike = strike_copy(&fault->pattern);
 		struck = true;
-		break;
+		if (fault->left > 0 && --fault->left == 0)
+		{
+			disarm(link);
+			break;
+		}
 	}
 	pthread_mutex_unlock(&lock);
 	if (struck)
 		stats_fault();
 	return struck;
-}
-
-/*
- * Replies as the script says; what it leaves open is an error of the store.
- */
-static void
-answer_scripted(struct strike *strike, const struct dialect *dialect, struct answer *answer)
-{
-	dialect->answer_store_error(strike->status, "scripted fault", answer);
-	if (strike->has_body)
-		answer_text(answer, strike->status, answer->content_type, &strike->body);
-}
-
-/*
- * Replies with a page, as a gateway's console or a login would.
- */
-static void
-answer_page(struct strike *strike, struct answer *answer)
-{
-	static const char page[] = "<!DOCTYPE html>\n<html><head><title>Welcome</title></head>"
-							   "<body><h1>Welcome</h1></body></html>\n";
-
-	if (strike->has_body)
-		answer_text(answer, 200, type_html, &strike->body);
-	else
-		answer_constant(answer, 200, type_html, page);
-}
-
-/*
- * Turns a strike into an answer; see the header.
- */
-void
-faults_answer(struct strike *strike, const struct dialect *dialect, struct answer *answer)
-{
-	enum action action = answer->action;
-
-	if (strike->kind->symptom != SYMPTOM_NONE)
-	{
-		answer_free(answer);
-		answer->action = action;
-	}
-	switch (strike->kind->symptom)
-	{
-		case SYMPTOM_NONE:
-			break;
-		case SYMPTOM_REPLY:
-			answer_scripted(strike, dialect, answer);
-			break;
-		case SYMPTOM_HTML:
-			answer_page(strike, answer);
-			break;
-		case SYMPTOM_CLOSE:
-			answer->ending = END_CLOSE;
-			break;
-		case SYMPTOM_RESET:
-			answer->ending = END_RESET;
-			break;
-		case SYMPTOM_HANG:
-			answer->ending = END_HANG;
-			break;
-	}
-	answer->delay_ms = strike->delay_ms;
-	if (strike->content_type != NULL)
-	{
-		answer->content_type = answer->own_content_type = strike->content_type;
-		strike->content_type = NULL;
-	}
-	answer->retry_after = strike->retry_after;
-	strike->retry_after = NULL;
-	free_strike(strike);
 }
 
 /*
@@ -311,12 +247,15 @@ faults_list(struct text *text)
 	pthread_mutex_lock(&lock);
 	for (const struct fault *fault = first; fault != NULL; fault = fault->next)
 	{
+		char probability[AMOUNT_TEXT];
+
+		amount_write(fault->probability, AMOUNT_DECIMALS, probability);
 		text_format(text,
 					"%s{\"id\":%llu,\"match\":\"%s\",\"kind\":\"%s\",\"left\":%llu,"
-					"\"status\":%u,\"delay_ms\":%u,\"user\":",
-					fault == first ? "" : ",", (unsigned long long) fault->number, fault->match,
-					fault->pattern.kind->name, (unsigned long long) fault->left,
-					fault->pattern.status, fault->pattern.delay_ms);
+					"\"probability\":%s,\"status\":%u,\"delay_ms\":%u,\"user\":",
+					fault == first ? "" : ",", (unsigned long long) fault->number,
+					fault->match->word, fault->pattern.kind->name, (unsigned long long) fault->left,
+					probability, strike_status(&fault->pattern), fault->pattern.delay_ms);
 		if (fault->any_user)
 			text_add_string(text, "null}");
 		else

@@ -12,6 +12,7 @@
 
 #include "faults.h"
 #include "form.h"
+#include "strike.h"
 
 static const struct options *settings;
 
@@ -189,18 +190,22 @@ change(struct MHD_Connection *connection, enum action action, const struct param
 }
 
 /*
- * Does what was asked for and answers as the gateway does when nothing goes wrong.
+ * Does what was asked for, or leaves a change undone, and answers as the gateway does when nothing goes
+ * wrong.
  */
 static void
 perform(struct MHD_Connection *connection, enum action action, const struct parameters *parameters,
-		struct answer *answer)
+		bool apply, struct answer *answer)
 {
 	amount quota;
 	amount used;
 
 	if (!action_only_reads(action))
 	{
-		change(connection, action, parameters, answer);
+		if (apply)
+			change(connection, action, parameters, answer);
+		else
+			settings->dialect->answer_applied(action, answer);
 		return;
 	}
 	ledger_read(parameters->user.bytes, parameters->user.length, &quota, &used);
@@ -223,13 +228,29 @@ gateway_handle(struct MHD_Connection *connection, enum action action, const stru
 		return;
 	if (!read_parameters(action, query, body, &parameters))
 		settings->dialect->refuse(action, answer);
-	else if (!faults_take(action, parameters.user.bytes, parameters.user.length, &strike))
-		perform(connection, action, &parameters, answer);
+	else if (!faults_take(action, parameters.user.bytes, parameters.user.length, parameters.value,
+						  &strike))
+		perform(connection, action, &parameters, true, answer);
 	else
 	{
-		if (strike.kind->applies)
-			perform(connection, action, &parameters, answer);
-		faults_answer(&strike, settings->dialect, answer);
+		perform(connection, action, &parameters, strike.kind->applies, answer);
+		strike_answer(&strike, settings->dialect, answer);
 	}
 	text_free(&parameters.user);
+}
+
+/*
+ * Applies a change late; see the header.
+ */
+void
+gateway_apply(struct MHD_Connection *connection, enum action action, const struct text *query,
+			  const struct text *body)
+{
+	struct parameters parameters = {0};
+	struct answer     nobody_hears = {0};
+
+	if (read_parameters(action, query, body, &parameters))
+		perform(connection, action, &parameters, true, &nobody_hears);
+	text_free(&parameters.user);
+	answer_free(&nobody_hears);
 }

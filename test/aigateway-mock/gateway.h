@@ -34,4 +34,8 @@ extern void gateway_handle(struct MHD_Connection *connection, enum action action
 						   const struct text *query, const struct text *body,
 						   struct answer *answer);
 
+/* Applies a change that gateway_handle() was told to apply later (END_LATE).  Any thread. */
+extern void gateway_apply(struct MHD_Connection *connection, enum action action,
+						  const struct text *query, const struct text *body);
+
 #endif

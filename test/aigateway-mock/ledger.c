@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "journal.h"
 #include "table.h"
 
 struct user
@@ -171,6 +172,7 @@ apply_locked(const struct change_request *request)
 	if (!amount_add(before, request->value, request->lowest, request->highest, &after))
 		return LEDGER_OUT_OF_RANGE;
 
+	journal_apply(request);
 	if (user == NULL)
 		user = find_user(request->user, request->user_length, true);
 	if (to_used)
@@ -219,6 +221,7 @@ ledger_set(const char *user_id, size_t user_length, const amount *quota, const a
 	struct user *user;
 
 	pthread_mutex_lock(&lock);
+	journal_set(user_id, user_length, quota, used);
 	user = find_user(user_id, user_length, true);
 	if (quota != NULL)
 		user->quota = *quota;
@@ -234,6 +237,7 @@ void
 ledger_honour_idempotency(bool honour)
 {
 	pthread_mutex_lock(&lock);
+	journal_honour_idempotency(honour);
 	if (honour && !honour_keys)
 	{
 		for (uint64_t i = 0; i < change_count; i++)
@@ -264,6 +268,8 @@ ledger_reset(void)
 	generation_now++;
 	table_clear(&seen_keys);
 	table_clear(&users);
+	journal_reset();
+	journal_honour_idempotency(honour_keys);
 	pthread_mutex_unlock(&lock);
 }
 

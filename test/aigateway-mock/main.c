@@ -10,6 +10,7 @@
 
 #include "faults.h"
 #include "gateway.h"
+#include "journal.h"
 #include "ledger.h"
 #include "options.h"
 #include "server.h"
@@ -59,6 +60,8 @@ main(int argc, char **argv)
 	read_options(argc, argv, &options);
 	block_signals(&ending);
 	gateway_configure(&options);
+	if (options.journal != NULL && !journal_open(options.journal))
+		return EXIT_FAILURE;
 	if (!server_start(&options))
 		return EXIT_FAILURE;
 
@@ -67,6 +70,7 @@ main(int argc, char **argv)
 	wait_for_the_end(&ending, options.lifetime);
 
 	server_stop();
+	journal_close();
 	faults_clear();
 	ledger_reset();
 	gateway_set_key(NULL);

@@ -28,6 +28,10 @@ static const char usage[] =
 	"  --threads N          threads that serve connections (default 1)\n"
 	"  --header-limit BYTES largest request line with headers (default 65536); every request on a\n"
 	"                       kept-alive connection costs time in proportion to it\n"
+	"  --journal FILE       write every change to the file before it is made, and begin with what "
+	"it "
+	"says:\n"
+	"                       what was applied then outlives kill -9\n"
 	"  --help               print this\n"
 	"\n"
 	"GET /health answers \"ok\"; /mock/... is for tests: applied changes, counters, balances, "
@@ -113,6 +117,7 @@ read_options(int argc, char **argv, struct options *options)
 		{"lifetime", required_argument, NULL, 'l'},
 		{"threads", required_argument, NULL, 't'},
 		{"header-limit", required_argument, NULL, 'b'},
+		{"journal", required_argument, NULL, 'j'},
 		{"help", no_argument, NULL, 'h'},
 		{NULL, 0, NULL, 0},
 	};
@@ -150,6 +155,9 @@ read_options(int argc, char **argv, struct options *options)
 				break;
 			case 'b':
 				options->header_limit = read_number("header-limit", optarg, 4096, 64 << 20);
+				break;
+			case 'j':
+				options->journal = optarg;
 				break;
 			case 'h':
 				fputs(usage, stdout);

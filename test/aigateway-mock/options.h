@@ -20,6 +20,7 @@ struct options
 	const char           *model;    /* NULL: no header is asked for */
 	unsigned              lifetime; /* seconds */
 	unsigned              threads;
+	const char           *journal;      /* NULL: nothing outlives the process */
 	size_t                header_limit; /* bytes */
 };
 

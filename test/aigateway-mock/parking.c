@@ -49,10 +49,42 @@ release(struct parked *parked, bool abandoned)
 }
 
 /*
- * Releases whose time has come; returns how long epoll may sleep until the next one.
+ * The client of a connection has gone: resumes it, or begins to count its time.
+ */
+static void
+leave(struct parked *parked)
+{
+	if (!parked->outlasts)
+	{
+		release(parked, true);
+		return;
+	}
+	epoll_ctl(events, EPOLL_CTL_DEL, parked->socket, NULL);
+	parked->abandoned = true;
+	parked->deadline = now_ms() + parked->linger_ms;
+}
+
+/*
+ * Does what is to be done with a connection whose time has come.
+ */
+static void
+take_step(struct parked *parked, uint64_t now)
+{
+	int pause = PARKED_ENOUGH;
+
+	if (parked->step != NULL)
+		pause = parked->step(parked->socket, parked->context);
+	if (pause == PARKED_ENOUGH)
+		release(parked, parked->outlasts);
+	else
+		parked->deadline = now + (uint64_t) pause;
+}
+
+/*
+ * Takes care of those whose time has come; returns how long epoll may sleep until the next one.
  */
 static int
-release_due(void)
+serve_due(void)
 {
 	uint64_t now = now_ms();
 	uint64_t nearest = UINT64_MAX;
@@ -60,15 +92,18 @@ release_due(void)
 	for (struct parked *parked = first, *next; parked != NULL; parked = next)
 	{
 		next = parked->next;
-		if (parked->deadline == 0)
-			continue;
-		if (parked->deadline <= now)
-			release(parked, false);
-		else if (parked->deadline < nearest)
+		if (parked->deadline != 0 && parked->deadline <= now)
+			take_step(parked, now);
+	}
+	for (const struct parked *parked = first; parked != NULL; parked = parked->next)
+	{
+		if (parked->deadline != 0 && parked->deadline < nearest)
 			nearest = parked->deadline;
 	}
 	if (nearest == UINT64_MAX)
 		return -1;
+	if (nearest <= now)
+		return 0;
 	return nearest - now < INT_MAX ? (int) (nearest - now) : INT_MAX;
 }
 
@@ -92,11 +127,11 @@ watch(void *argument)
 			uint64_t rings;
 
 			if (ready[i].data.ptr != NULL)
-				release(ready[i].data.ptr, true);
+				leave(ready[i].data.ptr);
 			else if (read(bell, &rings, sizeof(rings)) < 0)
 				perror("aigateway-mock: eventfd");
 		}
-		timeout = release_due();
+		timeout = serve_due();
 		if (stopping)
 		{
 			while (first != NULL)
@@ -135,17 +170,17 @@ parking_start(void)
 }
 
 /*
- * Parks a connection; see the header.
+ * Parks a connection that is filled in but for its place.  It must not be touched from here once it is in
+ * the list and the lock is given back.
  */
-void
-parking_enter(struct parked *parked, struct MHD_Connection *connection, unsigned delay_ms)
+static void
+park(struct parked *parked, struct MHD_Connection *connection)
 {
 	struct epoll_event wanted = {.events = EPOLLRDHUP, .data.ptr = parked};
 
 	parked->connection = connection;
 	parked->socket =
 		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
-	parked->deadline = delay_ms > 0 ? now_ms() + delay_ms : 0;
 	MHD_suspend_connection(connection);
 
 	pthread_mutex_lock(&lock);
@@ -156,9 +191,51 @@ parking_enter(struct parked *parked, struct MHD_Connection *connection, unsigned
 	first = parked;
 	if (stopping || epoll_ctl(events, EPOLL_CTL_ADD, parked->socket, &wanted) != 0)
 		release(parked, true);
-	else if (delay_ms > 0)
+	else if (parked->deadline != 0)
 		ring();
 	pthread_mutex_unlock(&lock);
+}
+
+/*
+ * Parks a connection; see the header.
+ */
+void
+parking_enter(struct parked *parked, struct MHD_Connection *connection, unsigned delay_ms)
+{
+	*parked = (struct parked){.deadline = delay_ms > 0 ? now_ms() + delay_ms : 0};
+	park(parked, connection);
+}
+
+/*
+ * Parks a connection that something is done with meanwhile; see the header.
+ */
+void
+parking_speak(struct parked *parked, struct MHD_Connection *connection, unsigned delay_ms,
+			  parking_step step, void *context)
+{
+	*parked = (struct parked){.deadline = now_ms() + delay_ms, .step = step, .context = context};
+	park(parked, connection);
+}
+
+/*
+ * Forgets a socket; see the header.
+ */
+void
+parking_unwatch(int socket)
+{
+	epoll_ctl(events, EPOLL_CTL_DEL, socket, NULL);
+}
+
+/*
+ * Parks a connection that something is done with afterwards; see the header.
+ */
+void
+parking_outlast(struct parked *parked, struct MHD_Connection *connection, unsigned delay_ms,
+				parking_step step, void *context)
+{
+	*parked =
+		(struct parked){.step = step, .context = context, .outlasts = true, .linger_ms = delay_ms};
+	park(parked, connection);
 }
 
 /*

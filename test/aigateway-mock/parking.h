@@ -13,6 +13,14 @@
 
 struct MHD_Connection;
 
+/*
+ * Something to be done with the socket of a waiting connection; it must not block.  Returns milliseconds
+ * until it wants to be called again, or PARKED_ENOUGH.
+ */
+typedef int (*parking_step)(int socket, void *context);
+
+#define PARKED_ENOUGH (-1)
+
 /* A waiting connection; part of its request, and untouched by the request while it waits. */
 struct parked
 {
@@ -20,7 +28,11 @@ struct parked
 	struct parked        **link; /* what points at this one */
 	struct MHD_Connection *connection;
 	int                    socket;
-	uint64_t               deadline;  /* milliseconds of the monotonic clock; 0: none */
+	uint64_t               deadline; /* milliseconds of the monotonic clock; 0: none */
+	parking_step           step;     /* what to do then; NULL: resume */
+	void                  *context;
+	bool                   outlasts;  /* its time begins when the client leaves */
+	unsigned               linger_ms; /* that time */
 	bool                   abandoned; /* afterwards: the client has gone, or the mock stops */
 };
 
@@ -34,6 +46,23 @@ extern bool parking_start(void);
  */
 extern void parking_enter(struct parked *parked, struct MHD_Connection *connection,
 						  unsigned delay_ms);
+
+/*
+ * The same, and after so many milliseconds (0: at once) calls the step, again and again as it asks for;
+ * resumes the connection when it has had enough, or at once when the client leaves.
+ */
+extern void parking_speak(struct parked *parked, struct MHD_Connection *connection,
+						  unsigned delay_ms, parking_step step, void *context);
+
+/* Stops looking whether the client leaves; for a step that takes the socket away. */
+extern void parking_unwatch(int socket);
+
+/*
+ * Suspends the connection until so many milliseconds after the client has left, then calls the step and
+ * resumes it.  If the mock stops before, the step is not called.
+ */
+extern void parking_outlast(struct parked *parked, struct MHD_Connection *connection,
+							unsigned delay_ms, parking_step step, void *context);
 
 /* Resumes every connection as abandoned, now and from now on, and ends the thread. */
 extern void parking_stop(void);

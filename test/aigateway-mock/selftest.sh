@@ -14,6 +14,7 @@ trap 'stop_mock; rm -rf "$dir"' EXIT
 start_mock()
 {
 	local line
+	: > "$dir/out"
 	"$mock" --port 0 --lifetime 300 "$@" > "$dir/out" &
 	pid=$!
 	for _ in $(seq 100); do
@@ -63,87 +64,7 @@ applied()
 	curl -s "$base/mock/applied.tsv" | sed 1d | wc -l
 }
 
-# arm FIELD...: arms a fault
-arm()
-{
-	local field arguments=()
-	for field; do arguments+=(--data-urlencode "$field"); done
-	curl -s -o "$dir/arm" "${arguments[@]}" "$base/mock/fault"
-}
-
-# on_kept_connection PATH BODY HEADER: sends the request twice on one connection, the second time with
-# the fault of the variable fault; prints how the second one ended: "closed", "reset", "silence" or
-# what was received
-on_kept_connection()
-{
-	local request line rest status
-	request=$(printf 'POST %s HTTP/1.1\r\nHost: x\r\n%s\r\nContent-Length: %d\r\n\r\n%s.' \
-		"$1" "$3" "${#2}" "$2")
-	request=${request%.}
-	exec 3<> "/dev/tcp/127.0.0.1/$port"
-	printf '%s' "$request" >&3
-	while IFS= read -r -t 5 line <&3 && [ "$line" != $'\r' ]; do
-		[[ $line == Content-Length:* ]] && rest=${line//[!0-9]/}
-	done
-	IFS= read -r -t 5 -N "$rest" line <&3
-	arm "kind=$fault" match=delta
-	printf '%s' "$request" >&3
-	line=
-	IFS= read -r -t 0.3 -N 1 line <&3 2> "$dir/error"
-	status=$?
-	exec 3>&-
-	if [ -n "$line" ]; then
-		echo "received $line"
-	elif [ -s "$dir/error" ]; then
-		echo reset
-	elif [ $status -gt 128 ]; then
-		echo silence
-	else
-		echo closed
-	fi
-}
-
-# fault_checks PATH BODY HEADER: what both dialects share
-fault_checks()
-{
-	local kind applies expected
-	while read -r kind applies expected; do
-		curl -s -o /dev/null -X POST "$base/mock/reset"
-		fault=$kind
-		check "$kind: what the client sees" "$expected" "$(on_kept_connection "$1" "$2" "$3")"
-		check "$kind: changes applied" "$((1 + applies))" "$(applied)"
-		check "$kind: used up" '[]' "$(curl -s "$base/mock/fault")"
-	done <<- KINDS
-		close 0 closed
-		apply_close 1 closed
-		reset 0 reset
-		apply_reset 1 reset
-		hang 0 silence
-		apply_hang 1 silence
-	KINDS
-
-	curl -s -o /dev/null -X POST "$base/mock/reset"
-	arm kind=status status=429 retry_after=7 'body=slow down' content_type=text/plain
-	check 'status: reply' '429 text/plain slow down' \
-		"$(reply -D "$dir/headers" -H "$3" -d "$2" "$base$1")"
-	check 'status: Retry-After' 'Retry-After: 7' "$(grep -i retry-after "$dir/headers" | tr -d '\r')"
-	check 'status: not applied' 0 "$(applied)"
-	arm kind=apply_status status=500 body=oops content_type=text/plain
-	check 'apply_status: reply' '500 text/plain oops' "$(reply -H "$3" -d "$2" "$base$1")"
-	check 'apply_status: applied' 1 "$(applied)"
-	arm kind=html
-	check 'html: reply' '200 text/html; charset=utf-8 <!DOCTYPE' \
-		"$(reply -H "$3" -d "$2" "$base$1" | head -n 1 | cut -d ' ' -f 1-4)"
-	check 'html: not applied' 1 "$(applied)"
-	arm kind=slow delay_ms=200 match=write
-	check 'slow: applied' 200 "$(reply -H "$3" -d "$2" "$base$1" | cut -d ' ' -f 1)"
-	check 'faults counted' '"faults":4' "$(curl -s "$base/mock/stats" | grep -o '"faults":[0-9]*')"
-	arm kind=close match=nothing
-	check 'unknown match' 'match must be any, query, delta, refresh or write' "$(cat "$dir/arm")"
-	arm kind=close count=5
-	curl -s -o /dev/null -X POST "$base/mock/fault/clear"
-	check 'faults cleared' '[]' "$(curl -s "$base/mock/fault")"
-}
+. "$(dirname "$0")/selftest_faults.sh"
 
 higress_checks()
 {
@@ -204,7 +125,23 @@ higress_checks()
 		"$(reply -H Expect: --data-binary "@$dir/megabyte" "$quota/delta")"
 
 	curl -s -o /dev/null -d key=secret "$base/mock/key"
-	fault_checks /v1/chat/completions/quota/delta 'consumer=u&value=1' "$key"
+	local request=(/v1/chat/completions/quota/delta 'consumer=u&value=1' "$key")
+	local query='/v1/chat/completions/quota?consumer=u'
+	local success='text/plain delta quota successful'
+	checked=
+	fault_checks "${request[@]}"
+	broken_checks "${request[@]}" "$success" 'text/plain redis error:scripted fault'
+	garbled_checks "${request[@]}" "$query" '{"message":"delta quota successful",' '}' \
+		'{"consumer":"u",' '}' 'delta quota successful'
+	answer_checks "${request[@]}" "$success"
+	choice_checks "${request[@]}" "$query"
+	strike kind=refuse
+	check 'refuse' "403 text/plain $denied and value must be integer." \
+		"$(reply -H "$key" -d "${request[1]}" "$quota/delta")"
+	strike kind=failure
+	check 'failure' '200 text/plain redis error:scripted fault' \
+		"$(reply -H "$key" -d "${request[1]}" "$quota/delta")"
+	kind_checks
 	stop_mock
 	check 'ends cleanly' 0 "$ended"
 
@@ -251,9 +188,65 @@ zgsm_checks()
 	check 'list' $'8\tu\tused_delta' "$(
 		curl -s -o /dev/null -H "$key" -d 'user_id=u&value=1' "$quota/used/delta"
 		curl -s "$base/mock/applied.tsv?from=8" | sed -n 2p | cut -f 1-3)"
-	fault_checks /v1/chat/completions/quota/delta 'user_id=u&value=1' "$key"
+	local request=(/v1/chat/completions/quota/delta 'user_id=u&value=1' "$key")
+	local query='/v1/chat/completions/quota?user_id=u'
+	local envelope='{"code":"ai-gateway.deltaquota","message":"delta quota successful",'
+	local failure='{"code":"ai-gateway.error","message":"redis error:scripted fault","success":false}'
+	local success="application/json $envelope\"success\":true}"
+	checked=
+	fault_checks "${request[@]}"
+	broken_checks "${request[@]}" "$success" "application/json $failure"
+	garbled_checks "${request[@]}" "$query" "$envelope" '}' \
+		'{"code":"ai-gateway.queryquota","message":"query quota successful","success":true,"data":{' \
+		',"type":"total_quota","user_id":"u"}}' "${success#* }"
+	answer_checks "${request[@]}" "$success"
+	choice_checks "${request[@]}" "$query"
+	strike kind=refuse
+	check 'refuse' "400 application/json $denied and value must be a valid number.\",\"success\":false}" \
+		"$(reply -H "$key" -d "${request[1]}" "$quota/delta")"
+	strike kind=failure
+	check 'failure' "200 application/json $failure" "$(reply -H "$key" -d "${request[1]}" "$quota/delta")"
+	kind_checks
 	stop_mock
 	check 'ends cleanly' 0 "$ended"
+}
+
+# What was answered before kill -9 is there afterwards, what was cut off is not, and it goes on.
+journal_checks()
+{
+	local key='x-admin-key: secret'
+	local expected
+
+	start_mock --dialect zgsm --key secret --journal "$dir/journal"
+	curl -s -o /dev/null -H "$key" -d 'user_id=before&value=1' "$quota/delta"
+	curl -s -o /dev/null -X POST "$base/mock/reset"
+	curl -s -o /dev/null -d on=1 "$base/mock/honour-idempotency"
+	curl -s -o /dev/null -d 'user=u&quota=0.5' "$base/mock/balance"
+	curl -s -o /dev/null -H "$key" -H 'Idempotency-Key: k-1' -d 'user_id=u&value=1.5' "$quota/delta"
+	curl -s -o /dev/null -H "$key" -d 'user_id=%09a%0A%FF&value=-0.25' "$quota/used/delta"
+	expected=$(curl -s "$base/mock/applied.tsv")
+	check 'journal: something to lose' 3 "$(wc -l <<< "$expected")"
+	kill -KILL "$pid"
+	wait "$pid" 2> /dev/null
+	tail -c 40 "$dir/journal" >> "$dir/journal"
+
+	start_mock --dialect zgsm --key secret --journal "$dir/journal"
+	check 'journal: the list after kill -9' "$expected" "$(curl -s "$base/mock/applied.tsv")"
+	check 'journal: a balance after kill -9' '{"user":"u","quota":"2","used":"0"}' "$(curl -s "$base/mock/balance?user=u")"
+	check 'journal: a key from before kill -9' 200 \
+		"$(reply -H "$key" -H 'Idempotency-Key: k-1' -d 'user_id=u&value=1.5' "$quota/delta" | cut -c 1-3)"
+	check 'journal: is not applied again' 2 "$(applied)"
+	curl -s -o /dev/null -H "$key" -d 'user_id=u&value=1' "$quota/delta"
+	expected=$(curl -s "$base/mock/applied.tsv")
+	stop_mock
+
+	start_mock --dialect zgsm --key secret --journal "$dir/journal"
+	check 'journal: goes on after a clean end too' "3 $expected" "$(applied) $(curl -s "$base/mock/applied.tsv")"
+	stop_mock
+	echo 'some other file' > "$dir/other"
+	"$mock" --dialect zgsm --journal "$dir/other" > "$dir/out" 2> "$dir/error"
+	check 'journal: another file is refused' "1 aigateway-mock: $dir/other is no journal" "$? $(cat "$dir/error")"
+	check 'journal: and left alone' 'some other file' "$(cut -c 1-15 "$dir/other")"
 }
 
 option_checks()
@@ -275,6 +268,7 @@ option_checks()
 
 higress_checks
 zgsm_checks
+journal_checks
 option_checks
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

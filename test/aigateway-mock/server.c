@@ -19,6 +19,7 @@
 #include "gateway.h"
 #include "operator.h"
 #include "parking.h"
+#include "raw.h"
 #include "stats.h"
 
 /*
@@ -34,15 +35,18 @@ struct request
 {
 	struct text   query;
 	struct text   body;
-	size_t        discarded; /* bytes of the body beyond the limit */
-	bool          begun;     /* the headers have been looked at */
-	bool          answered;  /* the answer below is made */
-	bool          own;       /* about the mock itself: not counted */
+	size_t        discarded;  /* bytes of the body beyond the limit */
+	bool          begun;      /* the headers have been looked at */
+	bool          answered;   /* the answer below is made */
+	bool          own;        /* about the mock itself: not counted */
+	bool          counted;    /* what became of it is */
+	uint64_t      generation; /* of the ledger when it arrived */
 	struct answer answer;
 	struct parked parked;
+	struct raw    raw;
 };
 
-static struct MHD_Daemon *daemon_running;
+static _Atomic(struct MHD_Daemon *) daemon_running; /* also read by the thread of parking.c */
 
 /*
  * Called by libmicrohttpd when a request line has arrived: begins the request and keeps the query
@@ -61,27 +65,6 @@ begin_request(void *context, const char *uri, struct MHD_Connection *connection)
 	if (query != NULL)
 		text_add_string(&request->query, query + 1);
 	return request;
-}
-
-/*
- * Called by libmicrohttpd when a request is over, however it ended.
- */
-static void
-end_request(void *context, struct MHD_Connection *connection, void **request_context,
-			enum MHD_RequestTerminationCode reason)
-{
-	struct request *request = *request_context;
-
-	(void) context;
-	(void) connection;
-	(void) reason;
-	if (request == NULL)
-		return;
-	text_free(&request->query);
-	text_free(&request->body);
-	answer_free(&request->answer);
-	free(request);
-	*request_context = NULL;
 }
 
 /*
@@ -125,6 +108,8 @@ make_response(struct answer *answer)
 		MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, answer->content_type);
 		if (answer->retry_after != NULL)
 			MHD_add_response_header(response, MHD_HTTP_HEADER_RETRY_AFTER, answer->retry_after);
+		if (answer->location != NULL)
+			MHD_add_response_header(response, MHD_HTTP_HEADER_LOCATION, answer->location);
 	}
 	return response;
 }
@@ -146,18 +131,49 @@ reply(struct MHD_Connection *connection, struct answer *answer)
 }
 
 /*
- * Sends a reset to the client: disconnecting a socket does that at once, and nothing
- * that libmicrohttpd does with it afterwards sends anything more.
+ * Whether the client gets a status that it can read.
+ */
+static bool
+is_answered(const struct request *request)
+{
+	enum ending ending = request->answer.ending;
+
+	return !request->parked.abandoned &&
+		   (ending == END_REPLY || ending == END_EXTRA || ending == END_DRIP);
+}
+
+/*
+ * Counts what became of a request, once.
  */
 static void
-reset_connection(struct MHD_Connection *connection)
+count(struct request *request, unsigned status)
 {
-	const union MHD_ConnectionInfo *info =
-		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-	struct sockaddr nobody = {.sa_family = AF_UNSPEC};
+	if (request->answered && !request->counted && !request->own)
+		stats_request(request->answer.action, status);
+	request->counted = true;
+}
 
-	if (connect(info->connect_fd, &nobody, sizeof(nobody)) != 0)
-		perror("aigateway-mock: reset");
+/*
+ * Called by libmicrohttpd when a request is over, however it ended: that may be all it says of a waiting
+ * one whose client has gone.
+ */
+static void
+end_request(void *context, struct MHD_Connection *connection, void **request_context,
+			enum MHD_RequestTerminationCode reason)
+{
+	struct request *request = *request_context;
+
+	(void) context;
+	(void) connection;
+	(void) reason;
+	if (request == NULL)
+		return;
+	count(request, 0);
+	text_free(&request->query);
+	text_free(&request->body);
+	answer_free(&request->answer);
+	free(request);
+	*request_context = NULL;
 }
 
 /*
@@ -168,15 +184,98 @@ static enum MHD_Result
 carry_out(struct MHD_Connection *connection, struct request *request)
 {
 	struct answer *answer = &request->answer;
-	bool           silent = request->parked.abandoned || answer->ending != END_REPLY;
 
-	if (!request->own)
-		stats_request(answer->action, silent ? 0 : answer->status);
-	if (!silent)
+	count(request, is_answered(request) ? answer->status : 0);
+	if (answer->ending == END_REPLY && !request->parked.abandoned)
 		return reply(connection, answer);
 	if (answer->ending == END_RESET)
-		reset_connection(connection);
+		raw_reset(
+			MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd);
 	return MHD_NO;
+}
+
+/*
+ * Applies the change of a request whose client has gone, unless everything was forgotten meanwhile.
+ */
+static int
+apply_late(int socket, void *context)
+{
+	struct request *request = context;
+
+	uint64_t last;
+
+	(void) socket;
+	if (request->generation == ledger_generation(&last))
+		gateway_apply(request->parked.connection, request->answer.action, &request->query,
+					  &request->body);
+	return PARKED_ENOUGH;
+}
+
+/*
+ * Sends what is to be sent, and makes the connection a new one: libmicrohttpd would not serve another
+ * request on one whose reply it has not sent itself.
+ */
+static int
+send_and_go_on(int socket, void *raw)
+{
+	struct sockaddr_in client;
+	socklen_t          size = sizeof(client);
+	int                pause = raw_step(socket, raw);
+
+	if (pause == PARKED_ENOUGH && getpeername(socket, (struct sockaddr *) &client, &size) == 0)
+	{
+		int taken;
+
+		parking_unwatch(socket);
+		taken = raw_take_away(socket);
+		if (taken >= 0)
+			MHD_add_connection(daemon_running, taken, (struct sockaddr *) &client, size);
+	}
+	return pause;
+}
+
+/*
+ * Lets a request wait if its answer wants that; false if it is to be carried out at once.
+ */
+static bool
+wait_first(struct MHD_Connection *connection, struct request *request)
+{
+	struct answer *answer = &request->answer;
+	bool           drips = answer->ending == END_DRIP;
+	uint64_t       last;
+
+	switch (answer->ending)
+	{
+		case END_HANG:
+			parking_enter(&request->parked, connection, 0);
+			return true;
+		case END_LATE:
+			request->generation = ledger_generation(&last);
+			parking_outlast(&request->parked, connection, answer->delay_ms, apply_late, request);
+			return true;
+		case END_BYTES:
+		case END_EXTRA:
+		case END_DRIP:
+			request->raw = (struct raw){.bytes = answer->wire.bytes,
+										.left = answer->wire.length,
+										.piece = drips ? 1 : answer->wire.length,
+										.pause_ms = drips ? answer->delay_ms : 0};
+			if (answer->ending == END_EXTRA)
+				parking_speak(&request->parked, connection, answer->delay_ms, send_and_go_on,
+							  &request->raw);
+			else
+				parking_speak(&request->parked, connection, drips ? 0 : answer->delay_ms, raw_step,
+							  &request->raw);
+			return true;
+		case END_REPLY:
+		case END_CLOSE:
+		case END_RESET:
+			break;
+	}
+	if (answer->delay_ms == 0)
+		return false;
+	parking_enter(&request->parked, connection, answer->delay_ms);
+	return true;
 }
 
 /*
@@ -262,12 +361,8 @@ serve(void *context, struct MHD_Connection *connection, const char *path, const 
 	{
 		find_answer(connection, method, path, request);
 		request->answered = true;
-		if (request->answer.delay_ms > 0 || request->answer.ending == END_HANG)
-		{
-			parking_enter(&request->parked, connection,
-						  request->answer.ending == END_HANG ? 0 : request->answer.delay_ms);
+		if (wait_first(connection, request))
 			return MHD_YES;
-		}
 	}
 	return carry_out(connection, request);
 }

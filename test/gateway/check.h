@@ -44,8 +44,10 @@ extern void test_values(void);
 extern void test_classes(void);
 extern void test_wire(void);
 extern void test_faults(void);
+extern void test_hostile(void);
 extern void test_session(void);
 extern void test_tls(const char *base_url, bool trusted);
+extern void test_kinds(GatewayDialect dialect, const char *base_url);
 extern void test_mock(GatewayDialect dialect, const char *base_url);
 
 #endif /* CHECK_H */

@@ -21,6 +21,7 @@ main(int argc, char **argv)
 	test_classes();
 	test_wire();
 	test_faults();
+	test_hostile();
 	test_session();
 	for (i = 1; i < argc; i++)
 	{

@@ -34,7 +34,7 @@ flags=(-std=gnu11 -g -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compa
 	-Wno-missing-field-initializers -Isrc -Itest/gateway)
 libs=(-lcurl -ljson-c -lpthread)
 sources=(src/gateway/*.c)
-tests=(test/gateway/{check,fault_server,main,test_*}.c)
+tests=(test/gateway/{check,fault_server,main,mock_control,test_*}.c)
 
 case $mode in
 	--sanitize) flags+=(-O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined) ;;

@@ -6,68 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include <curl/curl.h>
-
 #include "check.h"
-
-/* Collects a reply of the mock's operator interface, as far as it fits. */
-typedef struct Answer
-{
-	char   text[65536];
-	size_t used;
-} Answer;
-
-static size_t
-collect(char *piece, size_t size, size_t count, void *data)
-{
-	Answer *answer = data;
-	size_t  length = size * count;
-
-	if (length > sizeof(answer->text) - 1 - answer->used)
-		length = sizeof(answer->text) - 1 - answer->used;
-	memcpy(answer->text + answer->used, piece, length);
-	answer->used += length;
-	answer->text[answer->used] = '\0';
-	return size * count;
-}
-
-/* Calls a path under /mock/; with a form it is a POST. */
-static Answer *
-operate(const char *base_url, const char *path, const char *form)
-{
-	static Answer answer;
-	CURL         *easy = curl_easy_init();
-	char          url[200];
-
-	answer.used = 0;
-	answer.text[0] = '\0';
-	snprintf(url, sizeof(url), "%s/mock/%s", base_url, path);
-	curl_easy_setopt(easy, CURLOPT_URL, url);
-	curl_easy_setopt(easy, CURLOPT_NOPROXY, "*");
-	curl_easy_setopt(easy, CURLOPT_FAILONERROR, 1L);
-	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, collect);
-	curl_easy_setopt(easy, CURLOPT_WRITEDATA, &answer);
-	if (form)
-		curl_easy_setopt(easy, CURLOPT_POSTFIELDS, form);
-	CHECK(curl_easy_perform(easy) == CURLE_OK, "%s %s", path, form ? form : "");
-	curl_easy_cleanup(easy);
-	return &answer;
-}
-
-/* How many changes the mock has applied. */
-static int
-applied(const char *base_url)
-{
-	const char *c = operate(base_url, "applied", NULL)->text;
-	int         count = 0;
-
-	while ((c = strstr(c, "\"seq\":")) != NULL)
-	{
-		count++;
-		c++;
-	}
-	return count;
-}
+#include "mock_control.h"
 
 /* Queries until the balance is told, and compares. */
 static void
@@ -95,20 +35,23 @@ test_changes(GatewayDialect dialect, const char *base_url)
 
 	for (i = 0; i < sizeof(users) / sizeof(users[0]); i++)
 	{
-		operate(base_url, "reset", "");
+		mock_do(base_url, "reset", "");
 		check_balance(session, users[i], "0", zgsm ? "0" : "");
 		EXPECT(ask(session, GATEWAY_DELTA, users[i], "100"), GATEWAY_COMPLETED, users[i]);
 		EXPECT(ask(session, GATEWAY_DELTA, users[i], "-30.0"), GATEWAY_COMPLETED, users[i]);
 		check_balance(session, users[i], "70", zgsm ? "70" : "");
 		EXPECT(ask(session, GATEWAY_REFRESH, users[i], "9"), GATEWAY_COMPLETED, users[i]);
 		check_balance(session, users[i], "9", zgsm ? "9" : "");
-		CHECK(applied(base_url) == 3, "%d applied", applied(base_url));
+		/* which shows whether the gateway takes writes, and changes nothing */
+		EXPECT(ask(session, GATEWAY_DELTA, users[i], "0"), GATEWAY_COMPLETED, users[i]);
+		check_balance(session, users[i], "9", zgsm ? "9" : "");
+		CHECK(mock_applied(base_url) == 4, "%d applied", mock_applied(base_url));
 	}
 	if (zgsm)
 	{
 		EXPECT(ask(session, GATEWAY_DELTA, "bob", "0.100001"), GATEWAY_COMPLETED, "decimals");
 		EXPECT(ask(session, GATEWAY_DELTA, "bob", "0.2"), GATEWAY_COMPLETED, "decimals");
-		operate(base_url, "balance", "user=bob&used=0.000002");
+		mock_do(base_url, "balance", "user=bob&used=0.000002");
 		check_balance(session, "bob", "0.299999", "0.300001");
 	}
 	else
@@ -128,7 +71,7 @@ test_misconfigured(GatewayDialect dialect, const char *base_url)
 	GatewaySession *session;
 	GatewayReply    reply;
 
-	operate(base_url, "reset", "");
+	mock_do(base_url, "reset", "");
 	config.credential = "wrong";
 	session = open_session(&config);
 	reply = ask(session, GATEWAY_DELTA, "u", "1");
@@ -154,59 +97,7 @@ test_misconfigured(GatewayDialect dialect, const char *base_url)
 	reply = ask(session, GATEWAY_DELTA, "u", "1");
 	EXPECT(reply, GATEWAY_BLOCKED, "wrong dialect");
 	gateway_close(session);
-	CHECK(applied(base_url) == 0, "%d applied", applied(base_url));
-}
-
-/* Every fault the mock knows: what the delta is called, and whether it was applied. */
-static void
-test_scripted_faults(GatewayDialect dialect, const char *base_url)
-{
-	static const struct
-	{
-		const char    *fault;
-		GatewayOutcome outcome;
-		int            applied;
-	} cases[] = {
-		{"kind=slow&delay_ms=30", GATEWAY_COMPLETED, 1},
-		{"kind=slow&delay_ms=600", GATEWAY_IN_DOUBT, 1},
-		{"kind=status&status=503", GATEWAY_IN_DOUBT, 0},
-		{"kind=apply_status&status=503", GATEWAY_IN_DOUBT, 1},
-		{"kind=status&status=429&retry_after=3", GATEWAY_THROTTLED, 0},
-		{"kind=status&status=408", GATEWAY_THROTTLED, 0},
-		{"kind=status&status=403", GATEWAY_BLOCKED, 0},
-		{"kind=status&status=302", GATEWAY_BLOCKED, 0},
-		{"kind=status&status=422", GATEWAY_REFUSED, 0},
-		{"kind=html", GATEWAY_IN_DOUBT, 0},
-		{"kind=close", GATEWAY_IN_DOUBT, 0},
-		{"kind=apply_close", GATEWAY_IN_DOUBT, 1},
-		{"kind=reset", GATEWAY_IN_DOUBT, 0},
-		{"kind=apply_reset", GATEWAY_IN_DOUBT, 1},
-		{"kind=hang", GATEWAY_IN_DOUBT, 0},
-		{"kind=apply_hang", GATEWAY_IN_DOUBT, 1},
-	};
-	GatewayConfig   config = test_config(dialect, base_url);
-	GatewaySession *session;
-	size_t          i;
-
-	config.request_timeout_ms = 300;
-	session = open_session(&config);
-	for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
-	{
-		char         fault[100];
-		GatewayReply reply;
-
-		operate(base_url, "reset", "");
-		EXPECT(ask(session, GATEWAY_DELTA, "u", "5"), GATEWAY_COMPLETED, "before");
-		snprintf(fault, sizeof(fault), "%s&match=delta", cases[i].fault);
-		operate(base_url, "fault", fault);
-		reply = ask(session, GATEWAY_DELTA, "u", "7");
-		EXPECT(reply, cases[i].outcome, cases[i].fault);
-		if (strstr(cases[i].fault, "retry_after"))
-			CHECK(reply.retry_after == 3, "%g", reply.retry_after);
-		CHECK(applied(base_url) == 1 + cases[i].applied, "%s: applied %d times", cases[i].fault,
-			  applied(base_url) - 1);
-	}
-	gateway_close(session);
+	CHECK(mock_applied(base_url) == 0, "%d applied", mock_applied(base_url));
 }
 
 /* Many at once while every kind of fault strikes: what is said is what was done. */
@@ -216,7 +107,7 @@ test_under_load(GatewayDialect dialect, const char *base_url)
 	static const char *const faults[] = {
 		"kind=apply_close&match=delta&count=10",  "kind=close&match=delta&count=10",
 		"kind=apply_reset&match=delta&count=10",  "kind=status&status=429&match=delta&count=10",
-		"kind=apply_status&match=delta&count=10",
+		"kind=apply_status&match=delta&count=10", "kind=apply_extra&match=delta&count=200",
 	};
 	const int       total = 2000;
 	GatewayConfig   config = test_config(dialect, base_url);
@@ -229,7 +120,7 @@ test_under_load(GatewayDialect dialect, const char *base_url)
 	bool            armed = false;
 	char            balance[32];
 
-	operate(base_url, "reset", "");
+	mock_do(base_url, "reset", "");
 	config.max_connections = 32;
 	session = open_session(&config);
 	while (done < total)
@@ -237,8 +128,8 @@ test_under_load(GatewayDialect dialect, const char *base_url)
 		int count;
 
 		if (done >= 500 && !armed)
-			for (i = 0; i < 5; i++)
-				operate(base_url, "fault", faults[i]);
+			for (i = 0; i < (int) (sizeof(faults) / sizeof(faults[0])); i++)
+				mock_do(base_url, "fault", faults[i]);
 		armed = done >= 500;
 		while (submitted < total && gateway_room(session) > 0)
 		{
@@ -261,12 +152,143 @@ test_under_load(GatewayDialect dialect, const char *base_url)
 	gateway_close(session);
 }
 
+/* How often the mock applied a change of each of so many users. */
+static void
+count_applied(const char *base_url, int *counts, int users)
+{
+	const char *c = mock_do(base_url, "applied", NULL);
+
+	memset(counts, 0, (size_t) users * sizeof(*counts));
+	for (c = strstr(c, "\"user\":\"u"); c; c = strstr(c + 1, "\"user\":\"u"))
+	{
+		int user = atoi(c + strlen("\"user\":\"u"));
+
+		if (user < users)
+			counts[user]++;
+	}
+}
+
+/*
+ * Each fault strikes a share of the requests, many at once, each for a user of
+ * its own: what was called completed was applied once, what was called anything
+ * but in doubt was not, and nothing was applied twice.
+ */
+static void
+test_any_fault(GatewayDialect dialect, const char *base_url)
+{
+	static const char *const kinds[] = {
+		"close",
+		"apply_close",
+		"reset",
+		"apply_reset",
+		"html",
+		"apply_html",
+		"half_header",
+		"apply_half_header",
+		"cut_off",
+		"apply_cut_off",
+		"apply_extra",
+		"extra",
+		"truncated",
+		"apply_truncated",
+		"not_utf8",
+		"apply_not_utf8",
+		"duplicate_key",
+		"apply_status",
+		"status",
+		"status&status=429",
+		"refuse",
+		"failure",
+		"redirect",
+		"status&status=404",
+		"apply_drip",
+		"extra&status=429",
+		"apply_unparsable",
+		"nested",
+		"hang",
+		"apply_hang",
+		"apply_late",
+		"apply_huge&size=200000",
+	};
+	enum
+	{
+		TOTAL = 3000
+	};
+	static int      applied[TOTAL];
+	static int      outcomes[TOTAL];
+	GatewayConfig   config = test_config(dialect, base_url);
+	GatewaySession *session;
+	GatewayResult   results[32];
+	int             counts[6] = {0};
+	int             submitted = 0;
+	int             done = 0;
+	int             wrong = 0;
+	int             i;
+
+	mock_do(base_url, "reset", "");
+	for (i = 0; i < (int) (sizeof(kinds) / sizeof(kinds[0])); i++)
+	{
+		char fault[120];
+
+		snprintf(fault, sizeof(fault), "kind=%s&match=delta&count=0&seed=%d&probability=%s",
+				 kinds[i], i,
+				 strstr(kinds[i], "hang") || strstr(kinds[i], "late") ? "0.004" : "0.02");
+		mock_do(base_url, "fault", fault);
+	}
+	config.max_connections = 32;
+	config.request_timeout_ms = 400;
+	session = open_session(&config);
+	while (done < TOTAL)
+	{
+		int count;
+
+		while (submitted < TOTAL && gateway_room(session) > 0)
+		{
+			char           user[20];
+			GatewayRequest request = {.action = GATEWAY_DELTA,
+									  .user_id = user,
+									  .amount = "1",
+									  .token = &outcomes[submitted]};
+
+			snprintf(user, sizeof(user), "u%d", submitted++);
+			gateway_submit(session, &request);
+		}
+		count = gateway_poll(session, 1000, results, 32);
+		for (i = 0; i < count; i++)
+		{
+			*(int *) results[i].token = results[i].reply.outcome;
+			counts[results[i].reply.outcome]++;
+		}
+		done += count;
+	}
+	gateway_close(session);
+
+	count_applied(base_url, applied, TOTAL);
+	for (i = 0; i < TOTAL; i++)
+	{
+		int least = outcomes[i] == GATEWAY_COMPLETED;
+		int most = least || outcomes[i] == GATEWAY_IN_DOUBT;
+
+		if (applied[i] >= least && applied[i] <= most)
+			continue;
+		wrong++;
+		printf("u%d was called %s and applied %d times\n", i,
+			   outcome_name((GatewayOutcome) outcomes[i]), applied[i]);
+	}
+	CHECK(wrong == 0, "%d of %d", wrong, TOTAL);
+	CHECK(counts[GATEWAY_COMPLETED] > 500 && counts[GATEWAY_IN_DOUBT] > 500 &&
+			  counts[GATEWAY_THROTTLED] > 10 && counts[GATEWAY_BLOCKED] > 10,
+		  "%d completed, %d in doubt, %d throttled, %d blocked", counts[GATEWAY_COMPLETED],
+		  counts[GATEWAY_IN_DOUBT], counts[GATEWAY_THROTTLED], counts[GATEWAY_BLOCKED]);
+}
+
 void
 test_mock(GatewayDialect dialect, const char *base_url)
 {
 	test_changes(dialect, base_url);
 	test_misconfigured(dialect, base_url);
-	test_scripted_faults(dialect, base_url);
+	test_kinds(dialect, base_url);
 	test_under_load(dialect, base_url);
-	operate(base_url, "reset", "");
+	test_any_fault(dialect, base_url);
+	mock_do(base_url, "reset", "");
 }

@@ -103,6 +103,11 @@ INSERT INTO quota_installation DEFAULT VALUES;
 UPDATE quota_installation SET user_source = 'public.evil';
 UPDATE quota_installation SET id = gen_random_uuid();
 UPDATE quota_installation SET workers_enabled = true;
+-- Whose installation this is, is for nobody to say.
+UPDATE quota_installation SET system_identifier = 1;
+UPDATE quota_installation SET doubtful_until = NULL;
+SELECT resume();
+SELECT begin_doubt('x');
 CREATE FUNCTION quota_condition.evil(s subject) RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE AS 'SELECT true';
 CREATE FUNCTION quota_manager.evil() RETURNS boolean LANGUAGE sql AS 'SELECT true';
 SELECT grant_access('regress_quota_operator', 'admin');
@@ -128,6 +133,10 @@ DELETE FROM quota_gateway WHERE name = 'access-higress';
 SELECT strategy, granted FROM scan('access-low');
 SELECT set_user_source();
 SELECT grant_access('regress_quota_nobody', 'viewer');
+SELECT pending >= 0 FROM resume();
+SELECT resume('may_have_run');
+UPDATE quota_installation SET database_oid = 1;
+SELECT begin_doubt('x');
 
 -- The workers' role scans, delivers and reads keys, and edits nothing.
 SET ROLE regress_quota_worker;
@@ -139,6 +148,8 @@ UPDATE quota_strategy SET enabled = false;
 INSERT INTO user_info (id) VALUES ('u4');
 INSERT INTO quota_credential VALUES ('x', 'x');
 UPDATE quota_credential SET secret = 'x';
+UPDATE quota_installation SET timeline = 1;
+SELECT resume();
 
 -- A role with an odd name has what it was given; who was given nothing has nothing.
 SET ROLE "regress quota ""odd""; DROP TABLE x; --";

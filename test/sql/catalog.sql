@@ -39,7 +39,7 @@ SELECT r.oid::regclass FROM pg_temp.relation r WHERE r.relnamespace <> 'quota_ma
 SELECT p.oid::regprocedure FROM pg_temp.routine p
 WHERE p.lanname NOT IN ('c', 'internal') AND p.prosqlbody IS NULL
 	AND NOT coalesce(p.proconfig, '{}') && ARRAY['search_path=pg_catalog, pg_temp'] ORDER BY 1;
--- Functions that run as their owner: only the one that shows this extension's own workers.
+-- Functions that run as their owner: the one that shows this extension's own workers, the one that writes who decided, and those that say whose installation this is.
 SELECT p.oid::regprocedure, p.proconfig FROM pg_temp.routine p WHERE p.prosecdef ORDER BY 1;
 -- Functions that PUBLIC may call although they are more than a computation.
 SELECT p.oid::regprocedure FROM pg_temp.routine p
@@ -69,13 +69,13 @@ WHERE s.oid <> ALL (e.extconfig) ORDER BY 1;
 SELECT r.oid::regclass FROM pg_temp.relation r JOIN pg_extension e ON e.extname = 'quota_manager' CROSS JOIN unnest(e.extcondition) condition
 WHERE condition <> '' ORDER BY 1 LIMIT 1;
 
--- What would keep the tables of grants, users and balances from being distributed by user: keys without the user, foreign keys, triggers.
+-- What would keep the tables of grants, decisions, users and balances from being distributed by user: keys without the user, foreign keys, triggers.
 SELECT r.relname, c.conname FROM pg_temp.relation r JOIN pg_constraint c ON c.conrelid = r.oid OR c.confrelid = r.oid
-WHERE r.relname IN ('quota_execute', 'user_info', 'user_balance')
+WHERE r.relname IN ('quota_execute', 'grant_decision', 'user_info', 'user_balance')
 	AND (c.contype = 'f' OR c.contype IN ('p', 'u') AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = r.oid AND a.attnum = ANY (c.conkey)
 		AND a.attname IN ('user_id', CASE r.relname WHEN 'user_info' THEN 'id' END))) ORDER BY 1, 2;
 SELECT r.relname, t.tgname FROM pg_temp.relation r JOIN pg_trigger t ON t.tgrelid = r.oid
-WHERE r.relname IN ('quota_execute', 'user_balance') AND NOT t.tgisinternal ORDER BY 1, 2;
+WHERE r.relname IN ('quota_execute', 'grant_decision', 'user_balance') AND NOT t.tgisinternal ORDER BY 1, 2;
 -- Indexes of quota_execute that claim and settle would have to keep: they name what changes.
 SELECT i.indexrelid::regclass FROM pg_index i
 WHERE i.indrelid = 'quota_manager.quota_execute'::regclass

@@ -63,7 +63,7 @@ SELECT quota_manager.resolve(1, false);
 SELECT quota_manager.resolve(3, true);
 SELECT quota_manager.resolve(4, false);
 SELECT quota_manager.resolve(5, true);
-SELECT quota_manager.resolve(NULL, true);
+SELECT quota_manager.resolve(NULL::bigint, true);
 SELECT quota_manager.resolve(2, NULL);
 SELECT gateway, state, pending, processing FROM quota_manager.delivery_status;
 

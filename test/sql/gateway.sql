@@ -94,10 +94,11 @@ SELECT pg_temp.add('name, dialect, base_url, doubt_policy', $$'gateway-test-rese
 SELECT pg_temp.add('name, dialect, base_url, doubt_policy, sole_writer, max_usage_rate', $$'gateway-test-reconcile', 'zgsm', 'http://gateway.example', 'reconcile', true, 0.5$$);
 SELECT pg_temp.try($$UPDATE quota_gateway SET sole_writer = false WHERE name = 'gateway-test-reconcile'$$);
 -- The time from which on readings count is kept by the table itself.
+UPDATE quota_gateway SET doubt_policy = 'hold' WHERE name = 'gateway-test-resend';
 SELECT doubt_policy_since AS since FROM quota_gateway WHERE name = 'gateway-test-resend' \gset
 UPDATE quota_gateway SET rate_limit = 5, doubt_policy_since = '2000-01-01 UTC' WHERE name = 'gateway-test-resend';
 SELECT doubt_policy_since = :'since' AS kept FROM quota_gateway WHERE name = 'gateway-test-resend';
-UPDATE quota_gateway SET doubt_policy = 'hold' WHERE name = 'gateway-test-resend';
+UPDATE quota_gateway SET doubt_policy = 'resend' WHERE name = 'gateway-test-resend';
 SELECT doubt_policy_since > :'since' AS moved FROM quota_gateway WHERE name = 'gateway-test-resend';
 
 -- Nothing of the above was stored.

@@ -164,9 +164,8 @@ foreach my $way ('pg_cancel_backend', 'pg_terminate_backend')
 	wait_for_stuck(60);
 	my $start = time;
 	# not in the middle of a transaction, where a session that is terminated cannot settle any more
-	wait_until($node, q{SELECT count(*) = 1 FROM pg_stat_activity
+	wait_until($node, qq{SELECT count(*) FILTER (WHERE $way(pid)) = 1 FROM pg_stat_activity
 		WHERE application_name = 'victim' AND wait_event_type = 'Extension'});
-	$node->safe_psql('postgres', "SELECT $way(pid) FROM pg_stat_activity WHERE application_name = 'victim'");
 	my ($out, $err) = end_call($victim);
 	my $elapsed = time - $start;
 	like($err,

@@ -214,6 +214,29 @@ $node->safe_psql('postgres', q{BEGIN; SELECT quota_manager.gateway_delta('hand',
 like(log_part($node, $log), qr/reason: regretted/, 'or was rolled back');
 is($mock->balance('hand'), 8, 'which changes nothing at the gateway');
 
+# Where a change by hand would be taken for a grant it is refused, and the policy cannot become that while one is under way.
+my $reconcile = q{UPDATE quota_manager.quota_gateway SET sole_writer = true, doubt_policy = 'reconcile' WHERE name = 'g'};
+$mock->fault(kind => 'hang', match => 'delta');
+$call = begin_call($node, "SET application_name = 'by hand'", q{SELECT quota_manager.gateway_delta('hand', 1, 'slow')});
+my $by_hand = q{FROM pg_stat_activity WHERE application_name = 'by hand' AND wait_event_type = 'Extension'};
+ok(wait_until($node, "SELECT count(*) = 1 $by_hand"), 'a change by hand is under way');
+($status, $out, $err) = $node->psql('postgres', "SET lock_timeout = '100ms'; $reconcile");
+like($err, qr/canceling statement due to lock timeout/, 'the doubt policy waits for it');
+$node->safe_psql('postgres', "SELECT pg_cancel_backend(pid) $by_hand");
+end_call($call);
+$node->safe_psql('postgres', $reconcile);
+foreach my $function ("gateway_delta('hand', 1, 'r')", "gateway_refresh('hand', 1)")
+{
+	($status, $out, $err) = $node->psql('postgres', "SELECT quota_manager.$function", extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+	like($err, qr/ERROR:  55000: quotas at gateway "g" cannot be changed by hand/, "$function where grants are reconciled");
+}
+is($node->safe_psql('postgres', q{SELECT quota_manager.gateway_query('hand')}), 8, 'a query is not refused');
+$node->safe_psql('postgres', q{UPDATE quota_manager.quota_gateway SET doubt_policy = 'hold' WHERE name = 'g'});
+is($node->safe_psql('postgres', q{SET default_transaction_read_only = on; SELECT quota_manager.gateway_delta('hand', -1, 'r')}), 'applied',
+	'a change in a read-only transaction');
+$node->safe_psql('postgres', q{SELECT quota_manager.gateway_delta('hand', 1, 'r')});
+$mock->clear_faults;
+
 # The gateway is down.
 $mock->stop;
 ($status, $out, $err) = $node->psql('postgres', q{SELECT quota_manager.gateway_delta('hand', 1, 'r')}, extra_params => [ '-v', 'VERBOSITY=verbose' ]);
@@ -231,7 +254,7 @@ like($err, qr/canceling statement due to statement timeout/, 'gateway_query obey
 $mock->set_key($row_key);
 $node->safe_psql('postgres', q{UPDATE quota_manager.quota_gateway SET credential = 'row:g' WHERE name = 'g'});
 $node->safe_psql('postgres', 'SELECT quota_manager.gateway_query($$hand$$)');
-$mock->fault(kind => 'slow', match => 'delta', count => 100, delay_ms => 300);
+$mock->fault(kind => 'slow', match => 'delta', count => 100, delay_ms => 2000);
 grant($node, 'g', 1, 'watched');
 $call = begin_call($node, "SET application_name = 'sender'", 'CALL quota_manager.deliver()');
 wait_until($node, "SELECT count(*) = 1 $sender");

@@ -44,5 +44,18 @@ is(scalar(grep { $state{$_} ne 'completed' && $state{$_} ne 'in_doubt' } keys %s
 ok((grep { $_ eq 'in_doubt' } values %state) > 0, 'some are');
 is(scalar(grep { $sent{$_} && !exists $state{$_} } keys %sent), 0, 'nothing was applied that was not granted');
 
+# A courier with requests in flight, and a scheduler that reads balances, do not outlive the postmaster: they would
+# keep the server from being started again.
+$gateway->mend;
+$gateway->fault('hang', match => 'any');
+QuotaTest::Workers::strategy($node, 'postgres', name => 'hangs');
+QuotaTest::Workers::strategy($node, 'postgres', name => 'asks', condition => 'quota-le("m", 1)');
+QuotaTest::Workers::await($node, 'postgres',
+	q{SELECT count(*) > 0 FROM quota_manager.quota_execute WHERE status = 'processing'});
+QuotaTest::Workers::await($node, 'postgres',
+	q{SELECT count(*) = 1 FROM quota_manager.worker_status WHERE kind = 'scheduler' AND state = 'active' AND activity = 'running due strategies'});
+my $took = QuotaTest::Workers::kill_postmaster($node);
+cmp_ok($took, '<', 5, sprintf 'nothing outlives the postmaster (%.1f s)', $took);
+
 $node->stop;
 done_testing();

@@ -49,7 +49,9 @@ UPDATE quota_strategy SET enabled = false WHERE name = 'low';
 UPDATE quota_strategy SET archived = true WHERE name = 'take';
 UPDATE quota_execute SET status = (ARRAY['pending', 'processing', 'completed', 'failed', 'in_doubt', 'cancelled'])[id % 6 + 1], attempts = id % 3,
 	last_error = CASE WHEN id % 7 = 0 THEN E'said "no"\n\\' END, last_status = 503, next_attempt_time = CASE WHEN id % 2 = 0 THEN now() ELSE '-infinity' END;
-INSERT INTO quota_installation (workers_enabled) VALUES (false);
+SELECT resolve(array_agg(id), true, E'why\nnot \\ "so"') FROM quota_execute WHERE status = 'in_doubt' AND user_id < 'u15';
+UPDATE quota_installation SET workers_enabled = false, doubtful_until = '2020-01-01 UTC', doubtful_firing = '2020-01-02 UTC',
+	former_ids = '[{"id": "00000000-0000-0000-0000-000000000000", "before_grant": 1}]';
 INSERT INTO gateway_call (role, action, gateway, user_id, amount, reason, outcome, message) VALUES ('r', 'delta', 'gateway', 'u1', -5, E'why\nnot', 'applied', NULL);
 CREATE VIEW public.people AS SELECT * FROM quota_manager.user_info WHERE vip > 0;
 SELECT count(*) FROM set_user_source('public.people');
@@ -100,9 +102,13 @@ restored('elsewhere',
 $node->append_conf('postgresql.conf', "quota_manager.allowed_hosts = ''");
 $node->reload;
 
-# The restored database goes on where the other stopped.
+# The restored database goes on where the other stopped, once it is told to.
 foreach my $database ('plain', 'parallel')
 {
+	my (undef, undef, $error) = $node->psql($database, 'SELECT * FROM quota_manager.scan()');
+
+	like($error, qr/ERROR:  this database is a copy/, "$database: it stands still");
+	$node->safe_psql($database, q{SELECT quota_manager.resume('unchanged_since_dump')});
 	is($node->safe_psql($database, <<'SQL'), '0|1', "$database: nobody is paid again");
 SET quota_manager.schedule_clock = '2025-07-02 08:30:00+00';
 UPDATE quota_manager.quota_strategy SET max_exec_per_user = 1 WHERE name = 'daily';

@@ -9,6 +9,7 @@ QuotaTest::Mock - an AiGateway for tests
 
   my $mock = QuotaTest::Mock->start(dialect => 'higress', key => 'secret');
   $mock->fault(kind => 'apply_close', match => 'delta');
+  $mock->kill9; $mock->start_again;    # with journal => FILE, what it applied is kept
   my @changes = $mock->applied;
 
 =cut
@@ -21,6 +22,7 @@ use warnings FATAL => 'all';
 use FindBin;
 use HTTP::Tiny;
 use JSON::PP;
+use PostgreSQL::Test::Utils ();
 
 # Starts the mock on a free port, or on that of a mock that was stopped.
 sub start
@@ -38,9 +40,10 @@ sub _run
 {
 	my ($self) = @_;
 	my @command = ($self->{path}, '--dialect', $self->{dialect}, '--port', $self->{port} || 0,
-		'--lifetime', 900);
+		'--lifetime', $self->{lifetime} // 900);
 
 	push @command, '--key', $self->{key} if defined $self->{key};
+	push @command, '--journal', $self->{journal} if defined $self->{journal};
 	$self->{pid} = open($self->{output}, '-|', @command) || die "cannot run $self->{path}: $!";
 	my $line = readline($self->{output}) // '';
 	$line =~ /^listening on 127\.0\.0\.1:(\d+)$/ or die "the mock said: $line";
@@ -56,17 +59,35 @@ sub url
 	return "http://127.0.0.1:$self->{port}";
 }
 
-# Stops it; what it knew is lost.
+# Stops it; what it knew is lost, unless it has a journal.
 sub stop
 {
-	my ($self) = @_;
+	my ($self, $signal) = @_;
 	my $status = $?;
 
 	return if !$self->{pid};
-	kill 'TERM', $self->{pid};
+	kill $signal // 'TERM', $self->{pid};
 	close $self->{output};
 	delete $self->{pid};
 	$? = $status;
+	return;
+}
+
+# Kills it as it is.
+sub kill9
+{
+	my ($self) = @_;
+
+	$self->stop('KILL');
+	return;
+}
+
+# Starts one that was stopped again, on the same port.
+sub start_again
+{
+	my ($self) = @_;
+
+	$self->_run;
 	return;
 }
 
@@ -108,12 +129,37 @@ sub _post
 	return;
 }
 
-# Every change it applied, in order: hashes with user, action, amount, idempotency_key.
+# Every change it applied, in order: hashes with user, action, amount, idempotency_key. Deltas of 0, by
+# which a courier sees whether a gateway takes writes, are left out unless zeros => 1. from => N: from that number on.
 sub applied
+{
+	my ($self, %option) = @_;
+
+	return grep { $option{zeros} || $_->{action} !~ /delta/ || $_->{amount} ne '0' }
+	  @{ $self->_get('/mock/applied?from=' . ($option{from} // 1)) };
+}
+
+# Waits until it has applied so many changes for a user; returns how many it has.
+sub wait_applied
+{
+	my ($self, $user, $count) = @_;
+	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
+	my $applied;
+
+	while (1)
+	{
+		$applied = grep { $_->{user} eq $user } $self->applied;
+		return $applied if $applied >= $count || time > $end;
+		select(undef, undef, undef, 0.02);
+	}
+}
+
+# The names of the kinds of faults that it knows.
+sub fault_kinds
 {
 	my ($self) = @_;
 
-	return @{ $self->_get('/mock/applied') };
+	return @{ $self->_get('/mock/fault/kinds') };
 }
 
 # The same without the deltas of zero that only ask whether the gateway takes any.
@@ -157,7 +203,7 @@ sub set_balance
 	return;
 }
 
-# Arms a fault.
+# Arms a fault; README.md of the mock lists kinds and parameters. A match of grant spares deltas of 0.
 sub fault
 {
 	my ($self, %fault) = @_;

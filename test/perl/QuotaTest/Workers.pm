@@ -27,6 +27,7 @@ use HTTP::Tiny;
 use IPC::Open3 ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use QuotaTest::Wait qw(poll_sql);
 use Time::HiRes qw(time usleep);
 
 my %mock_pids;
@@ -133,7 +134,7 @@ sub await
 {
 	my ($node, $database, $condition) = @_;
 
-	$node->poll_query_until($database, "SELECT coalesce(($condition), false)")
+	poll_sql($node, $database, "SELECT coalesce(($condition), false)")
 	  or die "not in time: $condition";
 	return;
 }
@@ -182,6 +183,44 @@ sub seconds_to_end
 		usleep(2000);
 	}
 	return time() - $since;
+}
+
+# Whether a process runs; one that has ended and waits for init to notice does not.
+sub _runs
+{
+	my ($pid) = @_;
+
+	open my $stat, '<', "/proc/$pid/stat" or return 0;
+	my $line = readline($stat) // '';
+	close $stat;
+	return $line =~ /\) [^Z]/;
+}
+
+# Kills the postmaster by kill -9 and starts another when the last of the processes has noticed; returns how many
+# seconds that one took, and dies if it takes a minute.
+sub kill_postmaster
+{
+	my ($node) = @_;
+	my @processes = split /\n/, $node->safe_psql('postgres',
+		'SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()');
+	my $postmaster = (split /\n/, slurp_file($node->data_dir . '/postmaster.pid'))[0];
+	my $before = time();
+	my $took;
+
+	$node->kill9;
+	foreach my $pid (@processes)
+	{
+		while (_runs($pid))
+		{
+			die "process $pid outlives its postmaster" if time() > $before + 60;
+			usleep(5_000);
+		}
+	}
+	$took = time() - $before;
+	# to the next postmaster the last one lives until init has noticed
+	seconds_to_end($postmaster, $before);
+	$node->start;
+	return $took;
 }
 
 # Sets a setting of the cluster and lets every process read it.
@@ -234,14 +273,15 @@ sub mend
 	return;
 }
 
-# What was applied, in order: hashes with user, amount and key.
+# What was applied, in order: hashes with user, amount and key.  Deltas of 0, by which a courier sees whether a
+# gateway takes writes, are left out.
 sub applied
 {
 	my ($self) = @_;
 	my ($head, @lines) = split /\n/, $self->ask('applied.tsv');
 	my @names = split /\t/, $head;
 
-	return map { my %row; @row{@names} = split /\t/, $_, -1; \%row } @lines;
+	return grep { $_->{amount} ne '0' } map { my %row; @row{@names} = split /\t/, $_, -1; \%row } @lines;
 }
 
 1;

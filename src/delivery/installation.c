@@ -1,0 +1,162 @@
+/*
+ * installation.c
+ *		Whether this database is the one that granted and delivered before, and
+ *		under which ids it does.
+ *
+ * The rules are functions in SQL, which scans call as well; they run as the
+ * owner of the table, since nobody else may say whose installation it is.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/lock.h"
+
+#include "delivery/installation.h"
+#include "delivery/statement.h"
+
+PG_FUNCTION_INFO_V1(qm_present_identity);
+PG_FUNCTION_INFO_V1(qm_try_identity_lock);
+
+/* First half of the advisory lock of whoever notes the identity: "qmid". */
+#define IDENTITY_LOCK_CLASS 0x716d6964
+
+/* An id, and the first number of a grant that has another. */
+typedef struct InstallationId
+{
+	char *id;
+	int64 before_grant;
+} InstallationId;
+
+/* In the order of before_grant; the last one, which holds now, fits every grant. */
+struct Installation
+{
+	int            count;
+	InstallationId ids[FLEXIBLE_ARRAY_MEMBER];
+};
+
+static Statement check_identity = {"SELECT quota_manager.check_identity($1)", 1, {BOOLOID}, NULL};
+
+static Statement require_identity = {
+	"SELECT quota_manager.require_identity($1)", 1, {BOOLOID}, NULL};
+
+static Statement read_ids = {
+	"SELECT f.former ->> 'id', (f.former ->> 'before_grant')::int8"
+	" FROM quota_manager.quota_installation i, jsonb_array_elements(i.former_ids) f(former)"
+	" WHERE i.system_identifier IS NOT NULL"
+	" UNION ALL"
+	" SELECT i.id::text, 9223372036854775807 FROM quota_manager.quota_installation i"
+	" WHERE i.system_identifier IS NOT NULL"
+	" ORDER BY 2",
+	0,
+	{0},
+	NULL};
+
+/*
+ * present_identity(): which database of which server this is.  A standby has
+ * no timeline of its own yet.
+ */
+Datum
+qm_present_identity(PG_FUNCTION_ARGS)
+{
+	TupleDesc descriptor;
+	Datum     values[3];
+	bool      nulls[3] = {false, false, false};
+
+	if (get_call_result_type(fcinfo, NULL, &descriptor) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "present_identity() does not return a row");
+	values[0] = Int64GetDatum((int64) GetSystemIdentifier());
+	values[1] = ObjectIdGetDatum(MyDatabaseId);
+	nulls[2] = RecoveryInProgress();
+	values[2] = Int32GetDatum(nulls[2] ? 0 : (int32) GetWALInsertionTimeLine());
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(descriptor), values, nulls)));
+}
+
+/*
+ * try_identity_lock(): takes the lock until the end of the transaction.  No
+ * function of SQL can name it (theirs have 1 or 2 at the end): whoever held it
+ * would keep the identity from being noted.
+ */
+Datum
+qm_try_identity_lock(PG_FUNCTION_ARGS)
+{
+	LOCKTAG tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, IDENTITY_LOCK_CLASS, 0, 3);
+	PG_RETURN_BOOL(LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL);
+}
+
+InstallationState
+installation_check(const WorkUnit *unit, bool runs)
+{
+	Datum values[] = {BoolGetDatum(runs)};
+	bool  isnull;
+	bool  ours;
+
+	unit->begin();
+	statement_run(&check_identity, values, NULL);
+	ours = DatumGetBool(result_datum(0, 1, &isnull));
+	SPI_freetuptable(SPI_tuptable);
+	unit->commit();
+	return ours ? INSTALLATION_OURS : INSTALLATION_FENCED;
+}
+
+/*
+ * Raises an error if this database is a copy, in the current transaction.
+ */
+static void
+require_ours(bool runs)
+{
+	Datum values[] = {BoolGetDatum(runs)};
+
+	statement_run(&require_identity, values, NULL);
+	SPI_freetuptable(SPI_tuptable);
+}
+
+void
+installation_require(const WorkUnit *unit)
+{
+	unit->begin();
+	require_ours(false);
+	unit->commit();
+}
+
+Installation *
+installation_read(MemoryContext memory)
+{
+	Installation *installation;
+	uint64        count;
+	uint64        i;
+
+	require_ours(true);
+	count = statement_run(&read_ids, NULL, NULL);
+	if (count == 0)
+		ereport(ERROR, (errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+						errmsg("a scan is noting that this is the database that grants")));
+	installation =
+		MemoryContextAlloc(memory, offsetof(Installation, ids) + sizeof(InstallationId) * count);
+	installation->count = (int) count;
+	for (i = 0; i < count; i++)
+	{
+		bool isnull;
+
+		installation->ids[i].id = result_text(i, 1, memory);
+		installation->ids[i].before_grant = DatumGetInt64(result_datum(i, 2, &isnull));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return installation;
+}
+
+void
+installation_key(const Installation *installation, int64 grant_id, char *key, size_t size)
+{
+	int i = 0;
+
+	while (i < installation->count - 1 && grant_id >= installation->ids[i].before_grant)
+		i++;
+	snprintf(key, size, "%s-" INT64_FORMAT, installation->ids[i].id, grant_id);
+}
