@@ -154,15 +154,20 @@ gravity(GatewayOutcome outcome)
 void
 gate_trouble(Lane *lane, const GatewayReply *reply, bool is_write)
 {
-	if (is_write && reply->outcome == GATEWAY_IN_DOUBT)
+	bool is_lost = is_write && reply->outcome == GATEWAY_IN_DOUBT;
+
+	if (is_lost)
 		lane->write_lost = true;
 	if (lane->gate == GATE_OPEN)
 	{
 		lane->gate = GATE_DRAINING;
+		lane->trouble_lost = false;
 		lane->trouble = GATEWAY_COMPLETED;
 		lane->trouble_delay = 0;
 		lane_put_back(lane);
 	}
+	if (is_lost)
+		lane->trouble_lost = true;
 	if (gravity(reply->outcome) > gravity(lane->trouble))
 	{
 		if (lane->trouble_text != NULL)
@@ -210,7 +215,8 @@ decide(Lane *lane)
 	}
 	else if (lane->trouble == GATEWAY_THROTTLED)
 		shut(lane, GATEWAY_STATE_CLOSED, lane->trouble_text, Max(pause, lane->trouble_delay));
-	else if (lane->trouble == GATEWAY_IN_DOUBT && lane->troubles > 1)
+	/* a query that was not answered may be asked again at once */
+	else if (lane->trouble == GATEWAY_IN_DOUBT && lane->trouble_lost && lane->troubles > 1)
 		shut(lane, GATEWAY_STATE_CLOSED, lane->trouble_text,
 			 backoff_ms(2 * lane->troubles - 3, delivery_retry_base, DOUBT_PAUSE_MAX));
 

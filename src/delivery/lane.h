@@ -147,7 +147,8 @@ typedef struct Lane
 	TimestampTz    probe_time;    /* when a shut gate is to be tried */
 	GatewayOutcome trouble;       /* the gravest outcome since it began to drain, */
 	int64          trouble_delay; /* the wait it asked for in milliseconds, */
-	char          *trouble_text;  /* and its text */
+	char          *trouble_text;  /* and its text; */
+	bool           trouble_lost;  /* the answer to a grant was lost since then */
 
 	GatewayState state;
 	char        *state_reason; /* NULL when open */

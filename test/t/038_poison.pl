@@ -20,6 +20,7 @@ shared_preload_libraries = 'quota_manager'
 quota_manager.retry_base = 1ms
 quota_manager.retry_max = 2ms
 quota_manager.max_attempts = 3
+quota_manager.linger = 100ms
 CONF
 
 # An id of so many bytes, of letters that take one to four of them, that does not compress.
@@ -170,6 +171,33 @@ foreach my $dialect ('higress', 'zgsm')
 		my @applied = $mock->delivered;
 		is(scalar(grep { $_->{user} =~ /^user/ } @applied), 200, "$name: each once");
 		is(scalar(@applied), 200, "$name: and nothing else was applied");
+	}
+
+	# Whatever is done about attempts in doubt.
+	foreach my $policy ('resend', 'reconcile')
+	{
+		my $mock = QuotaTest::Mock->start(dialect => $dialect);
+		my $gateway = "poisoned-$dialect-$policy";
+		my $started = time;
+
+		$mock->fault(@{ $poison{$_} }[ 1 .. $#{ $poison{$_} } ], match => 'any', count => 1000000, user => $_) foreach keys %poison;
+		add_gateway($node, $gateway, $mock, max_connections => 2, request_timeout => '300 ms', doubt_policy => $policy, sole_writer => 'true');
+		grant($node, $gateway, 3, (map { Encode::encode('utf8', $_) } sort keys %poison), map { "user$_" } 1 .. 200);
+		ok(wait_until($node, qq{
+				SELECT count(*) = 200 FROM quota_manager.quota_execute
+				WHERE gateway = '$gateway' AND user_id LIKE 'user%' AND status = 'completed'}), "$dialect, $policy: users beside them get what is theirs");
+		note sprintf '%s, %s: %.1f s', $dialect, $policy, time - $started;
+		$started = time;
+		grant($node, $gateway, 3, map { "user$_" } 201 .. 210);
+		ok(wait_until($node, qq{
+				SELECT count(*) = 210 FROM quota_manager.quota_execute
+				WHERE gateway = '$gateway' AND user_id LIKE 'user%' AND status = 'completed'}), "$dialect, $policy: and later ones");
+		note sprintf '%s, %s, later: %.1f s', $dialect, $policy, time - $started;
+		is(scalar(() = $mock->delivered), 210, "$dialect, $policy: each once, and nothing else was applied");
+		is( $node->safe_psql('postgres', qq{
+				SELECT count(*) FROM quota_manager.quota_execute
+				WHERE gateway = '$gateway' AND user_id NOT LIKE 'user%' AND status NOT IN ('failed', 'in_doubt', 'pending', 'processing')}),
+			0, "$dialect, $policy: nobody whom the gateway does not accept counts as paid");
 	}
 
 	# Nobody else is there to be asked about when the gateway's state is in question.
