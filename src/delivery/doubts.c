@@ -187,5 +187,7 @@ doubts_load(Lane *lane, List *runs)
 			continue;
 		load_run(lane, run, backlog);
 		backlog->has_unread_doubts = false;
+		/* what is proven of them changes it */
+		backlog->touched = true;
 	}
 }

@@ -327,6 +327,8 @@ lane_settled(Lane *lane, Grant *grant)
 		lane_add_doubt(lane, grant);
 		return;
 	}
+	/* it may be pending again, or the last one of its run */
+	lane->touched = true;
 	lane_doubt_ends(lane, grant->user_id);
 	grant_free(grant);
 }

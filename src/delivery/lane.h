@@ -127,7 +127,7 @@ typedef struct Lane
 	int           next_candidate;
 	int64         search_id;    /* no grant below this one is left to be found */
 	bool          exhausted;    /* it came to the end */
-	bool          touched;      /* it found something since the runs were looked at */
+	bool          touched;      /* it or a proof found something since the runs were looked at */
 	TimestampTz   rest_until;   /* it found only users who have to wait */
 	TimestampTz   restart_time; /* when it begins anew, for what has fallen due behind it */
 

@@ -29,7 +29,7 @@ typedef struct Backlog
 	TimestampTz due;        /* when the first pending one may be sent; DT_NOEND: none is pending */
 	TimestampTz doubt_due;  /* the same of those in doubt that the policy acts on */
 	bool        has_unread_doubts; /* there are some, and the lane was not told of them since */
-	bool        touched;           /* something was claimed, or searched for, since */
+	bool        touched; /* something was claimed, searched for or about to be proven, since */
 } Backlog;
 
 typedef struct Run
