@@ -9,6 +9,7 @@
 
 #include "delivery/doubts.h"
 #include "delivery/runs.h"
+#include "delivery/settings.h"
 #include "delivery/statement.h"
 
 /* Without a balance, the grant is sent all the same: see take_reading in flight.c. */
@@ -140,6 +141,11 @@ doubtful_grant(const Lane *lane, uint64 i)
 	grant->refusals = DatumGetInt32(result_datum(i, 7, &isnull));
 	grant->doubt_time = DatumGetTimestampTz(result_datum(i, 11, &isnull));
 	grant->next_attempt_time = DatumGetTimestampTz(result_datum(i, 12, &isnull));
+	/* nothing can be proven, but its user waits as long as it may still arrive */
+	if (grant->balance_before == NULL)
+		grant->next_attempt_time =
+			Max(grant->next_attempt_time,
+				TimestampTzPlusMilliseconds(grant->doubt_time, delivery_linger));
 	return grant;
 }
 
