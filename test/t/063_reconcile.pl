@@ -161,6 +161,20 @@ foreach my $dialect ('zgsm', 'higress')
 		is(delivered_once($node, $gateway, $mock, "$dialect, $kind: killed"), 400, "$dialect, $kind: killed, each was applied once");
 	}
 
+	# A sender that ended has left one without a balance: nothing proves it, but it may still arrive.
+	start_over($mock);
+	grant($node, $gateway, 4, 'orphan', 'orphan2');
+	$node->safe_psql('postgres', q{UPDATE quota_manager.quota_execute SET status = 'processing', attempts = 1 WHERE user_id = 'orphan'});
+	grant($node, $gateway, 5, 'orphan', 'orphan2');
+	deliver($node, q{SET quota_manager.linger = '1h';});
+	is(grants_of('orphan'), "in_doubt|\npending|", "$dialect: its user waits as long as it may arrive");
+	is(grants_of('orphan2'), "completed|0\ncompleted|4", "$dialect: others do not");
+	is( $node->safe_psql('postgres', q{SELECT count(*) FROM quota_manager.quota_execute WHERE status = 'in_doubt' AND next_attempt_time < 'infinity'}),
+		'1', "$dialect: and it is not left to an operator before");
+	$node->safe_psql('postgres', q{UPDATE quota_manager.quota_execute SET doubt_time = now() - interval '1h' WHERE status = 'in_doubt'});
+	ok(deliver_all($gateway), "$dialect: not longer");
+	is(grants_of('orphan'), "in_doubt|\ncompleted|0", "$dialect: then an operator decides");
+
 	# Made to reconcile a moment ago: what was lost before may still arrive, so nothing is sent yet.
 	start_over($mock);
 	$node->safe_psql('postgres', qq{
