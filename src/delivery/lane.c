@@ -63,17 +63,25 @@ lane_create(GatewayRow *row, MemoryContext memory)
 		AllocSetContextCreate(lane->memory, "quota_manager candidates", ALLOCSET_DEFAULT_SIZES);
 	lane->exhausted = true;
 	lane->state_tried = DT_NOBEGIN;
-	if (strcmp(row->state, gateway_state_name(GATEWAY_STATE_OPEN)) != 0)
-	{
-		lane->state = strcmp(row->state, gateway_state_name(GATEWAY_STATE_MISCONFIGURED)) == 0
-						  ? GATEWAY_STATE_MISCONFIGURED
-						  : GATEWAY_STATE_CLOSED;
-		lane->gate = GATE_SHUT;
-		lane->window = 1;
-		lane->probe_time = DT_NOBEGIN;
-	}
-	lane->logged_state = lane->state;
+	lane_take_state(lane);
 	return lane;
+}
+
+void
+lane_take_state(Lane *lane)
+{
+	const char *state = lane->row->state;
+
+	if (lane->state != GATEWAY_STATE_OPEN ||
+		strcmp(state, gateway_state_name(GATEWAY_STATE_OPEN)) == 0)
+		return;
+	lane->state = strcmp(state, gateway_state_name(GATEWAY_STATE_MISCONFIGURED)) == 0
+					  ? GATEWAY_STATE_MISCONFIGURED
+					  : GATEWAY_STATE_CLOSED;
+	lane->logged_state = lane->state;
+	lane->gate = GATE_SHUT;
+	lane->window = 1;
+	lane->probe_time = DT_NOBEGIN;
 }
 
 void

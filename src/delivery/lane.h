@@ -157,6 +157,9 @@ typedef struct Lane
 /* A lane for a gateway; what its row says of the state is taken over. */
 extern Lane *lane_create(GatewayRow *row, MemoryContext memory);
 
+/* An open gate is shut if the row, written by another sender, says that it is. */
+extern void lane_take_state(Lane *lane);
+
 /* Ends its connections; what is in flight is lost track of. */
 extern void lane_close(Lane *lane);
 

@@ -167,6 +167,7 @@ take_lock(Courier *courier, Lane *lane, Turn *turn)
 		return;
 	lane->has_lock = true;
 	lane->is_new_lock = true;
+	lane_take_state(lane);
 
 	/* what was seen before may have been changed by the last sender */
 	runs_forget(courier->runs, lane->row->name, false);

@@ -67,6 +67,21 @@ $noting->quit;
 wait_until($node, q{SELECT count(*) = 0 FROM quota_manager.quota_execute WHERE status <> 'completed'});
 is(delivered_once($node, 'gateway', $mock, 'then'), 1, 'and then it delivers');
 
+sub state_of
+{
+	my ($gateway) = @_;
+
+	return $node->safe_psql('postgres', "SELECT state FROM quota_manager.quota_gateway WHERE name = '$gateway'");
+}
+
+# Another sender has met trouble meanwhile: its gateway is tried first, and is then open again.
+wait_until($node, q{SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 3});
+$node->safe_psql('postgres', q{UPDATE quota_manager.quota_gateway SET state = 'closed', state_reason = 'another sender met trouble'});
+grant($node, 'gateway', 4, 'user2');
+wait_until($node, q{SELECT count(*) = 0 FROM quota_manager.quota_execute WHERE status <> 'completed'});
+ok(wait_until($node, q{SELECT state = 'open' AND state_reason IS NULL FROM quota_manager.quota_gateway}),
+	'what another sender wrote of the gateway does not stay');
+
 $node->stop;
 $mock->stop;
 done_testing();
