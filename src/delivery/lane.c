@@ -54,6 +54,7 @@ lane_create(GatewayRow *row, MemoryContext memory)
 	lane->probe_token.kind = TOKEN_PROBE;
 	lane->write_probe_token.kind = TOKEN_WRITE_PROBE;
 	lane->next_proof_time = DT_NOEND;
+	lane->policy_seen = DT_NOBEGIN;
 	lane->rest_until = DT_NOBEGIN;
 	lane->restart_time = DT_NOEND;
 	lane->tokens_time = DT_NOBEGIN;
@@ -118,6 +119,7 @@ lane_update_row(Lane *lane, GatewayRow *row)
 	{
 		lane_forget_doubts(lane);
 		lane->reexamine = true;
+		lane->policy_seen = GetCurrentTimestamp();
 	}
 	is_mended = lane->reopen || old->update_time != row->update_time;
 	/* or somebody wrote the state by hand */
@@ -148,11 +150,17 @@ lane_policy(const Lane *lane)
 }
 
 TimestampTz
+lane_policy_since(const Lane *lane)
+{
+	return Max(lane->row->doubt_policy_since, lane->policy_seen);
+}
+
+TimestampTz
 lane_may_send(const Lane *lane)
 {
-	if (lane_policy(lane) != DOUBT_RECONCILE || TIMESTAMP_NOT_FINITE(lane->row->doubt_policy_since))
+	if (lane_policy(lane) != DOUBT_RECONCILE || TIMESTAMP_NOT_FINITE(lane_policy_since(lane)))
 		return DT_NOBEGIN;
-	return TimestampTzPlusMilliseconds(lane->row->doubt_policy_since, delivery_linger);
+	return TimestampTzPlusMilliseconds(lane_policy_since(lane), delivery_linger);
 }
 
 int

@@ -112,6 +112,7 @@ typedef struct Lane
 	TimestampTz            next_proof_time; /* not before it one of them is due */
 	struct doubtuser_hash *doubtful;        /* users who get nothing until theirs are settled */
 	bool                   reexamine;       /* the policy changed: which are there is not known */
+	TimestampTz            policy_seen;     /* when such a change was seen */
 
 	/* what the row's rate_limit allows */
 	double      tokens;
@@ -183,6 +184,12 @@ extern bool lane_is_empty(Lane *lane);
 
 /* How its gateway treats a grant whose answer was lost. */
 extern DoubtPolicy lane_policy(const Lane *lane);
+
+/*
+ * Since when the policy and the place of the gateway are what they are: a
+ * change may have been committed, and seen here, long after its time.
+ */
+extern TimestampTz lane_policy_since(const Lane *lane);
 
 /*
  * When grants may be sent: later than now only for a while after the policy
