@@ -248,8 +248,8 @@ extern bool lane_poll(Lane *lane, int timeout_ms);
 extern bool lane_take_token(Lane *lane);
 
 /*
- * Milliseconds until rate_limit lets something go that waits for nothing
- * else; -1: nothing does.
+ * Milliseconds, a second at most, until rate_limit lets something go that
+ * waits for nothing else; -1: nothing does.
  */
 extern int lane_throttled_ms(const Lane *lane);
 
