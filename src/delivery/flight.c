@@ -64,7 +64,7 @@ lane_throttled_ms(const Lane *lane)
 	tokens = tokens_at(lane, now);
 	if (!waits || tokens >= 1)
 		return -1;
-	return Max((int) ((1 - tokens) * 1000 / lane->row->rate_limit), 1);
+	return (int) Max(Min((1 - tokens) * 1000 / lane->row->rate_limit, PATIENCE), 1);
 }
 
 /*

@@ -417,6 +417,7 @@ void
 gate_unusable(Lane *lane, const char *problem)
 {
 	lane_put_back(lane);
+	judge_blocked(lane, false);
 	if (lane->state != GATEWAY_STATE_MISCONFIGURED || lane->state_reason == NULL ||
 		strcmp(lane->state_reason, problem) != 0)
 		set_state(lane, GATEWAY_STATE_MISCONFIGURED, problem);
