@@ -14,6 +14,7 @@ trap 'stop_mock; rm -rf "$dir"' EXIT
 start_mock()
 {
 	local line
+	: > "$dir/out"
 	"$mock" --port 0 --lifetime 300 "$@" > "$dir/out" &
 	pid=$!
 	for _ in $(seq 100); do

@@ -305,7 +305,7 @@ test_kinds(GatewayDialect dialect, const char *base_url)
 	config.max_reply_bytes = 65536;
 	bench.elsewhere = fault_server_start();
 	bench.sessions[PATIENT] = open_session(&config);
-	config.request_timeout_ms = 200;
+	config.request_timeout_ms = 300;
 	bench.sessions[HASTY] = open_session(&config);
 
 	check_all_kinds(&bench);

@@ -224,7 +224,7 @@ foreach my $dialect ('higress', 'zgsm')
 	my $number = 0;
 
 	add_gateway($node, "patient-$dialect", $mock, max_connections => 1);
-	add_gateway($node, "hasty-$dialect", $mock, max_connections => 1, request_timeout => '300 ms');
+	add_gateway($node, "hasty-$dialect", $mock, max_connections => 1, request_timeout => '500 ms');
 	is(join(' ', grep { !$checked{$_} } $mock->fault_kinds), '', "$dialect: every kind of fault has a row");
 	check_row($mock, $dialect, $_, ++$number) foreach @rows;
 	check_probe($mock, $dialect, $_) foreach @probes;
