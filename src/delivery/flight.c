@@ -187,8 +187,8 @@ take_reply(Lane *lane, Grant *grant, const GatewayReply *reply, TimestampTz now)
 
 /*
  * Takes in a balance that was asked for before a grant is sent.  A user for
- * whom the gateway cannot answer gets the grant all the same: should its
- * answer be lost, an operator decides.
+ * whom the gateway cannot answer gets the grant all the same, after some tries:
+ * should its answer be lost, an operator decides.
  */
 static void
 take_reading(Lane *lane, Grant *grant, const GatewayReply *reply)
@@ -209,7 +209,11 @@ take_reading(Lane *lane, Grant *grant, const GatewayReply *reply)
 	}
 	else if (is_trouble &&
 			 (reply->outcome == GATEWAY_BLOCKED || reply->outcome == GATEWAY_IN_DOUBT))
+	{
+		grant->http_status = (int) reply->http_status;
+		grant_tell(grant, reply->message);
 		dlist_push_tail(&lane->blocked, &grant->node);
+	}
 	else
 	{
 		lane->measured--;

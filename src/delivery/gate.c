@@ -45,6 +45,12 @@
 #define TROUBLE_PAUSE_MAX 60000
 #define DOUBT_PAUSE_MAX 600000
 
+/*
+ * How often a balance before is asked for that the gateway does not tell while
+ * it answers other queries: it may just have come back, or never tell this one.
+ */
+#define READINGS 4
+
 const char *
 gateway_state_name(GatewayState state)
 {
@@ -94,8 +100,8 @@ shut(Lane *lane, GatewayState state, const char *reason, int64 delay)
  * Decides about the grants that were blocked.  They are not applied; if the
  * gateway answers our queries, it is the grant that it refuses, by its
  * parameters or for the moment, and otherwise it is us.  Where it was a query
- * for the grant, it is then sent without what that would have told.  Returns
- * how many were charged.
+ * for the grant, it is asked again later, and in the end sent without what that
+ * would have told.  Returns how many were charged.
  */
 static int
 judge_blocked(Lane *lane, bool answers_queries)
@@ -107,6 +113,14 @@ judge_blocked(Lane *lane, bool answers_queries)
 	{
 		Grant *grant = dlist_container(Grant, node, dlist_pop_head_node(&lane->blocked));
 
+		if (grant->token.kind == TOKEN_READING && answers_queries &&
+			grant->refusals + 1 < Min(READINGS, delivery_max_attempts))
+		{
+			lane->measured--;
+			lane_put_back_one(lane, grant);
+			grant_charge(grant, -1, now);
+			continue;
+		}
 		if (grant->token.kind == TOKEN_READING && answers_queries)
 		{
 			dlist_push_tail(&lane->read, &grant->node);
@@ -269,9 +283,9 @@ user_to_ask_about(Lane *lane)
 	if (count == 0 && grant == NULL)
 		return NULL;
 
-	/* about the only one there is, it has perhaps just not answered */
+	/* about the only one there is, it has perhaps just not answered; more may be one user's */
 	if (lane->failed_probes % 2 == 1 || (count == 0 && grant->token.kind == TOKEN_READING) ||
-		(count <= 1 && pg_prng_bool(&pg_global_prng_state)))
+		pg_prng_uint64_range(&pg_global_prng_state, 0, count <= 1 ? 1 : 3) == 0)
 		return pstrdup(NOBODY);
 	if (count > 0)
 		user = text_to_cstring(

@@ -125,6 +125,15 @@ foreach my $dialect ('zgsm', 'higress')
 	is(grants_of('mute'), "in_doubt|\ncompleted|", "$dialect: the first is in doubt, the other one delivered");
 	is(statuses($node, $gateway), 'completed 11, in_doubt 1', "$dialect: the others are delivered");
 
+	# A balance that cannot be read at first is asked for again: the gateway may just have been started.
+	start_over($mock);
+	$mock->fault(kind => 'status', status => 503, match => 'query', user => 'shy', count => 3);
+	$mock->fault(kind => 'apply_close', match => 'delta', user => 'shy');
+	grant($node, $gateway, 4, 'shy', map { "user$_" } 1 .. 10);
+	ok(deliver_all($node, $gateway), "$dialect: a balance that cannot be read at first, it ends");
+	is(grants_of('shy'), 'completed|0', "$dialect: it is read, and proves that the grant was applied");
+	is(statuses($node, $gateway), 'completed 11', "$dialect: the others are delivered as well");
+
 	# Killed while balances are read, while grants are sent, and while answers are lost.
 	foreach my $kind ('slow query', 'apply_hang delta', 'hang delta')
 	{
