@@ -33,7 +33,7 @@ COMMENT ON COLUMN quota_manager.quota_run.scheduled_time IS 'The firing of a per
 COMMENT ON COLUMN quota_manager.quota_run.last_scheduled_time IS 'Last of several firings that were skipped for one reason.';
 COMMENT ON COLUMN quota_manager.quota_run.occurrences IS 'How many firings or scans without a change this row stands for.';
 COMMENT ON COLUMN quota_manager.quota_run.state IS 'done; incomplete: some balances could not be read, it is tried again; failed: tried again; skipped: not run.';
-COMMENT ON COLUMN quota_manager.quota_run.reason IS 'Why it failed, was skipped or is incomplete.';
+COMMENT ON COLUMN quota_manager.quota_run.reason IS 'Why it failed, was skipped or is incomplete, or whom it left out.';
 COMMENT ON COLUMN quota_manager.quota_run.matched IS 'Users who met the condition.';
 COMMENT ON COLUMN quota_manager.quota_run.granted IS 'Grants written.';
 COMMENT ON COLUMN quota_manager.quota_run.already_granted IS 'Users who met it and had their grant already.';

@@ -28,7 +28,7 @@ BEGIN
 	RETURN QUERY
 	WITH row_of AS (
 		SELECT g.strategy, g.user_id, g.grant_time, s.id AS strategy_id, s.type, s.version, s.amount, s.model, s.time_zone,
-			quota_manager.gateway_of(s.model) AS gateway, g.user_id <> '' AS usable,
+			quota_manager.gateway_of(s.model) AS gateway, g.user_id <> '' AND quota_manager.user_id_fits(g.user_id) AS usable,
 			row_number() OVER (PARTITION BY g.strategy, g.user_id ORDER BY g.grant_time) AS nth
 		FROM pg_temp.quota_manager_import g LEFT JOIN quota_manager.quota_strategy s ON s.name = g.strategy
 	), written AS (
@@ -43,14 +43,16 @@ BEGIN
 		SELECT r.strategy, r.strategy_id, r.type, count(*) AS given,
 			count(*) FILTER (WHERE r.usable AND r.nth = 1) AS wanted,
 			count(*) FILTER (WHERE r.usable AND r.nth > 1) AS repeated,
-			count(*) FILTER (WHERE r.usable IS NOT TRUE) AS unusable
+			count(*) FILTER (WHERE r.user_id <> '') AS named, count(*) FILTER (WHERE r.usable) AS usable
 		FROM row_of r GROUP BY r.strategy, r.strategy_id, r.type
 	)
 	SELECT c.strategy, c.given, w.imported, CASE WHEN c.type = 'single' THEN c.wanted - w.imported ELSE 0 END,
 		CASE WHEN c.type = 'single' THEN c.repeated ELSE 0 END,
 		CASE WHEN c.strategy_id IS NULL THEN 'unknown strategy: nothing imported'
 			WHEN c.type <> 'single' THEN 'not a single strategy: nothing imported'
-			WHEN c.unusable > 0 THEN c.unusable || ' without a user id: not imported' END
+			WHEN c.usable < c.given THEN concat_ws('; ',
+				CASE WHEN c.named < c.given THEN c.given - c.named || ' without a user id: not imported' END,
+				CASE WHEN c.usable < c.named THEN c.named - c.usable || ' with a user id longer than 2600 bytes: not imported' END) END
 	FROM counted c CROSS JOIN LATERAL (SELECT count(*) AS imported FROM written w WHERE w.strategy_id = c.strategy_id) w
 	ORDER BY c.strategy;
 	DROP TABLE pg_temp.quota_manager_import;

@@ -250,7 +250,7 @@ BEGIN
 	END IF;
 	RETURN QUERY EXECUTE format('SELECT s.id, g FROM %s s CROSS JOIN unnest($2) g
 		WHERE s.id <> '''' AND quota_manager.may_match(s.subject, $1) AND (s.subject OPERATOR(quota_manager.@@) $1) IS NOT TRUE
-			AND (s.subject).balances -> g IS NULL
+			AND (s.subject).balances -> g IS NULL AND quota_manager.user_id_fits(s.id)
 			AND ($4 OR NOT EXISTS (SELECT FROM quota_manager.quota_execute e
 				WHERE e.strategy_id = $3 AND e.user_id = s.id AND e.scheduled_time = ''-infinity'' AND e.revision = 0))
 			AND ($5::integer IS NULL OR (SELECT count(*) FROM quota_manager.quota_execute c
@@ -289,16 +289,18 @@ END
 $$;
 COMMENT ON FUNCTION quota_manager.record_run(quota_manager.quota_run) IS 'Of scan(): writes what became of a run.';
 
-CREATE FUNCTION quota_manager.write_grants(strategy quota_manager.quota_strategy, run_id bigint, firing timestamptz, batch text, counted boolean, doubtful boolean)
-RETURNS bigint
+CREATE FUNCTION quota_manager.write_grants(strategy quota_manager.quota_strategy, run_id bigint, firing timestamptz, batch text, counted boolean, doubtful boolean,
+	OUT granted bigint, OUT left_out bigint)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off
 AS $$
 DECLARE
 	capped CONSTANT boolean := strategy.max_exec_per_user IS NOT NULL;
 	-- Someone who writes grants around the lock of the strategy is met as a key violation.
 	retries integer := 3;
-	granted bigint;
+	-- Empty until an id has not fitted: then those that are too long are left out.
+	fitting text := '';
 BEGIN
+	left_out := 0;
 	LOOP
 		BEGIN
 			PERFORM quota_manager.scan_begin();
@@ -316,7 +318,7 @@ BEGIN
 				|| CASE WHEN capped THEN '
 				LEFT JOIN (SELECT e.user_id, count(*) AS grants FROM quota_manager.quota_execute e
 					WHERE e.strategy_id = $1 AND e.revision = 0 AND e.status <> ''cancelled'' GROUP BY e.user_id) c ON c.user_id = s.id' ELSE '' END
-				|| ' WHERE s.id <> '''' AND s.subject OPERATOR(quota_manager.@@) $9'
+				|| ' WHERE s.id <> ''''' || fitting || ' AND s.subject OPERATOR(quota_manager.@@) $9'
 				|| CASE
 					WHEN NOT counted THEN ' AND NOT EXISTS (SELECT FROM quota_manager.quota_execute g
 						WHERE g.strategy_id = $1 AND g.user_id = s.id AND g.scheduled_time = $2 AND g.revision = 0)'
@@ -327,7 +329,7 @@ BEGIN
 					CASE WHEN doubtful THEN now() END,
 					CASE WHEN doubtful THEN 'may have been granted and delivered before this database was restored or promoted' END;
 			GET DIAGNOSTICS granted = ROW_COUNT;
-			RETURN granted;
+			EXIT;
 		EXCEPTION WHEN unique_violation THEN
 			retries := retries - 1;
 			IF retries = 0 THEN
@@ -335,32 +337,44 @@ BEGIN
 			END IF;
 			-- Somebody has a grant after all.
 			counted := true;
+		WHEN program_limit_exceeded THEN
+			IF fitting <> '' THEN
+				RAISE;
+			END IF;
+			-- A user whose id is too long for the key is not to keep the others from their grants.
+			fitting := ' AND quota_manager.user_id_fits(s.id)';
 		END;
 	END LOOP;
+	IF fitting <> '' THEN
+		EXECUTE 'SELECT count(*) FROM ' || quota_manager.subject_source() || ' s
+			WHERE NOT quota_manager.user_id_fits(s.id) AND s.subject OPERATOR(quota_manager.@@) $1
+				AND NOT EXISTS (SELECT FROM quota_manager.quota_execute g
+					WHERE g.strategy_id = $2 AND g.user_id = s.id AND g.scheduled_time = $3 AND g.revision = 0)'
+			INTO left_out USING strategy.condition, strategy.id, coalesce(firing, '-infinity');
+	END IF;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.write_grants(quota_manager.quota_strategy, bigint, timestamptz, text, boolean, boolean) IS 'Of scan(): one set-wise INSERT ... SELECT; the primary key of quota_execute is the guard. Doubtful: see is_doubtful. Counted: scan_counts() tells who was not granted, for a third of a microsecond a user.';
+COMMENT ON FUNCTION quota_manager.write_grants(quota_manager.quota_strategy, bigint, timestamptz, text, boolean, boolean) IS 'Of scan(): one set-wise INSERT ... SELECT; the primary key of quota_execute is the guard. Doubtful: see is_doubtful. Counted: scan_counts() tells who was not granted, for a third of a microsecond a user. left_out: users who met the condition and whose id is too long for a grant.';
 
-CREATE FUNCTION quota_manager.count_unknown(strategy quota_manager.quota_strategy, firing timestamptz) RETURNS bigint
+CREATE FUNCTION quota_manager.count_unknown(strategy quota_manager.quota_strategy, firing timestamptz, OUT unknown bigint, OUT left_out bigint)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off
 AS $$
-DECLARE
-	result bigint := 0;
 BEGIN
+	unknown := 0;
+	left_out := 0;
 	IF cardinality(quota_manager.condition_models(strategy.condition)) > 0 THEN
-		EXECUTE format('SELECT count(*) FROM %s s
+		EXECUTE format('SELECT count(*) FILTER (WHERE quota_manager.user_id_fits(s.id)), count(*) FILTER (WHERE NOT quota_manager.user_id_fits(s.id)) FROM %s s
 			WHERE s.id <> '''' AND quota_manager.may_match(s.subject, $1) AND (s.subject OPERATOR(quota_manager.@@) $1) IS NOT TRUE
 				AND NOT EXISTS (SELECT FROM quota_manager.quota_execute e
 					WHERE e.strategy_id = $2 AND e.user_id = s.id AND e.scheduled_time = $3 AND e.revision = 0)
 				AND ($4::integer IS NULL OR (SELECT count(*) FROM quota_manager.quota_execute c
 					WHERE c.strategy_id = $2 AND c.user_id = s.id AND c.revision = 0 AND c.status <> ''cancelled'') < $4)',
-			quota_manager.subject_source()) INTO result
+			quota_manager.subject_source()) INTO unknown, left_out
 			USING strategy.condition, strategy.id, coalesce(firing, '-infinity'), strategy.max_exec_per_user;
 	END IF;
-	RETURN result;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.count_unknown(quota_manager.quota_strategy, timestamptz) IS 'Of scan(): users without a grant whose answer depends on a balance that is not known.';
+COMMENT ON FUNCTION quota_manager.count_unknown(quota_manager.quota_strategy, timestamptz) IS 'Of scan(): users without a grant whose answer depends on a balance that is not known; left_out: those of them who are not asked about, because their id is too long for a grant.';
 
 CREATE FUNCTION quota_manager.run_strategy(strategy_id integer, firing timestamptz) RETURNS quota_manager.quota_run
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -370,6 +384,8 @@ DECLARE
 	run quota_manager.quota_run;
 	grant_ids CONSTANT regclass := pg_get_serial_sequence('quota_manager.quota_execute', 'id');
 	counted boolean;
+	left_out bigint;
+	left_out_undecided bigint;
 	doubtful boolean;
 	detail text;
 BEGIN
@@ -414,20 +430,22 @@ BEGIN
 			THEN (SELECT true FROM quota_manager.quota_execute e WHERE e.strategy_id = strategy.id ORDER BY e.user_id LIMIT 1) IS NOT NULL
 			ELSE EXISTS (SELECT FROM quota_manager.quota_run r WHERE r.strategy_id = strategy.id AND r.scheduled_time = firing) END;
 		doubtful := quota_manager.is_doubtful(strategy, firing);
-		run.granted := quota_manager.write_grants(strategy, run.id, firing,
-			to_char(coalesce(firing, quota_manager.schedule_now()) AT TIME ZONE strategy.time_zone, 'YYYYMMDDHH24MISS'), counted, doubtful);
+		SELECT w.granted, w.left_out INTO run.granted, left_out FROM quota_manager.write_grants(strategy, run.id, firing,
+			to_char(coalesce(firing, quota_manager.schedule_now()) AT TIME ZONE strategy.time_zone, 'YYYYMMDDHH24MISS'), counted, doubtful) w;
 		IF run.granted > 0 THEN
 			run.last_grant_id := nextval(grant_ids);
 			run.undelivered := NOT doubtful;
 		ELSE
 			run.first_grant_id := NULL;
 		END IF;
-		SELECT greatest(c.matched, run.granted), c.already_granted, c.capped INTO run.matched, run.already_granted, run.capped
+		SELECT greatest(c.matched, run.granted) + left_out, c.already_granted, c.capped INTO run.matched, run.already_granted, run.capped
 			FROM quota_manager.scan_counts() c;
-		run.unknown_balance := quota_manager.count_unknown(strategy, firing);
+		SELECT u.unknown, u.left_out INTO run.unknown_balance, left_out_undecided FROM quota_manager.count_unknown(strategy, firing) u;
 		run.state := CASE WHEN run.unknown_balance > 0 THEN 'incomplete' ELSE 'done' END;
 		run.reason := nullif(concat_ws('; ', CASE WHEN run.unknown_balance > 0 THEN 'some balances are not known' END,
-			CASE WHEN doubtful AND run.granted > 0 THEN 'granted in doubt' END), '');
+			CASE WHEN doubtful AND run.granted > 0 THEN 'granted in doubt' END,
+			CASE WHEN left_out + left_out_undecided > 0 THEN
+				'users left out because their ids are longer than 2600 bytes: ' || left_out + left_out_undecided END), '');
 	EXCEPTION WHEN OTHERS THEN
 		GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
 		run.state := 'failed';

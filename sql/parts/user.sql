@@ -4,6 +4,12 @@ CREATE FUNCTION quota_manager.star_list(github_star text) RETURNS text[]
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5 AS 'MODULE_PATHNAME', 'qm_star_list';
 COMMENT ON FUNCTION quota_manager.star_list(text) IS 'Elements of a comma list, trimmed of white space, without empty ones.';
 
+-- A key of quota_execute or user_balance has room for so much, and for the other columns, in an index row of 2704 bytes.
+CREATE FUNCTION quota_manager.user_id_fits(id text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN pg_catalog.octet_length(id) OPERATOR(pg_catalog.<=) 2600;
+COMMENT ON FUNCTION quota_manager.user_id_fits(text) IS 'Can a user of this id be granted something? An id has at most 2600 bytes.';
+
 CREATE TABLE quota_manager.user_info (
 	id text PRIMARY KEY,
 	name text,
@@ -17,7 +23,8 @@ CREATE TABLE quota_manager.user_info (
 	access_time timestamptz,
 	create_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	update_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-	CONSTRAINT user_info_id_is_not_empty CHECK (id <> '')
+	CONSTRAINT user_info_id_is_not_empty CHECK (id <> ''),
+	CONSTRAINT user_info_id_has_at_most_2600_bytes CHECK (quota_manager.user_id_fits(id))
 ) WITH (fillfactor = 90);
 
 CREATE INDEX user_info_org ON quota_manager.user_info (org);
@@ -28,7 +35,7 @@ CREATE TRIGGER set_update_time BEFORE UPDATE ON quota_manager.user_info
 	FOR EACH ROW EXECUTE FUNCTION quota_manager.set_update_time();
 
 COMMENT ON TABLE quota_manager.user_info IS 'Users of the gateway. Users kept elsewhere: see set_user_source.';
-COMMENT ON COLUMN quota_manager.user_info.id IS 'Id that the gateway knows the user by.';
+COMMENT ON COLUMN quota_manager.user_info.id IS 'Id that the gateway knows the user by; at most 2600 bytes.';
 COMMENT ON COLUMN quota_manager.user_info.name IS 'Name for display.';
 COMMENT ON COLUMN quota_manager.user_info.github_username IS 'Name at GitHub.';
 COMMENT ON COLUMN quota_manager.user_info.email IS 'Mail address.';

@@ -33,6 +33,8 @@ typedef struct Reader
 	int              count;
 	int              next;
 	int              failures; /* in a row */
+	bool             doubted;  /* nobody is asked about until it is known whether it answers */
+	bool             checking; /* the query that tells is in flight */
 	bool             given_up;
 } Reader;
 
@@ -41,17 +43,18 @@ typedef struct Answers
 {
 	Balance *balances;
 	int      count;
-	int64    total;
 } Answers;
 
 /*
  * In the order of the key, so that two that write the same rows wait for each
- * other instead of locking each other out.
+ * other instead of locking each other out.  A key has room for 2678 bytes in
+ * an index; what does not fit is not known, and keeps no other from being so.
  */
 static Statement write_balances = {
 	"INSERT INTO quota_manager.user_balance AS b (user_id, gateway, balance, read_time)"
 	" SELECT k.user_id, k.gateway, k.balance::numeric, k.read_time"
 	" FROM unnest($1, $2, $3, $4) AS k(user_id, gateway, balance, read_time)"
+	" WHERE octet_length(k.user_id) + octet_length(k.gateway) <= 2678"
 	" ORDER BY k.user_id, k.gateway"
 	" ON CONFLICT (user_id, gateway) DO UPDATE"
 	" SET balance = excluded.balance, read_time = excluded.read_time"
@@ -160,7 +163,15 @@ make_readers(Courier *courier, List *requests)
 static void
 send_queries(Reader *reader)
 {
-	while (!reader->given_up && reader->next < reader->count &&
+	if (reader->doubted && !reader->checking && !reader->given_up && lane_take_token(reader->lane))
+	{
+		GatewayRequest query = {GATEWAY_QUERY, NOBODY};
+
+		query.token = reader;
+		reader->checking = gateway_submit(reader->lane->session, &query);
+		reader->given_up = !reader->checking && gateway_in_flight(reader->lane->session) == 0;
+	}
+	while (!reader->given_up && !reader->doubted && reader->next < reader->count &&
 		   gateway_room(reader->lane->session) > 0 && lane_take_token(reader->lane))
 	{
 		GatewayRequest query = {GATEWAY_QUERY};
@@ -178,13 +189,23 @@ send_queries(Reader *reader)
 
 /*
  * Takes in an answer.  A gateway that does not answer is given up soon; a user
- * for whom it cannot answer is passed over.
+ * for whom it cannot answer is passed over.  After many failures in a row, or
+ * when it asks for a pause, it is asked about nobody: if that is answered, the
+ * users are the reason.
  */
 static void
 take_answer(Reader *reader, const GatewayResult *result, Answers *answers)
 {
 	const BalanceRequest *request = result->token;
 
+	if (result->token == reader)
+	{
+		reader->doubted = reader->checking = false;
+		reader->failures = 0;
+		if (result->reply.outcome != GATEWAY_COMPLETED)
+			reader->given_up = true;
+		return;
+	}
 	if (result->reply.outcome == GATEWAY_COMPLETED)
 	{
 		Balance *balance = &answers->balances[answers->count++];
@@ -198,9 +219,11 @@ take_answer(Reader *reader, const GatewayResult *result, Answers *answers)
 		return;
 	}
 	reader->failures++;
-	if (result->reply.outcome == GATEWAY_NOT_SENT || result->reply.outcome == GATEWAY_THROTTLED ||
-		reader->failures > reader->lane->row->max_connections)
+	if (result->reply.outcome == GATEWAY_NOT_SENT)
 		reader->given_up = true;
+	else if (result->reply.outcome == GATEWAY_THROTTLED ||
+			 reader->failures > reader->lane->row->max_connections)
+		reader->doubted = true;
 }
 
 /*
@@ -291,11 +314,10 @@ flush_answers(Courier *courier, Answers *answers)
 	if (error != NULL)
 		ReThrowError(error);
 	CRASH_POINT(balances_written);
-	answers->total += answers->count;
 	answers->count = 0;
 }
 
-int64
+bool
 courier_read_balances(Courier *courier, List *requests, volatile sig_atomic_t *stop)
 {
 	MemoryContext memory = AllocSetContextCreate(CurrentMemoryContext, "quota_manager balances",
@@ -305,9 +327,10 @@ courier_read_balances(Courier *courier, List *requests, volatile sig_atomic_t *s
 	Answers       answers = {0};
 	List         *readers;
 	ListCell     *cell;
+	bool          answering = false;
 
 	if (requests == NIL)
-		return 0;
+		return true;
 	error = courier_transact(courier, read_gateways, NULL);
 	if (error != NULL)
 		ReThrowError(error);
@@ -330,8 +353,11 @@ courier_read_balances(Courier *courier, List *requests, volatile sig_atomic_t *s
 
 	foreach (cell, readers)
 	{
-		Lane *lane = ((Reader *) lfirst(cell))->lane;
+		Reader *reader = lfirst(cell);
+		Lane   *lane = reader->lane;
 
+		if (!reader->given_up)
+			answering = true;
 		if (lane_in_flight(lane) > 0)
 		{
 			lane_close(lane);
@@ -341,5 +367,5 @@ courier_read_balances(Courier *courier, List *requests, volatile sig_atomic_t *s
 	flush_answers(courier, &answers);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(memory);
-	return answers.total;
+	return answering;
 }

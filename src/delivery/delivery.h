@@ -96,10 +96,10 @@ typedef struct BalanceRequest
 
 /*
  * Reads balances over HTTP, concurrently, each pair (user, gateway) once, and
- * writes those that were answered to user_balance.  Returns how many were;
- * what was not is no error.
+ * writes those that were answered to user_balance.  What was not is no error;
+ * false: no gateway answers, and it is no use to go on asking.
  */
-extern int64 courier_read_balances(Courier *courier, List *requests, volatile sig_atomic_t *stop);
+extern bool courier_read_balances(Courier *courier, List *requests, volatile sig_atomic_t *stop);
 
 /* Sets a setting to the end of the current transaction. */
 extern void set_local(const char *name, const char *value);

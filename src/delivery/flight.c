@@ -218,6 +218,9 @@ take_reading(Lane *lane, Grant *grant, const GatewayReply *reply)
 	{
 		lane->measured--;
 		lane_put_back_one(lane, grant);
+		/* a user for whom the gateway always asks for a pause must not be the next again, for ever */
+		if (reply->outcome == GATEWAY_THROTTLED)
+			grant_conclude(grant, reply, lane_policy(lane), GetCurrentTimestamp());
 	}
 	if (is_trouble)
 		gate_trouble(lane, reply, false);

@@ -29,12 +29,7 @@
 #define MISCONFIGURED_PROBE_BASE 5000
 #define MISCONFIGURED_PROBE_MAX 60000
 
-/*
- * Whom to ask about where the user's id cannot be sent in a URL, and where the
- * last one asked about may be one that the gateway cannot answer for.  It does
- * for users that it has never seen.
- */
-#define NOBODY "quota_manager-probe"
+/* Ids that are longer cannot be sent in a URL everywhere. */
 #define LONGEST_ASKED_ABOUT 4096
 
 /*
@@ -173,15 +168,20 @@ gravity(GatewayOutcome outcome)
 void
 gate_trouble(Lane *lane, const GatewayReply *reply, bool is_write)
 {
-	if (is_write && reply->outcome == GATEWAY_IN_DOUBT)
+	bool is_lost = is_write && reply->outcome == GATEWAY_IN_DOUBT;
+
+	if (is_lost)
 		lane->write_lost = true;
 	if (lane->gate == GATE_OPEN)
 	{
 		lane->gate = GATE_DRAINING;
+		lane->trouble_lost = false;
 		lane->trouble = GATEWAY_COMPLETED;
 		lane->trouble_delay = 0;
 		lane_put_back(lane);
 	}
+	if (is_lost)
+		lane->trouble_lost = true;
 	if (gravity(reply->outcome) > gravity(lane->trouble))
 	{
 		if (lane->trouble_text != NULL)
@@ -229,7 +229,8 @@ decide(Lane *lane)
 	}
 	else if (lane->trouble == GATEWAY_THROTTLED)
 		shut(lane, GATEWAY_STATE_CLOSED, lane->trouble_text, Max(pause, lane->trouble_delay));
-	else if (lane->trouble == GATEWAY_IN_DOUBT && lane->troubles > 1)
+	/* a query that was not answered may be asked again at once */
+	else if (lane->trouble == GATEWAY_IN_DOUBT && lane->trouble_lost && lane->troubles > 1)
 		shut(lane, GATEWAY_STATE_CLOSED, lane->trouble_text,
 			 backoff_ms(2 * lane->troubles - 3, delivery_retry_base, DOUBT_PAUSE_MAX));
 
@@ -266,13 +267,16 @@ gate_wants_probe(const Lane *lane)
  * A user to ask about, allocated in the current memory context; NULL: there is
  * nobody for whom it would matter.
  *
- * By chance: there are users that gateways cannot answer for, and one of those
- * must not keep it shut.
+ * There are users that gateways cannot answer for, and one of those must not
+ * keep it shut.  So nobody's id is first, and then every other time, for a
+ * gateway that does not answer for users that it has never seen, that of a
+ * user picked by chance.
  */
 static char *
 user_to_ask_about(Lane *lane)
 {
 	int          count = lane->candidate_count - lane->next_candidate;
+	bool         is_suspect = count == 0 && !dlist_is_empty(&lane->blocked);
 	const Grant *grant = NULL;
 	char        *user;
 
@@ -283,8 +287,11 @@ user_to_ask_about(Lane *lane)
 	if (count == 0 && grant == NULL)
 		return NULL;
 
-	/* about the only one there is, it has perhaps just not answered; more may be one user's */
-	if (lane->failed_probes % 2 == 1 || (count == 0 && grant->token.kind == TOKEN_READING) ||
+	/*
+	 * About somebody else than the only one there is, whom it has just refused;
+	 * about another one than it did not answer for; and now and then by chance.
+	 */
+	if ((lane->failed_probes + is_suspect) % 2 == 1 ||
 		pg_prng_uint64_range(&pg_global_prng_state, 0, count <= 1 ? 1 : 3) == 0)
 		return pstrdup(NOBODY);
 	if (count > 0)

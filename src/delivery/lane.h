@@ -45,6 +45,9 @@
 #include "delivery/grant.h"
 #include "delivery/installation.h"
 
+/* Somebody to ask a gateway about whom it has never seen: it answers for those as well. */
+#define NOBODY "quota_manager-probe"
+
 /* The key of a pending grant that was seen and not yet claimed. */
 typedef struct Candidate
 {
@@ -145,7 +148,8 @@ typedef struct Lane
 	TimestampTz    probe_time;    /* when a shut gate is to be tried */
 	GatewayOutcome trouble;       /* the gravest outcome since it began to drain, */
 	int64          trouble_delay; /* the wait it asked for in milliseconds, */
-	char          *trouble_text;  /* and its text */
+	char          *trouble_text;  /* and its text; */
+	bool           trouble_lost;  /* the answer to a grant was lost since then */
 
 	GatewayState state;
 	char        *state_reason; /* NULL when open */

@@ -5,6 +5,8 @@
  */
 #include "postgres.h"
 
+#include "access/heaptoast.h"
+#include "access/htup_details.h"
 #include "access/tupdesc.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
@@ -115,7 +117,16 @@ fetch_undecided(const DueStrategy *strategy, BalanceSpool *spool, MemoryContext 
 			MemoryContextSwitchTo(spi_context);
 		}
 		for (uint64 row = 0; row < SPI_processed; row++)
-			tuplestore_puttuple(spool->store, SPI_tuptable->vals[row]);
+		{
+			HeapTuple tuple = SPI_tuptable->vals[row];
+
+			/* an id may be so long that the row only refers to it */
+			if (HeapTupleHasExternal(tuple))
+				tuple = toast_flatten_tuple(tuple, SPI_tuptable->tupdesc);
+			tuplestore_puttuple(spool->store, tuple);
+			if (tuple != SPI_tuptable->vals[row])
+				heap_freetuple(tuple);
+		}
 		SPI_freetuptable(SPI_tuptable);
 	}
 	SPI_cursor_close(portal);
@@ -171,7 +182,7 @@ spool_undecided(const WorkUnit *unit, const DueStrategy *strategy, BalanceSpool 
 
 /*
  * Asks for the spooled balances, a batch at a time, with no transaction open.
- * When none of a batch is answered, the others would not be either.
+ * Where no gateway answers for a batch, none would for the others.
  */
 static void
 read_spooled_balances(Courier *courier, const BalanceSpool *spool, volatile sig_atomic_t *stop)
@@ -201,7 +212,7 @@ read_spooled_balances(Courier *courier, const BalanceSpool *spool, volatile sig_
 			request->gateway = TextDatumGetCString(slot_getattr(slot, 2, &isnull));
 			requests = lappend(requests, request);
 		}
-		if (requests != NIL && courier_read_balances(courier, requests, stop) == 0)
+		if (requests != NIL && !courier_read_balances(courier, requests, stop))
 			more = false;
 		MemoryContextSwitchTo(caller_context);
 		MemoryContextReset(batch_context);

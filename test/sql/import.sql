@@ -57,6 +57,10 @@ ROLLBACK;
 -- Nothing, or nobody.
 SELECT * FROM import_grants('SELECT plan, uid, paid_at FROM public.import_test WHERE false');
 
+-- Ids that are too long for a grant are left out, and keep no other out.
+SELECT * FROM import_grants($$VALUES ('star', 'short', timestamptz '2024-01-01 00:00:00+00'), ('star', repeat('x', 2600), NULL), ('star', '', NULL), ('star', NULL, NULL),
+	('star', (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 32768) i), NULL)$$);
+
 -- What is not a query of three columns.
 SELECT * FROM import_grants(NULL);
 SELECT * FROM import_grants('');

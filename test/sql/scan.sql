@@ -86,6 +86,26 @@ TRUNCATE quota_execute, quota_run;
 DELETE FROM quota_strategy;
 DELETE FROM user_info;
 
+-- As long as every key has room for, and such as do not compress; longer ones are refused where they are written.
+CREATE FUNCTION pg_temp.long_id(bytes integer) RETURNS text LANGUAGE sql AS $$
+	SELECT string_agg(md5(i::text), '' ORDER BY i) FROM generate_series(1, bytes / 32) i
+$$;
+\set VERBOSITY terse
+INSERT INTO user_info (id) VALUES (left(pg_temp.long_id(3200), 2601));
+INSERT INTO user_info (id) VALUES (repeat('x', 2601));
+INSERT INTO user_info (id) VALUES (repeat('技', 867));
+\set VERBOSITY default
+INSERT INTO user_info (id, vip) VALUES (left(pg_temp.long_id(3200), 2600), 1), (repeat('技', 866), 2), ('short', 3);
+INSERT INTO quota_strategy (name, type, amount, model, condition) VALUES ('scan-long', 'single', 1, 'm', 'true()');
+SELECT * FROM pg_temp.scan();
+SELECT octet_length(user_id), status FROM pg_temp.grants ORDER BY 1;
+INSERT INTO user_balance (user_id, gateway, balance) SELECT id, left('scan-' || pg_temp.long_id(96), 78), 1 FROM user_info;
+SELECT count(*) FROM user_balance;
+DELETE FROM user_balance;
+TRUNCATE quota_execute, quota_run;
+DELETE FROM quota_strategy;
+DELETE FROM user_info;
+
 -- The cap: grants that were cancelled do not count, those that failed do.
 INSERT INTO user_info (id) VALUES ('u1'), ('u2'), ('u3'), ('u4');
 INSERT INTO quota_strategy (name, type, amount, model, condition, max_exec_per_user) VALUES ('scan-cap', 'single', 5, 'm', 'true()', 1);

@@ -84,6 +84,53 @@ SELECT strategy, matched, granted, error IS NOT NULL AS failed FROM scan('source
 DELETE FROM public.source_test WHERE id = 's3';
 TRUNCATE quota_execute, quota_run;
 
+-- Ids that are too long for a grant fail alone, and that is said at every scan, until they are gone.
+CREATE FUNCTION pg_temp.long_id(bytes integer, seed integer DEFAULT 0) RETURNS text LANGUAGE sql AS $$
+	SELECT string_agg(md5((i * 10 + seed)::text), '' ORDER BY i) FROM generate_series(1, bytes / 32) i
+$$;
+CREATE FUNCTION pg_temp.scan(name text) RETURNS TABLE (strategy text, matched bigint, granted bigint, already bigint, capped bigint, unknown bigint, error text, note text)
+LANGUAGE sql AS $$
+	SELECT strategy, matched, granted, already_granted, capped, unknown_balance, error, note FROM quota_manager.scan(name)
+$$;
+INSERT INTO public.source_test VALUES (pg_temp.long_id(1048576), 1), (repeat('x', 1048576), 1), (repeat('技', 400000), 5), (left(pg_temp.long_id(3200), 2600), 1);
+SELECT * FROM pg_temp.scan('source-star');
+SELECT * FROM pg_temp.scan('source-star');
+SELECT * FROM pg_temp.scan('source-star');
+INSERT INTO public.source_test VALUES (pg_temp.long_id(1048576, 1), 0), ('s4', 0);
+SELECT * FROM pg_temp.scan('source-star');
+SELECT * FROM pg_temp.scan('source-star');
+SELECT state, matched, granted, already_granted, occurrences, reason FROM quota_run ORDER BY id;
+SELECT octet_length(user_id), status FROM quota_execute ORDER BY 1, user_id;
+-- Only those who meet the condition count; the cap does not change it, and a firing is done.
+UPDATE quota_strategy SET condition = 'is-vip(2)', max_exec_per_user = 3 WHERE name = 'source-star';
+SELECT * FROM pg_temp.scan('source-star');
+INSERT INTO quota_strategy (name, type, amount, model, periodic_expr, condition, version, schedule_since)
+	VALUES ('source-daily', 'periodic', 1, 'm', '0 8 * * *', 'true()', 1, '2025-06-30 23:00:00+00');
+SELECT * FROM pg_temp.scan('source-daily');
+SELECT * FROM pg_temp.scan('source-daily');
+-- Where a balance decides, they are not asked about.
+UPDATE quota_strategy SET condition = 'quota-le("m", 5)', max_exec_per_user = NULL WHERE name = 'source-star';
+TRUNCATE quota_execute, quota_run;
+SELECT octet_length(user_id), gateway FROM undecided((SELECT id FROM quota_strategy WHERE name = 'source-star')) ORDER BY 1, user_id;
+INSERT INTO user_balance (user_id, gateway, balance) VALUES ('s1', 'source-zgsm', 3), ('s2', 'source-zgsm', 8);
+SELECT * FROM pg_temp.scan('source-star');
+DELETE FROM user_balance WHERE user_id LIKE 's_';
+DELETE FROM quota_strategy WHERE name = 'source-daily';
+-- Nothing else is too long for anything: another error of that kind is the strategy's.
+CREATE FUNCTION quota_condition.source_test_limit(s subject) RETURNS boolean LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+BEGIN
+	RAISE EXCEPTION 'so many' USING ERRCODE = 'program_limit_exceeded';
+END
+$$;
+UPDATE quota_strategy SET condition = 'source-test-limit()' WHERE name = 'source-star';
+SELECT * FROM pg_temp.scan('source-star');
+UPDATE quota_strategy SET condition = 'true()' WHERE name = 'source-star';
+DROP FUNCTION quota_condition.source_test_limit;
+DELETE FROM public.source_test WHERE octet_length(id) > 2600;
+TRUNCATE quota_execute, quota_run;
+SELECT * FROM pg_temp.scan('source-star');
+TRUNCATE quota_execute, quota_run;
+
 CREATE DOMAIN public.source_test_text AS text;
 CREATE TYPE public.source_test_type AS (id text);
 CREATE SEQUENCE public.source_test_sequence;

@@ -20,7 +20,7 @@ use QuotaTest::Mock;
 use QuotaTest::Wait qw(poll_sql);
 use Test::More;
 
-our @EXPORT_OK = qw(delivery_node add_gateway grant deliver deliver_all statuses delivered_once
+our @EXPORT_OK = qw(delivery_node start_workers add_gateway grant deliver deliver_all statuses delivered_once
   wait_until begin_call end_call log_part);
 
 # A running server with the extension. The schema quota_test has make_grants(),
@@ -60,6 +60,23 @@ END
 $$;
 SQL
 	return $node;
+}
+
+# Lets the workers of such a server, which must preload the library, do their work.
+sub start_workers
+{
+	my ($node) = @_;
+
+	$node->safe_psql('postgres', q{
+		CREATE ROLE quota_worker LOGIN;
+		SELECT quota_manager.grant_access('quota_worker', 'worker')});
+	foreach my $setting ("poll_interval = '100ms'", "worker_role = 'quota_worker'")
+	{
+		$node->safe_psql('postgres', "ALTER SYSTEM SET quota_manager.$setting");
+	}
+	$node->safe_psql('postgres', 'SELECT pg_reload_conf()');
+	wait_until($node, q{SELECT count(*) = 1 FROM quota_manager.worker_status WHERE kind = 'courier'});
+	return;
 }
 
 # Makes a mock known as a gateway, with its key in quota_credential.

@@ -162,6 +162,14 @@ sub fault_kinds
 	return @{ $self->_get('/mock/fault/kinds') };
 }
 
+# The same without the deltas of zero that only ask whether the gateway takes any.
+sub delivered
+{
+	my ($self) = @_;
+
+	return grep { defined $_->{idempotency_key} || $_->{amount} != 0 } $self->applied;
+}
+
 # Counters.
 sub stats
 {
