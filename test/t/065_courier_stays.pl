@@ -75,7 +75,8 @@ sub state_of
 }
 
 # Another sender has met trouble meanwhile: its gateway is tried first, and is then open again.
-wait_until($node, q{SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 3});
+ok(wait_until($node, q{SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory' AND classid = x'716d6777'::int::oid}),
+	'a sender with nothing to do gives up its lock');
 $node->safe_psql('postgres', q{UPDATE quota_manager.quota_gateway SET state = 'closed', state_reason = 'another sender met trouble'});
 grant($node, 'gateway', 4, 'user2');
 wait_until($node, q{SELECT count(*) = 0 FROM quota_manager.quota_execute WHERE status <> 'completed'});
