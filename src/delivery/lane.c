@@ -383,8 +383,13 @@ lane_abandon(Lane *lane, const char *why)
 		Grant *grant = dlist_container(Grant, node, dlist_pop_head_node(&lane->flying));
 
 		lane_answered(lane, grant);
-		grant_lose(grant, lane_policy(lane), now);
-		grant_tell(grant, why);
+		if (lane->session != NULL && !gateway_has_sent(lane->session, grant))
+			grant->verdict = VERDICT_UNSENT;
+		else
+		{
+			grant_lose(grant, lane_policy(lane), now);
+			grant_tell(grant, why);
+		}
 		lane_done(lane, grant);
 	}
 	/* they are known not to have been applied, by a reply that stands in the grant */

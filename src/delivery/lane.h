@@ -211,7 +211,7 @@ extern int lane_in_flight(const Lane *lane);
 /* What was claimed and not sent is done: it goes back. */
 extern void lane_put_back(Lane *lane);
 
-/* Gives up on everything: what is in flight is in doubt, the rest goes back. */
+/* Gives up on everything: what is in flight and was sent is in doubt, the rest goes back. */
 extern void lane_abandon(Lane *lane, const char *why);
 
 /* The same for one claimed grant, which is in no list, and those behind it. */

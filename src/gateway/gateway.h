@@ -126,6 +126,12 @@ extern int gateway_room(const GatewaySession *session);
 extern int gateway_in_flight(const GatewaySession *session);
 
 /*
+ * False if nothing of the change with this token, which is in flight, was sent:
+ * it is not applied if the session is closed now.
+ */
+extern bool gateway_has_sent(const GatewaySession *session, const void *token);
+
+/*
  * Starts one request.  False: nothing was started or sent (no room, out of
  * memory); the request may be submitted again.  A request that cannot be
  * written down (see GATEWAY_REFUSED) is taken, and its result is ready at once.

@@ -260,6 +260,17 @@ gateway_in_flight(const GatewaySession *session)
 	return session->in_flight;
 }
 
+bool
+gateway_has_sent(const GatewaySession *session, const void *token)
+{
+	int i;
+
+	for (i = 0; i < session->limits.max_connections; i++)
+		if (session->transfers[i].token == token)
+			return session->transfers[i].form_given > 0;
+	return true;
+}
+
 /* Puts a transfer whose reply is filled at the end of the list of those. */
 static void
 add_ended(GatewaySession *session, Transfer *transfer)
@@ -437,6 +448,7 @@ gateway_poll(GatewaySession *session, int timeout_ms, GatewayResult *results, in
 		session->ended = transfer->next;
 		if (!session->ended)
 			session->ended_tail = &session->ended;
+		transfer->token = NULL;
 		transfer->next = session->idle;
 		session->idle = transfer;
 		session->in_flight--;

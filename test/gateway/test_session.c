@@ -337,6 +337,46 @@ test_close(FaultServer *server)
 	CHECK(fd_after == fd_before, "descriptor %d became %d", fd_before, fd_after);
 }
 
+/* Whether a change in flight may be applied is known, until its result is handed over. */
+static void
+test_sent(FaultServer *server)
+{
+	char            url[64];
+	GatewayConfig   config = test_config(GATEWAY_HIGRESS, fault_server_url(server));
+	GatewayRequest  request = {.action = GATEWAY_DELTA, .user_id = "u", .amount = "1"};
+	GatewayRequest  refused = {.action = GATEWAY_DELTA, .user_id = "", .amount = "1"};
+	GatewaySession *session;
+	GatewayResult   result;
+	int             turns;
+
+	config.request_timeout_ms = 60000;
+	session = open_session(&config);
+	fault_server_script(server, &(FaultStep){0}, 1);
+	request.token = &request;
+	refused.token = &refused;
+	gateway_submit(session, &request);
+	gateway_submit(session, &refused);
+	CHECK(!gateway_has_sent(session, &request), "before it is sent");
+	for (turns = 0; turns < 500 && fault_server_requests(server) == 0; turns++)
+		gateway_poll(session, 10, &result, 0);
+	CHECK(gateway_has_sent(session, &request), "when it was sent");
+	CHECK(!gateway_has_sent(session, &refused), "one that cannot be written down");
+	gateway_close(session);
+
+	/* to a server that does not speak TLS, with which the handshake never ends */
+	snprintf(url, sizeof(url), "https%s", fault_server_url(server) + strlen("http"));
+	config = test_config(GATEWAY_HIGRESS, url);
+	config.connect_timeout_ms = config.request_timeout_ms = 60000;
+	session = open_session(&config);
+	fault_server_script(server, &(FaultStep){0}, 1);
+	gateway_submit(session, &request);
+	for (turns = 0; turns < 500 && fault_server_connections(server) == 0; turns++)
+		gateway_poll(session, 10, &result, 0);
+	gateway_poll(session, 10, &result, 0);
+	CHECK(!gateway_has_sent(session, &request), "in the middle of a TLS handshake");
+	gateway_close(session);
+}
+
 /* A process that only forks others does not start libcurl in them: each starts its own. */
 static void
 test_fork(FaultServer *server)
@@ -373,6 +413,7 @@ test_session(void)
 	test_time(server);
 	test_signals(server);
 	test_close(server);
+	test_sent(server);
 	test_fork(server);
 	fault_server_stop(server);
 }

@@ -21,58 +21,22 @@ my $scheduler = QuotaTest::Workers::worker($node, 'postgres', 'scheduler');
 
 my $number = 0;
 
-# Seconds from SIGHUP until a process has read the settings: of a value that
-# cannot be read, every process says so.
-sub seconds_to_reload
-{
-	my ($pid) = @_;
-	my $value = 'unreadable' . $number++;
-	my $seen = qr/\[$pid\] [^\n]*"quota_manager.scan_interval": "$value"/;
-
-	$node->append_conf('postgresql.conf', "quota_manager.scan_interval = '$value'");
-	my $since = time;
-	$node->safe_psql('postgres', 'SELECT pg_reload_conf()');
-	while (slurp_file($node->logfile) !~ $seen)
-	{
-		die 'settings were not reloaded' if time - $since > 30;
-		usleep(2000);
-	}
-	return time - $since;
-}
-
 sub in_flight
 {
 	QuotaTest::Workers::await($node, 'postgres', q{SELECT count(*) > 0 FROM quota_manager.quota_execute WHERE status = 'processing'});
 	return;
 }
 
-# The machine may be busy: the best of a few tries counts.
-sub within_a_second
-{
-	my ($name, $try) = @_;
-	my $best;
-
-	foreach (1 .. 3)
-	{
-		my $seconds = $try->();
-
-		$best = $seconds if !defined $best || $seconds < $best;
-		last if $best < 1;
-	}
-	cmp_ok($best, '<', 1, sprintf '%s (%.3f s)', $name, $best);
-	return;
-}
-
-within_a_second('SIGHUP, idle courier', sub { seconds_to_reload($courier) });
-within_a_second('SIGHUP, idle scheduler', sub { seconds_to_reload($scheduler) });
+QuotaTest::Workers::within_a_second('SIGHUP, idle courier', sub { QuotaTest::Workers::seconds_to_reload($node, $courier) });
+QuotaTest::Workers::within_a_second('SIGHUP, idle scheduler', sub { QuotaTest::Workers::seconds_to_reload($node, $scheduler) });
 
 # Deliveries hang.
 $gateway->fault('hang', match => 'write');
 QuotaTest::Workers::strategy($node, 'postgres', name => 'hangs');
 in_flight();
-within_a_second('SIGHUP, courier whose gateway hangs', sub { seconds_to_reload($courier) });
+QuotaTest::Workers::within_a_second('SIGHUP, courier whose gateway hangs', sub { QuotaTest::Workers::seconds_to_reload($node, $courier) });
 is(QuotaTest::Workers::worker($node, 'postgres', 'courier'), $courier, 'it goes on');
-within_a_second(
+QuotaTest::Workers::within_a_second(
 	'SIGTERM, courier whose gateway hangs',
 	sub {
 		$courier = QuotaTest::Workers::await_worker($node, 'postgres', 'courier');
@@ -98,9 +62,9 @@ $gateway->fault('hang', match => 'query');
 QuotaTest::Workers::strategy($node, 'postgres', name => 'refill', condition => 'quota-le("m", 1000)');
 my $asking = q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'quota_manager scheduler' AND state = 'active' AND xact_start IS NULL};
 QuotaTest::Workers::await($node, 'postgres', $asking);
-within_a_second('SIGHUP, scheduler whose gateway hangs',
-	sub { seconds_to_reload(QuotaTest::Workers::worker($node, 'postgres', 'scheduler')) });
-within_a_second(
+QuotaTest::Workers::within_a_second('SIGHUP, scheduler whose gateway hangs',
+	sub { QuotaTest::Workers::seconds_to_reload($node, QuotaTest::Workers::worker($node, 'postgres', 'scheduler')) });
+QuotaTest::Workers::within_a_second(
 	'SIGTERM, scheduler whose gateway hangs',
 	sub {
 		$scheduler = QuotaTest::Workers::await_worker($node, 'postgres', 'scheduler');

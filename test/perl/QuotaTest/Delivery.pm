@@ -13,6 +13,7 @@ use strict;
 use warnings FATAL => 'all';
 
 use Exporter 'import';
+use IPC::Open2 ();
 use IPC::Run ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils ();
@@ -21,7 +22,7 @@ use QuotaTest::Wait qw(poll_sql);
 use Test::More;
 
 our @EXPORT_OK = qw(delivery_node start_workers add_gateway grant deliver deliver_all statuses delivered_once
-  wait_until begin_call end_call log_part);
+  wait_until begin_call end_call begin_session ask_session end_session log_part);
 
 # A running server with the extension. The schema quota_test has make_grants(),
 # which writes grants as a scan does.
@@ -191,6 +192,46 @@ sub end_call
 
 	IPC::Run::finish($call->{handle});
 	return (${ $call->{out} }, ${ $call->{err} });
+}
+
+# A session that is asked again and again: ask_session() returns what a statement
+# printed. An error ends it.
+sub begin_session
+{
+	my ($node) = @_;
+	my $session = {};
+
+	$session->{pid} = IPC::Open2::open2($session->{out}, $session->{in},
+		'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres'));
+	return $session;
+}
+
+sub ask_session
+{
+	my ($session, $statement) = @_;
+	my $answer = '';
+
+	print { $session->{in} } "$statement;\n\\echo end of answer\n";
+	$session->{in}->flush;
+	while (1)
+	{
+		my $line = readline $session->{out};
+
+		defined $line or die "the session ended at: $statement";
+		last if $line eq "end of answer\n";
+		$answer .= $line;
+	}
+	chomp $answer;
+	return $answer;
+}
+
+sub end_session
+{
+	my ($session) = @_;
+
+	close $session->{in};
+	waitpid $session->{pid}, 0;
+	return;
 }
 
 # What the server's log holds from a position on.

@@ -27,6 +27,7 @@ use HTTP::Tiny;
 use IPC::Open3 ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use Test::More;
 use QuotaTest::Wait qw(poll_sql);
 use Time::HiRes qw(time usleep);
 
@@ -221,6 +222,45 @@ sub kill_postmaster
 	seconds_to_end($postmaster, $before);
 	$node->start;
 	return $took;
+}
+
+my $reloads = 0;
+
+# Seconds from SIGHUP until a process has read the settings: of a value that
+# cannot be read, every process says so at debug3.
+sub seconds_to_reload
+{
+	my ($node, $pid) = @_;
+	my $value = 'unreadable' . $reloads++;
+	my $seen = qr/\[$pid\] [^\n]*"quota_manager.scan_interval": "$value"/;
+
+	$node->append_conf('postgresql.conf', "quota_manager.scan_interval = '$value'");
+	my $since = time;
+	$node->safe_psql('postgres', 'SELECT pg_reload_conf()');
+	while (slurp_file($node->logfile) !~ $seen)
+	{
+		die 'settings were not reloaded' if time - $since > 30;
+		usleep(2000);
+	}
+	return time - $since;
+}
+
+# Checks how many seconds something takes.  The machine may be busy: the best of
+# a few tries counts.
+sub within_a_second
+{
+	my ($name, $try) = @_;
+	my $best;
+
+	foreach (1 .. 3)
+	{
+		my $seconds = $try->();
+
+		$best = $seconds if !defined $best || $seconds < $best;
+		last if $best < 1;
+	}
+	cmp_ok($best, '<', 1, sprintf '%s (%.3f s)', $name, $best);
+	return;
 }
 
 # Sets a setting of the cluster and lets every process read it.

@@ -1,0 +1,200 @@
+
+# Couriers do not grow: neither a worker nor a CALL deliver() over many
+# deliveries, nor the files that a worker has open over many restarts of its
+# gateway.
+
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+
+use List::Util qw(max min);
+use PostgreSQL::Test::Utils;
+use QuotaTest::Delivery qw(delivery_node start_workers add_gateway wait_until begin_call end_call begin_session ask_session end_session);
+use QuotaTest::Mock;
+use QuotaTest::Workers;
+use Test::More;
+use Time::HiRes qw(time);
+
+my $deliveries = $ENV{QUOTA_MANAGER_LONG} ? 500_000 : 30_000;
+my $restarts = $ENV{QUOTA_MANAGER_LONG} ? 1_000 : 30;
+my $calls = $ENV{QUOTA_MANAGER_LONG} ? 1_000 : 60;
+
+# How much private memory may grow between the first look and the last, in KiB.
+my $growth = 1024;
+
+plan skip_all => 'needs /proc/PID/smaps_rollup' unless -r '/proc/self/smaps_rollup';
+
+my $node = delivery_node('endurance', <<'CONF');
+shared_preload_libraries = 'quota_manager'
+fsync = off
+autovacuum = off
+checkpoint_timeout = 1h
+max_wal_size = 8GB
+quota_manager.retry_base = 1ms
+quota_manager.retry_max = 1ms
+CONF
+
+# KiB that a process has for itself: not shared buffers, which it comes to touch.
+sub memory_of
+{
+	my ($pid) = @_;
+
+	return slurp_file("/proc/$pid/smaps_rollup") =~ /^Anonymous:\s*(\d+) kB/m ? $1 : die "cannot read the memory of $pid";
+}
+
+# Open files of a process, by kind.
+sub files_of
+{
+	my ($pid) = @_;
+	my %count;
+
+	foreach my $file (glob "/proc/$pid/fd/*")
+	{
+		my $target = readlink $file // next;
+
+		$count{ $target =~ /^socket:/ ? 'sockets' : 'others' }++;
+	}
+	return %count;
+}
+
+# Writes so many grants, of users of their own; a few will be refused by the
+# gateway, and the answers to a few will be lost.
+my $batch = 0;
+
+sub write_grants
+{
+	my ($gateway, $count) = @_;
+
+	$batch++;
+	$node->safe_psql('postgres', qq{
+		SELECT quota_test.make_grants('$gateway', 1, array_agg('user-$batch-' || n ORDER BY n)) FROM generate_series(1, $count) n});
+	return;
+}
+
+sub arm_faults
+{
+	my ($mock, $refused, $lost) = @_;
+
+	$mock->fault(kind => 'status', status => 422, match => 'delta', count => $refused, body => 'no ' x 100) if $refused;
+	$mock->fault(kind => 'apply_close', match => 'delta', count => $lost) if $lost;
+	return;
+}
+
+# Checks a series of sizes: the last looks are no larger than the first ones.
+sub is_flat
+{
+	my ($name, @series) = @_;
+	my $third = int(@series / 3);
+	my $before = max(@series[ 0 .. $third - 1 ]);
+	my $after = max(@series[ -$third .. -1 ]);
+
+	my $every = int(@series / 20) || 1;
+
+	note "$name, KiB: @series[ grep { $_ % $every == 0 } 0 .. $#series ]";
+	cmp_ok($after - $before, '<', $growth, sprintf '%s: %+d KiB over %d looks', $name, $after - $before, scalar(@series));
+	return;
+}
+
+# A worker. The first tenth is warming up.
+my $mock = QuotaTest::Mock->start(dialect => 'higress', key => 'secret');
+add_gateway($node, 'worked', $mock);
+start_workers($node);
+my $courier = QuotaTest::Workers::await_worker($node, 'postgres', 'courier');
+my $steps = 10;
+my @series;
+my $started = time;
+foreach my $step (0 .. $steps)
+{
+	arm_faults($mock, 20, 2);
+	write_grants('worked', $deliveries / $steps);
+	wait_until($node, q{SELECT count(*) = 0 FROM quota_manager.quota_run WHERE undelivered});
+	push @series, memory_of($courier) if $step > 0;
+}
+note sprintf 'worker: %d deliveries, %d a second', $deliveries, $deliveries * (1 + 1 / $steps) / (time - $started);
+is(QuotaTest::Workers::worker($node, 'postgres', 'courier'), $courier, 'worker: it is one process');
+is_flat('worker, private memory', @series);
+is( $node->safe_psql('postgres', q{
+		SELECT string_agg(status || ' ' || n, ', ' ORDER BY status) FROM (SELECT status, count(*) AS n
+		FROM quota_manager.quota_execute WHERE gateway = 'worked' GROUP BY status) x}),
+	sprintf('completed %d, failed %d, in_doubt %d', $deliveries * (1 + 1 / $steps) - 22 * ($steps + 1), 20 * ($steps + 1), 2 * ($steps + 1)),
+	'worker: it delivered, met refusals, and lost answers');
+
+# Restarts of its gateway. Some come while it is not used, some in the middle
+# of a request, and some grants find nobody there.
+my $restarted = QuotaTest::Mock->start(dialect => 'zgsm');
+add_gateway($node, 'restarted', $restarted, max_connections => 4);
+my %before = files_of($courier);
+my ($doubtful, $most, $sent) = (0, 0, 0);
+foreach my $round (1 .. $restarts)
+{
+	my $kind = $round % 10;
+
+	if ($kind == 0)
+	{
+		$restarted->fault(kind => 'apply_hang', match => 'delta', count => 1);
+		write_grants('restarted', 1);
+		wait_until($node, q{SELECT count(*) > 0 FROM quota_manager.quota_execute WHERE gateway = 'restarted' AND status = 'processing'});
+		$doubtful++;
+	}
+	$restarted->stop;
+	write_grants('restarted', 5) if $kind == 5;
+	$restarted->restart;
+	write_grants('restarted', 5) if $kind != 5;
+	$sent += 5;
+	wait_until($node, qq{SELECT count(*) FILTER (WHERE status = 'completed') = $sent
+		FROM quota_manager.quota_execute WHERE gateway = 'restarted'});
+	my %now = files_of($courier);
+	$most = max($most, $now{sockets} - $before{sockets});
+}
+my %after = files_of($courier);
+note "files: sockets $before{sockets}, others $before{others} before; $after{sockets} and $after{others} after $restarts restarts; at most $most sockets more";
+# libcurl has a pair of its own in each session.
+cmp_ok($most, '<=', 4 + 2, 'restarts: a worker has no more connections open than its gateway allows');
+cmp_ok($after{others}, '<=', $before{others} + 5, 'restarts: and no files');
+is(QuotaTest::Workers::worker($node, 'postgres', 'courier'), $courier, 'restarts: it is one process');
+is( $node->safe_psql('postgres', q{SELECT count(*) FROM quota_manager.quota_execute WHERE gateway = 'restarted' AND status = 'in_doubt'}),
+	$doubtful, 'restarts: what was in flight is in doubt, nothing else');
+
+# One CALL deliver() that lasts. The worker is out of the way.
+QuotaTest::Workers::set($node, 'quota_manager.workers', 'off');
+wait_until($node, q{SELECT count(*) = 0 FROM quota_manager.worker_status WHERE kind = 'courier'});
+my $called = QuotaTest::Mock->start(dialect => 'zgsm', key => 'secret');
+add_gateway($node, 'called', $called);
+write_grants('called', $deliveries / 20) foreach 1 .. 20;
+arm_faults($called, 200, 0);
+my $call = begin_call($node, "SET application_name = 'caller'", 'CALL quota_manager.deliver()');
+wait_until($node, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'caller' AND wait_event_type = 'Extension'});
+my $caller = $node->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE application_name = 'caller'});
+@series = ();
+foreach my $tenth (1 .. 9)
+{
+	1 while $called->stats->{applied} < $deliveries * $tenth / 10;
+	push @series, memory_of($caller);
+}
+my ($out, $err) = end_call($call);
+is($out, sprintf("%d|200|0|0\n", $deliveries - 200), 'CALL: all is delivered');
+is_flat('CALL, private memory', @series);
+
+# Many calls in one session. (A background_psql would tell of each of them.)
+my @files;
+my $session = begin_session($node);
+$caller = ask_session($session, 'SELECT pg_backend_pid()');
+@series = ();
+foreach my $round (1 .. $calls)
+{
+	arm_faults($called, 1, $round % 5 == 0 ? 1 : 0);
+	write_grants('called', 20);
+	ask_session($session, 'CALL quota_manager.deliver()');
+	next if $round < $calls / 10;
+	push @series, memory_of($caller);
+	my %now = files_of($caller);
+	push @files, $now{sockets};
+}
+end_session($session);
+is_flat('many calls, private memory', @series);
+cmp_ok(max(@files), '<=', min(@files), 'many calls: none leaves a connection behind');
+
+$node->stop;
+done_testing();
