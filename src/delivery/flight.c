@@ -140,6 +140,8 @@ lane_send(Lane *lane, const Installation *installation)
 		return;
 	if (lane_in_flight(lane) == 0)
 		lane->hot_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PATIENCE);
+	/* first, since they are few, and under a rate_limit nothing would be left to them */
+	lane_prove(lane);
 	while (!dlist_is_empty(&lane->armed) && lane->flying_count < lane->window &&
 		   gateway_room(lane->session) > 0 && lane_take_token(lane))
 	{
@@ -162,7 +164,6 @@ lane_send(Lane *lane, const Installation *installation)
 			return;
 		lane->ready_count--;
 	}
-	lane_prove(lane);
 }
 
 /*

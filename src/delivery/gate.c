@@ -390,7 +390,10 @@ query_answered(Lane *lane)
 		open_gate(lane);
 		return;
 	}
+	/* where it cannot be sent now, for want of a token or a user, it stays due */
 	lane->probes_write = true;
+	lane->gate = GATE_SHUT;
+	lane->probe_time = DT_NOBEGIN;
 	gate_probe(lane);
 }
 

@@ -154,6 +154,17 @@ foreach my $dialect ('zgsm', 'higress')
 		is(delivered_once($node, $gateway, $mock, "$dialect, $kind: killed"), 400, "$dialect, $kind: killed, each was applied once");
 	}
 
+	# What is in doubt is asked about although there is more to send than rate_limit allows.
+	start_over($mock);
+	$node->safe_psql('postgres', q{UPDATE quota_manager.quota_gateway SET rate_limit = 300});
+	$mock->fault(kind => 'apply_close', match => 'delta', user => 'user1');
+	grant($node, $gateway, 4, map { "user$_" } 1 .. 500);
+	is(deliver($node), '500|0|1|0', "$dialect: all is delivered within a rate");
+	is( $node->safe_psql('postgres', q{SELECT count(*) > 100 FROM quota_manager.quota_execute
+			WHERE update_time > (SELECT update_time FROM quota_manager.quota_execute WHERE user_id = 'user1')}),
+		't', "$dialect: doubts do not wait for the end of what is to be sent");
+	$node->safe_psql('postgres', q{UPDATE quota_manager.quota_gateway SET rate_limit = NULL});
+
 	# A sender that ended has left one without a balance: nothing proves it, but it may still arrive.
 	start_over($mock);
 	grant($node, $gateway, 4, 'orphan', 'orphan2');
