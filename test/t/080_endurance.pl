@@ -82,7 +82,8 @@ sub arm_faults
 	return;
 }
 
-# Checks a series of sizes: the last looks are no larger than the first ones.
+# Checks a series of sizes, which go up and down: at the end they are no larger
+# than at the beginning.
 sub is_flat
 {
 	my ($name, @series) = @_;
@@ -97,28 +98,30 @@ sub is_flat
 	return;
 }
 
-# A worker. The first tenth is warming up.
+# A worker. What it needs depends on how much waits, so it is looked at after
+# batches of one size. The first is warming up.
 my $mock = QuotaTest::Mock->start(dialect => 'higress', key => 'secret');
 add_gateway($node, 'worked', $mock);
 start_workers($node);
 my $courier = QuotaTest::Workers::await_worker($node, 'postgres', 'courier');
-my $steps = 10;
+my $size = 5_000;
+my $steps = $deliveries / $size;
 my @series;
 my $started = time;
 foreach my $step (0 .. $steps)
 {
 	arm_faults($mock, 20, 2);
-	write_grants('worked', $deliveries / $steps);
+	write_grants('worked', $size);
 	wait_until($node, q{SELECT count(*) = 0 FROM quota_manager.quota_run WHERE undelivered});
 	push @series, memory_of($courier) if $step > 0;
 }
-note sprintf 'worker: %d deliveries, %d a second', $deliveries, $deliveries * (1 + 1 / $steps) / (time - $started);
+note sprintf 'worker: %d deliveries, %d a second', $deliveries, ($deliveries + $size) / (time - $started);
 is(QuotaTest::Workers::worker($node, 'postgres', 'courier'), $courier, 'worker: it is one process');
 is_flat('worker, private memory', @series);
 is( $node->safe_psql('postgres', q{
 		SELECT string_agg(status || ' ' || n, ', ' ORDER BY status) FROM (SELECT status, count(*) AS n
 		FROM quota_manager.quota_execute WHERE gateway = 'worked' GROUP BY status) x}),
-	sprintf('completed %d, failed %d, in_doubt %d', $deliveries * (1 + 1 / $steps) - 22 * ($steps + 1), 20 * ($steps + 1), 2 * ($steps + 1)),
+	sprintf('completed %d, failed %d, in_doubt %d', $deliveries + $size - 22 * ($steps + 1), 20 * ($steps + 1), 2 * ($steps + 1)),
 	'worker: it delivered, met refusals, and lost answers');
 
 # Restarts of its gateway. Some come while it is not used, some in the middle
@@ -168,9 +171,9 @@ my $call = begin_call($node, "SET application_name = 'caller'", 'CALL quota_mana
 wait_until($node, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'caller' AND wait_event_type = 'Extension'});
 my $caller = $node->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE application_name = 'caller'});
 @series = ();
-foreach my $tenth (1 .. 9)
+foreach my $part (1 .. 90)
 {
-	1 while $called->stats->{applied} < $deliveries * $tenth / 10;
+	1 while $called->stats->{applied} < $deliveries * $part / 100;
 	push @series, memory_of($caller);
 }
 my ($out, $err) = end_call($call);
