@@ -10,6 +10,7 @@
 #include "common/crash_point.h"
 #include "delivery/doubts.h"
 #include "delivery/runs.h"
+#include "delivery/settings.h"
 #include "delivery/statement.h"
 
 /* Without a balance, the grant is sent all the same: see take_reading in flight.c. */
@@ -144,6 +145,11 @@ doubtful_grant(const Lane *lane, uint64 i)
 	grant->refusals = DatumGetInt32(result_datum(i, 7, &isnull));
 	grant->doubt_time = DatumGetTimestampTz(result_datum(i, 11, &isnull));
 	grant->next_attempt_time = DatumGetTimestampTz(result_datum(i, 12, &isnull));
+	/* nothing can be proven, but its user waits as long as it may still arrive */
+	if (grant->balance_before == NULL)
+		grant->next_attempt_time =
+			Max(grant->next_attempt_time,
+				TimestampTzPlusMilliseconds(grant->doubt_time, delivery_linger));
 	return grant;
 }
 
@@ -191,6 +197,7 @@ doubts_load(Lane *lane, List *runs)
 			continue;
 		load_run(lane, run, backlog);
 		backlog->has_unread_doubts = false;
+		/* what is proven of them changes it */
 		backlog->touched = true;
 	}
 }

@@ -64,7 +64,7 @@ lane_throttled_ms(const Lane *lane)
 	tokens = tokens_at(lane, now);
 	if (!waits || tokens >= 1)
 		return -1;
-	return Max((int) ((1 - tokens) * 1000 / lane->row->rate_limit), 1);
+	return (int) Max(Min((1 - tokens) * 1000 / lane->row->rate_limit, PATIENCE), 1);
 }
 
 /*
@@ -140,6 +140,8 @@ lane_send(Lane *lane, const Installation *installation)
 		return;
 	if (lane_in_flight(lane) == 0)
 		lane->hot_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PATIENCE);
+	/* first, since they are few, and under a rate_limit nothing would be left to them */
+	lane_prove(lane);
 	while (!dlist_is_empty(&lane->armed) && lane->flying_count < lane->window &&
 		   gateway_room(lane->session) > 0 && lane_take_token(lane))
 	{
@@ -162,7 +164,6 @@ lane_send(Lane *lane, const Installation *installation)
 			return;
 		lane->ready_count--;
 	}
-	lane_prove(lane);
 }
 
 /*
@@ -187,8 +188,8 @@ take_reply(Lane *lane, Grant *grant, const GatewayReply *reply, TimestampTz now)
 
 /*
  * Takes in a balance that was asked for before a grant is sent.  A user for
- * whom the gateway cannot answer gets the grant all the same: should its
- * answer be lost, an operator decides.
+ * whom the gateway cannot answer gets the grant all the same, after some tries:
+ * should its answer be lost, an operator decides.
  */
 static void
 take_reading(Lane *lane, Grant *grant, const GatewayReply *reply)
@@ -209,7 +210,11 @@ take_reading(Lane *lane, Grant *grant, const GatewayReply *reply)
 	}
 	else if (is_trouble &&
 			 (reply->outcome == GATEWAY_BLOCKED || reply->outcome == GATEWAY_IN_DOUBT))
+	{
+		grant->http_status = (int) reply->http_status;
+		grant_tell(grant, reply->message);
 		dlist_push_tail(&lane->blocked, &grant->node);
+	}
 	else
 	{
 		lane->measured--;

@@ -40,6 +40,12 @@
 #define TROUBLE_PAUSE_MAX 60000
 #define DOUBT_PAUSE_MAX 600000
 
+/*
+ * How often a balance before is asked for that the gateway does not tell while
+ * it answers other queries: it may just have come back, or never tell this one.
+ */
+#define READINGS 4
+
 const char *
 gateway_state_name(GatewayState state)
 {
@@ -89,8 +95,8 @@ shut(Lane *lane, GatewayState state, const char *reason, int64 delay)
  * Decides about the grants that were blocked.  They are not applied; if the
  * gateway answers our queries, it is the grant that it refuses, by its
  * parameters or for the moment, and otherwise it is us.  Where it was a query
- * for the grant, it is then sent without what that would have told.  Returns
- * how many were charged.
+ * for the grant, it is asked again later, and in the end sent without what that
+ * would have told.  Returns how many were charged.
  */
 static int
 judge_blocked(Lane *lane, bool answers_queries)
@@ -102,6 +108,14 @@ judge_blocked(Lane *lane, bool answers_queries)
 	{
 		Grant *grant = dlist_container(Grant, node, dlist_pop_head_node(&lane->blocked));
 
+		if (grant->token.kind == TOKEN_READING && answers_queries &&
+			grant->refusals + 1 < Min(READINGS, delivery_max_attempts))
+		{
+			lane->measured--;
+			lane_put_back_one(lane, grant);
+			grant_charge(grant, -1, now);
+			continue;
+		}
 		if (grant->token.kind == TOKEN_READING && answers_queries)
 		{
 			dlist_push_tail(&lane->read, &grant->node);
@@ -262,6 +276,7 @@ static char *
 user_to_ask_about(Lane *lane)
 {
 	int          count = lane->candidate_count - lane->next_candidate;
+	bool         is_suspect = count == 0 && !dlist_is_empty(&lane->blocked);
 	const Grant *grant = NULL;
 	char        *user;
 
@@ -272,7 +287,12 @@ user_to_ask_about(Lane *lane)
 	if (count == 0 && grant == NULL)
 		return NULL;
 
-	if ((lane->failed_probes + lane->probes) % 2 == 0)
+	/*
+	 * About somebody else than the only one there is, whom it has just refused;
+	 * about another one than it did not answer for; and now and then by chance.
+	 */
+	if ((lane->failed_probes + is_suspect) % 2 == 1 ||
+		pg_prng_uint64_range(&pg_global_prng_state, 0, count <= 1 ? 1 : 3) == 0)
 		return pstrdup(NOBODY);
 	if (count > 0)
 		user = text_to_cstring(
@@ -370,7 +390,10 @@ query_answered(Lane *lane)
 		open_gate(lane);
 		return;
 	}
+	/* where it cannot be sent now, for want of a token or a user, it stays due */
 	lane->probes_write = true;
+	lane->gate = GATE_SHUT;
+	lane->probe_time = DT_NOBEGIN;
 	gate_probe(lane);
 }
 
@@ -418,6 +441,7 @@ void
 gate_unusable(Lane *lane, const char *problem)
 {
 	lane_put_back(lane);
+	judge_blocked(lane, false);
 	if (lane->state != GATEWAY_STATE_MISCONFIGURED || lane->state_reason == NULL ||
 		strcmp(lane->state_reason, problem) != 0)
 		set_state(lane, GATEWAY_STATE_MISCONFIGURED, problem);

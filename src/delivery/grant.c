@@ -215,7 +215,8 @@ grant_unprovable(Grant *grant)
 }
 
 void
-grant_prove(Grant *grant, const GatewayRow *row, const GatewayReply *reply, TimestampTz now)
+grant_prove(Grant *grant, const GatewayRow *row, TimestampTz since, const GatewayReply *reply,
+			TimestampTz now)
 {
 	TimestampTz     arrived = TimestampTzPlusMilliseconds(grant->doubt_time, delivery_linger);
 	GatewayReadings readings = {row->dialect, grant->balance_before, reply->balance, grant->amount};
@@ -238,8 +239,7 @@ grant_prove(Grant *grant, const GatewayRow *row, const GatewayReply *reply, Time
 	readings.max_usage =
 		row->max_usage_rate < 0 ? -1 : row->max_usage_rate * ((now - grant->balance_time) / 1e6);
 	readings.lingered = grant->asked_time >= arrived;
-	proof = grant->balance_time > row->doubt_policy_since ? gateway_prove(&readings)
-														  : GATEWAY_PROOF_NONE;
+	proof = grant->balance_time > since ? gateway_prove(&readings) : GATEWAY_PROOF_NONE;
 	if (proof == GATEWAY_PROOF_APPLIED)
 	{
 		grant->verdict = VERDICT_COMPLETED;

@@ -54,6 +54,7 @@ lane_create(GatewayRow *row, MemoryContext memory)
 	lane->probe_token.kind = TOKEN_PROBE;
 	lane->write_probe_token.kind = TOKEN_WRITE_PROBE;
 	lane->next_proof_time = DT_NOEND;
+	lane->policy_seen = DT_NOBEGIN;
 	lane->rest_until = DT_NOBEGIN;
 	lane->restart_time = DT_NOEND;
 	lane->tokens_time = DT_NOBEGIN;
@@ -63,17 +64,25 @@ lane_create(GatewayRow *row, MemoryContext memory)
 		AllocSetContextCreate(lane->memory, "quota_manager candidates", ALLOCSET_DEFAULT_SIZES);
 	lane->exhausted = true;
 	lane->state_tried = DT_NOBEGIN;
-	if (strcmp(row->state, gateway_state_name(GATEWAY_STATE_OPEN)) != 0)
-	{
-		lane->state = strcmp(row->state, gateway_state_name(GATEWAY_STATE_MISCONFIGURED)) == 0
-						  ? GATEWAY_STATE_MISCONFIGURED
-						  : GATEWAY_STATE_CLOSED;
-		lane->gate = GATE_SHUT;
-		lane->window = 1;
-		lane->probe_time = DT_NOBEGIN;
-	}
-	lane->logged_state = lane->state;
+	lane_take_state(lane);
 	return lane;
+}
+
+void
+lane_take_state(Lane *lane)
+{
+	const char *state = lane->row->state;
+
+	if (lane->state != GATEWAY_STATE_OPEN ||
+		strcmp(state, gateway_state_name(GATEWAY_STATE_OPEN)) == 0)
+		return;
+	lane->state = strcmp(state, gateway_state_name(GATEWAY_STATE_MISCONFIGURED)) == 0
+					  ? GATEWAY_STATE_MISCONFIGURED
+					  : GATEWAY_STATE_CLOSED;
+	lane->logged_state = lane->state;
+	lane->gate = GATE_SHUT;
+	lane->window = 1;
+	lane->probe_time = DT_NOBEGIN;
 }
 
 void
@@ -110,6 +119,7 @@ lane_update_row(Lane *lane, GatewayRow *row)
 	{
 		lane_forget_doubts(lane);
 		lane->reexamine = true;
+		lane->policy_seen = GetCurrentTimestamp();
 	}
 	is_mended = lane->reopen || old->update_time != row->update_time;
 	/* or somebody wrote the state by hand */
@@ -140,11 +150,17 @@ lane_policy(const Lane *lane)
 }
 
 TimestampTz
+lane_policy_since(const Lane *lane)
+{
+	return Max(lane->row->doubt_policy_since, lane->policy_seen);
+}
+
+TimestampTz
 lane_may_send(const Lane *lane)
 {
-	if (lane_policy(lane) != DOUBT_RECONCILE || TIMESTAMP_NOT_FINITE(lane->row->doubt_policy_since))
+	if (lane_policy(lane) != DOUBT_RECONCILE || TIMESTAMP_NOT_FINITE(lane_policy_since(lane)))
 		return DT_NOBEGIN;
-	return TimestampTzPlusMilliseconds(lane->row->doubt_policy_since, delivery_linger);
+	return TimestampTzPlusMilliseconds(lane_policy_since(lane), delivery_linger);
 }
 
 int

@@ -115,6 +115,7 @@ typedef struct Lane
 	TimestampTz            next_proof_time; /* not before it one of them is due */
 	struct doubtuser_hash *doubtful;        /* users who get nothing until theirs are settled */
 	bool                   reexamine;       /* the policy changed: which are there is not known */
+	TimestampTz            policy_seen;     /* when such a change was seen */
 
 	/* what the row's rate_limit allows */
 	double      tokens;
@@ -161,6 +162,9 @@ typedef struct Lane
 /* A lane for a gateway; what its row says of the state is taken over. */
 extern Lane *lane_create(GatewayRow *row, MemoryContext memory);
 
+/* An open gate is shut if the row, written by another sender, says that it is. */
+extern void lane_take_state(Lane *lane);
+
 /* Ends its connections; what is in flight is lost track of. */
 extern void lane_close(Lane *lane);
 
@@ -184,6 +188,12 @@ extern bool lane_is_empty(Lane *lane);
 
 /* How its gateway treats a grant whose answer was lost. */
 extern DoubtPolicy lane_policy(const Lane *lane);
+
+/*
+ * Since when the policy and the place of the gateway are what they are: a
+ * change may have been committed, and seen here, long after its time.
+ */
+extern TimestampTz lane_policy_since(const Lane *lane);
 
 /*
  * When grants may be sent: later than now only for a while after the policy
@@ -242,8 +252,8 @@ extern bool lane_poll(Lane *lane, int timeout_ms);
 extern bool lane_take_token(Lane *lane);
 
 /*
- * Milliseconds until rate_limit lets something go that waits for nothing
- * else; -1: nothing does.
+ * Milliseconds, a second at most, until rate_limit lets something go that
+ * waits for nothing else; -1: nothing does.
  */
 extern int lane_throttled_ms(const Lane *lane);
 

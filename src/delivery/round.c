@@ -155,6 +155,17 @@ lane_due(const Courier *courier, const Lane *lane, TimestampTz now)
 }
 
 /*
+ * Sleeps for so many milliseconds, or until something happens to the process.
+ */
+static void
+nap(int ms)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,
+					 PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+}
+
+/*
  * Waits for what a rate_limit lets go, and nothing else does not.  False:
  * there is no such thing.
  */
@@ -173,9 +184,7 @@ wait_for_rate(const Courier *courier)
 	}
 	if (timeout_ms < 0)
 		return false;
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 Min(timeout_ms, POLL_ONE), PG_WAIT_EXTENSION);
-	ResetLatch(MyLatch);
+	nap(Min(timeout_ms, POLL_ONE));
 	return true;
 }
 
@@ -264,7 +273,9 @@ courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, Deliv
 							 errmsg("deliveries wait for another session: %s", error->message)));
 				contended = true;
 				FreeErrorData(error);
-				poll_lanes(courier, POLL_ONE);
+				/* not every lock is waited for */
+				if (!poll_lanes(courier, POLL_ONE))
+					nap(POLL_ONE);
 				continue;
 			}
 			if (error != NULL)

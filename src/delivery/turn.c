@@ -168,8 +168,10 @@ take_lock(Courier *courier, Lane *lane, Turn *turn)
 		return;
 	lane->has_lock = true;
 	lane->is_new_lock = true;
+	lane_take_state(lane);
 
-	/* what was seen before may have been changed by the last sender */
+	/* what was seen before may have been changed by the last sender, who may have known more runs */
+	courier->runs = runs_load(courier->runs, courier->memory);
 	runs_forget(courier->runs, lane->row->name, false);
 	runs_examine(courier->runs, courier->memory);
 	CRASH_POINT(lock_taken);
@@ -354,6 +356,8 @@ undo_lane(Lane *lane)
 	{
 		sender_lock_release(lane->gateway_id);
 		lane->has_lock = lane->is_new_lock = false;
+		/* another sender may decide about those that were read */
+		lane_forget_doubts(lane);
 	}
 	lane_restart_search(lane);
 }

@@ -77,6 +77,14 @@ foreach my $dialect ('higress', 'zgsm')
 	is($in_doubt, 3, "$dialect: what was cut off is in doubt");
 	is(scalar($mock->applied), 200, "$dialect: nothing is sent twice");
 
+	# The same where a rate_limit has the probes wait as well.
+	$mock->reset;
+	$node->safe_psql('postgres', "UPDATE quota_manager.quota_gateway SET rate_limit = 9 WHERE name = '$gateway'");
+	$mock->fault(kind => 'apply_close', match => 'delta');
+	grant($node, $gateway, 1, map { "rated$_" } 1 .. 3);
+	is(deliver($node), '2|0|1|0', "$dialect: what is due is delivered within a rate");
+	$node->safe_psql('postgres', "UPDATE quota_manager.quota_gateway SET rate_limit = NULL WHERE name = '$gateway'");
+
 	# A gateway that reads but cannot write does not eat the whole queue.
 	$mock->reset;
 	$mock->fault(kind => 'status', match => 'delta', count => 10000);

@@ -9,7 +9,7 @@ use FindBin;
 use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Utils;
-use QuotaTest::Delivery qw(delivery_node add_gateway grant deliver statuses delivered_once log_part);
+use QuotaTest::Delivery qw(delivery_node add_gateway grant deliver deliver_all statuses delivered_once log_part);
 use QuotaTest::Mock;
 use Test::More;
 
@@ -25,19 +25,6 @@ sub state_of
 	return $node->safe_psql('postgres', qq{
 		SELECT state, state_reason IS NULL, next_probe_time IS NULL
 		FROM quota_manager.quota_gateway WHERE name = '$name'});
-}
-
-# Delivers again and again, as workers do, until nothing is pending.
-sub deliver_all
-{
-	my ($gateway) = @_;
-
-	foreach (1 .. 200)
-	{
-		deliver($node);
-		return 1 if statuses($node, $gateway) !~ /pending|processing/;
-	}
-	return 0;
 }
 
 foreach my $dialect ('higress', 'zgsm')
@@ -115,7 +102,7 @@ foreach my $dialect ('higress', 'zgsm')
 	$node->safe_psql('postgres', 'DELETE FROM quota_manager.quota_execute');
 	$mock->fault(kind => 'status', status => 429, match => 'delta', count => 5, body => 'slow down');
 	grant($node, $gateway, 4, map { "user$_" } 1 .. 50);
-	ok(deliver_all($gateway), "$dialect throttled: all is delivered in the end");
+	ok(deliver_all($node, $gateway), "$dialect throttled: all is delivered in the end");
 	is(statuses($node, $gateway), 'completed 50', "$dialect throttled: nothing fails");
 	is(delivered_once($node, $gateway, $mock, "$dialect throttled"), 50, "$dialect throttled: each once");
 	is( $node->safe_psql('postgres', qq{
@@ -140,7 +127,7 @@ foreach my $dialect ('higress', 'zgsm')
 	$node->safe_psql('postgres', 'DELETE FROM quota_manager.quota_execute');
 	$mock->fault(kind => 'status', status => 429, match => 'delta', user => 'unwanted', count => 1000);
 	grant($node, $gateway, 4, 'unwanted', 'wanted');
-	ok(deliver_all($gateway), "$dialect always throttled: it ends");
+	ok(deliver_all($node, $gateway), "$dialect always throttled: it ends");
 	is( $node->safe_psql('postgres', q{
 			SELECT user_id, status, refusals FROM quota_manager.quota_execute ORDER BY user_id}),
 		"unwanted|failed|10\nwanted|completed|0", "$dialect always throttled: it fails alone, after max_attempts");
@@ -161,7 +148,7 @@ foreach my $dialect ('higress', 'zgsm')
 	$mock->fault(kind => 'status', status => 403, match => 'delta', user => 'blamed', count => 100,
 		body => q{Request denied by ai quota check. consumer can't be empty and value must be integer.});
 	grant($node, $gateway, 4, (map { "user$_" } 1 .. 30), 'blamed', (map { "user$_" } 31 .. 60));
-	ok(deliver_all($gateway), "$dialect blamed: it ends");
+	ok(deliver_all($node, $gateway), "$dialect blamed: it ends");
 	is( $node->safe_psql('postgres', q{
 			SELECT status, refusals, attempts FROM quota_manager.quota_execute WHERE user_id = 'blamed'}),
 		'failed|0|1', "$dialect blamed: a grant with wrong parameters fails at once");
@@ -172,7 +159,7 @@ foreach my $dialect ('higress', 'zgsm')
 	$node->safe_psql('postgres', 'DELETE FROM quota_manager.quota_execute');
 	$mock->fault(kind => 'status', status => 403, match => 'delta', user => 'barred', count => 100, body => 'not you');
 	grant($node, $gateway, 4, (map { "user$_" } 1 .. 30), 'barred', (map { "user$_" } 31 .. 60));
-	ok(deliver_all($gateway), "$dialect barred: it ends");
+	ok(deliver_all($node, $gateway), "$dialect barred: it ends");
 	is( $node->safe_psql('postgres', q{
 			SELECT status, refusals FROM quota_manager.quota_execute WHERE user_id = 'barred'}),
 		'failed|10', "$dialect barred: a grant refused for no reason is tried again, and fails in the end");
@@ -184,7 +171,7 @@ foreach my $dialect ('higress', 'zgsm')
 	$mock->fault(kind => 'status', status => 500, match => 'query', user => 'mute', count => 1000);
 	$mock->fault(kind => 'status', status => 429, match => 'delta', user => 'mute', count => 1);
 	grant($node, $gateway, 4, 'mute', map { "user$_" } 1 .. 30);
-	ok(deliver_all($gateway), "$dialect mute: it ends");
+	ok(deliver_all($node, $gateway), "$dialect mute: it ends");
 	is(statuses($node, $gateway), 'completed 31', "$dialect mute: all is delivered");
 
 	$node->safe_psql('postgres', 'DELETE FROM quota_manager.quota_execute');

@@ -9,7 +9,7 @@ use FindBin;
 use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Utils;
-use QuotaTest::Delivery qw(delivery_node add_gateway grant deliver statuses delivered_once wait_until begin_call end_call);
+use QuotaTest::Delivery qw(delivery_node add_gateway grant deliver deliver_all statuses delivered_once wait_until begin_call end_call);
 use QuotaTest::Mock;
 use Test::More;
 
@@ -17,22 +17,6 @@ my $node = delivery_node('resend', <<'CONF');
 quota_manager.retry_base = 1ms
 quota_manager.retry_max = 2ms
 CONF
-
-# Delivers again and again until a gateway has nothing left to do by itself.
-sub deliver_all
-{
-	my ($gateway) = @_;
-
-	foreach (1 .. 300)
-	{
-		deliver($node);
-		return 1
-		  if $node->safe_psql('postgres', qq{
-			SELECT count(*) = 0 FROM quota_manager.quota_execute WHERE gateway = '$gateway'
-				AND (status IN ('pending', 'processing') OR status = 'in_doubt' AND next_attempt_time < 'infinity')}) eq 't';
-	}
-	return 0;
-}
 
 foreach my $dialect ('higress', 'zgsm')
 {
@@ -48,7 +32,7 @@ foreach my $dialect ('higress', 'zgsm')
 		$mock->fault(kind => $kind, match => 'delta', count => 3);
 	}
 	grant($node, $gateway, 4, map { "user$_" } 1 .. 100);
-	ok(deliver_all($gateway), "$dialect: all is settled");
+	ok(deliver_all($node, $gateway), "$dialect: all is settled");
 	is(statuses($node, $gateway), 'completed 100', "$dialect: nothing stays in doubt");
 	is(delivered_once($node, $gateway, $mock, $dialect), 100, "$dialect: each was applied once");
 	is( $node->safe_psql('postgres', qq{
@@ -97,7 +81,7 @@ foreach my $dialect ('higress', 'zgsm')
 	$node->safe_psql('postgres', 'TRUNCATE quota_manager.quota_execute, quota_manager.quota_run');
 	$mock->fault(kind => 'apply_status', match => 'delta', user => 'never', count => 1000);
 	grant($node, $gateway, 4, 'never', 'other');
-	ok(deliver_all($gateway), "$dialect: it ends");
+	ok(deliver_all($node, $gateway), "$dialect: it ends");
 	is( $node->safe_psql('postgres', 'SELECT user_id, status, refusals, next_attempt_time FROM quota_manager.quota_execute ORDER BY 1'),
 		"never|in_doubt|10|infinity\nother|completed|0|-infinity", "$dialect: after max_attempts it is left to an operator");
 	is(scalar(grep { $_->{user} eq 'never' } $mock->applied), 1, "$dialect: applied once all the same");
@@ -116,7 +100,7 @@ foreach my $dialect ('higress', 'zgsm')
 	end_call($call);
 	wait_until($node, 'SELECT true');
 	$mock->clear_faults;
-	ok(deliver_all($gateway), "$dialect: killed, it goes on");
+	ok(deliver_all($node, $gateway), "$dialect: killed, it goes on");
 	is(statuses($node, $gateway), 'completed 400', "$dialect: killed, nothing stays in doubt");
 	is(delivered_once($node, $gateway, $mock, "$dialect: killed"), 400, "$dialect: killed, each was applied once");
 

@@ -9,7 +9,7 @@ use FindBin;
 use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Utils;
-use QuotaTest::Delivery qw(delivery_node add_gateway grant deliver statuses delivered_once wait_until begin_call end_call);
+use QuotaTest::Delivery qw(delivery_node add_gateway grant deliver deliver_all statuses delivered_once wait_until begin_call end_call);
 use QuotaTest::Mock;
 use Test::More;
 
@@ -19,22 +19,6 @@ quota_manager.retry_max = 2ms
 quota_manager.linger = 200ms
 restart_after_crash = on
 CONF
-
-# Delivers again and again until a gateway has nothing left to do by itself.
-sub deliver_all
-{
-	my ($gateway) = @_;
-
-	foreach (1 .. 600)
-	{
-		deliver($node);
-		return 1
-		  if $node->safe_psql('postgres', qq{
-			SELECT count(*) = 0 FROM quota_manager.quota_execute WHERE gateway = '$gateway'
-				AND (status IN ('pending', 'processing') OR status = 'in_doubt' AND next_attempt_time < 'infinity')}) eq 't';
-	}
-	return 0;
-}
 
 sub start_over
 {
@@ -80,7 +64,7 @@ foreach my $dialect ('zgsm', 'higress')
 	grant($node, $gateway, 4, map { "user$_" } 1 .. 100);
 	grant($node, $gateway, 5, map { "user$_" } 1 .. 100);
 	grant($node, $gateway, 4, map { "user$_" } 1 .. 20);
-	ok(deliver_all($gateway), "$dialect: it ends");
+	ok(deliver_all($node, $gateway), "$dialect: it ends");
 	is(statuses($node, $gateway), 'completed 220', "$dialect: nothing stays in doubt");
 	is(delivered_once($node, $gateway, $mock, "$dialect: lost answers"), 220, "$dialect: each once");
 	like( $node->safe_psql('postgres', q{SELECT string_agg(DISTINCT last_error, ', ') FROM quota_manager.quota_execute WHERE last_error <> ''}),
@@ -103,7 +87,7 @@ foreach my $dialect ('zgsm', 'higress')
 		't|t', "$dialect: a balance that did not move proves nothing while the request may still arrive");
 	$node->safe_psql('postgres', q{UPDATE quota_manager.quota_execute SET next_attempt_time = now() WHERE status = 'in_doubt';
 		UPDATE quota_manager.quota_run SET undelivered = true});
-	ok(deliver_all($gateway), "$dialect: and then it does");
+	ok(deliver_all($node, $gateway), "$dialect: and then it does");
 	is(grants_of('slow'), "completed|0\ncompleted|4", "$dialect: it is sent again, and the other one after it");
 	delivered_once($node, $gateway, $mock, "$dialect: waiting");
 
@@ -126,7 +110,7 @@ foreach my $dialect ('zgsm', 'higress')
 	deliver($node);
 	$mock->set_balance('odd', quota => $dialect eq 'zgsm' ? 77 : 50);
 	$node->safe_psql('postgres', "UPDATE quota_manager.quota_gateway SET max_usage_rate = NULL");
-	ok(deliver_all($gateway), "$dialect: written by somebody else, it ends");
+	ok(deliver_all($node, $gateway), "$dialect: written by somebody else, it ends");
 	is( $node->safe_psql('postgres', q{SELECT status, next_attempt_time, last_error ~ 'cannot be reconciled' FROM quota_manager.quota_execute}),
 		'in_doubt|infinity|t', "$dialect: an operator decides");
 	$node->safe_psql('postgres', "UPDATE quota_manager.quota_gateway SET max_usage_rate = 0") if $dialect eq 'higress';
@@ -137,9 +121,18 @@ foreach my $dialect ('zgsm', 'higress')
 	$mock->fault(kind => 'apply_close', match => 'delta', user => 'mute');
 	grant($node, $gateway, 4, 'mute', map { "user$_" } 1 .. 10);
 	grant($node, $gateway, 6, 'mute');
-	ok(deliver_all($gateway), "$dialect: a user whose balance cannot be read, it ends");
+	ok(deliver_all($node, $gateway), "$dialect: a user whose balance cannot be read, it ends");
 	is(grants_of('mute'), "in_doubt|\ncompleted|", "$dialect: the first is in doubt, the other one delivered");
 	is(statuses($node, $gateway), 'completed 11, in_doubt 1', "$dialect: the others are delivered");
+
+	# A balance that cannot be read at first is asked for again: the gateway may just have been started.
+	start_over($mock);
+	$mock->fault(kind => 'status', status => 503, match => 'query', user => 'shy', count => 3);
+	$mock->fault(kind => 'apply_close', match => 'delta', user => 'shy');
+	grant($node, $gateway, 4, 'shy', map { "user$_" } 1 .. 10);
+	ok(deliver_all($node, $gateway), "$dialect: a balance that cannot be read at first, it ends");
+	is(grants_of('shy'), 'completed|0', "$dialect: it is read, and proves that the grant was applied");
+	is(statuses($node, $gateway), 'completed 11', "$dialect: the others are delivered as well");
 
 	# Killed while balances are read, while grants are sent, and while answers are lost.
 	foreach my $kind ('slow query', 'apply_hang delta', 'hang delta')
@@ -156,10 +149,35 @@ foreach my $dialect ('zgsm', 'higress')
 		end_call($call);
 		wait_until($node, 'SELECT true');
 		$mock->clear_faults;
-		ok(deliver_all($gateway), "$dialect, $kind: killed, it goes on");
+		ok(deliver_all($node, $gateway), "$dialect, $kind: killed, it goes on");
 		is(statuses($node, $gateway), 'completed 400', "$dialect, $kind: killed, nothing stays in doubt");
 		is(delivered_once($node, $gateway, $mock, "$dialect, $kind: killed"), 400, "$dialect, $kind: killed, each was applied once");
 	}
+
+	# What is in doubt is asked about although there is more to send than rate_limit allows.
+	start_over($mock);
+	$node->safe_psql('postgres', q{UPDATE quota_manager.quota_gateway SET rate_limit = 300});
+	$mock->fault(kind => 'apply_close', match => 'delta', user => 'user1');
+	grant($node, $gateway, 4, map { "user$_" } 1 .. 500);
+	is(deliver($node), '500|0|1|0', "$dialect: all is delivered within a rate");
+	is( $node->safe_psql('postgres', q{SELECT count(*) > 100 FROM quota_manager.quota_execute
+			WHERE update_time > (SELECT update_time FROM quota_manager.quota_execute WHERE user_id = 'user1')}),
+		't', "$dialect: doubts do not wait for the end of what is to be sent");
+	$node->safe_psql('postgres', q{UPDATE quota_manager.quota_gateway SET rate_limit = NULL});
+
+	# A sender that ended has left one without a balance: nothing proves it, but it may still arrive.
+	start_over($mock);
+	grant($node, $gateway, 4, 'orphan', 'orphan2');
+	$node->safe_psql('postgres', q{UPDATE quota_manager.quota_execute SET status = 'processing', attempts = 1 WHERE user_id = 'orphan'});
+	grant($node, $gateway, 5, 'orphan', 'orphan2');
+	deliver($node, q{SET quota_manager.linger = '1h';});
+	is(grants_of('orphan'), "in_doubt|\npending|", "$dialect: its user waits as long as it may arrive");
+	is(grants_of('orphan2'), "completed|0\ncompleted|4", "$dialect: others do not");
+	is( $node->safe_psql('postgres', q{SELECT count(*) FROM quota_manager.quota_execute WHERE status = 'in_doubt' AND next_attempt_time < 'infinity'}),
+		'1', "$dialect: and it is not left to an operator before");
+	$node->safe_psql('postgres', q{UPDATE quota_manager.quota_execute SET doubt_time = now() - interval '1h' WHERE status = 'in_doubt'});
+	ok(deliver_all($node, $gateway), "$dialect: not longer");
+	is(grants_of('orphan'), "in_doubt|\ncompleted|0", "$dialect: then an operator decides");
 
 	# Made to reconcile a moment ago: what was lost before may still arrive, so nothing is sent yet.
 	start_over($mock);
@@ -168,7 +186,7 @@ foreach my $dialect ('zgsm', 'higress')
 		UPDATE quota_manager.quota_gateway SET doubt_policy = 'reconcile' WHERE name = '$gateway'});
 	grant($node, $gateway, 4, 'user1');
 	is(deliver($node, q{SET quota_manager.linger = '1h';}), '0|0|0|0', "$dialect: nothing is sent right after the policy changed");
-	ok(deliver_all($gateway), "$dialect: but later");
+	ok(deliver_all($node, $gateway), "$dialect: but later");
 	is(grants_of('user1'), 'completed|0', "$dialect: it is delivered");
 
 	# A reading from before the change proves nothing.
@@ -179,7 +197,7 @@ foreach my $dialect ('zgsm', 'higress')
 	$node->safe_psql('postgres', qq{
 		UPDATE quota_manager.quota_gateway SET doubt_policy = 'hold' WHERE name = '$gateway';
 		UPDATE quota_manager.quota_gateway SET doubt_policy = 'reconcile' WHERE name = '$gateway'});
-	ok(deliver_all($gateway), "$dialect: an old reading, it ends");
+	ok(deliver_all($node, $gateway), "$dialect: an old reading, it ends");
 	is( $node->safe_psql('postgres', 'SELECT status, next_attempt_time FROM quota_manager.quota_execute'),
 		'in_doubt|infinity', "$dialect: it is left to an operator");
 

@@ -258,7 +258,7 @@ await_end('scanned');
 is($mock->stats->{applied}, $applied + 2 * $users, 'what stood still went on');
 is(in_doubt('zgsm-hold'), $doubt, 'and left no doubt');
 
-is_deeply([ $audit->problems ], [], 'in the end: completed is applied once, applied is completed or in doubt');
+is_deeply([ $audit->all_problems ], [], 'in the end: completed is applied once, applied is completed or in doubt');
 is_deeply([ $audit->open ], [], 'in the end: everything has come to an end');
 is( $node->safe_psql('postgres', q{
 		SELECT count(*) FROM quota_manager.quota_strategy s CROSS JOIN quota_manager.user_info u

@@ -9,6 +9,7 @@ QuotaTest::Audit - compares what gateways applied with what the database says
 
   my $audit = QuotaTest::Audit->new($node, gateway => $mock, ...);
   is_deeply([ $audit->problems ], [], 'whatever is going on');
+  is_deeply([ $audit->all_problems ], [], 'and those that are long settled');
   is_deeply([ $audit->open ], [], 'when everything has come to an end');
 
 A gateway's changes are told from each other by their Idempotency-Key. A change of 0
@@ -31,6 +32,7 @@ sub new
 		mocks => \%mocks,
 		seen => { map { $_ => 0 } keys %mocks },    # changes read so far
 		applied => { map { $_ => {} } keys %mocks },    # by id: how often, and the last one
+		settled => { map { $_ => 0 } keys %mocks },    # up to this id nothing changes any more
 		stray => [],
 	}, $class;
 }
@@ -67,17 +69,32 @@ sub _read_gateways
 	return;
 }
 
-# The grants of a gateway by id: status, user, amount.
+# The grants of a gateway that are not known to be settled, by id: status, user, amount.
 sub _grants
 {
 	my ($self, $gateway) = @_;
 
 	return map {
-		my ($id, $status, $amount, $user) = split /\|/, $_, 4;
-		$id => { status => $status, amount => $amount, user => $user }
+		my ($id, $status, $amount, $acts, $user) = split /\|/, $_, 5;
+		$id => { status => $status, amount => $amount, acts => $acts eq 't', user => $user }
 	} split /\n/, $self->{node}->safe_psql('postgres', qq{
-		SELECT id, status, trim_scale(amount), user_id FROM quota_manager.quota_execute
-		WHERE gateway = '$gateway'});
+		SELECT id, status, trim_scale(amount), next_attempt_time < 'infinity', user_id FROM quota_manager.quota_execute
+		WHERE gateway = '$gateway' AND id > $self->{settled}{$gateway}});
+}
+
+# Remembers up to where the grants that were just looked at are completed, or left to an operator.
+sub _settle
+{
+	my ($self, $gateway, $grants) = @_;
+
+	foreach my $id (sort { $a <=> $b } keys %$grants)
+	{
+		my $grant = $grants->{$id};
+
+		last unless $grant->{status} eq 'completed' || ($grant->{status} eq 'in_doubt' && !$grant->{acts});
+		$self->{settled}{$gateway} = $id;
+	}
+	return;
 }
 
 # What contradicts the promise, at any moment. The list of changes is read before and after the grants:
@@ -105,7 +122,7 @@ sub problems
 			my ($grant, $count, $change) = ($grants->{$id}, @{ $applied->{$id} }{ 'count', 'change' });
 
 			push @problems, "$gateway: grant $id was applied $count times" if $count > 1;
-			next if !$before{$gateway}{$id};
+			next if !$before{$gateway}{$id} || $id <= $self->{settled}{$gateway};
 			if (!$grant)
 			{
 				push @problems, "$gateway: grant $id was applied and is unknown";
@@ -120,9 +137,19 @@ sub problems
 		push @problems, map { "$gateway: grant $_ is completed and was not applied" }
 		  grep { $grants->{$_}{status} eq 'completed' && !$applied->{$_} }
 		  sort { $a <=> $b } keys %$grants;
+		$self->_settle($gateway, $grants);
 	}
 	$self->{grants} = \%grants;
 	return (@problems, @{ $self->{stray} });
+}
+
+# The same of all grants, those too that were settled at an earlier look.
+sub all_problems
+{
+	my ($self) = @_;
+
+	$self->{settled}{$_} = 0 foreach keys %{ $self->{mocks} };
+	return $self->problems;
 }
 
 # What has not come to an end, when nothing is going on any more, as of the last look at the problems.
@@ -142,7 +169,7 @@ sub open
 	return @open;
 }
 
-# Figures of a gateway as of the last look: grants by status, as a hash, and applied.
+# Figures of a gateway as of the last look at all problems: grants by status, as a hash, and applied.
 sub figures
 {
 	my ($self, $gateway) = @_;

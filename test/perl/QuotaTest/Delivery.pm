@@ -21,7 +21,7 @@ use QuotaTest::Mock;
 use QuotaTest::Wait qw(poll_sql);
 use Test::More;
 
-our @EXPORT_OK = qw(delivery_node start_workers add_gateway grant deliver statuses delivered_once
+our @EXPORT_OK = qw(delivery_node start_workers add_gateway grant deliver deliver_all statuses delivered_once
   wait_until begin_call end_call begin_session ask_session end_session log_part);
 
 # A running server with the extension. The schema quota_test has make_grants(),
@@ -119,6 +119,22 @@ sub deliver
 	my ($node, $settings) = @_;
 
 	return $node->safe_psql('postgres', ($settings // '') . ' CALL quota_manager.deliver()');
+}
+
+# Delivers again and again, as workers do, until a gateway has nothing left to do by itself; false if it does not end.
+sub deliver_all
+{
+	my ($node, $gateway) = @_;
+
+	foreach (1 .. 600)
+	{
+		deliver($node);
+		return 1
+		  if $node->safe_psql('postgres', qq{
+			SELECT count(*) = 0 FROM quota_manager.quota_execute WHERE gateway = '$gateway'
+				AND (status IN ('pending', 'processing') OR status = 'in_doubt' AND next_attempt_time < 'infinity')}) eq 't';
+	}
+	return 0;
 }
 
 # The statuses of a gateway's grants, with how many have each.

@@ -1,0 +1,55 @@
+
+# Policy reconcile with a courier that stays: what it knows of runs, gateways and
+# grants in doubt must not become old.
+
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+
+use PostgreSQL::Test::Utils;
+use QuotaTest::Delivery qw(delivery_node add_gateway grant statuses delivered_once wait_until);
+use QuotaTest::Mock;
+use Test::More;
+
+my $node = delivery_node('reconcile_workers', <<'CONF');
+shared_preload_libraries = 'quota_manager'
+quota_manager.worker_role = 'quota_worker'
+quota_manager.poll_interval = 100ms
+quota_manager.retry_base = 1ms
+quota_manager.retry_max = 2ms
+quota_manager.linger = 300ms
+CONF
+my $mock = QuotaTest::Mock->start(dialect => 'zgsm', key => 'key');
+
+add_gateway($node, 'gateway', $mock, doubt_policy => 'reconcile', sole_writer => 'true');
+$node->safe_psql('postgres', q{CREATE ROLE quota_worker LOGIN;
+	SELECT quota_manager.grant_access('quota_worker', 'worker')});
+
+sub settled
+{
+	my ($expected, $name) = @_;
+
+	wait_until($node, q{SELECT count(*) = 0 FROM quota_manager.quota_execute WHERE status <> 'completed'});
+	is(statuses($node, 'gateway'), $expected, $name);
+	return;
+}
+
+# Proven not to have been applied, a grant is pending again: it is seen and sent.
+$mock->fault(kind => 'close', match => 'grant', user => 'user1');
+grant($node, 'gateway', 4, 'user1', 'user2');
+settled('completed 2', 'what is proven not to have been applied is sent again');
+delivered_once($node, 'gateway', $mock, 'sent again');
+
+# The run ends with a proof: it is marked delivered.
+$mock->fault(kind => 'apply_close', match => 'grant', user => 'user3');
+grant($node, 'gateway', 4, 'user3');
+settled('completed 3', 'what is proven to have been applied is completed');
+ok(wait_until($node, 'SELECT count(*) = 0 FROM quota_manager.quota_run WHERE undelivered'),
+	'and its run is delivered');
+delivered_once($node, 'gateway', $mock, 'proven');
+
+$node->stop;
+$mock->stop;
+done_testing();
