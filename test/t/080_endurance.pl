@@ -59,15 +59,17 @@ sub files_of
 	return %count;
 }
 
-# Writes so many grants, of users of their own; a few will be refused by the
-# gateway, and the answers to a few will be lost.
+# Writes so many grants, of users of their own. The gateway will refuse some of
+# them, and lose the answers to others.
 my $batch = 0;
 
 sub write_grants
 {
-	my ($gateway, $count) = @_;
+	my ($mock, $gateway, $count, $refused, $lost) = @_;
 
 	$batch++;
+	$mock->fault(kind => 'status', status => 422, match => 'delta', user => "user-$batch-$_", body => 'no ' x 100) foreach 1 .. $refused;
+	$mock->fault(kind => 'apply_close', match => 'delta', user => "user-$batch-$_") foreach $count - $lost + 1 .. $count;
 	$node->safe_psql('postgres', qq{
 		SELECT quota_test.make_grants('$gateway', 1, array_agg('user-$batch-' || n ORDER BY n)) FROM generate_series(1, $count) n});
 	return;
@@ -81,15 +83,6 @@ sub await_delivery
 	return;
 }
 
-sub arm_faults
-{
-	my ($mock, $refused, $lost) = @_;
-
-	$mock->fault(kind => 'status', status => 422, match => 'delta', count => $refused, body => 'no ' x 100) if $refused;
-	$mock->fault(kind => 'apply_close', match => 'delta', count => $lost) if $lost;
-	return;
-}
-
 # Checks a series of sizes, which go up and down: at the end they are no larger
 # than at the beginning.
 sub is_flat
@@ -98,7 +91,6 @@ sub is_flat
 	my $third = int(@series / 3);
 	my $before = max(@series[ 0 .. $third - 1 ]);
 	my $after = max(@series[ -$third .. -1 ]);
-
 	my $every = int(@series / 20) || 1;
 
 	note "$name, KiB: @series[ grep { $_ % $every == 0 } 0 .. $#series ]";
@@ -118,8 +110,7 @@ my @series;
 my $started = time;
 foreach my $step (0 .. $steps)
 {
-	arm_faults($mock, 20, 2);
-	write_grants('worked', $size);
+	write_grants($mock, 'worked', $size, 20, 2);
 	await_delivery();
 	push @series, memory_of($courier) if $step > 0;
 }
@@ -145,14 +136,14 @@ foreach my $round (1 .. $restarts)
 	if ($kind == 0)
 	{
 		$restarted->fault(kind => 'apply_hang', match => 'delta', count => 1);
-		write_grants('restarted', 1);
+		write_grants($restarted, 'restarted', 1, 0, 0);
 		usleep(5_000) until $restarted->stats->{faults} == 1;
 		$doubtful++;
 	}
 	$restarted->stop;
-	write_grants('restarted', 5) if $kind == 5;
+	write_grants($restarted, 'restarted', 5, 0, 0) if $kind == 5;
 	$restarted->restart;
-	write_grants('restarted', 5) if $kind != 5;
+	write_grants($restarted, 'restarted', 5, 0, 0) if $kind != 5;
 	$sent += 5;
 	await_delivery();
 	my %now = files_of($courier);
@@ -174,8 +165,7 @@ QuotaTest::Workers::set($node, 'quota_manager.workers', 'off');
 wait_until($node, q{SELECT count(*) = 0 FROM quota_manager.worker_status WHERE kind = 'courier'});
 my $called = QuotaTest::Mock->start(dialect => 'zgsm', key => 'secret');
 add_gateway($node, 'called', $called);
-write_grants('called', $deliveries / 20) foreach 1 .. 20;
-arm_faults($called, 200, 0);
+write_grants($called, 'called', $deliveries / 20, 10, 0) foreach 1 .. 20;
 my $call = begin_call($node, "SET application_name = 'caller'", 'CALL quota_manager.deliver()');
 wait_until($node, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'caller' AND wait_event_type = 'Extension'});
 my $caller = $node->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE application_name = 'caller'});
@@ -196,8 +186,7 @@ $caller = ask_session($session, 'SELECT pg_backend_pid()');
 @series = ();
 foreach my $round (1 .. $calls)
 {
-	arm_faults($called, 1, $round % 5 == 0 ? 1 : 0);
-	write_grants('called', 20);
+	write_grants($called, 'called', 20, 1, $round % 5 == 0 ? 1 : 0);
 	ask_session($session, 'CALL quota_manager.deliver()');
 	next if $round < $calls / 10;
 	push @series, memory_of($caller);
