@@ -29,7 +29,6 @@ plan skip_all => 'needs /proc/PID/smaps_rollup' unless -r '/proc/self/smaps_roll
 my $node = delivery_node('endurance', <<'CONF');
 shared_preload_libraries = 'quota_manager'
 fsync = off
-autovacuum = off
 checkpoint_timeout = 1h
 max_wal_size = 8GB
 quota_manager.retry_base = 1ms
