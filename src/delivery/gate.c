@@ -268,9 +268,8 @@ gate_wants_probe(const Lane *lane)
  * nobody for whom it would matter.
  *
  * There are users that gateways cannot answer for, and one of those must not
- * keep it shut.  So nobody's id is first, and then every other time, for a
- * gateway that does not answer for users that it has never seen, that of a
- * user picked by chance.
+ * keep it shut; and there may be gateways that do not answer for users they
+ * have never seen.  So it is by turns and by chance who it is.
  */
 static char *
 user_to_ask_about(Lane *lane)

@@ -138,8 +138,10 @@ SELECT resume('may_have_run');
 UPDATE quota_installation SET database_oid = 1;
 SELECT begin_doubt('x');
 
--- The workers' role scans, delivers and reads keys, and edits nothing.
+-- The workers' role scans and delivers, and edits nothing.
 SET ROLE regress_quota_worker;
+SELECT import_grants('SELECT 1');
+SELECT gateway_delta('u1', 1, 'why not');
 SELECT * FROM quota_credential;
 SELECT strategy, granted, already_granted, error FROM scan();
 UPDATE quota_gateway SET state = 'closed', state_reason = 'test', next_probe_time = now() WHERE name = 'access-zgsm';

@@ -10,7 +10,7 @@ use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Utils;
 use QuotaTest::Delivery
-  qw(delivery_node add_gateway grant deliver statuses wait_until begin_call end_call);
+  qw(delivery_node add_gateway grant deliver statuses wait_until begin_call end_call kill_call);
 use QuotaTest::Mock;
 use Test::More;
 use Time::HiRes qw(time);
@@ -76,10 +76,7 @@ foreach my $kind ('hang', 'apply_hang')
 	grant($node, 'g', 1, map { "user$_" } 1 .. 1000);
 	my $call = begin_call($node, "SET application_name = 'victim'", 'CALL quota_manager.deliver()');
 	wait_for_stuck(100);
-	my $pid = $node->safe_psql('postgres', "SELECT pid FROM pg_stat_activity WHERE application_name = 'victim'");
-	kill 'KILL', $pid;
-	end_call($call);
-	wait_until($node, 'SELECT true');
+	kill_call($node, $call, 'victim');
 
 	my $before = scalar $mock->applied;
 	$mock->clear_faults;

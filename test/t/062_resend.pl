@@ -9,7 +9,7 @@ use FindBin;
 use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Utils;
-use QuotaTest::Delivery qw(delivery_node add_gateway grant deliver deliver_all statuses delivered_once wait_until begin_call end_call);
+use QuotaTest::Delivery qw(delivery_node add_gateway grant deliver deliver_all statuses delivered_once wait_until begin_call end_call kill_call);
 use QuotaTest::Mock;
 use Test::More;
 
@@ -96,9 +96,7 @@ foreach my $dialect ('higress', 'zgsm')
 	grant($node, $gateway, 4, map { "user$_" } 1 .. 400);
 	my $call = begin_call($node, "SET application_name = 'victim'", 'CALL quota_manager.deliver()');
 	wait_until($node, q{SELECT count(*) FILTER (WHERE status = 'completed') > 50 FROM quota_manager.quota_execute});
-	kill 'KILL', $node->safe_psql('postgres', "SELECT pid FROM pg_stat_activity WHERE application_name = 'victim'");
-	end_call($call);
-	wait_until($node, 'SELECT true');
+	kill_call($node, $call, 'victim');
 	$mock->clear_faults;
 	ok(deliver_all($node, $gateway), "$dialect: killed, it goes on");
 	is(statuses($node, $gateway), 'completed 400', "$dialect: killed, nothing stays in doubt");

@@ -74,7 +74,7 @@ sub state_of
 	return $node->safe_psql('postgres', "SELECT state FROM quota_manager.quota_gateway WHERE name = '$gateway'");
 }
 
-# Another sender has met trouble meanwhile: its gateway is tried first, and is then open again.
+# Another sender (of the lock "qmgw") has met trouble meanwhile: its gateway is tried first, and is then open again.
 ok(wait_until($node, q{SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory' AND classid = x'716d6777'::int::oid}),
 	'a sender with nothing to do gives up its lock');
 $node->safe_psql('postgres', q{UPDATE quota_manager.quota_gateway SET state = 'closed', state_reason = 'another sender met trouble'});

@@ -22,7 +22,7 @@ use QuotaTest::Wait qw(poll_sql);
 use Test::More;
 
 our @EXPORT_OK = qw(delivery_node start_workers add_gateway grant deliver deliver_all statuses delivered_once
-  wait_until begin_call end_call begin_session ask_session end_session log_part);
+  wait_until begin_call end_call begin_session ask_session end_session kill_call log_part);
 
 # A running server with the extension. The schema quota_test has make_grants(),
 # which writes grants as a scan does.
@@ -232,6 +232,19 @@ sub end_session
 	close $session->{in};
 	waitpid $session->{pid}, 0;
 	return;
+}
+
+# Kills the backend of a call of this application_name as it is, and waits until the server, which has to be set to
+# restart_after_crash, is there again.
+sub kill_call
+{
+	my ($node, $call, $application) = @_;
+	my $log = -s $node->logfile;
+
+	kill 'KILL', $node->safe_psql('postgres', "SELECT pid FROM pg_stat_activity WHERE application_name = '$application'");
+	end_call($call);
+	$node->wait_for_log(qr/all server processes terminated; reinitializing/, $log);
+	return wait_until($node, 'SELECT true');
 }
 
 # What the server's log holds from a position on.
