@@ -83,14 +83,14 @@ sub await_delivery
 	return;
 }
 
-# Checks a series of sizes, which go up and down: at the end they are no larger
-# than at the beginning.
+# Checks a series of sizes, which go up and down with the work that is being done:
+# what they come down to is no larger at the end than at the beginning.
 sub is_flat
 {
 	my ($name, @series) = @_;
 	my $third = int(@series / 3);
-	my $before = max(@series[ 0 .. $third - 1 ]);
-	my $after = max(@series[ -$third .. -1 ]);
+	my $before = min(@series[ 0 .. $third - 1 ]);
+	my $after = min(@series[ -$third .. -1 ]);
 	my $every = int(@series / 20) || 1;
 
 	note "$name, KiB: @series[ grep { $_ % $every == 0 } 0 .. $#series ]";
