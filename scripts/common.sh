@@ -35,6 +35,16 @@ as_user()
 	fi
 }
 
+# The same for a command in the background: instead of the subshell, so that $! is what a signal reaches.
+exec_as_user()
+{
+	if [ "$(id -u)" = 0 ]; then
+		exec runuser -u postgres -- "$@"
+	else
+		exec "$@"
+	fi
+}
+
 # Installs the Debian packages that are not there yet.
 install_packages()
 {
