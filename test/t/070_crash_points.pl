@@ -68,8 +68,8 @@ sub hangs
 	my ($mock) = @_;
 
 	$mock->fault(kind => 'slow', match => 'write', count => 50);
-	$mock->fault(kind => 'apply_hang', match => 'write', count => 3);
-	$mock->fault(kind => 'hang', match => 'write', count => 3);
+	$mock->fault(kind => 'apply_hang', match => 'grant', count => 3);
+	$mock->fault(kind => 'hang', match => 'grant', count => 3);
 	return 56;
 }
 
@@ -78,8 +78,8 @@ sub loses_answers
 {
 	my ($mock) = @_;
 
-	$mock->fault(kind => 'apply_close', match => 'write', count => 1);
-	$mock->fault(kind => 'close', match => 'write', count => 1);
+	$mock->fault(kind => 'apply_close', match => 'grant', count => 1);
+	$mock->fault(kind => 'close', match => 'grant', count => 1);
 	return 2;
 }
 
@@ -88,7 +88,7 @@ sub wants_a_pause
 {
 	my ($mock) = @_;
 
-	$mock->fault(kind => 'status', status => 429, match => 'write', count => 1);
+	$mock->fault(kind => 'status', status => 429, match => 'grant', count => 1);
 	return 1;
 }
 
