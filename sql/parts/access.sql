@@ -27,9 +27,9 @@ DECLARE
 	levels CONSTANT text[] := ARRAY['viewer', 'operator', 'admin', 'worker'];
 	viewer_routines CONSTANT text[] := ARRAY['meets', 'may_match', 'balance_at', 'balance_horizon', 'gateway_of', 'check_condition',
 		'require_condition', 'condition_models', 'next_firing', 'firings', 'schedule_now', 'check_time_zone', 'due_firings',
-		'due_strategies', 'undecided', 'subject_source', 'awaited_firing', 'list_workers', 'accounted_until'];
+		'due_strategies', 'undecided', 'subject_source', 'awaited_firing', 'list_workers', 'recorded_until', 'open_spans', 'catch_up_start', 'open_firings', 'retried_firings', 'firing_range'];
 	operator_routines CONSTANT text[] := ARRAY['check_transaction', 'check_strategy_target', 'check_strategy_models', 'lock_strategy', 'scan', 'scan_begin', 'scan_admit', 'scan_counts', 'record_run', 'write_grants',
-		'count_unknown', 'run_strategy', 'deliver', 'tick',
+		'count_unknown', 'record_skipped', 'record_passed_over', 'admit_firing', 'run_strategy', 'deliver', 'tick',
 		'present_identity', 'identity_text', 'check_identity', 'require_identity', 'is_doubtful'];
 	-- Not the workers' role: what it does, nobody has decided.
 	decision_routines CONSTANT text[] := ARRAY['import_grants', 'gateway_query', 'gateway_refresh', 'gateway_delta', 'resolve', 'retry', 'cancel', 'decide_one', 'decide_many', 'decide', 'decision_candidates',

@@ -135,38 +135,35 @@ RETURN coalesce((SELECT CASE
 	FROM quota_manager.quota_installation i), false);
 COMMENT ON FUNCTION quota_manager.is_doubtful(quota_manager.quota_strategy, timestamptz) IS 'Of scan(): another life of this database may have granted what the strategy would grant now for a firing (null: a single strategy, up to its first complete scan).';
 
-CREATE FUNCTION quota_manager.unaccounted_firings(strategy quota_manager.quota_strategy) RETURNS SETOF timestamptz
+CREATE FUNCTION quota_manager.count_doubtful_firings(strategy quota_manager.quota_strategy) RETURNS bigint
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	IF quota_manager.schedule_now() < strategy.valid_until THEN
-		RETURN QUERY SELECT f FROM quota_manager.firings(strategy.periodic_expr, quota_manager.accounted_until(strategy),
-				quota_manager.schedule_now(), strategy.time_zone) f
-			UNION SELECT f FROM quota_manager.due_firings(strategy) f;
-	END IF;
+	RETURN (SELECT count(*) FROM quota_manager.retried_firings(strategy))
+		+ (SELECT coalesce(sum(r.firings), 0) FROM quota_manager.open_spans(strategy) s,
+			quota_manager.firing_range(strategy.periodic_expr, s.after_time, s.until_time, strategy.time_zone) r WHERE s.reason IS NULL);
 EXCEPTION WHEN OTHERS THEN
 	-- A schedule that cannot be read fires when it has been mended, and not before.
-	RETURN;
+	RETURN 0;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.unaccounted_firings(quota_manager.quota_strategy) IS 'Of resume(): firings of a periodic strategy up to now that were not run as far as is known here, those that are tried again included.';
+COMMENT ON FUNCTION quota_manager.count_doubtful_firings(quota_manager.quota_strategy) IS 'Of resume(): firings of a periodic strategy up to now that were not run as far as is known here, those that are tried again included.';
 
 CREATE FUNCTION quota_manager.skip_firings(strategy quota_manager.quota_strategy, why text) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+	span record;
 BEGIN
-	-- Firings that have a run keep it; those between two of them are one row, so that the last row tells the last firing.
-	WITH firing AS (
-		SELECT f.at, r.id AS run_id, count(r.id) OVER (ORDER BY f.at) AS stretch
-		FROM quota_manager.unaccounted_firings(strategy) f (at)
-		LEFT JOIN quota_manager.quota_run r ON r.strategy_id = strategy.id AND r.scheduled_time = f.at
-	), skipped AS (
-		UPDATE quota_manager.quota_run r SET state = 'skipped', reason = why, finish_time = clock_timestamp()
-		FROM firing f WHERE r.id = f.run_id
-	)
-	INSERT INTO quota_manager.quota_run (strategy_id, strategy_version, scheduled_time, last_scheduled_time, occurrences, state, reason, start_time, finish_time)
-	SELECT strategy.id, strategy.version, min(f.at), nullif(max(f.at), min(f.at)), count(*), 'skipped', why, clock_timestamp(), clock_timestamp()
-	FROM firing f WHERE f.run_id IS NULL GROUP BY f.stretch;
+	UPDATE quota_manager.quota_run r SET state = 'skipped', reason = why, finish_time = clock_timestamp()
+		WHERE r.strategy_id = strategy.id AND r.scheduled_time IN (SELECT f FROM quota_manager.retried_firings(strategy) f);
+	FOR span IN SELECT s.* FROM quota_manager.open_spans(strategy) s LOOP
+		PERFORM quota_manager.record_skipped(strategy, r.first_firing, r.last_firing, r.firings, coalesce(span.reason, why))
+			FROM quota_manager.firing_range(strategy.periodic_expr, span.after_time, span.until_time, strategy.time_zone) r WHERE r.firings > 0;
+	END LOOP;
+EXCEPTION WHEN invalid_parameter_value THEN
+	-- Its time zone is not known here: it fires when that has been mended, and not before.
+	RETURN;
 END
 $$;
 COMMENT ON FUNCTION quota_manager.skip_firings(quota_manager.quota_strategy, text) IS 'Of resume(): records the firings of a periodic strategy up to now as not run.';
@@ -209,7 +206,7 @@ BEGIN
 	doubtful_strategies := 0;
 	FOR strategy IN SELECT s.* FROM quota_manager.quota_strategy s WHERE s.enabled AND NOT s.archived ORDER BY s.id LOOP
 		IF strategy.type = 'periodic' THEN
-			skipped_firings := skipped_firings + (SELECT count(*) FROM quota_manager.unaccounted_firings(strategy));
+			skipped_firings := skipped_firings + quota_manager.count_doubtful_firings(strategy);
 		ELSIF quota_manager.schedule_now() < strategy.valid_until THEN
 			doubtful_strategies := doubtful_strategies + 1;
 		END IF;

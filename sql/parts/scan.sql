@@ -147,93 +147,41 @@ END
 $$;
 COMMENT ON FUNCTION quota_manager.create_access_time_index() IS 'Indexes user_info.access_time for access-after. Logins become dearer: their updates can no longer stay in place. pg_dump does not keep it.';
 
-CREATE FUNCTION quota_manager.accounted_until(strategy quota_manager.quota_strategy) RETURNS timestamptz
-LANGUAGE sql STABLE
-RETURN greatest(strategy.schedule_since, strategy.valid_from OPERATOR(pg_catalog.-) interval '1 us',
-	(SELECT coalesce(r.last_scheduled_time, r.scheduled_time) FROM quota_manager.quota_run r
-		WHERE r.strategy_id OPERATOR(pg_catalog.=) strategy.id AND r.scheduled_time IS NOT NULL
-			AND r.state OPERATOR(pg_catalog.=) ANY (ARRAY['done', 'skipped'])
-		ORDER BY r.scheduled_time DESC LIMIT 1));
-COMMENT ON FUNCTION quota_manager.accounted_until(quota_manager.quota_strategy) IS 'Firings of a periodic strategy after this time are not accounted for.';
-
-CREATE FUNCTION quota_manager.due_firings(strategy quota_manager.quota_strategy) RETURNS SETOF timestamptz
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-	-- Firings this late count as missed; all looks back this far.
-	grace CONSTANT interval := interval '2 min';
-	catch_up_window CONSTANT interval := interval '1 day';
-	until_time CONSTANT timestamptz := quota_manager.schedule_now();
-	since CONSTANT timestamptz := greatest(strategy.schedule_since, strategy.valid_from - interval '1 us');
-	after_time timestamptz;
-	step interval;
-	firing timestamptz;
-BEGIN
-	IF quota_manager.schedule_now() >= strategy.valid_until THEN
-		RETURN;
-	END IF;
-	after_time := quota_manager.accounted_until(strategy);
-	IF strategy.catch_up = 'all' THEN
-		-- A firing that failed is not lost when a later one has succeeded.
-		RETURN QUERY SELECT f FROM quota_manager.firings(strategy.periodic_expr,
-				greatest(after_time, until_time - catch_up_window), until_time, strategy.time_zone) f
-			UNION ALL SELECT r.scheduled_time FROM quota_manager.quota_run r
-			WHERE r.strategy_id = strategy.id AND r.state IN ('failed', 'incomplete')
-				AND r.scheduled_time > greatest(since, until_time - catch_up_window) AND r.scheduled_time <= least(after_time, until_time)
-			ORDER BY 1;
-		RETURN;
-	END IF;
-	IF strategy.catch_up = 'none' THEN
-		after_time := greatest(after_time, until_time - grace);
-	END IF;
-	-- The last firing, looked for in growing steps back: a schedule may fire each second or once in years.
-	FOREACH step IN ARRAY ARRAY['1 hour', '1 day', '31 days', '1 year', '1000 years']::interval[] LOOP
-		SELECT max(f) INTO firing FROM quota_manager.firings(strategy.periodic_expr,
-			greatest(after_time, until_time - step), until_time, strategy.time_zone) f;
-		IF firing IS NOT NULL THEN
-			RETURN NEXT firing;
-			RETURN;
-		END IF;
-		EXIT WHEN until_time - step <= after_time;
-	END LOOP;
-END
-$$;
-COMMENT ON FUNCTION quota_manager.due_firings(quota_manager.quota_strategy) IS 'Firings of a periodic strategy that are due by the schedule clock and not accounted for, as its catch_up says.';
-
-CREATE FUNCTION quota_manager.due_strategies(singles boolean DEFAULT true, retry_after interval DEFAULT '1 min', strategy_name text DEFAULT NULL)
+CREATE FUNCTION quota_manager.due_strategies(singles boolean DEFAULT true, strategy_name text DEFAULT NULL)
 RETURNS TABLE (strategy_id integer, name text, scheduled_time timestamptz)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	strategy quota_manager.quota_strategy;
+	in_use boolean;
 BEGIN
-	FOR strategy IN SELECT s.* FROM quota_manager.quota_strategy s
-		WHERE s.enabled AND NOT s.archived AND (singles OR s.type = 'periodic') AND (strategy_name IS NULL OR s.name = strategy_name)
-			AND (s.type = 'periodic' OR quota_manager.schedule_now() >= s.valid_from AND quota_manager.schedule_now() < s.valid_until)
-		ORDER BY s.id
-	LOOP
+	FOR strategy IN SELECT s.* FROM quota_manager.quota_strategy s WHERE strategy_name IS NULL OR s.name = strategy_name ORDER BY s.id LOOP
+		in_use := strategy.enabled AND NOT strategy.archived;
 		strategy_id := strategy.id;
 		name := strategy.name;
 		scheduled_time := NULL;
 		IF strategy.type = 'single' THEN
-			RETURN NEXT;
+			IF singles AND in_use AND quota_manager.schedule_now() >= strategy.valid_from AND quota_manager.schedule_now() < strategy.valid_until THEN
+				RETURN NEXT;
+			END IF;
 			CONTINUE;
 		END IF;
+		CONTINUE WHEN NOT (singles OR in_use);
 		BEGIN
-			RETURN QUERY SELECT strategy.id, strategy.name, f FROM quota_manager.due_firings(strategy) f
-				WHERE NOT EXISTS (SELECT FROM quota_manager.quota_run r
-					WHERE r.strategy_id = strategy.id AND r.scheduled_time = f AND r.finish_time > clock_timestamp() - retry_after);
+			RETURN QUERY SELECT strategy.id, strategy.name, f FROM quota_manager.due_firings(strategy) f;
+			IF NOT FOUND AND singles AND EXISTS (SELECT FROM quota_manager.open_firings(strategy)) THEN
+				RETURN NEXT;
+			END IF;
 		EXCEPTION WHEN OTHERS THEN
 			-- A schedule that cannot be read is reported by the scan, for this strategy alone.
-			IF NOT EXISTS (SELECT FROM quota_manager.quota_run r
-					WHERE r.strategy_id = strategy.id AND r.finish_time > clock_timestamp() - retry_after) THEN
+			IF in_use THEN
 				RETURN NEXT;
 			END IF;
 		END;
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.due_strategies(boolean, interval, text) IS 'What a scan would run now: single strategies (if asked for) and due firings of periodic ones, of all or of the named one; what failed less than retry_after ago is left out.';
+COMMENT ON FUNCTION quota_manager.due_strategies(boolean, text) IS 'What a scan would do now: due firings of periodic strategies and, if asked for, single strategies and periodic ones with nothing but firings to be recorded as not run (scheduled_time null); of all or of the named one.';
 
 CREATE FUNCTION quota_manager.undecided(strategy_id integer) RETURNS TABLE (user_id text, gateway text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off
@@ -376,6 +324,23 @@ END
 $$;
 COMMENT ON FUNCTION quota_manager.count_unknown(quota_manager.quota_strategy, timestamptz) IS 'Of scan(): users without a grant whose answer depends on a balance that is not known; left_out: those of them who are not asked about, because their id is too long for a grant.';
 
+CREATE FUNCTION quota_manager.admit_firing(strategy quota_manager.quota_strategy, firing timestamptz) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF EXISTS (SELECT FROM quota_manager.retried_firings(strategy) f WHERE f = firing) THEN
+		RETURN true;
+	END IF;
+	-- One after the other: whatever comes before the last firing that is recorded counts as looked at.
+	IF firing IS DISTINCT FROM (SELECT min(o.first_firing) FROM quota_manager.open_firings(strategy) o WHERE o.reason IS NULL) THEN
+		RETURN false;
+	END IF;
+	PERFORM quota_manager.record_passed_over(strategy);
+	RETURN true;
+END
+$$;
+COMMENT ON FUNCTION quota_manager.admit_firing(quota_manager.quota_strategy, timestamptz) IS 'Of scan(): whether a firing is to be run now, or tried again; if so, those before it that are not run are recorded.';
+
 CREATE FUNCTION quota_manager.run_strategy(strategy_id integer, firing timestamptz) RETURNS quota_manager.quota_run
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -402,12 +367,11 @@ BEGIN
 	PERFORM quota_manager.check_transaction('strategies are scanned');
 	PERFORM quota_manager.require_identity(true);
 	PERFORM quota_manager.lock_strategy(strategy_id);
-	SELECT s.* INTO strategy FROM quota_manager.quota_strategy s
-		WHERE s.id = run_strategy.strategy_id AND s.enabled AND NOT s.archived;
+	SELECT s.* INTO strategy FROM quota_manager.quota_strategy s WHERE s.id = run_strategy.strategy_id;
 	-- Changed, disabled or already run since it was found due.
-	IF NOT FOUND OR firing IS NOT NULL AND NOT EXISTS (SELECT FROM quota_manager.due_firings(strategy) f WHERE f = firing)
-		OR strategy.type = 'single'
-			AND (quota_manager.schedule_now() < strategy.valid_from OR quota_manager.schedule_now() >= strategy.valid_until) THEN
+	IF NOT FOUND OR strategy.type = 'single' AND (firing IS NOT NULL OR NOT strategy.enabled OR strategy.archived
+			OR quota_manager.schedule_now() < strategy.valid_from OR quota_manager.schedule_now() >= strategy.valid_until)
+		OR firing IS NOT NULL AND NOT quota_manager.admit_firing(strategy, firing) THEN
 		RETURN NULL;
 	END IF;
 	run.strategy_version := strategy.version;
@@ -416,8 +380,8 @@ BEGIN
 		nextval(pg_get_serial_sequence('quota_manager.quota_run', 'id')));
 	BEGIN
 		IF strategy.type = 'periodic' AND firing IS NULL THEN
-			-- Came as one whose schedule cannot be read: says why, or it has been mended or made periodic meanwhile.
-			PERFORM quota_manager.due_firings(strategy);
+			-- Nothing is to be run, or its schedule cannot be read and the run says why.
+			PERFORM quota_manager.record_passed_over(strategy);
 			RETURN NULL;
 		END IF;
 		-- Keeps the gateway until its grants can be seen.
@@ -460,7 +424,7 @@ BEGIN
 	RETURN run;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.run_strategy(integer, timestamptz) IS 'Of scan(): runs one strategy for one firing (null: a single strategy) under its lock; an error is recorded, not raised. Null: not due any more.';
+COMMENT ON FUNCTION quota_manager.run_strategy(integer, timestamptz) IS 'Of scan(): runs one strategy for one firing (null: a single strategy, or a periodic one that has no firing to be run) under its lock, and records the firings before it that are not run; an error is recorded, not raised. Null: nothing was run.';
 
 CREATE FUNCTION quota_manager.scan(strategy_name text DEFAULT NULL)
 RETURNS TABLE (strategy text, scheduled_time timestamptz, matched bigint, granted bigint, already_granted bigint, capped bigint,
@@ -476,10 +440,10 @@ DECLARE
 BEGIN
 	PERFORM quota_manager.check_transaction('strategies are scanned');
 	PERFORM quota_manager.require_identity(false);
-	FOR due IN SELECT d.* FROM quota_manager.due_strategies(true, '0', strategy_name) d LOOP
-		found_due := true;
+	FOR due IN SELECT d.* FROM quota_manager.due_strategies(true, strategy_name) d LOOP
 		run := quota_manager.run_strategy(due.strategy_id, due.scheduled_time);
 		CONTINUE WHEN run.strategy_id IS NULL;
+		found_due := true;
 		RETURN QUERY SELECT due.name, run.scheduled_time, run.matched, run.granted, run.already_granted, run.capped, run.unknown_balance,
 			CASE run.state WHEN 'failed' THEN run.reason END, run.finish_time - run.start_time,
 			CASE WHEN run.state <> 'failed' THEN run.reason END;

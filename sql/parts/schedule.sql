@@ -58,3 +58,12 @@ COMMENT ON FUNCTION quota_manager.schedule_now() IS
 CREATE FUNCTION quota_manager.check_time_zone(zone text) RETURNS boolean
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_check_time_zone';
 COMMENT ON FUNCTION quota_manager.check_time_zone(text) IS 'Whether the server knows a time zone of this name.';
+
+CREATE FUNCTION quota_manager.firing_range(schedule quota_manager.cron, after_time timestamp with time zone, until_time timestamp with time zone, zone text,
+	OUT first_firing timestamp with time zone, OUT last_firing timestamp with time zone, OUT firings bigint)
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT min(f), max(f), count(*) FROM quota_manager.firings(schedule, after_time, until_time, zone) f;
+END;
+COMMENT ON FUNCTION quota_manager.firing_range(quota_manager.cron, timestamp with time zone, timestamp with time zone, text) IS
+	'The first and the last of the firings after after_time and up to until_time, and how many there are.';

@@ -23,9 +23,12 @@ COMMENT ON FUNCTION quota_manager.wake_workers() IS
 CREATE FUNCTION quota_manager.awaited_firing(strategy quota_manager.quota_strategy, covered_until timestamptz) RETURNS timestamptz
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+	firing timestamptz;
 BEGIN
-	RETURN quota_manager.next_firing(strategy.periodic_expr,
+	firing := quota_manager.next_firing(strategy.periodic_expr,
 		greatest(covered_until, strategy.schedule_since, strategy.valid_from - interval '1 us'), strategy.time_zone);
+	RETURN CASE WHEN firing < strategy.valid_until THEN firing END;
 EXCEPTION WHEN OTHERS THEN
 	-- A schedule that cannot be read is reported by the scan; the others are waited for all the same.
 	RETURN NULL;

@@ -50,7 +50,7 @@ due_strategies(const WorkUnit *unit, bool singles)
 	static const char *const query =
 		"SELECT s.id, s.version, s.type, s.name"
 		" FROM quota_manager.quota_strategy s"
-		" WHERE s.id IN (SELECT d.strategy_id FROM quota_manager.due_strategies($1, '0') d)"
+		" WHERE s.id IN (SELECT d.strategy_id FROM quota_manager.due_strategies($1) d)"
 		" ORDER BY position('quota-le' IN s.condition::text) > 0, s.id";
 	MemoryContext caller_context = CurrentMemoryContext;
 	Oid           types[] = {BOOLOID};

@@ -39,7 +39,7 @@ SELECT r.oid::regclass FROM pg_temp.relation r WHERE r.relnamespace <> 'quota_ma
 SELECT p.oid::regprocedure FROM pg_temp.routine p
 WHERE p.lanname NOT IN ('c', 'internal') AND p.prosqlbody IS NULL
 	AND NOT coalesce(p.proconfig, '{}') && ARRAY['search_path=pg_catalog, pg_temp'] ORDER BY 1;
--- Functions that run as their owner: the one that shows this extension's own workers, the one that writes who decided, and those that say whose installation this is.
+-- Functions that run as their owner: the one that shows this extension's own workers, the one that writes who decided, the one that tells of firings at an edit, and those that say whose installation this is.
 SELECT p.oid::regprocedure, p.proconfig FROM pg_temp.routine p WHERE p.prosecdef ORDER BY 1;
 -- Functions that PUBLIC may call although they are more than a computation.
 SELECT p.oid::regprocedure FROM pg_temp.routine p
