@@ -95,16 +95,18 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	clock CONSTANT timestamptz := quota_manager.schedule_now();
+	late timestamptz := greatest(strategy.schedule_since, strategy.valid_from - interval '1 us', quota_manager.catch_up_start(strategy));
 BEGIN
-	IF strategy.type <> 'periodic' OR strategy.archived OR NOT strategy.enabled OR clock >= strategy.valid_until
-		-- A later firing takes the place of one that failed.
-		OR strategy.catch_up <> 'all' AND EXISTS (SELECT FROM quota_manager.open_firings(strategy) o WHERE o.reason IS NULL) THEN
+	IF strategy.type <> 'periodic' OR strategy.archived OR NOT strategy.enabled OR clock >= strategy.valid_until THEN
 		RETURN;
 	END IF;
+	IF strategy.catch_up <> 'all' THEN
+		-- Only the last one, and a later firing takes its place.
+		late := greatest(late, quota_manager.recorded_until(strategy) - interval '1 us');
+	END IF;
 	RETURN QUERY SELECT r.scheduled_time FROM quota_manager.quota_run r
-		WHERE r.strategy_id = strategy.id AND r.state IN ('failed', 'incomplete') AND r.scheduled_time <= clock
-			AND r.scheduled_time > greatest(strategy.schedule_since, quota_manager.catch_up_start(strategy)) AND r.scheduled_time >= strategy.valid_from
-			AND (strategy.catch_up = 'all' OR r.scheduled_time = quota_manager.recorded_until(strategy))
+		WHERE r.strategy_id = strategy.id AND r.scheduled_time > late AND r.scheduled_time <= clock AND r.state IN ('failed', 'incomplete')
+			AND (strategy.catch_up = 'all' OR NOT EXISTS (SELECT FROM quota_manager.open_firings(strategy) o WHERE o.reason IS NULL))
 		ORDER BY 1;
 END
 $$;
@@ -118,6 +120,20 @@ BEGIN ATOMIC
 	ORDER BY 1;
 END;
 COMMENT ON FUNCTION quota_manager.due_firings(quota_manager.quota_strategy) IS 'Firings of a periodic strategy that are to be run now by the schedule clock, as its catch_up says, those that are tried again included; in order.';
+
+CREATE FUNCTION quota_manager.may_be_due(strategy quota_manager.quota_strategy) RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RETURN coalesce(quota_manager.next_firing(strategy.periodic_expr, quota_manager.recorded_until(strategy), strategy.time_zone) <= quota_manager.schedule_now(), false)
+		OR EXISTS (SELECT FROM quota_manager.quota_run r
+			WHERE r.strategy_id = strategy.id AND r.scheduled_time > strategy.schedule_since AND r.state IN ('failed', 'incomplete'));
+EXCEPTION WHEN OTHERS THEN
+	-- A schedule that cannot be read is to be looked at.
+	RETURN true;
+END
+$$;
+COMMENT ON FUNCTION quota_manager.may_be_due(quota_manager.quota_strategy) IS 'False: a periodic strategy has no firing to be run, tried again or recorded. Spares the closer look at most of them.';
 
 CREATE FUNCTION quota_manager.record_skipped(strategy quota_manager.quota_strategy, first_firing timestamptz, last_firing timestamptz, firings bigint, why text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp

@@ -155,18 +155,21 @@ DECLARE
 	strategy quota_manager.quota_strategy;
 	in_use boolean;
 BEGIN
-	FOR strategy IN SELECT s.* FROM quota_manager.quota_strategy s WHERE strategy_name IS NULL OR s.name = strategy_name ORDER BY s.id LOOP
+	FOR strategy IN SELECT s.* FROM quota_manager.quota_strategy s
+		WHERE (strategy_name IS NULL OR s.name = strategy_name) AND (singles OR s.enabled AND NOT s.archived AND s.type = 'periodic')
+			AND (s.type = 'single' OR quota_manager.may_be_due(s))
+		ORDER BY s.id
+	LOOP
 		in_use := strategy.enabled AND NOT strategy.archived;
 		strategy_id := strategy.id;
 		name := strategy.name;
 		scheduled_time := NULL;
 		IF strategy.type = 'single' THEN
-			IF singles AND in_use AND quota_manager.schedule_now() >= strategy.valid_from AND quota_manager.schedule_now() < strategy.valid_until THEN
+			IF in_use AND quota_manager.schedule_now() >= strategy.valid_from AND quota_manager.schedule_now() < strategy.valid_until THEN
 				RETURN NEXT;
 			END IF;
 			CONTINUE;
 		END IF;
-		CONTINUE WHEN NOT (singles OR in_use);
 		BEGIN
 			RETURN QUERY SELECT strategy.id, strategy.name, f FROM quota_manager.due_firings(strategy) f;
 			IF NOT FOUND AND singles AND EXISTS (SELECT FROM quota_manager.open_firings(strategy)) THEN
