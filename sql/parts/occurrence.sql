@@ -57,7 +57,7 @@ DECLARE
 	span record;
 	in_time record;
 	since timestamptz;
-	step interval := '1 min';
+	step interval := interval '1 min';
 BEGIN
 	FOR span IN SELECT s.* FROM quota_manager.open_spans(strategy) s LOOP
 		IF span.reason IS NOT NULL THEN
