@@ -24,7 +24,7 @@ if ($has_pg_cron)
 is($content{preloaded}{runs}, <<'OUT', 'each firing that is due is run, once');
 capped|2025-07-01 07:45:00|done||2|2|0|0|0
 capped|2025-07-01 08:00:00|done||2|0|0|2|0
-capped|2025-07-01 09:45:00|done||2|0|0|2|0
+capped|2025-07-01 10:00:00|done||2|0|0|2|0
 hourly|2025-07-01 08:00:00|done||3|3|0|0|0
 hourly|2025-07-01 09:00:00|done||3|3|0|0|0
 hourly|2025-07-01 10:00:00|done||3|3|0|0|0
@@ -55,7 +55,7 @@ sub started
 sub by_pg_cron
 {
 	my ($way) = @_;
-	my $cron = QuotaTest::PgCron->start($way =~ s/ /_/gr, clock => '2027-03-01 12:00:10', client => $way =~ /connections/, settings => settings());
+	my $cron = QuotaTest::PgCron->start($way =~ s/ /_/gr, clock => '2027-03-01 12:00:10', client => scalar($way =~ /connections/), settings => settings());
 	my $node = $cron->node;
 
 	return scenario(
