@@ -103,6 +103,21 @@ is($node->safe_psql('postgres', "SELECT quota_manager.unschedule_jobs('$long')")
 is($node->safe_psql('postgres', "SELECT quota_manager.unschedule_jobs('$name')"), 2, 'of one that is there');
 is($node->safe_psql('postgres', 'SELECT DISTINCT database FROM cron.job'), 'postgres', 'and of no other');
 
+# A dump of pg_cron's database has its jobs. Where it is restored they run, and find that they are in a copy.
+$node->safe_psql('postgres', q{UPDATE quota_manager.quota_installation SET system_identifier = 1, database_oid = 1, timeline = 1;
+	INSERT INTO quota_manager.quota_installation (system_identifier, database_oid, timeline) VALUES (1, 1, 1) ON CONFLICT DO NOTHING});
+my $jobs_before = $node->safe_psql('postgres', $jobs);
+my $dump = $node->basedir . '/dump.sql';
+command_ok([ 'pg_dump', '--no-acl', '--file', $dump, $node->connstr('postgres') ], 'dumped');
+my $other = QuotaTest::Workers::cluster('restored', settings => "shared_preload_libraries = 'pg_cron'\ncron.use_background_workers = on");
+command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $dump, $other->connstr('postgres') ], 'restored');
+is($other->safe_psql('postgres', $jobs), $jobs_before, 'the jobs are there');
+(undef, undef, my $copied) = $other->psql('postgres', 'CALL quota_manager.tick()');
+like($copied, qr/this database is a copy/, 'and what they call stands still');
+$other->safe_psql('postgres', q{SELECT quota_manager.grant_access('quota_worker', 'worker'); SELECT quota_manager.schedule_jobs()});
+is($other->safe_psql('postgres', 'SELECT count(*), count(DISTINCT nodeport), min(nodeport) FROM cron.job'), '2|1|' . $other->port, 'scheduling them again brings them to this server');
+$other->stop;
+
 # The extension does not depend on pg_cron, nor the other way round; jobs outlive it.
 $node->safe_psql('postgres', 'DROP EXTENSION quota_manager');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM cron.job'), 2, 'without the extension the jobs are still there');

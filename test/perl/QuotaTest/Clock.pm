@@ -46,7 +46,7 @@ sub new
 sub with
 {
 	my ($self, $code) = @_;
-	local $ENV{LD_PRELOAD} = $self->{library};
+	local $ENV{LD_PRELOAD} = join ' ', grep { $_ } $self->{library}, $ENV{LD_PRELOAD};
 	local $ENV{QUOTA_TEST_CLOCK} = $self->{file};
 
 	return $code->();
