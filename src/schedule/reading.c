@@ -16,25 +16,51 @@
 #define MAX_OFFSET (2 * SECS_PER_DAY)
 
 /*
+ * The change of the zone's clock after an instant, as pg_next_dst_boundary
+ * tells it: 1 when there is one, 0 when there is none.  Sets *offset to the
+ * offset at the instant.
+ */
+static int
+change_after(const pg_tz *tz, int64 instant, int64 *change, int64 *offset)
+{
+	pg_time_t start = instant;
+	pg_time_t boundary = 0;
+	long      before = 0;
+	long      after;
+	int       before_is_dst;
+	int       after_is_dst;
+	int       result;
+
+	result =
+		pg_next_dst_boundary(&start, &before, &before_is_dst, &boundary, &after, &after_is_dst, tz);
+	*change = boundary;
+	*offset = before;
+	return result;
+}
+
+/*
  * See reading.h.
  */
 ZoneSpan
 zone_span_from(const pg_tz *tz, int64 instant)
 {
-	pg_time_t start = instant;
-	pg_time_t boundary;
-	long      before;
-	long      after;
-	int       before_is_dst;
-	int       after_is_dst;
+	int64 change;
+	int64 offset;
+	int   result = change_after(tz, instant, &change, &offset);
 
-	switch (
-		pg_next_dst_boundary(&start, &before, &before_is_dst, &boundary, &after, &after_is_dst, tz))
+	/*
+	 * At the last change of its table pg_next_dst_boundary finds none after
+	 * it, even if the table is to be repeated; a second later it does.
+	 */
+	if (result == 0)
+		result = change_after(tz, instant + 1, &change, &offset);
+
+	switch (result)
 	{
 		case 0:
-			return (ZoneSpan){instant, PG_INT64_MAX, before};
+			return (ZoneSpan){instant, PG_INT64_MAX, offset};
 		case 1:
-			return (ZoneSpan){instant, boundary, before};
+			return (ZoneSpan){instant, change, offset};
 		default:
 			elog(ERROR, "could not find the offset of a time zone");
 			pg_unreachable();
