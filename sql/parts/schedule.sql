@@ -50,6 +50,19 @@ LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_firings';
 COMMENT ON FUNCTION quota_manager.firings(quota_manager.cron, timestamp with time zone, timestamp with time zone, text) IS
 	'The firings after after_time and up to until_time (after_time < firing <= until_time), in order; next_firing says how the time zone is chosen.';
 
+CREATE FUNCTION quota_manager.firing_range(
+	schedule quota_manager.cron,
+	after_time timestamp with time zone,
+	until_time timestamp with time zone,
+	zone text,
+	OUT first_firing timestamp with time zone,
+	OUT last_firing timestamp with time zone,
+	OUT firings bigint
+)
+LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_firing_range';
+COMMENT ON FUNCTION quota_manager.firing_range(quota_manager.cron, timestamp with time zone, timestamp with time zone, text) IS
+	'The first and the last of what firings() returns, null if it returns nothing, and how many there are: counted by days, not one by one.';
+
 CREATE FUNCTION quota_manager.schedule_now() RETURNS timestamp with time zone
 LANGUAGE C VOLATILE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_schedule_now';
 COMMENT ON FUNCTION quota_manager.schedule_now() IS
@@ -58,12 +71,3 @@ COMMENT ON FUNCTION quota_manager.schedule_now() IS
 CREATE FUNCTION quota_manager.check_time_zone(zone text) RETURNS boolean
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_check_time_zone';
 COMMENT ON FUNCTION quota_manager.check_time_zone(text) IS 'Whether the server knows a time zone of this name.';
-
-CREATE FUNCTION quota_manager.firing_range(schedule quota_manager.cron, after_time timestamp with time zone, until_time timestamp with time zone, zone text,
-	OUT first_firing timestamp with time zone, OUT last_firing timestamp with time zone, OUT firings bigint)
-LANGUAGE sql STABLE STRICT PARALLEL SAFE
-BEGIN ATOMIC
-	SELECT min(f), max(f), count(*) FROM quota_manager.firings(schedule, after_time, until_time, zone) f;
-END;
-COMMENT ON FUNCTION quota_manager.firing_range(quota_manager.cron, timestamp with time zone, timestamp with time zone, text) IS
-	'The first and the last of the firings after after_time and up to until_time, and how many there are.';

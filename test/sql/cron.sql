@@ -176,6 +176,9 @@ SELECT next_firing('0 0 29 2 */7', '2068-01-01', 'UTC') AS sunday, next_firing('
 	next_firing('* * 29 2 */7', '2088-03-01', 'Europe/Berlin') AS every_minute;
 SELECT next_firing('@yearly', 'infinity', 'UTC') AS after_the_end, next_firing('@yearly', '294276-12-31 00:00Z', 'UTC') AS at_the_end,
 	next_firing('@yearly', '-infinity', 'UTC') AS from_the_beginning, next_firing('@yearly', NULL, 'UTC') AS unknown;
+-- The rules of a zone go on for ever: what is read from the tz data for centuries to come is repeated after its last change.
+SELECT array_agg(y) AS wrong FROM generate_series(2030, 2830) AS y
+WHERE next_firing('0 * 1 7 *', make_timestamptz(y, 7, 3, 0, 0, 0), 'Europe/Berlin') <> make_timestamptz(y + 1, 7, 1, 0, 0, 0, 'Europe/Berlin');
 SELECT count(*), max(f) FROM (SELECT firings('* * * * *', '2025-01-01', '200000-01-01', 'Europe/Berlin') AS f LIMIT 1000) AS lazily;
 
 -- The schedule clock.
