@@ -6,7 +6,7 @@ CREATE TABLE quota_manager.quota_run (
 	strategy_version integer,
 	scheduled_time timestamptz,
 	last_scheduled_time timestamptz,
-	occurrences integer NOT NULL DEFAULT 1,
+	occurrences bigint NOT NULL DEFAULT 1,
 	state text NOT NULL,
 	reason text,
 	matched bigint NOT NULL DEFAULT 0,
