@@ -63,6 +63,11 @@ LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_firing_range';
 COMMENT ON FUNCTION quota_manager.firing_range(quota_manager.cron, timestamp with time zone, timestamp with time zone, text) IS
 	'The first and the last of what firings() returns, null if it returns nothing, and how many there are: counted by days, not one by one.';
 
+CREATE FUNCTION quota_manager.describe(schedule quota_manager.cron) RETURNS text
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_describe';
+COMMENT ON FUNCTION quota_manager.describe(quota_manager.cron) IS
+	'The schedule in plain English, such as: every hour from 09:00 to 17:00, Monday to Friday. Schedules that fire differently read differently.';
+
 CREATE FUNCTION quota_manager.schedule_now() RETURNS timestamp with time zone
 LANGUAGE C VOLATILE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_schedule_now';
 COMMENT ON FUNCTION quota_manager.schedule_now() IS

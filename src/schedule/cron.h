@@ -53,9 +53,12 @@ extern char *cron_parse(const char *text, CronSchedule *schedule, CronError *err
  */
 extern pg_tz *find_time_zone(const char *name);
 
+/* A schedule read from text.  What is wrong is raised; see schedule.h. */
+extern void cron_read(const char *expr, CronSchedule *schedule);
+
 /*
- * A schedule read from text, and the zone it is to be read in: that of its
- * CRON_TZ= prefix, else `zone`.  What is wrong is raised; see schedule.h.
+ * The same, and the zone it is to be read in: that of its CRON_TZ= prefix, else
+ * `zone`.
  */
 extern void cron_open(const char *expr, const char *zone, CronSchedule *schedule, pg_tz **tz);
 
