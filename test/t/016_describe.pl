@@ -122,6 +122,19 @@ foreach my $field (0 .. 5)
 	}
 }
 
+# Days of month written with an asterisk and without: both kinds of days must match, or either.
+foreach my $step (1 .. 31)
+{
+	foreach my $weekday (0 .. 6)
+	{
+		my $days = set(grep { $_ % $step == 1 % $step } 1 .. 31);
+		my $month = between(1, 12);
+		my @values = (set(0), set(0), set(8), $days, set($month), set($weekday));
+
+		add([ 0, 0, 8, $_, $month, $weekday ], \@values) foreach "*/$step", members($days);
+	}
+}
+
 my @texts = sort keys %schedules;
 my $node = PostgreSQL::Test::Cluster->new('describe');
 $node->init;
