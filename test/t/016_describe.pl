@@ -128,8 +128,8 @@ foreach my $step (1 .. 31)
 	foreach my $weekday (0 .. 6)
 	{
 		my $days = set(grep { $_ % $step == 1 % $step } 1 .. 31);
-		my $month = between(1, 12);
-		my @values = (set(0), set(0), set(8), $days, set($month), set($weekday));
+		my ($month, $months) = rand() < 0.5 ? star(4) : (2, set(2));
+		my @values = (set(0), set(0), set(8), $days, $months, set($weekday));
 
 		add([ 0, 0, 8, $_, $month, $weekday ], \@values) foreach "*/$step", members($days);
 	}
