@@ -77,6 +77,10 @@ extern bool cron_next_reading(const CronSchedule *schedule, int64 low, int64 las
 extern bool  cron_last_reading(const CronSchedule *schedule, int64 low, int64 high, int64 *reading);
 extern int64 cron_count_readings(const CronSchedule *schedule, int64 low, int64 high);
 
+/* How many firings there are after the instant (reading.h) `after` and up to `until`. */
+extern int64 cron_count_firings(const CronSchedule *schedule, const pg_tz *tz, int64 after,
+								int64 until);
+
 /*
  * Sets *next to the first firing after `after`; see cron_next_firing.
  */
