@@ -63,6 +63,21 @@ LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_firing_range';
 COMMENT ON FUNCTION quota_manager.firing_range(quota_manager.cron, timestamp with time zone, timestamp with time zone, text) IS
 	'The first and the last of what firings() returns, null if it returns nothing, and how many there are: counted by days, not one by one.';
 
+CREATE FUNCTION quota_manager.describe(schedule quota_manager.cron) RETURNS text
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_describe';
+COMMENT ON FUNCTION quota_manager.describe(quota_manager.cron) IS
+	'The schedule in plain English, such as: every hour from 09:00 to 17:00, Monday to Friday. Schedules that fire differently read differently.';
+
+CREATE FUNCTION quota_manager.schedule_zone(schedule quota_manager.cron, zone text) RETURNS text
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_schedule_zone';
+COMMENT ON FUNCTION quota_manager.schedule_zone(quota_manager.cron, text) IS
+	'The time zone that the schedule is read in: that of its CRON_TZ= prefix, if it has one. Does not look whether it exists.';
+
+CREATE FUNCTION quota_manager.firing_note(schedule quota_manager.cron, firing timestamp with time zone, zone text) RETURNS text
+LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_firing_note';
+COMMENT ON FUNCTION quota_manager.firing_note(quota_manager.cron, timestamp with time zone, text) IS
+	'What a change of the clock does to a firing: it stands for times that do not exist, its time comes twice, or times before it were left out; null if nothing.';
+
 CREATE FUNCTION quota_manager.schedule_now() RETURNS timestamp with time zone
 LANGUAGE C VOLATILE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_schedule_now';
 COMMENT ON FUNCTION quota_manager.schedule_now() IS

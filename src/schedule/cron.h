@@ -53,9 +53,12 @@ extern char *cron_parse(const char *text, CronSchedule *schedule, CronError *err
  */
 extern pg_tz *find_time_zone(const char *name);
 
+/* A schedule read from text.  What is wrong is raised; see schedule.h. */
+extern void cron_read(const char *expr, CronSchedule *schedule);
+
 /*
- * A schedule read from text, and the zone it is to be read in: that of its
- * CRON_TZ= prefix, else `zone`.  What is wrong is raised; see schedule.h.
+ * The same, and the zone it is to be read in: that of its CRON_TZ= prefix, else
+ * `zone`.
  */
 extern void cron_open(const char *expr, const char *zone, CronSchedule *schedule, pg_tz **tz);
 
@@ -73,6 +76,10 @@ extern bool cron_next_reading(const CronSchedule *schedule, int64 low, int64 las
 /* The same for the last of [low, high), and how many of these there are. */
 extern bool  cron_last_reading(const CronSchedule *schedule, int64 low, int64 high, int64 *reading);
 extern int64 cron_count_readings(const CronSchedule *schedule, int64 low, int64 high);
+
+/* How many firings there are after the instant (reading.h) `after` and up to `until`. */
+extern int64 cron_count_firings(const CronSchedule *schedule, const pg_tz *tz, int64 after,
+								int64 until);
 
 /*
  * Sets *next to the first firing after `after`; see cron_next_firing.

@@ -14,8 +14,8 @@
 #include "schedule/cron.h"
 #include "schedule/reading.h"
 
-/* Days of a week. */
-#define WEEK 7
+/* How many days a week has. */
+#define WEEK_DAYS 7
 
 /*
  * The smallest value of a field from `low` on; -1 if there is none.
@@ -226,8 +226,8 @@ matching_days(const CronSchedule *schedule, int days, int weekday)
 	uint64 by_weekday;
 
 	/* Six weeks on end, from the Sunday before the first of the month. */
-	weekdays |= weekdays << WEEK;
-	weekdays |= weekdays << 2 * WEEK | weekdays << 4 * WEEK;
+	weekdays |= weekdays << WEEK_DAYS;
+	weekdays |= weekdays << 2 * WEEK_DAYS | weekdays << 4 * WEEK_DAYS;
 	by_weekday = weekdays >> weekday << 1;
 	if (schedule->any_day || schedule->any_weekday)
 		return schedule->values[CRON_DAY] & by_weekday & month;

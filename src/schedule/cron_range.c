@@ -122,6 +122,15 @@ find_range(const CronSchedule *schedule, const pg_tz *tz, int64 after, int64 unt
 }
 
 /*
+ * See cron.h.
+ */
+int64
+cron_count_firings(const CronSchedule *schedule, const pg_tz *tz, int64 after, int64 until)
+{
+	return find_range(schedule, tz, after, until).count;
+}
+
+/*
  * firing_range(cron, timestamptz, timestamptz, text): the first and the last
  * of what firings() returns, and how many.
  */

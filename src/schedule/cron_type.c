@@ -75,6 +75,15 @@ require_time_zone(const char *name)
  * See cron.h.
  */
 void
+cron_read(const char *expr, CronSchedule *schedule)
+{
+	parse_or_report(expr, schedule, NULL);
+}
+
+/*
+ * See cron.h.
+ */
+void
 require_finite_interval(TimestampTz after, TimestampTz until)
 {
 	if (TIMESTAMP_NOT_FINITE(after) || TIMESTAMP_NOT_FINITE(until))
