@@ -228,6 +228,8 @@ COPY clock_change FROM '$folder/windows';
 COPY due FROM '$folder/due';
 COPY half_hour FROM '$folder/half_hours';
 COPY years FROM '$folder/years';
+CREATE INDEX ON due (change, slot, instant);
+ANALYZE;
 CREATE FUNCTION daily(slot integer) RETURNS quota_manager.cron LANGUAGE sql IMMUTABLE
 RETURN (slot % 2 * 30 || ' ' || slot / 2 || ' * * *')::quota_manager.cron;
 CREATE FUNCTION seconds(at timestamptz) RETURNS bigint LANGUAGE sql STABLE RETURN extract(epoch FROM at)::bigint;
@@ -254,6 +256,14 @@ nothing('no firing too many around a change',
 	"WITH x AS (TABLE fired EXCEPT ALL TABLE due) $wrong");
 nothing('no firing too few around a change',
 	"WITH x AS (TABLE due EXCEPT ALL TABLE fired) $wrong");
+nothing('the same wherever the search begins', <<'SQL');
+SELECT zone, slot, to_timestamp(begin), next, to_timestamp(next_due)
+FROM clock_change AS c, generate_series(0, 47) AS slot, generate_series(c.instant - 3600, c.instant + 3 * 3600, 1800) AS begin,
+	LATERAL (SELECT quota_manager.next_firing(daily(slot), to_timestamp(begin), zone) AS next) AS n,
+	LATERAL (SELECT min(instant) AS next_due FROM due AS d WHERE d.change = id AND d.slot = slot.slot AND d.instant > begin) AS due
+WHERE seconds(next) IS DISTINCT FROM next_due
+LIMIT 10
+SQL
 nothing('with the hour * once per time that the clock shows', <<'SQL');
 WITH fired AS (
 	SELECT id, seconds(f) FROM clock_change,
