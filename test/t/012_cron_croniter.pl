@@ -72,7 +72,8 @@ SQL
 diag $_ foreach split /\n/, $node->safe_psql('postgres',
 	'SELECT * FROM answer WHERE ours IS DISTINCT FROM wanted OR NOT explained LIMIT 10');
 cmp_ok($count{$_} // 0, '>', 0, "there are pairs of the class $_") foreach @classes;
-cmp_ok($count{utc} + $count{zone}, '>', $pairs / 1.3, 'most have nothing that differs');
+# Few zones are looked at in a short run, and one may be an odd one.
+cmp_ok($count{utc} + $count{zone}, '>', $pairs / ($long ? 1.3 : 1.6), 'most have nothing that differs');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM answer'), $pairs, 'all pairs were compared');
 
 $node->stop;
