@@ -155,6 +155,8 @@ sub _values_of
 
 		($from, $to) = ($low, $high) if $range =~ /^[*?]$/;
 		$to //= $step ? $high : $from;
+		# a Sunday that ends a range
+		$to = $last if $number == 4 && $range =~ /-SUN$/;
 		die "what is $text" if $from < $low || $from > $to || $to > $last;
 		for (my $value = $from; $value <= $to; $value += $step // 1)
 		{

@@ -78,14 +78,23 @@ sub set_balances_known
 	return;
 }
 
-sub names { return sort keys %{ $_[0]{strategies} } }
+sub names { my @names = sort keys %{ $_[0]{strategies} }; return @names }
 sub columns { return $_[0]{strategies}{ $_[1] }{columns} }
+
+# Columns with truth written in one way, so that they can be compared.
+sub _plain
+{
+	my %columns = @_;
+
+	$columns{$_} = $columns{$_} ? 1 : 0 foreach 'enabled', 'archived';
+	return %columns;
+}
 
 sub create
 {
 	my ($self, $now, %columns) = @_;
 
-	%columns = (%defaults, %columns);
+	%columns = _plain(%defaults, %columns);
 	$self->{strategies}{ $columns{name} } = {
 		columns => \%columns,
 		since => $now,
@@ -273,6 +282,31 @@ sub scan
 	return;
 }
 
+# A scan of a strategy that was broken off by a crash: goes as far as is found, told by how many firings are
+# accounted for, a hash of the states of its rows and whether anything was granted once.
+sub scan_broken_off
+{
+	my ($self, $now, $name, $occurrences, $states, $granted_once) = @_;
+	my $strategy = $self->{strategies}{$name};
+	my @actions = $self->actions($strategy, $now);
+
+	$occurrences -= $_->{count} foreach @{ $strategy->{rows} };
+	foreach my $action (grep { $_->[0] eq 'retry' } @actions)
+	{
+		my $firing = $action->[1];
+
+		$self->apply($strategy, $action)
+		  if ($states->{$firing} // '') ne $strategy->{unfinished}{$firing}{state};
+	}
+	foreach my $action (grep { $_->[0] ne 'retry' } @actions)
+	{
+		last if $occurrences-- <= 0;
+		$self->apply($strategy, $action);
+	}
+	$self->scan($now, $name) if $granted_once && $strategy->{columns}{type} eq 'single';
+	return;
+}
+
 # Whether an edit is refused: what would be written could not work, and is to be used.
 sub refused
 {
@@ -290,7 +324,7 @@ sub edit
 	my ($self, $now, $name, %change) = @_;
 	my $strategy = $self->{strategies}{$name};
 	my $old = $strategy->{columns};
-	my $new = { %$old, %change };
+	my $new = { _plain(%$old, %change) };
 	my $differs = sub {
 		return scalar grep { ($old->{$_} // '') ne ($new->{$_} // '') } @_;
 	};
