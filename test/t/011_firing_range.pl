@@ -12,7 +12,8 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-use QuotaTest::Schedules qw(@zones @special pick between use_zone random_change random_text);
+use QuotaTest::CronOracle qw(use_zone);
+use QuotaTest::Schedules qw(@zones @special pick between random_change random_text);
 
 my $cases = $ENV{QUOTA_MANAGER_CRON_CASES} || 3_000;
 my $seed = $ENV{QUOTA_MANAGER_SEED} || 20_180_504;

@@ -13,10 +13,10 @@ use strict;
 use warnings FATAL => 'all';
 
 use Exporter 'import';
-use POSIX ();
+use QuotaTest::CronOracle qw(offset_at date_comes @cron_fields);
 use Time::Local qw(timegm);
 
-our @EXPORT_OK = qw(@zones @special pick between use_zone random_change random_schedule random_text);
+our @EXPORT_OK = qw(@zones @special pick between random_change random_schedule random_text);
 
 our @zones = qw(
   Africa/Cairo Africa/Casablanca Africa/Monrovia America/Caracas
@@ -35,33 +35,8 @@ our @special = (
 	[ 'Asia/Pyongyang', timegm(0, 0, 15, 4, 4, 2018) ],
 	[ 'America/Caracas', timegm(0, 0, 7, 1, 4, 2016) ]);
 
-# low, high and names of minute, hour, day of month, month and day of week
-my @fields = (
-	[ 0, 59, [] ],
-	[ 0, 23, [] ],
-	[ 1, 31, [] ],
-	[ 1, 12, [qw(JAN FEB MAR APR MAY JUN JUL AUG SEP OCT NOV DEC)] ],
-	[ 0, 6, [qw(SUN MON TUE WED THU FRI SAT)] ]);
-my @longest_month = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31);
-
 sub pick { return $_[ rand @_ ] }
 sub between { return $_[0] + int rand($_[1] - $_[0] + 1) }
-
-# The offset of the zone in TZ at an instant.
-sub offset_at
-{
-	my ($instant) = @_;
-	my @local = localtime $instant;
-
-	return timegm(@local[ 0 .. 4 ], $local[5] + 1900) - $instant;
-}
-
-sub use_zone
-{
-	$ENV{TZ} = $_[0];
-	POSIX::tzset();
-	return;
-}
 
 # A random instant at which the zone in TZ changes its offset, or any instant.
 sub random_change
@@ -118,7 +93,7 @@ sub random_element
 sub random_field
 {
 	my ($number, $any) = @_;
-	my ($low_value, $high_value, $names) = @{ $fields[$number] };
+	my ($low_value, $high_value, $names) = @{ $cron_fields[$number] };
 	my (@texts, %values);
 
 	if (rand() < $any)
@@ -143,14 +118,12 @@ sub random_schedule
 
 	while (1)
 	{
-		foreach my $number (0 .. $#fields)
+		foreach my $number (0 .. $#cron_fields)
 		{
 			($texts[$number], $values[$number]) = random_field($number, $any[$number]);
 		}
 		# dates that never come are refused
-		last
-		  if grep { my $month = $_; grep { $_ <= $longest_month[ $month - 1 ] } keys %{ $values[2] } }
-		  keys %{ $values[3] };
+		last if date_comes(@values[ 2, 3 ]);
 	}
 	my $second = rand() < 0.2 ? between(0, 59) : 0;
 	my $text = join ' ', ($second ? $second : ()), @texts;

@@ -1,0 +1,538 @@
+# A year of virtual time: strategies with random schedules, downtimes, crashes, edits and failures. What
+# quota_run and quota_execute show at the end, and now and then before, is what a simulation says that was
+# written from the documentation alone.
+#
+# QUOTA_MANAGER_LONG=1  100 strategies for a year, for each of several seeds; otherwise 30 for three months
+# QUOTA_MANAGER_SEED    another seed than the usual ones
+
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+
+use IPC::Run ();
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use QuotaTest::FiringSimulation;
+use QuotaTest::RandomStrategies qw(pick between time_text insert_sql update_sql users_of);
+use QuotaTest::Wait qw(poll_sql);
+use QuotaTest::Workers;
+use Test::More;
+use Time::Local qw(timegm);
+
+my $long = $ENV{QUOTA_MANAGER_LONG};
+my @seeds = $ENV{QUOTA_MANAGER_SEED} || ($long ? (20_111_230, 20_120_229, 42) : 20_111_230);
+
+# From the spring of the southern hemisphere on: into the three months fall changes of the clock in all of these
+# zones but the last two, a date that Apia leaves out, and into the year a leap day.
+my $begin = timegm(0, 0, 12, 24, 8, 2011) * 1_000_000;
+my $days = $long ? 366 : 103;
+my $end = $begin + $days * 86_400 * 1_000_000;
+my $strategies = $long ? 100 : 30;
+my $steps = $long ? 2_000 : 260;
+my @zones = (
+	qw(Europe/Berlin America/Sao_Paulo Australia/Lord_Howe Pacific/Apia UTC),
+	$long ? qw(America/New_York America/Santiago Asia/Kathmandu Asia/Tehran Africa/Casablanca Pacific/Chatham) : ());
+
+my $second = 1_000_000;
+my $hour = 3600 * $second;
+
+# A seed's own: the node, the time, the simulation, what is still to be told to the server, and all that was.
+my ($node, $now, $random, $simulation, @script, @history, %count);
+
+sub sql
+{
+	my ($text, $strategy) = @_;
+
+	push @script, $text;
+	push @history, [ $strategy, $text ];
+	return;
+}
+
+# Tells the server.
+sub flush
+{
+	$node->safe_psql('postgres', join "\n", @script) if @script;
+	@script = ();
+	return;
+}
+
+sub say_time
+{
+	sql(sprintf q(SET quota_manager.schedule_clock = '%s';), time_text($now));
+	return;
+}
+
+# The next time at which something happens: often at a firing or close to it, sometimes after days of downtime.
+sub next_time
+{
+	my ($left) = @_;
+	my $mean = ($end - $now) / ($left + 1);
+	my $gap = -log(1 - rand) * $mean * pick(0.001, 0.1, 0.5, 0.5, 1, 1, 1, 2, 8);
+	my $time = $now + 1 + int $gap;
+
+	if (rand() < 0.6)
+	{
+		my $columns = $simulation->columns(pick($simulation->names));
+		my @firings =
+		  grep { $_ >= $time }
+		  $columns->{type} eq 'periodic' ? @{ $random->firings(@{$columns}{qw(periodic_expr time_zone)}) } : ();
+
+		if (@firings && $firings[0] < $now + 4 * $mean)
+		{
+			my $near = $firings[0] + pick(-$second, -1, 0, 0, 0, 0, 1, $second, 59 * $second, 120 * $second - 1, 120 * $second, 600 * $second);
+			$time = $near if $near > $now;
+		}
+	}
+	return $time < $end ? $time : $end;
+}
+
+sub create
+{
+	my ($name) = @_;
+	my %columns = $random->strategy($name, $now);
+
+	$columns{model} = 'm1', set_broken('m1', 0) if $simulation->{broken}{ $columns{model} };
+	sql(insert_sql(%columns), $name);
+	$simulation->create($now, %columns);
+	return;
+}
+
+# An edit of some strategy. One that is refused changes nothing.
+sub edit
+{
+	my $name = pick($simulation->names);
+	my %change = $random->edit($simulation->columns($name), $now);
+
+	return if !%change;
+	if ($simulation->refused($name, %change))
+	{
+		sql(sprintf(<<'SQL', update_sql($name, %change)), $name);
+DO $do$ BEGIN
+	%s
+	RAISE 'was not refused';
+EXCEPTION WHEN invalid_parameter_value THEN NULL;
+END $do$;
+SQL
+		$count{refused}++;
+		return;
+	}
+	sql(update_sql($name, %change), $name);
+	$simulation->edit($now, $name, %change);
+	$count{edits}++;
+	return;
+}
+
+sub set_broken
+{
+	my ($model, $broken) = @_;
+
+	sql($broken
+		? "DELETE FROM quota_manager.quota_model WHERE model = '$model';"
+		: "INSERT INTO quota_manager.quota_model VALUES ('$model', 'gateway') ON CONFLICT DO NOTHING;");
+	$simulation->set_broken($model, $broken);
+	return;
+}
+
+sub set_balances_known
+{
+	my ($known) = @_;
+
+	sql($known
+		? q(INSERT INTO quota_manager.user_balance VALUES ('u1', 'gateway', 5), ('u2', 'gateway', 50), ('u3', 'gateway', 5) ON CONFLICT DO NOTHING;)
+		: 'DELETE FROM quota_manager.user_balance;');
+	$simulation->set_balances_known($known);
+	return;
+}
+
+# A random change of what there is. Models and balances come back more readily than they go.
+sub change
+{
+	my $what = rand;
+
+	if ($what < 0.7) { edit() }
+	elsif ($what < 0.75 && $simulation->names < 1.25 * $strategies) { create('s' . (1000 + $simulation->names)) }
+	elsif ($what < 0.85) { set_balances_known(rand() < 0.7) }
+	else { set_broken('m' . between(1, $QuotaTest::RandomStrategies::models), rand() < 0.35) }
+	return;
+}
+
+# Steps in which a session scans or ticks by itself, with changes before and after.
+sub steps_by_session
+{
+	my ($left, $number, $how) = @_;
+
+	foreach my $step (1 .. $number)
+	{
+		$now = next_time($left - $step);
+		say_time();
+		sql(sprintf q(SET timezone = '%s';), pick(@zones)) if rand() < 0.1;
+		while (rand() < 0.25) { change() }
+		my $scan = rand;
+		if ($scan < 0.08)
+		{
+			my $name = pick($simulation->names);
+			sql("SELECT count(*) FROM quota_manager.scan('$name');", $name);
+			$simulation->scan($now, $name);
+		}
+		elsif ($scan < 0.93)
+		{
+			sql($how eq 'tick' ? 'CALL quota_manager.tick();' : 'SELECT count(*) FROM quota_manager.scan();');
+			$simulation->scan($now);
+		}
+		while (rand() < 0.1) { change() }
+		$count{$how}++;
+	}
+	flush();
+	return;
+}
+
+sub set_for_all
+{
+	my ($name, $value) = @_;
+
+	$node->safe_psql('postgres', "ALTER SYSTEM SET $name = '$value'; SELECT pg_reload_conf();");
+	return;
+}
+
+# Stops the server in one of many ways and starts it again.
+sub restart
+{
+	my $way = pick('fast', 'immediate', 'kill');
+
+	$count{$way}++;
+	if ($way eq 'kill') { QuotaTest::Workers::kill_postmaster($node) }
+	else { $node->stop($way); $node->start }
+	return;
+}
+
+# Waits until the workers have done all that the simulation says of strategies that are in use and valid; what
+# they record of others may come later.
+sub await_workers
+{
+	my @names = grep {
+		my $columns = $simulation->columns($_);
+		     $columns->{type} eq 'periodic' && $columns->{enabled} && !$columns->{archived}
+		  && $columns->{valid_from} <= $now && $now < $columns->{valid_until}
+	} $simulation->names;
+	my $expected = join ',', map {
+		my $name = $_;
+		my %sum = (firings => 0, done => 0, incomplete => 0, failed => 0, skipped => 0);
+		foreach my $row ($simulation->rows($name))
+		{
+			$sum{firings} += $row->{count};
+			$sum{ $row->{state} }++;
+		}
+		join ' ', $name, @sum{qw(firings done incomplete failed skipped)}
+	} @names;
+	my $list = join ', ', map { "'$_'" } @names;
+
+	poll_sql($node, 'postgres', <<"SQL", $expected) or die 'the workers do not get there';
+SELECT string_agg(concat_ws(' ', s.name, coalesce(firings, 0), coalesce(done, 0), coalesce(incomplete, 0), coalesce(failed, 0), coalesce(skipped, 0)), ',' ORDER BY s.name COLLATE "C")
+FROM quota_manager.quota_strategy s LEFT JOIN
+	(SELECT strategy_id, sum(occurrences) AS firings, count(*) FILTER (WHERE state = 'done') AS done, count(*) FILTER (WHERE state = 'incomplete') AS incomplete,
+		count(*) FILTER (WHERE state = 'failed') AS failed, count(*) FILTER (WHERE state = 'skipped') AS skipped
+	FROM quota_manager.quota_run WHERE scheduled_time IS NOT NULL GROUP BY strategy_id) r ON r.strategy_id = s.id
+WHERE s.name IN ($list)
+SQL
+	return;
+}
+
+# Steps in which the workers do it; nothing else happens before they are done, but that the server crashes.
+sub steps_by_workers
+{
+	my ($left, $number) = @_;
+
+	set_for_all('quota_manager.schedule_clock', time_text($now));
+	set_for_all('quota_manager.workers', 'on');
+	foreach my $step (1 .. $number)
+	{
+		$now = next_time($left - $step);
+		set_for_all('quota_manager.schedule_clock', time_text($now));
+		push @history, [ undef, sprintf q(SET quota_manager.schedule_clock = '%s'; SELECT count(*) FROM quota_manager.scan(); -- workers), time_text($now) ];
+		restart() if rand() < ($long ? 0.05 : 0.1);
+		$simulation->scan($now);
+		await_workers();
+		if (rand() < 0.3)
+		{
+			say_time();
+			change();
+			flush();
+			set_for_all('quota_manager.schedule_clock', time_text($now));
+			$simulation->scan($now);
+			await_workers();
+		}
+		$count{workers}++;
+	}
+	set_for_all('quota_manager.workers', 'off');
+	poll_sql($node, 'postgres', 'SELECT count(*) = 0 FROM quota_manager.worker_status WHERE kind <> $$launcher$$') or die 'workers do not end';
+	say_time();
+	sql('SELECT count(*) FROM quota_manager.scan();');
+	$simulation->scan($now);
+	flush();
+	return;
+}
+
+# A step in which the server crashes while it scans. How far it came is seen afterwards; then nothing runs for
+# a while.
+sub crash_in_scan
+{
+	my ($left) = @_;
+
+	$now = next_time($left);
+	my $clock = sprintf q(SET quota_manager.schedule_clock = '%s'), time_text($now);
+	my $scan = pick('CALL quota_manager.tick()', 'SELECT count(*) FROM quota_manager.scan()');
+	my ($out, $err) = ('', '');
+	my $session = IPC::Run::start(
+		[ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', $clock, '-c', $scan ],
+		'<', '/dev/null', '>', \$out, '2>', \$err);
+
+	if (rand() < 0.5) { QuotaTest::Workers::kill_postmaster($node) }
+	else { $node->stop('immediate'); $node->start }
+	# however it ends
+	$session->finish;
+	$count{$err eq '' ? 'late crashes' : 'crashes in scans'}++;
+	push @history, [ undef, "$clock; $scan; -- crashes" ];
+
+	my %once = map { $_ => 1 } split /\n/, $node->safe_psql('postgres', <<'SQL');
+SELECT DISTINCT s.name FROM quota_manager.quota_execute e JOIN quota_manager.quota_strategy s ON s.id = e.strategy_id WHERE e.scheduled_time = '-infinity'
+SQL
+	my $found = found_rows();
+	foreach my $name ($simulation->names)
+	{
+		my ($occurrences, %states) = (0);
+
+		foreach my $row (split /\n/, $found->{$name} // '')
+		{
+			my ($first, undef, $firings, $state) = split / /, $row;
+
+			$occurrences += $firings;
+			$states{$first} = $state;
+		}
+		$simulation->scan_broken_off($now, $name, $occurrences, \%states, $once{$name});
+	}
+	compare('after a crash');
+	return;
+}
+
+# What the server shows of each strategy, a line for each row: first and last firing, how many, state, and why
+# it failed or was skipped.
+sub found_rows
+{
+	return by_name($node->safe_psql('postgres', <<'SQL'));
+SELECT concat_ws(' ', s.name, (extract(epoch FROM r.scheduled_time) * 1000000)::bigint, (extract(epoch FROM coalesce(r.last_scheduled_time, r.scheduled_time)) * 1000000)::bigint,
+	r.occurrences, r.state, CASE WHEN r.state <> 'incomplete' THEN r.reason END)
+FROM quota_manager.quota_run r JOIN quota_manager.quota_strategy s ON s.id = r.strategy_id
+WHERE r.scheduled_time IS NOT NULL ORDER BY s.name, r.scheduled_time
+SQL
+}
+
+sub found_grants
+{
+	return by_name($node->safe_psql('postgres', <<'SQL'));
+SELECT concat_ws(' ', s.name, CASE WHEN e.scheduled_time = '-infinity' THEN 'once' ELSE (extract(epoch FROM e.scheduled_time) * 1000000)::bigint::text END,
+	string_agg(e.user_id, ',' ORDER BY e.user_id))
+FROM quota_manager.quota_execute e JOIN quota_manager.quota_strategy s ON s.id = e.strategy_id
+GROUP BY s.name, e.scheduled_time ORDER BY s.name, e.scheduled_time
+SQL
+}
+
+sub by_name
+{
+	my %lines;
+
+	foreach my $line (split /\n/, $_[0])
+	{
+		my ($name, $rest) = split / /, $line, 2;
+		$lines{$name} .= "$rest\n";
+	}
+	return \%lines;
+}
+
+sub expected_rows
+{
+	my ($name) = @_;
+
+	return join '', map { join(' ', @{$_}{qw(first last count state)}, $_->{reason} // ()) . "\n" } $simulation->rows($name);
+}
+
+sub expected_grants
+{
+	my ($name) = @_;
+	my $grants = $simulation->grants($name);
+	my $once = join ',', sort keys %{ $simulation->granted_once($name) };
+
+	return join '', $once eq '' ? () : "once $once\n",
+	  map { "$_ " . join(',', sort keys %{ $grants->{$_} }) . "\n" }
+	  sort { $a <=> $b } grep { %{ $grants->{$_} } } keys %$grants;
+}
+
+# Shows where two lists of lines part, and writes down what was done to the strategy.
+sub show_difference
+{
+	my ($what, $name, $found, $expected) = @_;
+	my @found = split /\n/, $found;
+	my @expected = split /\n/, $expected;
+	my ($first) = grep { ($found[$_] // '') ne ($expected[$_] // '') } 0 .. @found + @expected;
+	my $from = $first > 2 ? $first - 2 : 0;
+	my $readable = sub {
+		my ($line) = @_;
+		return '-' if !defined $line;
+		$line =~ s/(\d{13,})/time_text($1)/ge;
+		return $line;
+	};
+	my $file = ($ENV{TESTLOGDIR} // $PostgreSQL::Test::Utils::tmp_check) . "/year-$name.sql";
+
+	diag("$what of $name differ; its history is in $file");
+	diag('found    ' . $readable->($found[$_]) . "\nexpected " . $readable->($expected[$_])) foreach $from .. $first + 2;
+	open my $history, '>', $file or die "$file: $!";
+	print $history "$_->[1]\n" foreach grep { !defined $_->[0] || $_->[0] eq $name } @history;
+	close $history;
+	return;
+}
+
+# Row by row and grant by grant.
+sub compare
+{
+	my ($when) = @_;
+	my $rows = found_rows();
+	my $grants = found_grants();
+	my %differ = (rows => [], grants => []);
+
+	foreach my $name ($simulation->names)
+	{
+		my %pairs = (
+			rows => [ $rows->{$name} // '', expected_rows($name) ],
+			grants => [ $grants->{$name} // '', expected_grants($name) ]);
+		foreach my $what (sort keys %pairs)
+		{
+			next if $pairs{$what}[0] eq $pairs{$what}[1];
+			show_difference($what, $name, @{ $pairs{$what} }) if @{ $differ{$what} } < 3;
+			push @{ $differ{$what} }, $name;
+		}
+	}
+	is_deeply(\%differ, { rows => [], grants => [] }, sprintf '%s: runs and grants as simulated, %s', $when, time_text($now));
+	BAIL_OUT('what follows would differ too') if $ENV{QUOTA_MANAGER_BAIL} && grep { @$_ } values %differ;
+	return !grep { @$_ } values %differ;
+}
+
+# What must hold whoever is right about the details: each firing of every schedule that a strategy had is in
+# exactly one row, as many as the row says; rows of one reason do not follow each other; a row that ran has its
+# grants, and no grant is without.
+sub account
+{
+	my $rows = found_rows();
+	my ($firings, $runs, $stretches, @wrong) = (0, 0, 0);
+
+	foreach my $name ($simulation->names)
+	{
+		my @open = $simulation->all_firings($name, $now);
+		my $last = '';
+
+		$firings += @open;
+		foreach my $row (split /\n/, $rows->{$name} // '')
+		{
+			my ($first, $until, $occurrences, $state, $reason) = split / /, $row, 5;
+			my $held = 0;
+
+			push @wrong, "$name: a firing before $row is in no row" if !@open || $open[0] != $first;
+			while (@open && $open[0] <= $until)
+			{
+				$held++;
+				shift @open;
+			}
+			push @wrong, "$name: $row stands for $held" if $held != $occurrences;
+			push @wrong, "$name: $row ran more than one" if $state ne 'skipped' && $occurrences != 1;
+			push @wrong, "$name: $row could be in the row before" if $state eq 'skipped' && $reason eq $last;
+			$last = $state eq 'skipped' ? $reason : '';
+			$state eq 'skipped' ? $stretches++ : $runs++;
+		}
+		push @wrong, "$name: the firing $open[0] is in no row" if @open;
+	}
+	is_deeply(\@wrong, [], 'every firing is in one row');
+	is($node->safe_psql('postgres', <<'SQL'), '', 'grants belong to the run of their firing, and are as many as it says');
+SELECT 'grant', e.strategy_id, e.scheduled_time, e.id, r.scheduled_time
+FROM quota_manager.quota_execute e LEFT JOIN quota_manager.quota_run r ON r.id = e.run_id
+WHERE r.strategy_id IS DISTINCT FROM e.strategy_id OR coalesce(r.scheduled_time, '-infinity') <> e.scheduled_time OR e.id NOT BETWEEN r.first_grant_id AND r.last_grant_id
+UNION ALL
+SELECT 'run', r.strategy_id, r.scheduled_time, r.granted, NULL
+FROM quota_manager.quota_run r
+WHERE r.scheduled_time IS NOT NULL
+	AND r.granted <> (SELECT count(*) FROM quota_manager.quota_execute e WHERE e.strategy_id = r.strategy_id AND e.scheduled_time = r.scheduled_time)
+SQL
+	my ($all, $size) = split /\|/, $node->safe_psql('postgres',
+		q(SELECT count(*), pg_size_pretty(pg_total_relation_size('quota_manager.quota_run')) FROM quota_manager.quota_run WHERE scheduled_time IS NOT NULL));
+	is($all, $runs + $stretches, 'no more rows than firings that were run and stretches of those that were not');
+	cmp_ok($runs, '>', $steps, 'enough of them were run');
+	cmp_ok($stretches, '>', $steps / 4, 'and enough were not');
+	note("$firings firings: $runs run, the others in $stretches rows; quota_run has $size");
+	note(join ', ', map { "$count{$_} $_" } sort keys %count);
+	return;
+}
+
+sub walk
+{
+	my ($seed) = @_;
+
+	srand $seed;
+	note("seed $seed");
+	%count = ();
+	@history = ();
+	$node = QuotaTest::Workers::cluster("year$seed", preload => 1, settings => <<'EOC');
+fsync = off
+autovacuum_naptime = 5s
+max_wal_size = 4GB
+log_min_messages = error
+log_statement = none
+quota_manager.workers = off
+quota_manager.balance_max_age = 1d
+EOC
+	QuotaTest::Workers::database($node, 'postgres', { url => 'http://127.0.0.1:9' });
+
+	$now = $begin;
+	$random = QuotaTest::RandomStrategies->new($begin - 86_400 * $second, $end + 86_400 * $second, @zones);
+	$simulation = QuotaTest::FiringSimulation->new(
+		firings => sub { return $random->firings(@_) },
+		users => \&users_of);
+	sql(q(INSERT INTO quota_manager.user_info (id, vip) VALUES ('u1', 0), ('u2', 1), ('u3', 2);));
+	sql(q(UPDATE quota_manager.quota_gateway SET is_default = false;));
+	sql(q(INSERT INTO quota_manager.quota_model VALUES ('balance', 'gateway');));
+	set_broken("m$_", 0) foreach 1 .. $QuotaTest::RandomStrategies::models;
+	set_balances_known(1);
+	say_time();
+	create('s' . (1000 + $_)) foreach 0 .. $strategies - 1;
+
+	my $left = $steps;
+	my $checks = 0;
+	while ($left > 0)
+	{
+		my $how = pick('scan', 'scan', 'scan', 'tick', 'workers', 'crash');
+		my $number = $how eq 'crash' ? 1 : between(1, $how eq 'workers' ? 12 : 60);
+
+		$number = $left if $number > $left;
+		flush();
+		if ($how eq 'workers') { steps_by_workers($left, $number) }
+		elsif ($how eq 'crash') { crash_in_scan($left) }
+		else { steps_by_session($left, $number, $how) }
+		$left -= $number;
+		restart() if rand() < 0.15;
+		compare("after $how") if $how ne 'crash' && $checks++ % ($long ? 5 : 3) == 0;
+	}
+	$now = $end;
+	say_time();
+	sql('SELECT count(*) FROM quota_manager.scan();');
+	flush();
+	$simulation->scan($now);
+	compare('at the end');
+	account();
+	$node->stop;
+	return;
+}
+
+foreach my $seed (@seeds)
+{
+	subtest("seed $seed" => sub { walk($seed) });
+}
+
+done_testing();
