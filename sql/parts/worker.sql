@@ -66,7 +66,7 @@ COMMENT ON COLUMN quota_manager.quota_worker.last_error IS 'What went wrong last
 COMMENT ON COLUMN quota_manager.quota_worker.last_error_time IS 'When that was.';
 
 CREATE FUNCTION quota_manager.worker_queue(kind text, OUT depth bigint, OUT oldest_age interval)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off
 AS $$
 DECLARE
 	-- Runs further apart than this, in ids of grants, are counted one after the other.
@@ -92,7 +92,7 @@ BEGIN
 			FROM quota_manager.quota_execute e
 			WHERE e.id BETWEEN stretch.low AND stretch.high
 				AND (e.status IN ('pending', 'processing') OR e.status = 'in_doubt' AND e.next_attempt_time < 'infinity')
-				AND e.run_id IN (SELECT r FROM unnest(stretch.runs) r);
+				AND e.run_id = ANY (stretch.runs);
 			depth := depth + counted.depth;
 			oldest_age := greatest(oldest_age, clock_timestamp() - counted.oldest);
 		END LOOP;
