@@ -91,7 +91,8 @@ BEGIN
 			SELECT count(*) AS depth, min(e.create_time) AS oldest INTO counted
 			FROM quota_manager.quota_execute e
 			WHERE e.id BETWEEN stretch.low AND stretch.high
-				AND (e.status IN ('pending', 'processing') OR e.status = 'in_doubt' AND e.next_attempt_time < 'infinity')
+				-- Cheaper than a list.
+				AND (e.status = 'pending' OR e.status = 'processing' OR e.status = 'in_doubt' AND e.next_attempt_time < 'infinity')
 				AND e.run_id = ANY (stretch.runs);
 			depth := depth + counted.depth;
 			oldest_age := greatest(oldest_age, clock_timestamp() - counted.oldest);
