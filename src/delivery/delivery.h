@@ -87,6 +87,13 @@ extern void     courier_free(Courier *courier);
 extern TimestampTz courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms,
 								 DeliveryCount *count);
 
+/*
+ * Looks, in one short transaction of the unit given, whether there are
+ * undelivered runs or the gateways have changed.  If not, and the last round
+ * found nothing pending, another one would find nothing to do.
+ */
+extern bool courier_finds_work(Courier *courier, const WorkUnit *unit);
+
 /* A balance to read. */
 typedef struct BalanceRequest
 {

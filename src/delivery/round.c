@@ -27,6 +27,9 @@
 /* Milliseconds between rounds at least: what one did not achieve, the next will not at once. */
 #define SHORTEST_PAUSE 100
 
+/* Milliseconds between looks at least, however often one is asked for while others are served. */
+#define LOOK_INTERVAL 50
+
 /* Longest wait for answers, in milliseconds, of one gateway and of several. */
 #define POLL_ONE 100
 #define POLL_SEVERAL 20
@@ -155,14 +158,27 @@ lane_due(const Courier *courier, const Lane *lane, TimestampTz now)
 }
 
 /*
- * Sleeps for so many milliseconds, or until something happens to the process.
+ * Sleeps for so many milliseconds, or until something happens to the process:
+ * then was_woken() tells so.
  */
 static void
 nap(int ms)
 {
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,
 					 PG_WAIT_EXTENSION);
+}
+
+/*
+ * True once if something has happened to the process since the last time:
+ * there may be new grants.
+ */
+static bool
+was_woken(void)
+{
+	if (!MyLatch->is_set)
+		return false;
 	ResetLatch(MyLatch);
+	return true;
 }
 
 /*
@@ -235,6 +251,7 @@ courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, Deliv
 	bool        contended = false; /* the last turn met somebody's lock */
 	bool        worked = false;    /* something was sent since the last look */
 	TimestampTz next_look = DT_NOBEGIN;
+	TimestampTz earliest_look = DT_NOBEGIN;
 	TimestampTz now;
 	TimestampTz due = DT_NOEND;
 	ListCell   *cell;
@@ -257,10 +274,15 @@ courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, Deliv
 
 		/* a gateway that hangs must not keep new grants from others */
 		now = GetCurrentTimestamp();
+		if (was_woken())
+			next_look = Min(next_look, earliest_look);
 		if (now >= next_look)
 			is_look = true;
 		if (is_look)
+		{
 			next_look = TimestampTzPlusMilliseconds(now, REREAD_INTERVAL);
+			earliest_look = TimestampTzPlusMilliseconds(now, LOOK_INTERVAL);
+		}
 		if (is_look || turn_is_needed(courier))
 		{
 			ErrorData *error = turn_take(courier, is_look ? TURN_LOOK : TURN_CLAIM, count);
@@ -296,6 +318,8 @@ courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, Deliv
 								"have their claim"),
 						 errdetail("The wait for it was cancelled.")));
 			}
+			/* not before: its commit is none that a claim waits for */
+			courier_write_trouble(courier);
 		}
 		foreach (cell, courier->lanes)
 		{

@@ -29,8 +29,9 @@ extern Agenda *agenda_create(void);
 extern void agenda_forget(Agenda *agenda);
 
 /*
- * Looks, in one short transaction, whether strategies were changed or there
- * is something to do.  Returns false if stop_workers() was called.
+ * Looks whether strategies were changed or there is something to do, in one
+ * short transaction if anything was committed since the last time.  Returns
+ * false if stop_workers() was called.
  */
 extern bool agenda_look(Agenda *agenda, const WorkUnit *unit);
 

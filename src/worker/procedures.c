@@ -4,10 +4,7 @@
  */
 #include "postgres.h"
 
-#include <signal.h>
-
 #include "access/htup_details.h"
-#include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -20,14 +17,12 @@
 #include "worker/own_launcher.h"
 #include "worker/process.h"
 #include "worker/tick.h"
+#include "worker/wake.h"
 
 PG_FUNCTION_INFO_V1(qm_tick);
 PG_FUNCTION_INFO_V1(qm_start_workers);
 PG_FUNCTION_INFO_V1(qm_stop_workers);
 PG_FUNCTION_INFO_V1(qm_wake_workers);
-
-/* Process to be told to look again when the transaction has committed; 0: none. */
-static int tell_at_commit = 0;
 
 /*
  * Runs what is due.
@@ -88,43 +83,6 @@ qm_tick(PG_FUNCTION_ARGS)
 }
 
 /*
- * Transaction callback: lets the process know that there is something to see.
- */
-static void
-tell_worker(XactEvent event, void *arg)
-{
-	switch (event)
-	{
-		case XACT_EVENT_COMMIT:
-			if (tell_at_commit != 0)
-				(void) kill(tell_at_commit, SIGHUP);
-			tell_at_commit = 0;
-			break;
-		case XACT_EVENT_ABORT:
-		case XACT_EVENT_PREPARE:
-			tell_at_commit = 0;
-			break;
-		default:
-			break;
-	}
-}
-
-/*
- * Lets a worker look again once the current transaction is committed.  It
- * would find out by itself, later.
- */
-static void
-tell_when_committed(Oid database, WorkerKind kind)
-{
-	static bool registered = false;
-
-	if (!registered)
-		RegisterXactCallback(tell_worker, NULL);
-	registered = true;
-	tell_at_commit = worker_lock_holder(database, kind);
-}
-
-/*
  * Records whether workers are to run in this database.
  */
 static void
@@ -165,7 +123,7 @@ qm_start_workers(PG_FUNCTION_ARGS)
 						errmsg("workers cannot run: %s", problem), errhint("%s", hint)));
 	enable_workers(true);
 	if (launcher_is_preloaded)
-		tell_when_committed(InvalidOid, WORKER_LAUNCHER);
+		tell_when_committed(WORKER_LAUNCHER);
 	else
 		start_own_launcher();
 	PG_RETURN_VOID();
@@ -178,7 +136,7 @@ Datum
 qm_stop_workers(PG_FUNCTION_ARGS)
 {
 	enable_workers(false);
-	tell_when_committed(MyDatabaseId, WORKER_SCHEDULER);
+	tell_when_committed(WORKER_SCHEDULER);
 	PG_RETURN_VOID();
 }
 
@@ -188,6 +146,6 @@ qm_stop_workers(PG_FUNCTION_ARGS)
 Datum
 qm_wake_workers(PG_FUNCTION_ARGS)
 {
-	tell_when_committed(launcher_is_preloaded ? InvalidOid : MyDatabaseId, WORKER_LAUNCHER);
+	tell_when_committed(WORKER_LAUNCHER);
 	PG_RETURN_VOID();
 }

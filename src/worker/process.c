@@ -5,8 +5,6 @@
  */
 #include "postgres.h"
 
-#include <signal.h>
-
 #include "access/xact.h"
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
@@ -15,7 +13,6 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lock.h"
-#include "storage/proc.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -79,6 +76,15 @@ milliseconds_until(TimestampTz when, long limit_ms)
 /*
  * See process.h.
  */
+const char *
+worker_type(WorkerKind kind)
+{
+	return worker_kinds[kind].type;
+}
+
+/*
+ * See process.h.
+ */
 void
 describe_worker(BackgroundWorker *worker, WorkerKind kind, const char *suffix)
 {
@@ -123,18 +129,6 @@ child_has_ended(BackgroundWorkerHandle *handle)
 	pid_t pid;
 
 	return GetBackgroundWorkerPid(handle, &pid) == BGWH_STOPPED;
-}
-
-/*
- * See process.h.  The signal is that of latches in general.
- */
-void
-wake_child(BackgroundWorkerHandle *handle)
-{
-	pid_t pid;
-
-	if (GetBackgroundWorkerPid(handle, &pid) == BGWH_STARTED)
-		(void) kill(pid, SIGUSR1);
 }
 
 /*
@@ -261,28 +255,6 @@ await_worker_lock(WorkerKind kind, volatile sig_atomic_t *stop)
 /*
  * See process.h.
  */
-int
-worker_lock_holder(Oid database, WorkerKind kind)
-{
-	LockData *locks = GetLockStatusData();
-	LOCKTAG   tag;
-	int       pid = 0;
-
-	name_worker_lock(&tag, database, kind);
-	for (int i = 0; i < locks->nelements; i++)
-	{
-		const LockInstanceData *lock = &locks->locks[i];
-
-		if (memcmp(&lock->locktag, &tag, sizeof(tag)) == 0 &&
-			(lock->holdMask & LOCKBIT_ON(ExclusiveLock)))
-			pid = lock->pid;
-	}
-	return pid;
-}
-
-/*
- * See process.h.
- */
 bool
 worker_reload(void)
 {
@@ -332,4 +304,17 @@ report_fence(void)
 {
 	report_phase("waiting for resume(): this database is a copy");
 	report_phase(NULL);
+}
+
+/*
+ * See process.h.
+ */
+char *
+error_message(void)
+{
+	ErrorData *error = CopyErrorData();
+	char      *message = pstrdup(error->message ? error->message : "");
+
+	FreeErrorData(error);
+	return message;
 }

@@ -86,6 +86,9 @@ extern void backoff_none(Backoff *backoff);
 /* Milliseconds from now to an instant of real time: 0 if it has passed, at most limit_ms. */
 extern long milliseconds_until(TimestampTz when, long limit_ms);
 
+/* Name of a kind in pg_stat_activity.backend_type. */
+extern const char *worker_type(WorkerKind kind);
+
 /*
  * Fills what is common to all our workers.  `suffix` (may be NULL) is
  * appended to the name that ps and pg_stat_activity show.
@@ -101,9 +104,6 @@ extern BackgroundWorkerHandle *start_child(WorkerKind kind, const WorkerOrder *o
 
 /* True once the child has ended. */
 extern bool child_has_ended(BackgroundWorkerHandle *handle);
-
-/* Sets its latch, so that it looks for work at once. */
-extern void wake_child(BackgroundWorkerHandle *handle);
 
 /*
  * Connects a child as its parent ordered, sets its session up and lets
@@ -135,11 +135,6 @@ extern bool take_worker_lock(Oid database, WorkerKind kind);
  * process that has it and may be about to end, unless *stop becomes true.
  */
 extern void await_worker_lock(WorkerKind kind, volatile sig_atomic_t *stop);
-
-/*
- * Process that holds that lock; 0: none.  For any backend.
- */
-extern int worker_lock_holder(Oid database, WorkerKind kind);
 
 /*
  * Sleeps until the latch is set or the time has passed, and handles what came
@@ -178,6 +173,9 @@ extern Oid installed_extension(void);
  * more than one short transaction, and never deadlocks with one.
  */
 extern const WorkUnit database_work_unit;
+
+/* Message of the error that is being handled, allocated in the current memory context. */
+extern char *error_message(void);
 
 /*
  * True if the error that is being handled came from database_work_unit: the

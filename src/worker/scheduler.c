@@ -26,6 +26,7 @@
 #include "utils/memutils.h"
 
 #include "delivery/installation.h"
+#include "delivery/trouble.h"
 #include "worker/agenda.h"
 #include "worker/process.h"
 #include "worker/tick.h"
@@ -102,6 +103,30 @@ terminate_courier(int code, Datum arg)
 }
 
 /*
+ * Keeps an error, which was reported, for those who look later.
+ */
+static void
+note_trouble(const char *kind, const char *message)
+{
+	begin_interruptible();
+	PG_TRY();
+	{
+		trouble_note(&database_work_unit, kind, message);
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		AbortOutOfAnyTransaction();
+		MemoryContextSwitchTo(TopMemoryContext);
+		FlushErrorState();
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+	end_interruptible();
+	MemoryContextSwitchTo(TopMemoryContext);
+}
+
+/*
  * Sees to it that a courier runs.
  */
 static void
@@ -130,6 +155,8 @@ keep_courier_running(void)
 							  errmsg("could not start a quota_manager courier"),
 							  errdetail("All slots for background workers are in use."),
 							  errhint("You may need to increase max_worker_processes.")));
+		note_trouble(TROUBLE_COURIER,
+					 "could not start: all slots for background workers are in use");
 		backoff_more(&courier_backoff, RETRY_MAX_MS, RETRY_MAX_MS);
 	}
 }
@@ -157,8 +184,9 @@ recover(void)
 static bool
 survives(void (*step)(void))
 {
-	/* Changes between setjmp and longjmp. */
+	/* Change between setjmp and longjmp. */
 	volatile bool succeeded = false;
+	char *volatile message = NULL;
 
 	begin_interruptible();
 	PG_TRY();
@@ -170,11 +198,18 @@ survives(void (*step)(void))
 	{
 		if (extension_is_gone())
 			end_scheduler(SCHEDULER_ABSENT);
+		MemoryContextSwitchTo(TopMemoryContext);
+		message = error_message();
 		recover();
 	}
 	PG_END_TRY();
 	end_interruptible();
 	MemoryContextSwitchTo(TopMemoryContext);
+	if (message != NULL)
+	{
+		note_trouble(TROUBLE_SCHEDULER, message);
+		pfree(message);
+	}
 	return succeeded;
 }
 
@@ -241,8 +276,6 @@ run_current_strategy(void)
 	if (!tick_strategy(&database_work_unit, reader, current, &reload_requested, &result))
 		return;
 	agenda_note(agenda, current, &result);
-	if (result.granted > 0 && courier_worker != NULL)
-		wake_child(courier_worker);
 }
 
 /*
@@ -273,11 +306,9 @@ tick(void)
 		keep_courier_running();
 	}
 	if (taken)
-	{
 		agenda_done(agenda);
-		pgstat_report_stat(true);
-		report_phase(NULL);
-	}
+	pgstat_report_stat(taken);
+	report_phase(NULL);
 	MemoryContextReset(tick_context);
 	return success;
 }

@@ -81,7 +81,7 @@ cmp_ok(QuotaTest::Workers::log_count($node, qr/"quota_manager.quota_run" does no
 $node->safe_psql('postgres', 'DROP DATABASE two WITH (FORCE)');
 pass('a database can be dropped by force');
 $node->safe_psql('one', 'SELECT quota_manager.stop_workers()');
-QuotaTest::Workers::await($node, 'one', q{SELECT count(*) = 0 FROM quota_manager.worker_status WHERE kind <> 'launcher'});
+QuotaTest::Workers::await($node, 'one', q{SELECT count(*) = 0 FROM quota_manager.worker_status WHERE kind <> 'launcher' AND pid IS NOT NULL});
 $node->safe_psql('postgres', 'ALTER DATABASE one RENAME TO uno');
 $node->safe_psql('uno', 'SELECT quota_manager.start_workers()');
 QuotaTest::Workers::await_worker($node, 'uno', 'courier');
