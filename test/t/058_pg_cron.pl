@@ -111,7 +111,7 @@ is(scalar(keys %times), $node->safe_psql('postgres', q{SELECT count(*) FROM quot
 
 # Removing them, and nothing else; with that it stops.
 QuotaTest::Workers::set($node, 'quota_manager.workers', 'off');
-QuotaTest::Workers::await($node, 'postgres', q{SELECT count(*) = 0 FROM quota_manager.worker_status WHERE kind <> 'launcher'});
+QuotaTest::Workers::await($node, 'postgres', q{SELECT count(pid) = 0 FROM quota_manager.worker_status WHERE kind <> 'launcher'});
 is($node->safe_psql('postgres', 'SELECT quota_manager.unschedule_jobs()'), '2', 'unschedule_jobs() counts what it removes');
 is($node->safe_psql('postgres', 'SELECT jobname FROM cron.job'), 'quota_manager of somebody', 'it leaves what is not ours');
 $before = $node->safe_psql('postgres', $runs);
