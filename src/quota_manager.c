@@ -15,7 +15,7 @@
 #include "worker/worker.h"
 
 #ifdef PG_MODULE_MAGIC_EXT
-PG_MODULE_MAGIC_EXT(.name = "quota_manager", .version = "1.0.0");
+PG_MODULE_MAGIC_EXT(.name = "quota_manager", .version = QUOTA_MANAGER_VERSION);
 #else
 PG_MODULE_MAGIC;
 #endif
