@@ -8,8 +8,11 @@
  */
 #include "postgres.h"
 
+#include <signal.h>
+
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -17,6 +20,7 @@
 #include "utils/timeout.h"
 
 #include "delivery/installation.h"
+#include "worker/place.h"
 #include "worker/process.h"
 
 /* How long answers are awaited after SIGTERM, and how long a statement may take then. */
@@ -25,9 +29,13 @@
 
 PGDLLEXPORT void qm_courier_main(Datum main_arg);
 
-static volatile sig_atomic_t stop = false;
+static volatile sig_atomic_t stop = 0;
 static volatile sig_atomic_t late = 0;
 static TimeoutId             statement_grace;
+
+/* Of its scheduler. */
+static Board *board;
+static Place *place;
 
 /* This database is no copy that waits for resume(). */
 static bool admitted = false;
@@ -41,7 +49,21 @@ handle_sigterm(SIGNAL_ARGS)
 {
 	int save_errno = errno;
 
-	stop = true;
+	stop = STOP_NOW;
+	SetLatch(MyLatch);
+	errno = save_errno;
+}
+
+/*
+ * The scheduler makes room for another database: there is no hurry.
+ */
+static void
+handle_dismissal(SIGNAL_ARGS)
+{
+	int save_errno = errno;
+
+	if (stop == 0)
+		stop = STOP_WHEN_ANSWERED;
 	SetLatch(MyLatch);
 	errno = save_errno;
 }
@@ -54,7 +76,7 @@ handle_sigterm(SIGNAL_ARGS)
 static void
 abort_late_statement(void)
 {
-	if (!stop || ++late < 2)
+	if (stop != STOP_NOW || ++late < 2)
 		return;
 	InterruptPending = true;
 	ProcDiePending = true;
@@ -84,6 +106,25 @@ commit_delivery(void)
 	disable_timeout(statement_grace, false);
 }
 
+/*
+ * Ends the process because of the error that is being handled.  The log tells
+ * it once until another one or none occurs: the next process will meet it, too.
+ */
+static void
+give_up(void)
+{
+	uint32 last = place->courier_complaint;
+
+	HOLD_INTERRUPTS();
+	error_context_stack = NULL;
+	MemoryContextSwitchTo(TopMemoryContext);
+	place->courier_complaint = hash_error();
+	if (place->courier_complaint == last)
+		proc_exit(0);
+	EmitErrorReport();
+	proc_exit(1);
+}
+
 static const WorkUnit delivery_unit = {begin_delivery, commit_delivery};
 
 /*
@@ -94,6 +135,7 @@ deliver_once(Courier *courier, MemoryContext round_context)
 {
 	DeliveryCount count = {0};
 	TimestampTz   next = DT_NOEND;
+	uint32        asked = place_asked(place);
 
 	MemoryContextReset(round_context);
 	MemoryContextSwitchTo(round_context);
@@ -110,7 +152,7 @@ deliver_once(Courier *courier, MemoryContext round_context)
 	PG_CATCH();
 	{
 		if (!extension_is_gone())
-			PG_RE_THROW();
+			give_up();
 		/* Nothing to deliver and nobody to tell: the scheduler will end too. */
 		proc_exit(0);
 	}
@@ -119,6 +161,7 @@ deliver_once(Courier *courier, MemoryContext round_context)
 	if (!admitted)
 	{
 		report_fence();
+		place_answer(place, asked, DT_NOEND);
 		return FENCED_NAP_MS;
 	}
 
@@ -129,6 +172,11 @@ deliver_once(Courier *courier, MemoryContext round_context)
 								 count.completed, count.failed, count.in_doubt, count.deferred)));
 	pgstat_report_stat(true);
 	report_phase(NULL);
+	place->courier_complaint = 0;
+	place_answer(place, asked, next);
+	/* it may wait for that, to make room for another database */
+	if (board_is_contended(board))
+		(void) kill(MyBgworkerEntry->bgw_notify_pid, SIGUSR1);
 	return milliseconds_until(next, poll_interval);
 }
 
@@ -143,6 +191,8 @@ qm_courier_main(Datum main_arg)
 	Courier      *courier;
 
 	connect_child(&order, handle_sigterm);
+	pqsignal(DISMISSAL_SIGNAL, handle_dismissal);
+	place = board_attach(order.board, order.place, &board);
 	statement_grace = RegisterTimeout(USER_TIMEOUT, abort_late_statement);
 	await_worker_lock(WORKER_COURIER, &stop);
 

@@ -16,7 +16,9 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
+#include "common/version.h"
 #include "delivery/installation.h"
+#include "worker/doorbell.h"
 #include "worker/own_launcher.h"
 #include "worker/process.h"
 #include "worker/tick.h"
@@ -28,6 +30,9 @@ PG_FUNCTION_INFO_V1(qm_wake_workers);
 
 /* Process to be told to look again when the transaction has committed; 0: none. */
 static int tell_at_commit = 0;
+
+/* The launcher of the cluster is to give this database a turn then. */
+static bool ring_at_commit = false;
 
 /*
  * Runs what is due.
@@ -77,6 +82,7 @@ qm_tick(PG_FUNCTION_ARGS)
 	bool      nulls[2] = {false, false};
 
 	procedure_connect(fcinfo, "tick()");
+	require_fitting_extension();
 	run_due_strategies(&strategies, &granted);
 	SPI_finish();
 
@@ -98,11 +104,15 @@ tell_worker(XactEvent event, void *arg)
 		case XACT_EVENT_COMMIT:
 			if (tell_at_commit != 0)
 				(void) kill(tell_at_commit, SIGHUP);
+			if (ring_at_commit)
+				doorbell_ring(MyDatabaseId);
 			tell_at_commit = 0;
+			ring_at_commit = false;
 			break;
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PREPARE:
 			tell_at_commit = 0;
+			ring_at_commit = false;
 			break;
 		default:
 			break;
@@ -110,18 +120,41 @@ tell_worker(XactEvent event, void *arg)
 }
 
 /*
- * Lets a worker look again once the current transaction is committed.  It
- * would find out by itself, later.
+ * Sees to it that tell_worker is called.
  */
 static void
-tell_when_committed(Oid database, WorkerKind kind)
+tell_at_end(void)
 {
 	static bool registered = false;
 
 	if (!registered)
 		RegisterXactCallback(tell_worker, NULL);
 	registered = true;
-	tell_at_commit = worker_lock_holder(database, kind);
+}
+
+/*
+ * Lets the scheduler of this database look again once the current transaction
+ * is committed; where none runs then, because other databases have their turn,
+ * it has one soon.  It would find out by itself, later.
+ */
+static void
+tell_scheduler_when_committed(void)
+{
+	tell_at_end();
+	tell_at_commit = worker_lock_holder(MyDatabaseId, WORKER_SCHEDULER);
+	ring_at_commit = launcher_is_preloaded;
+}
+
+/*
+ * Lets the launcher look into this database then.
+ */
+static void
+tell_launcher_when_committed(void)
+{
+	tell_at_end();
+	ring_at_commit = launcher_is_preloaded;
+	if (!launcher_is_preloaded)
+		tell_at_commit = worker_lock_holder(MyDatabaseId, WORKER_LAUNCHER);
 }
 
 /*
@@ -163,9 +196,10 @@ qm_start_workers(PG_FUNCTION_ARGS)
 	if (problem != NULL)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("workers cannot run: %s", problem), errhint("%s", hint)));
+	require_fitting_extension();
 	enable_workers(true);
 	if (launcher_is_preloaded)
-		tell_when_committed(InvalidOid, WORKER_LAUNCHER);
+		tell_launcher_when_committed();
 	else
 		start_own_launcher();
 	PG_RETURN_VOID();
@@ -178,16 +212,16 @@ Datum
 qm_stop_workers(PG_FUNCTION_ARGS)
 {
 	enable_workers(false);
-	tell_when_committed(MyDatabaseId, WORKER_SCHEDULER);
+	tell_scheduler_when_committed();
 	PG_RETURN_VOID();
 }
 
 /*
- * wake_workers(): the launcher looks into all databases again.
+ * wake_workers(): the launcher looks into this database again.
  */
 Datum
 qm_wake_workers(PG_FUNCTION_ARGS)
 {
-	tell_when_committed(launcher_is_preloaded ? InvalidOid : MyDatabaseId, WORKER_LAUNCHER);
+	tell_launcher_when_committed();
 	PG_RETURN_VOID();
 }

@@ -8,6 +8,8 @@
 #include <signal.h>
 
 #include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "common/hashfn.h"
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -39,42 +41,6 @@ static const struct
 
 /* SIGTERM ends the process by an error rather than by a flag. */
 static volatile sig_atomic_t interruptible = false;
-
-/*
- * See process.h.
- */
-void
-backoff_more(Backoff *backoff, int min_ms, int max_ms)
-{
-	backoff->delay_ms = Min(Max(backoff->delay_ms * 2, min_ms), max_ms);
-	backoff->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), backoff->delay_ms);
-}
-
-/*
- * See process.h.
- */
-void
-backoff_none(Backoff *backoff)
-{
-	backoff->delay_ms = 0;
-	backoff->not_before = DT_NOBEGIN;
-}
-
-/*
- * See process.h.  Rounds up, so that who sleeps this long wakes when the time
- * has come and not just before.
- */
-long
-milliseconds_until(TimestampTz when, long limit_ms)
-{
-	TimestampTz now = GetCurrentTimestamp();
-
-	if (when <= now)
-		return 0;
-	if (when >= TimestampTzPlusMilliseconds(now, limit_ms))
-		return limit_ms;
-	return (long) ((when - now + 999) / 1000);
-}
 
 /*
  * See process.h.
@@ -281,6 +247,21 @@ worker_lock_holder(Oid database, WorkerKind kind)
 }
 
 /*
+ * See process.h.  Whoever connects takes the same lock.
+ */
+bool
+database_is_free(Oid database)
+{
+	LOCKTAG tag;
+
+	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, database, 0);
+	if (LockAcquire(&tag, RowExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	LockRelease(&tag, RowExclusiveLock, false);
+	return true;
+}
+
+/*
  * See process.h.
  */
 bool
@@ -322,6 +303,26 @@ void
 report_phase(const char *phase)
 {
 	pgstat_report_activity(phase ? STATE_RUNNING : STATE_IDLE, phase);
+}
+
+/*
+ * See process.h.
+ */
+void
+report_idle(const char *state)
+{
+	pgstat_report_activity(STATE_IDLE, state);
+}
+
+/*
+ * See process.h.
+ */
+uint32
+hash_error(void)
+{
+	ErrorData *error = CopyErrorData();
+
+	return string_hash(error->message, strlen(error->message) + 1) | 1;
 }
 
 /*
