@@ -63,6 +63,16 @@ describe_worker(BackgroundWorker *worker, WorkerKind kind, const char *suffix)
 /*
  * See process.h.
  */
+bool
+is_worker_of_database(const char *type)
+{
+	return strcmp(type, worker_kinds[WORKER_SCHEDULER].type) == 0 ||
+		   strcmp(type, worker_kinds[WORKER_COURIER].type) == 0;
+}
+
+/*
+ * See process.h.
+ */
 BackgroundWorkerHandle *
 start_child(WorkerKind kind, const WorkerOrder *order)
 {

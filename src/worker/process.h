@@ -74,6 +74,9 @@ extern bool launcher_is_preloaded;
  */
 extern void describe_worker(BackgroundWorker *worker, WorkerKind kind, const char *suffix);
 
+/* True if this, of a background worker, is the type of a scheduler or courier of ours. */
+extern bool is_worker_of_database(const char *type);
+
 /*
  * Starts a child that serves order->database.  NULL: the server has no slot
  * left for background workers.  The handle is palloc'd and outlives every
