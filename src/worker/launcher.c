@@ -84,11 +84,8 @@ static Backoff     room_backoff;
 static TimestampTz cramped_until = DT_NOBEGIN;
 static bool        said_no_room = false;
 
-/* That databases take turns was said. */
-static bool said_turns = false;
-
-/* What is wrong with the role; NULL: nothing. */
-static char *role_problem = NULL;
+/* Why there is no role; NULL: there is, or workers are switched off. */
+static const char *role_problem = NULL;
 
 /*
  * Makes the places for schedulers.
@@ -137,28 +134,6 @@ terminate_schedulers(int code, Datum arg)
 }
 
 /*
- * Finds out who the workers are to be.  Why nobody is said once.  Must be
- * called in a transaction.
- */
-static void
-find_role(void)
-{
-	const char *problem = NULL;
-	const char *hint = NULL;
-
-	role = InvalidOid;
-	if (workers_setting)
-		problem = check_worker_role(&role, &hint);
-	if (problem != NULL && (role_problem == NULL || strcmp(problem, role_problem) != 0))
-		ereport(WARNING,
-				(errcode(ERRCODE_CONFIG_FILE_ERROR),
-				 errmsg("quota_manager workers do not run: %s", problem), errhint("%s", hint)));
-	if (role_problem != NULL)
-		pfree(role_problem);
-	role_problem = problem ? MemoryContextStrdup(TopMemoryContext, problem) : NULL;
-}
-
-/*
  * Reads who the workers are to be and which databases there are.
  */
 static void
@@ -169,7 +144,7 @@ read_catalogues(void)
 	MemoryContextReset(cycle_context);
 	StartTransactionCommand();
 	(void) GetTransactionSnapshot();
-	find_role();
+	role = find_worker_role(&role_problem);
 	if (OidIsValid(role))
 		entries = list_databases(role, cycle_context);
 	CommitTransactionCommand();
@@ -379,7 +354,7 @@ start_missing_schedulers(long *pause)
 }
 
 /*
- * Lets those that run know how many others wait, and people.
+ * Lets those that run know how many others wait.
  */
 static void
 publish_waiting(int waiting)
@@ -387,53 +362,15 @@ publish_waiting(int waiting)
 	uint32          before = pg_atomic_exchange_u32(&board->waiting, waiting);
 	HASH_SEQ_STATUS walk;
 	Database       *database;
-	int             served = roster_served();
 
+	if (waiting <= (int) before)
+		return;
 	roster_begin(&walk);
 	while ((database = roster_next(&walk)) != NULL)
 	{
-		if (waiting > (int) before && database->scheduler != NULL)
+		if (database->scheduler != NULL)
 			wake_child(database->scheduler);
 	}
-
-	if (served > board->count && !said_turns)
-		ereport(LOG,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("%d databases take turns in %d places for quota_manager workers", served,
-						board->count),
-				 errhint("For a place each set quota_manager.max_workers to %d or more, and allow "
-						 "for them in max_worker_processes.",
-						 served * 2)));
-	said_turns = served > board->count;
-}
-
-/*
- * Shows in pg_stat_activity what is the matter.
- */
-static void
-report_state(int waiting)
-{
-	static char last[256] = "";
-	char        state[sizeof(last)];
-	int         served = roster_served();
-
-	if (!workers_setting)
-		strlcpy(state, "waiting: quota_manager.workers is off", sizeof(state));
-	else if (role_problem != NULL)
-		snprintf(state, sizeof(state), "waiting: %s", role_problem);
-	else if (served > board->count)
-		snprintf(state, sizeof(state), "%d databases take turns in %d places", served,
-				 board->count);
-	else if (waiting > 0 && cramped_until > GetCurrentTimestamp())
-		snprintf(state, sizeof(state),
-				 "%d databases are served, %d wait for room in max_worker_processes", served,
-				 waiting);
-	else
-		snprintf(state, sizeof(state), "%d database%s served", served,
-				 served == 1 ? " is" : "s are");
-	if (strcmp(state, last) != 0)
-		report_idle(state);
-	strlcpy(last, state, sizeof(last));
 }
 
 /*
@@ -476,7 +413,7 @@ reconcile(void)
 		waiting = start_missing_schedulers(&pause);
 	}
 	publish_waiting(waiting);
-	report_state(waiting);
+	roster_report(board->count, cramped_until > GetCurrentTimestamp() ? waiting : 0, role_problem);
 	return roster_pause(pause);
 }
 

@@ -169,6 +169,13 @@ extern void report_fence(void);
 extern const char *check_worker_role(Oid *role, const char **hint);
 
 /*
+ * Of the launcher: who the workers are to be.  InvalidOid: nobody; *problem
+ * tells why (NULL: they are switched off), valid until the next call, and the
+ * log does, once.  Must be called in a transaction.
+ */
+extern Oid find_worker_role(const char **problem);
+
+/*
  * Transactions of a worker that serves a database.  They begin by waiting
  * until nobody is dropping the extension, and raise an error with
  * ERRCODE_UNDEFINED_OBJECT if it is gone: so a DROP EXTENSION never waits for

@@ -92,4 +92,11 @@ extern void roster_ring(Oid oid);
 /* Whatever the matter was with any of them, it may have been mended. */
 extern void roster_forget(void);
 
+/*
+ * Shows in pg_stat_activity how databases are served, and says in the log if
+ * they take turns.  without_room: how many wait although there are places;
+ * role_problem: why none is served, NULL: nothing.
+ */
+extern void roster_report(int places, int without_room, const char *role_problem);
+
 #endif /* QM_ROSTER_H */

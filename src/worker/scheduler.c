@@ -59,6 +59,9 @@ static volatile sig_atomic_t reload_requested = false;
 /* Since the last tick that failed. */
 static Backoff backoff;
 
+/* An error was survived since the database was last looked over. */
+static bool failed = false;
+
 /* Hash of the error that was logged last, and of what was found missing; 0: nothing is the matter. */
 static uint32 complaint = 0;
 static uint32 damage = 0;
@@ -140,6 +143,7 @@ static void
 recover(void)
 {
 	HOLD_INTERRUPTS();
+	failed = true;
 	report_error();
 	LWLockReleaseAll();
 	pgstat_report_wait_end();
@@ -318,7 +322,12 @@ check_database(void)
 	if (hash != 0)
 		report_idle(state);
 	else if (damage != 0)
+	{
+		/* it is mended: what failed may be tried at once */
+		backoff_none(&backoff);
 		retry_courier();
+		agenda_forget(agenda);
+	}
 	damage = hash;
 }
 
@@ -462,13 +471,17 @@ qm_scheduler_main(Datum main_arg)
 			if (tick())
 			{
 				backoff_none(&backoff);
-				complaint = 0;
+				if (taken && !failed)
+					complaint = 0;
 			}
 			else
 				backoff_more(&backoff, RETRY_MIN_MS, RETRY_MAX_MS);
 			ticked = true;
-			if (backoff.delay_ms > 0 || damage != 0 || courier_broke())
+			if (failed || damage != 0 || courier_broke())
+			{
+				failed = false;
 				(void) survives(check_database);
+			}
 			pause = fenced ? FENCED_NAP_MS : agenda_pause(agenda, poll_interval);
 		}
 		keep_courier_running();
