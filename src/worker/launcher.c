@@ -30,8 +30,8 @@
 #include "worker/roster.h"
 #include "worker/worker.h"
 
-/* How often the list of databases is read. */
-#define LIST_MS 3000
+/* How often the list of databases is read, and who the workers are to be. */
+#define LIST_MS 1000
 
 /*
  * How often it is looked whether somebody wants to drop, rename, move or copy a

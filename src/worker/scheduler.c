@@ -137,20 +137,36 @@ report_error(void)
 }
 
 /*
- * Reports the error that is being handled and cleans up behind it.
+ * Cleans up behind the error that is being handled, and reports it, unless it
+ * is no news that the extension is gone.
  */
 static void
 recover(void)
 {
 	HOLD_INTERRUPTS();
 	failed = true;
-	report_error();
+	if (!extension_is_gone())
+		report_error();
 	LWLockReleaseAll();
 	pgstat_report_wait_end();
 	AbortOutOfAnyTransaction();
 	MemoryContextSwitchTo(TopMemoryContext);
 	FlushErrorState();
 	RESUME_INTERRUPTS();
+}
+
+/*
+ * Ends the process because the extension is gone, or is another one.
+ */
+static void
+end_without_extension(void)
+{
+	SchedulerEnd obstacle;
+
+	StartTransactionCommand();
+	obstacle = find_obstacle(place->obstacle);
+	CommitTransactionCommand();
+	end_scheduler(obstacle == SCHEDULER_INCOMPATIBLE ? obstacle : SCHEDULER_ABSENT);
 }
 
 /*
@@ -171,13 +187,13 @@ survives(void (*step)(void))
 	}
 	PG_CATCH();
 	{
-		if (extension_is_gone())
-			end_scheduler(SCHEDULER_ABSENT);
 		recover();
 	}
 	PG_END_TRY();
 	end_interruptible();
 	MemoryContextSwitchTo(TopMemoryContext);
+	if (extension_is_gone())
+		end_without_extension();
 	return succeeded;
 }
 

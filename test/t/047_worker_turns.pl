@@ -62,9 +62,11 @@ sub await_all_with_new
 QuotaTest::Workers::set($node, 'quota_manager.workers', 'on');
 my $took = await_all('first', @served);
 cmp_ok($took, '<', 60, sprintf 'all databases are served (%.1f s)', $took);
-$node->wait_for_log(qr/19 databases take turns in 4 places for quota_manager workers/);
-is($node->safe_psql('postgres', q{SELECT query FROM pg_stat_activity WHERE backend_type = 'quota_manager launcher'}),
-	'19 databases take turns in 4 places', 'pg_stat_activity shows that they take turns');
+$node->wait_for_log(qr/\d+ databases take turns in 4 places for quota_manager workers/);
+QuotaTest::Workers::await($node, 'postgres',
+	q{SELECT query = '19 databases take turns in 4 places' FROM pg_stat_activity WHERE backend_type = 'quota_manager launcher'});
+pass('pg_stat_activity shows that they take turns');
+is(QuotaTest::Workers::log_count($node, qr/databases take turns/), 1, 'the log says it once');
 
 # Broken, dropped, renamed, copied.
 my $mark = length slurp_file($node->logfile);

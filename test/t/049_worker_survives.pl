@@ -140,11 +140,18 @@ $node->wait_for_log(qr/role "quota_worker" may not connect to database "postgres
 QuotaTest::Workers::await($node, 'postgres', q{SELECT count(*) = 0 FROM quota_manager.worker_status WHERE kind <> 'launcher'});
 $node->safe_psql('postgres', 'GRANT CONNECT ON DATABASE postgres TO PUBLIC');
 works('the right to connect was taken for a while');
+
+# A database that nobody can connect to.
+$node->safe_psql('postgres', 'CREATE DATABASE unreachable');
+my $file = $node->data_dir . '/base/' . $node->safe_psql('postgres', q{SELECT oid FROM pg_database WHERE datname = 'unreachable'}) . '/PG_VERSION';
 $mark = length_of_log();
-$node->safe_psql('postgres', 'ALTER ROLE quota_worker CONNECTION LIMIT 0; SELECT pg_terminate_backend(pid) FROM quota_manager.worker_status WHERE kind <> $$launcher$$');
-$node->wait_for_log(qr/quota_manager could not connect to database "postgres" as role "quota_worker".*\n.*HINT: /, $mark);
-$node->safe_psql('postgres', 'ALTER ROLE quota_worker CONNECTION LIMIT -1; SELECT pg_reload_conf()');
-works('a role that may not connect');
+rename $file, "$file.away" or die "cannot rename $file: $!";
+$node->safe_psql('postgres', 'SELECT pg_reload_conf()') foreach 1 .. 3;
+$node->wait_for_log(qr/quota_manager could not connect to database "unreachable" as role "quota_worker".*\n.*HINT: .*tried again/, $mark);
+works('a database that cannot be connected to does not disturb the others');
+is(count_since($mark, qr/could not connect to database "unreachable"/), 1, 'and is reported once');
+rename "$file.away", $file or die "cannot rename $file: $!";
+$node->safe_psql('postgres', 'DROP DATABASE unreachable');
 
 # The extension, dropped and created again.
 $node->safe_psql('postgres', 'DROP EXTENSION quota_manager CASCADE');
