@@ -250,7 +250,8 @@ start_scheduler(Database *database, int number)
 		database->start_time = GetCurrentTimestamp();
 		occupants[number] = database->oid;
 		starts_left -= 1;
-		said_no_room = false;
+		if (cramped_until <= database->start_time)
+			said_no_room = false;
 		backoff_none(&room_backoff);
 		return true;
 	}
@@ -261,6 +262,7 @@ start_scheduler(Database *database, int number)
 						  errdetail("All slots for background workers are in use."),
 						  errhint("You may need to increase max_worker_processes.")));
 	said_no_room = true;
+	cramped_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CRAMPED_MS);
 	backoff_more(&room_backoff, ROOM_MIN_MS, ROOM_MAX_MS);
 	return false;
 }

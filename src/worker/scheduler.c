@@ -18,7 +18,6 @@
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "storage/lwlock.h"
 #include "utils/memutils.h"
 
 #include "common/version.h"
@@ -28,6 +27,7 @@
 #include "worker/obstacle.h"
 #include "worker/place.h"
 #include "worker/process.h"
+#include "worker/survive.h"
 #include "worker/tick.h"
 
 /* After errors, work is tried again after these times. */
@@ -121,41 +121,6 @@ turn_has_lasted(int ms)
 }
 
 /*
- * Reports the error that is being handled, once until another one or none
- * occurs.
- */
-static void
-report_error(void)
-{
-	MemoryContext caller_context = MemoryContextSwitchTo(tick_context);
-	uint32        hash = hash_error();
-
-	MemoryContextSwitchTo(caller_context);
-	if (hash != complaint)
-		EmitErrorReport();
-	complaint = hash;
-}
-
-/*
- * Cleans up behind the error that is being handled, and reports it, unless it
- * is no news that the extension is gone.
- */
-static void
-recover(void)
-{
-	HOLD_INTERRUPTS();
-	failed = true;
-	if (!extension_is_gone())
-		report_error();
-	LWLockReleaseAll();
-	pgstat_report_wait_end();
-	AbortOutOfAnyTransaction();
-	MemoryContextSwitchTo(TopMemoryContext);
-	FlushErrorState();
-	RESUME_INTERRUPTS();
-}
-
-/*
  * Ends the process because the extension is gone, or is another one.
  */
 static void
@@ -176,25 +141,12 @@ end_without_extension(void)
 static bool
 survives(void (*step)(void))
 {
-	/* Changes between setjmp and longjmp. */
-	volatile bool succeeded = false;
-
-	begin_interruptible();
-	PG_TRY();
-	{
-		step();
-		succeeded = true;
-	}
-	PG_CATCH();
-	{
-		recover();
-	}
-	PG_END_TRY();
-	end_interruptible();
-	MemoryContextSwitchTo(TopMemoryContext);
+	if (survive_step(step, tick_context, &complaint))
+		return true;
 	if (extension_is_gone())
 		end_without_extension();
-	return succeeded;
+	failed = true;
+	return false;
 }
 
 /*

@@ -66,7 +66,7 @@ $node->wait_for_log(qr/\d+ databases take turns in 4 places for quota_manager wo
 QuotaTest::Workers::await($node, 'postgres',
 	q{SELECT query = '19 databases take turns in 4 places' FROM pg_stat_activity WHERE backend_type = 'quota_manager launcher'});
 pass('pg_stat_activity shows that they take turns');
-is(QuotaTest::Workers::log_count($node, qr/databases take turns/), 1, 'the log says it once');
+is(QuotaTest::Workers::log_count($node, qr/LOG:  \d+ databases take turns/), 1, 'the log says it once');
 
 # Broken, dropped, renamed, copied.
 my $mark = length slurp_file($node->logfile);
