@@ -86,12 +86,14 @@ poll_lanes(Courier *courier, int limit_ms)
 
 /*
  * Ends the round early: what was not sent goes back, what is in flight is
- * awaited for at most grace_ms and is then in doubt.  An error on the way
+ * awaited for at most grace_ms, counted from when *stop (may be NULL) asks for
+ * no more patience, and is then in doubt.  An error on the way
  * leaves outcomes in the lanes, for another round to settle.
  */
 static void
-wind_down(Courier *courier, int grace_ms, DeliveryCount *count)
+wind_down(Courier *courier, const volatile sig_atomic_t *stop, int grace_ms, DeliveryCount *count)
 {
+	int         grace = grace_ms;
 	TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), grace_ms);
 	ListCell   *cell;
 
@@ -104,6 +106,8 @@ wind_down(Courier *courier, int grace_ms, DeliveryCount *count)
 	while (grace_ms > 0 && poll_lanes(courier, grace_ms))
 	{
 		CHECK_FOR_INTERRUPTS();
+		if (stop != NULL && *stop == STOP_WHEN_ANSWERED)
+			end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), grace);
 		grace_ms = (int) TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end);
 	}
 	foreach (cell, courier->lanes)
@@ -125,7 +129,7 @@ wind_down_and_leave(Courier *courier, int grace_ms, DeliveryCount *count)
 
 	/* otherwise the first check would end everything as it is; another cancel or signal may */
 	QueryCancelPending = ProcDiePending = false;
-	wind_down(courier, Min(grace_ms, LEAVE_GRACE), count);
+	wind_down(courier, NULL, Min(grace_ms, LEAVE_GRACE), count);
 	if (is_cancelled)
 		QueryCancelPending = InterruptPending = true;
 	if (is_dying)
@@ -268,7 +272,7 @@ courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, Deliv
 		CHECK_FOR_INTERRUPTS();
 		if (stop != NULL && *stop)
 		{
-			wind_down(courier, grace_ms, count);
+			wind_down(courier, stop, grace_ms, count);
 			return GetCurrentTimestamp();
 		}
 
@@ -302,7 +306,7 @@ courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, Deliv
 			}
 			if (error != NULL)
 			{
-				wind_down(courier, Min(grace_ms, LEAVE_GRACE), count);
+				wind_down(courier, NULL, Min(grace_ms, LEAVE_GRACE), count);
 				ReThrowError(error);
 			}
 			is_look = contended = false;
@@ -311,7 +315,7 @@ courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, Deliv
 				continue;
 			if (has_unsent(courier) && !commit_is_replicated())
 			{
-				wind_down(courier, Min(grace_ms, LEAVE_GRACE), count);
+				wind_down(courier, NULL, Min(grace_ms, LEAVE_GRACE), count);
 				ereport(ERROR,
 						(errcode(ERRCODE_QUERY_CANCELED),
 						 errmsg("grants were not sent because no synchronous standby is known to "

@@ -20,17 +20,6 @@
 #define RETRY_MIN_MS (5 * 1000)
 #define RETRY_MAX_MS (5 * 60 * 1000)
 
-/* Tells one state of the tables of strategies, and of gateways and models, from another. */
-typedef struct Fingerprint
-{
-	int64       strategies;
-	int64       versions;
-	TimestampTz update_time;
-	int64       gateways;
-	TimestampTz gateway_time;
-	int64       models; /* hash of all rows */
-} Fingerprint;
-
 static Statement look = {
 	"SELECT coalesce((SELECT i.workers_enabled FROM quota_manager.quota_installation i),"
 	" true)::int4::int8, s.*, g.*, m.*"
@@ -50,15 +39,6 @@ static Statement find_next_firing = {"SELECT min(quota_manager.awaited_firing(s,
 									 {TIMESTAMPTZOID},
 									 NULL};
 
-/* What is remembered of a strategy. */
-typedef struct Remembered
-{
-	int32   id; /* hash key; must be first */
-	int32   version;
-	Backoff retry;
-	uint32  complaint; /* hash of what was logged last; 0: nothing was wrong */
-} Remembered;
-
 struct Agenda
 {
 	MemoryContext context;
@@ -73,6 +53,7 @@ struct Agenda
 	TimestampTz   next_singles;  /* real time of the next look at all single ones */
 	TimestampTz   next_retry;    /* real time */
 	TimestampTz   taken_at;      /* real time of agenda_take */
+	bool          postponed;     /* not all that was taken was run */
 	bool          took_singles;  /* all single strategies were wanted then */
 };
 
@@ -270,6 +251,7 @@ agenda_take(Agenda *agenda, const WorkUnit *unit)
 	due = due_strategies(unit, singles);
 	agenda->covered_until = clock;
 	agenda->changed = false;
+	agenda->postponed = false;
 	agenda->firing_known = false;
 	foreach (cell, due)
 	{
@@ -336,6 +318,7 @@ agenda_done(Agenda *agenda)
 	if (agenda->took_singles)
 		agenda->next_singles =
 			TimestampTzPlusMilliseconds(agenda->taken_at, (int64) scan_interval * 1000);
+	agenda->changed = agenda->postponed;
 	agenda->next_retry = DT_NOEND;
 	hash_seq_init(&iterator, agenda->strategies);
 	while ((known = hash_seq_search(&iterator)) != NULL)
@@ -345,6 +328,65 @@ agenda_done(Agenda *agenda)
 		if (known->retry.not_before <= agenda->taken_at)
 			backoff_none(&known->retry);
 		else
+			agenda->next_retry = Min(agenda->next_retry, known->retry.not_before);
+	}
+}
+
+/*
+ * See agenda.h.  No strategy has the version 0, so it is taken for an edited one.
+ */
+void
+agenda_postpone(Agenda *agenda, const DueStrategy *strategy)
+{
+	Remembered *known = hash_search(agenda->strategies, &strategy->id, HASH_FIND, NULL);
+
+	if (known != NULL)
+		known->version = 0;
+	agenda->postponed = true;
+}
+
+/*
+ * See agenda.h.  Where there are too many strategies, all are looked at again.
+ */
+void
+agenda_save(const Agenda *agenda, AgendaMemory *memory)
+{
+	HASH_SEQ_STATUS iterator;
+	Remembered     *known;
+
+	memory->is_set = hash_get_num_entries(agenda->strategies) <= AGENDA_MEMORY_SIZE;
+	memory->changed = agenda->changed;
+	memory->fingerprint = agenda->fingerprint;
+	memory->covered_until = agenda->covered_until;
+	memory->next_singles = agenda->next_singles;
+	memory->count = 0;
+	if (!memory->is_set)
+		return;
+	hash_seq_init(&iterator, agenda->strategies);
+	while ((known = hash_seq_search(&iterator)) != NULL)
+		memory->strategies[memory->count++] = *known;
+}
+
+/*
+ * See agenda.h.
+ */
+void
+agenda_restore(Agenda *agenda, const AgendaMemory *memory)
+{
+	agenda_forget(agenda);
+	if (!memory->is_set)
+		return;
+	agenda->changed = memory->changed;
+	agenda->fingerprint = memory->fingerprint;
+	agenda->covered_until = memory->covered_until;
+	agenda->next_singles = memory->next_singles;
+	for (int i = 0; i < memory->count; i++)
+	{
+		Remembered *known =
+			hash_search(agenda->strategies, &memory->strategies[i].id, HASH_ENTER, NULL);
+
+		*known = memory->strategies[i];
+		if (known->retry.delay_ms > 0)
 			agenda->next_retry = Min(agenda->next_retry, known->retry.not_before);
 	}
 }

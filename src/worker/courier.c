@@ -8,19 +8,24 @@
  */
 #include "postgres.h"
 
+#include <signal.h>
+
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/lwlock.h"
 #include "tcop/tcopprot.h"
 #include "utils/memutils.h"
 #include "utils/timeout.h"
 
 #include "delivery/installation.h"
 #include "delivery/trouble.h"
+#include "worker/place.h"
 #include "worker/process.h"
 #include "worker/wake.h"
 
@@ -33,9 +38,13 @@
 
 PGDLLEXPORT void qm_courier_main(Datum main_arg);
 
-static volatile sig_atomic_t stop = false;
+static volatile sig_atomic_t stop = 0;
 static volatile sig_atomic_t late = 0;
 static TimeoutId             statement_grace;
+
+/* Of its scheduler. */
+static Board *board;
+static Place *place;
 
 /* This database is no copy that waits for resume(). */
 static bool admitted = false;
@@ -59,9 +68,23 @@ handle_sigterm(SIGNAL_ARGS)
 {
 	int save_errno = errno;
 
-	stop = true;
+	stop = STOP_NOW;
 	if (looking)
 		die(postgres_signal_arg);
+	SetLatch(MyLatch);
+	errno = save_errno;
+}
+
+/*
+ * The scheduler makes room for another database: there is no hurry.
+ */
+static void
+handle_dismissal(SIGNAL_ARGS)
+{
+	int save_errno = errno;
+
+	if (stop == 0)
+		stop = STOP_WHEN_ANSWERED;
 	SetLatch(MyLatch);
 	errno = save_errno;
 }
@@ -74,7 +97,7 @@ handle_sigterm(SIGNAL_ARGS)
 static void
 abort_late_statement(void)
 {
-	if (!stop || ++late < 2)
+	if (stop != STOP_NOW || ++late < 2)
 		return;
 	InterruptPending = true;
 	ProcDiePending = true;
@@ -130,6 +153,30 @@ note_last_words(const char *message)
 }
 
 /*
+ * Ends the process because of the error that is being handled.  The log tells
+ * it once until another one or none occurs: the next process will meet it, too.
+ */
+static void
+give_up(void)
+{
+	uint32 last = place->courier_complaint;
+	char  *message;
+
+	HOLD_INTERRUPTS();
+	error_context_stack = NULL;
+	MemoryContextSwitchTo(TopMemoryContext);
+	place->courier_complaint = hash_error();
+	message = error_message();
+	if (place->courier_complaint != last)
+		EmitErrorReport();
+	FlushErrorState();
+	LWLockReleaseAll();
+	RESUME_INTERRUPTS();
+	note_last_words(message);
+	proc_exit(place->courier_complaint == last ? 0 : 1);
+}
+
+/*
  * Looks whether there may be something to do.  No timer is set for that: it
  * would wake the process a moment later, to look again.
  */
@@ -175,6 +222,7 @@ deliver_once(Courier *courier, MemoryContext round_context)
 {
 	DeliveryCount count = {0};
 	XLogRecPtr    last_commit = XactLastCommitEnd;
+	uint32        asked = place_asked(place);
 
 	MemoryContextReset(round_context);
 	MemoryContextSwitchTo(round_context);
@@ -191,15 +239,7 @@ deliver_once(Courier *courier, MemoryContext round_context)
 	PG_CATCH();
 	{
 		if (!extension_is_gone())
-		{
-			ErrorData *error;
-
-			MemoryContextSwitchTo(TopMemoryContext);
-			error = CopyErrorData();
-			FlushErrorState();
-			note_last_words(error->message);
-			ReThrowError(error);
-		}
+			give_up();
 		/* Nothing to deliver and nobody to tell: the scheduler will end too. */
 		proc_exit(0);
 	}
@@ -208,6 +248,7 @@ deliver_once(Courier *courier, MemoryContext round_context)
 	if (!admitted)
 	{
 		report_fence();
+		place_answer(place, asked, DT_NOEND);
 		return FENCED_NAP_MS;
 	}
 
@@ -217,6 +258,11 @@ deliver_once(Courier *courier, MemoryContext round_context)
 								 ", in doubt " INT64_FORMAT ", deferred " INT64_FORMAT,
 								 count.completed, count.failed, count.in_doubt, count.deferred)));
 	report_phase(NULL);
+	place->courier_complaint = 0;
+	place_answer(place, asked, next_due);
+	/* it may wait for that, to make room for another database */
+	if (board_is_contended(board))
+		(void) kill(MyBgworkerEntry->bgw_notify_pid, SIGUSR1);
 	if (XactLastCommitEnd == last_commit)
 	{
 		pgstat_report_stat(false);
@@ -238,6 +284,8 @@ qm_courier_main(Datum main_arg)
 	Courier      *courier;
 
 	connect_child(&order, handle_sigterm);
+	pqsignal(DISMISSAL_SIGNAL, handle_dismissal);
+	place = board_attach(order.board, order.place, &board);
 	statement_grace = RegisterTimeout(USER_TIMEOUT, abort_late_statement);
 	await_worker_lock(WORKER_COURIER, &stop);
 

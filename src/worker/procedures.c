@@ -13,6 +13,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
+#include "common/version.h"
 #include "delivery/installation.h"
 #include "worker/own_launcher.h"
 #include "worker/process.h"
@@ -72,6 +73,7 @@ qm_tick(PG_FUNCTION_ARGS)
 	bool      nulls[2] = {false, false};
 
 	procedure_connect(fcinfo, "tick()");
+	require_fitting_extension();
 	run_due_strategies(&strategies, &granted);
 	SPI_finish();
 
@@ -121,6 +123,7 @@ qm_start_workers(PG_FUNCTION_ARGS)
 	if (problem != NULL)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("workers cannot run: %s", problem), errhint("%s", hint)));
+	require_fitting_extension();
 	enable_workers(true);
 	if (launcher_is_preloaded)
 		tell_when_committed(WORKER_LAUNCHER);
@@ -141,7 +144,7 @@ qm_stop_workers(PG_FUNCTION_ARGS)
 }
 
 /*
- * wake_workers(): the launcher looks into all databases again.
+ * wake_workers(): the launcher looks into this database again.
  */
 Datum
 qm_wake_workers(PG_FUNCTION_ARGS)

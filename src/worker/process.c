@@ -5,7 +5,11 @@
  */
 #include "postgres.h"
 
+#include <signal.h>
+
 #include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "common/hashfn.h"
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -40,42 +44,6 @@ static volatile sig_atomic_t interruptible = false;
 /*
  * See process.h.
  */
-void
-backoff_more(Backoff *backoff, int min_ms, int max_ms)
-{
-	backoff->delay_ms = Min(Max(backoff->delay_ms * 2, min_ms), max_ms);
-	backoff->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), backoff->delay_ms);
-}
-
-/*
- * See process.h.
- */
-void
-backoff_none(Backoff *backoff)
-{
-	backoff->delay_ms = 0;
-	backoff->not_before = DT_NOBEGIN;
-}
-
-/*
- * See process.h.  Rounds up, so that who sleeps this long wakes when the time
- * has come and not just before.
- */
-long
-milliseconds_until(TimestampTz when, long limit_ms)
-{
-	TimestampTz now = GetCurrentTimestamp();
-
-	if (when <= now)
-		return 0;
-	if (when >= TimestampTzPlusMilliseconds(now, limit_ms))
-		return limit_ms;
-	return (long) ((when - now + 999) / 1000);
-}
-
-/*
- * See process.h.
- */
 const char *
 worker_type(WorkerKind kind)
 {
@@ -98,6 +66,16 @@ describe_worker(BackgroundWorker *worker, WorkerKind kind, const char *suffix)
 	worker->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker->bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker->bgw_restart_time = BGW_NEVER_RESTART;
+}
+
+/*
+ * See process.h.
+ */
+bool
+is_worker_of_database(const char *type)
+{
+	return strcmp(type, worker_kinds[WORKER_SCHEDULER].type) == 0 ||
+		   strcmp(type, worker_kinds[WORKER_COURIER].type) == 0;
 }
 
 /*
@@ -129,6 +107,18 @@ child_has_ended(BackgroundWorkerHandle *handle)
 	pid_t pid;
 
 	return GetBackgroundWorkerPid(handle, &pid) == BGWH_STOPPED;
+}
+
+/*
+ * See process.h.  The signal is that of latches in general.
+ */
+void
+wake_child(BackgroundWorkerHandle *handle)
+{
+	pid_t pid;
+
+	if (GetBackgroundWorkerPid(handle, &pid) == BGWH_STARTED)
+		(void) kill(pid, SIGUSR1);
 }
 
 /*
@@ -253,6 +243,21 @@ await_worker_lock(WorkerKind kind, volatile sig_atomic_t *stop)
 }
 
 /*
+ * See process.h.  Whoever connects takes the same lock.
+ */
+bool
+database_is_free(Oid database)
+{
+	LOCKTAG tag;
+
+	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, database, 0);
+	if (LockAcquire(&tag, RowExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	LockRelease(&tag, RowExclusiveLock, false);
+	return true;
+}
+
+/*
  * See process.h.
  */
 bool
@@ -294,6 +299,26 @@ void
 report_phase(const char *phase)
 {
 	pgstat_report_activity(phase ? STATE_RUNNING : STATE_IDLE, phase);
+}
+
+/*
+ * See process.h.
+ */
+void
+report_idle(const char *state)
+{
+	pgstat_report_activity(STATE_IDLE, state);
+}
+
+/*
+ * See process.h.
+ */
+uint32
+hash_error(void)
+{
+	ErrorData *error = CopyErrorData();
+
+	return string_hash(error->message, strlen(error->message) + 1) | 1;
 }
 
 /*

@@ -27,6 +27,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "worker/doorbell.h"
 #include "worker/wake.h"
 
 PG_FUNCTION_INFO_V1(qm_wake_at_commit);
@@ -104,7 +105,11 @@ reach_all(void)
 		to_tell |= 1 << WORKER_LAUNCHER;
 	for (kind = WORKER_LAUNCHER; kind <= WORKER_COURIER; kind++)
 	{
-		if (to_tell & (1 << kind))
+		if ((to_tell & (1 << kind)) == 0)
+			continue;
+		if (kind == WORKER_LAUNCHER && launcher_is_preloaded)
+			doorbell_ring(MyDatabaseId);
+		else
 			(void) reach_workers(kind, false, SIGHUP);
 	}
 }

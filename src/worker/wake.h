@@ -20,7 +20,10 @@
  */
 extern void wake_when_committed(WorkerKind kind);
 
-/* Sends SIGHUP to a worker of this database, or to its launcher: it forgets all waiting. */
+/*
+ * Lets a worker of this database forget all waiting and look at everything; or the
+ * launcher give this database a turn soon.
+ */
 extern void tell_when_committed(WorkerKind kind);
 
 /*
