@@ -15,12 +15,12 @@ endif
 # The install script in parts by subject, in the order of dependency.  They have a folder of their own because
 # pg_regress takes a test of the same name from sql/ first.
 SQL_PARTS = schema condition schedule gateway user condition_functions strategy execute \
-	occurrence scan identity delivery decision worker import access
+	occurrence scan upcoming identity delivery decision worker pg_cron import access
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 DATA = $(wildcard sql/$(EXTENSION)--*--*.sql)
 DOCS = README.md
 
-PG_CPPFLAGS += -I$(srcdir)/src $(CURL_CFLAGS) $(JSONC_CFLAGS)
+PG_CPPFLAGS += -I$(srcdir)/src -DQUOTA_MANAGER_VERSION='"$(EXTVERSION)"' $(CURL_CFLAGS) $(JSONC_CFLAGS)
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
 SHLIB_LINK = -lcurl -ljson-c -Wl,--version-script=$(srcdir)/src/exports.map
 
@@ -45,7 +45,7 @@ sql/$(EXTENSION)--$(EXTVERSION).sql: $(patsubst %,$(srcdir)/sql/parts/%.sql,$(SQ
 	@mkdir -p sql
 	cat $(patsubst %,$(srcdir)/sql/parts/%.sql,$(SQL_PARTS)) > $@
 
-$(OBJS): $(wildcard $(srcdir)/src/*.h $(srcdir)/src/*/*.h)
+$(OBJS): $(wildcard $(srcdir)/src/*.h $(srcdir)/src/*/*.h) $(srcdir)/quota_manager.control
 
 mock: test/aigateway-mock/aigateway-mock
 

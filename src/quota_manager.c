@@ -15,7 +15,7 @@
 #include "worker/worker.h"
 
 #ifdef PG_MODULE_MAGIC_EXT
-PG_MODULE_MAGIC_EXT(.name = "quota_manager", .version = "1.0.0");
+PG_MODULE_MAGIC_EXT(.name = "quota_manager", .version = QUOTA_MANAGER_VERSION);
 #else
 PG_MODULE_MAGIC;
 #endif
@@ -23,7 +23,7 @@ PG_MODULE_MAGIC;
 void _PG_init(void);
 
 /*
- * Registers the settings, and the launcher if the module is preloaded.
+ * Registers the settings and hooks, and the launcher if the module is preloaded.
  */
 void
 _PG_init(void)
@@ -37,6 +37,7 @@ _PG_init(void)
 #endif
 	MarkGUCPrefixReserved("quota_manager");
 
+	worker_install_hook();
 	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
 		worker_register_launcher();
 }

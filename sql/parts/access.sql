@@ -26,8 +26,10 @@ AS $$
 DECLARE
 	levels CONSTANT text[] := ARRAY['viewer', 'operator', 'admin', 'worker'];
 	viewer_routines CONSTANT text[] := ARRAY['meets', 'may_match', 'balance_at', 'balance_horizon', 'gateway_of', 'check_condition',
-		'require_condition', 'condition_models', 'next_firing', 'firings', 'schedule_now', 'check_time_zone', 'due_firings',
-		'due_strategies', 'undecided', 'subject_source', 'awaited_firing', 'list_workers', 'recorded_until', 'open_spans', 'catch_up_start', 'open_firings', 'retried_firings', 'may_be_due', 'firing_range'];
+		'require_condition', 'condition_models', 'next_firing', 'firings', 'firing_range', 'firing_note', 'describe', 'schedule_zone', 'upcoming',
+		'schedule_now', 'check_time_zone', 'due_firings',
+		'due_strategies', 'undecided', 'subject_source', 'awaited_firing', 'list_workers', 'worker_queue', 'recorded_until', 'open_spans', 'catch_up_start', 'open_firings',
+		'retried_firings', 'may_be_due'];
 	operator_routines CONSTANT text[] := ARRAY['check_transaction', 'check_strategy_target', 'check_strategy_models', 'lock_strategy', 'scan', 'scan_begin', 'scan_admit', 'scan_counts', 'record_run', 'write_grants',
 		'count_unknown', 'record_skipped', 'record_passed_over', 'admit_firing', 'run_strategy', 'deliver', 'tick',
 		'present_identity', 'identity_text', 'check_identity', 'require_identity', 'is_doubtful'];
@@ -48,13 +50,13 @@ BEGIN
 	EXECUTE format('GRANT SELECT ON quota_manager.quota_strategy, quota_manager.quota_run, quota_manager.quota_execute, quota_manager.user_info,
 		quota_manager.user_balance, quota_manager.quota_gateway, quota_manager.quota_model, quota_manager.quota_installation,
 		quota_manager.known_balance, quota_manager.subject, quota_manager.gateway_call, quota_manager.grant_decision, quota_manager.delivery_status,
-		quota_manager.worker_status TO %s', role);
+		quota_manager.worker_status, quota_manager.quota_worker TO %s', role);
 	EXECUTE format('GRANT EXECUTE ON ALL ROUTINES IN SCHEMA quota_condition TO %s', role);
 	IF access IN ('operator', 'admin') THEN
 		EXECUTE format('GRANT INSERT, UPDATE, DELETE ON quota_manager.quota_strategy, quota_manager.user_info TO %s', role);
 	END IF;
 	IF access IN ('operator', 'admin', 'worker') THEN
-		EXECUTE format('GRANT INSERT, UPDATE ON quota_manager.quota_run, quota_manager.user_balance TO %s', role);
+		EXECUTE format('GRANT INSERT, UPDATE ON quota_manager.quota_run, quota_manager.user_balance, quota_manager.quota_worker TO %s', role);
 		-- What was granted to whom stays as it was written.
 		EXECUTE format('GRANT INSERT, UPDATE (status, attempts, refusals, last_status, last_error, next_attempt_time, update_time,
 			doubt_time, balance_time, balance_before)

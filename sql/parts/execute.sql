@@ -6,7 +6,7 @@ CREATE TABLE quota_manager.quota_run (
 	strategy_version integer,
 	scheduled_time timestamptz,
 	last_scheduled_time timestamptz,
-	occurrences integer NOT NULL DEFAULT 1,
+	occurrences bigint NOT NULL DEFAULT 1,
 	state text NOT NULL,
 	reason text,
 	matched bigint NOT NULL DEFAULT 0,
@@ -32,8 +32,8 @@ COMMENT ON COLUMN quota_manager.quota_run.strategy_id IS 'The strategy.';
 COMMENT ON COLUMN quota_manager.quota_run.strategy_version IS 'Version of the strategy that ran.';
 COMMENT ON COLUMN quota_manager.quota_run.scheduled_time IS 'The firing of a periodic strategy; null for single ones.';
 COMMENT ON COLUMN quota_manager.quota_run.last_scheduled_time IS 'Last of several firings that were skipped for one reason.';
-COMMENT ON COLUMN quota_manager.quota_run.occurrences IS 'How many firings or scans without a change this row stands for.';
-COMMENT ON COLUMN quota_manager.quota_run.state IS 'done; incomplete: some balances could not be read, it is tried again; failed: tried again; skipped: not run.';
+COMMENT ON COLUMN quota_manager.quota_run.occurrences IS 'How many firings that were skipped, or scans without a change, this row stands for.';
+COMMENT ON COLUMN quota_manager.quota_run.state IS 'done; incomplete: some balances could not be read; failed: an error; both are tried again until they succeed, a later firing is due or they are too late; skipped: not run.';
 COMMENT ON COLUMN quota_manager.quota_run.reason IS 'Why it failed, was skipped or is incomplete, or whom it left out.';
 COMMENT ON COLUMN quota_manager.quota_run.matched IS 'Users who met the condition.';
 COMMENT ON COLUMN quota_manager.quota_run.granted IS 'Grants written.';

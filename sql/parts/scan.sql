@@ -330,19 +330,19 @@ COMMENT ON FUNCTION quota_manager.count_unknown(quota_manager.quota_strategy, ti
 CREATE FUNCTION quota_manager.admit_firing(strategy quota_manager.quota_strategy, firing timestamptz) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+	-- One after the other: whatever comes before the last firing that is recorded counts as looked at.
+	next_open CONSTANT timestamptz := (SELECT min(o.first_firing) FROM quota_manager.open_firings(strategy) o WHERE o.reason IS NULL);
 BEGIN
 	IF EXISTS (SELECT FROM quota_manager.retried_firings(strategy) f WHERE f = firing) THEN
 		RETURN true;
 	END IF;
-	-- One after the other: whatever comes before the last firing that is recorded counts as looked at.
-	IF firing IS DISTINCT FROM (SELECT min(o.first_firing) FROM quota_manager.open_firings(strategy) o WHERE o.reason IS NULL) THEN
-		RETURN false;
-	END IF;
+	-- Also if it is not due any more: an edit may have come in between.
 	PERFORM quota_manager.record_passed_over(strategy);
-	RETURN true;
+	RETURN coalesce(firing = next_open, false);
 END
 $$;
-COMMENT ON FUNCTION quota_manager.admit_firing(quota_manager.quota_strategy, timestamptz) IS 'Of scan(): whether a firing is to be run now, or tried again; if so, those before it that are not run are recorded.';
+COMMENT ON FUNCTION quota_manager.admit_firing(quota_manager.quota_strategy, timestamptz) IS 'Of scan(): whether a firing is to be run now, or tried again; records those before the next one to be run that are not.';
 
 CREATE FUNCTION quota_manager.run_strategy(strategy_id integer, firing timestamptz) RETURNS quota_manager.quota_run
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp

@@ -50,6 +50,34 @@ LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_firings';
 COMMENT ON FUNCTION quota_manager.firings(quota_manager.cron, timestamp with time zone, timestamp with time zone, text) IS
 	'The firings after after_time and up to until_time (after_time < firing <= until_time), in order; next_firing says how the time zone is chosen.';
 
+CREATE FUNCTION quota_manager.firing_range(
+	schedule quota_manager.cron,
+	after_time timestamp with time zone,
+	until_time timestamp with time zone,
+	zone text,
+	OUT first_firing timestamp with time zone,
+	OUT last_firing timestamp with time zone,
+	OUT firings bigint
+)
+LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_firing_range';
+COMMENT ON FUNCTION quota_manager.firing_range(quota_manager.cron, timestamp with time zone, timestamp with time zone, text) IS
+	'The first and the last of what firings() returns, null if it returns nothing, and how many there are: counted by days, not one by one.';
+
+CREATE FUNCTION quota_manager.describe(schedule quota_manager.cron) RETURNS text
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_describe';
+COMMENT ON FUNCTION quota_manager.describe(quota_manager.cron) IS
+	'The schedule in plain English, such as: every hour from 09:00 to 17:00, Monday to Friday. Schedules that fire differently read differently.';
+
+CREATE FUNCTION quota_manager.schedule_zone(schedule quota_manager.cron, zone text) RETURNS text
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_schedule_zone';
+COMMENT ON FUNCTION quota_manager.schedule_zone(quota_manager.cron, text) IS
+	'The time zone that the schedule is read in: that of its CRON_TZ= prefix, if it has one. Does not look whether it exists.';
+
+CREATE FUNCTION quota_manager.firing_note(schedule quota_manager.cron, firing timestamp with time zone, zone text) RETURNS text
+LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_firing_note';
+COMMENT ON FUNCTION quota_manager.firing_note(quota_manager.cron, timestamp with time zone, text) IS
+	'What a change of the clock does to a firing: it stands for times that do not exist, its time comes twice, or times before it were left out; null if nothing.';
+
 CREATE FUNCTION quota_manager.schedule_now() RETURNS timestamp with time zone
 LANGUAGE C VOLATILE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_schedule_now';
 COMMENT ON FUNCTION quota_manager.schedule_now() IS
@@ -58,12 +86,3 @@ COMMENT ON FUNCTION quota_manager.schedule_now() IS
 CREATE FUNCTION quota_manager.check_time_zone(zone text) RETURNS boolean
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_check_time_zone';
 COMMENT ON FUNCTION quota_manager.check_time_zone(text) IS 'Whether the server knows a time zone of this name.';
-
-CREATE FUNCTION quota_manager.firing_range(schedule quota_manager.cron, after_time timestamp with time zone, until_time timestamp with time zone, zone text,
-	OUT first_firing timestamp with time zone, OUT last_firing timestamp with time zone, OUT firings bigint)
-LANGUAGE sql STABLE STRICT PARALLEL SAFE
-BEGIN ATOMIC
-	SELECT min(f), max(f), count(*) FROM quota_manager.firings(schedule, after_time, until_time, zone) f;
-END;
-COMMENT ON FUNCTION quota_manager.firing_range(quota_manager.cron, timestamp with time zone, timestamp with time zone, text) IS
-	'The first and the last of the firings after after_time and up to until_time, and how many there are.';

@@ -37,12 +37,96 @@ $$;
 COMMENT ON FUNCTION quota_manager.awaited_firing(quota_manager.quota_strategy, timestamptz) IS
 	'Of the scheduler: the first firing of a periodic strategy after those that were looked at; null: none, or its schedule cannot be read.';
 
+-- What may make something due is told to the workers at commit.
+CREATE FUNCTION quota_manager.wake_at_commit() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME', 'qm_wake_at_commit';
+COMMENT ON FUNCTION quota_manager.wake_at_commit() IS
+	'Trigger: lets the workers named look for work as soon as the transaction is committed, once however often it is called. Not where it is prepared: workers look by themselves every poll_interval.';
+CREATE TRIGGER wake_workers AFTER INSERT OR UPDATE ON quota_manager.quota_strategy
+	FOR EACH STATEMENT EXECUTE FUNCTION quota_manager.wake_at_commit('scheduler');
+COMMENT ON TRIGGER wake_workers ON quota_manager.quota_strategy IS 'A strategy may be due.';
+-- Not the state, which couriers write.
+CREATE TRIGGER wake_workers AFTER INSERT OR DELETE OR UPDATE OF name, dialect, base_url, admin_path, credential, key_header, route_model,
+	connect_timeout, request_timeout, max_connections, rate_limit, doubt_policy, sole_writer, max_usage_rate, doubt_policy_since, is_default
+	ON quota_manager.quota_gateway FOR EACH STATEMENT EXECUTE FUNCTION quota_manager.wake_at_commit('scheduler', 'courier');
+COMMENT ON TRIGGER wake_workers ON quota_manager.quota_gateway IS 'What waited for the gateway may be due.';
+CREATE TRIGGER wake_workers AFTER INSERT OR UPDATE ON quota_manager.quota_model
+	FOR EACH STATEMENT EXECUTE FUNCTION quota_manager.wake_at_commit('scheduler');
+COMMENT ON TRIGGER wake_workers ON quota_manager.quota_model IS 'A strategy may have got its gateway.';
+CREATE TRIGGER wake_workers AFTER INSERT OR UPDATE ON quota_manager.quota_run
+	FOR EACH ROW WHEN (NEW.undelivered) EXECUTE FUNCTION quota_manager.wake_at_commit('courier');
+COMMENT ON TRIGGER wake_workers ON quota_manager.quota_run IS 'Grants of the run can be sent: new ones, or some that an operator decided about.';
+
+-- Not registered for pg_dump: what went wrong on one server is no news of another.
+CREATE TABLE quota_manager.quota_worker (
+	kind text PRIMARY KEY,
+	last_error text NOT NULL,
+	last_error_time timestamptz NOT NULL
+);
+COMMENT ON TABLE quota_manager.quota_worker IS 'What went wrong last with the work of a kind of worker, whoever did it: see worker_status. Written when something goes wrong only.';
+COMMENT ON COLUMN quota_manager.quota_worker.kind IS 'scheduler or courier.';
+COMMENT ON COLUMN quota_manager.quota_worker.last_error IS 'What went wrong last.';
+COMMENT ON COLUMN quota_manager.quota_worker.last_error_time IS 'When that was.';
+
+CREATE FUNCTION quota_manager.worker_queue(kind text, OUT depth bigint, OUT oldest_age interval)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off
+AS $$
+DECLARE
+	-- Runs further apart than this, in ids of grants, are counted one after the other.
+	far_apart CONSTANT bigint := 100000;
+	scan_interval CONSTANT interval := coalesce(current_setting('quota_manager.scan_interval', true), '1 h')::interval;
+	stretch record;
+	counted record;
+	periodic record;
+	single record;
+BEGIN
+	IF kind = 'courier' THEN
+		depth := 0;
+		FOR stretch IN
+			SELECT min(r.first_grant_id) AS low, max(r.last_grant_id) AS high, array_agg(r.id) AS runs
+			FROM (SELECT o.*, count(*) FILTER (WHERE o.is_far) OVER (ORDER BY o.first_grant_id, o.id) AS number
+				FROM (SELECT u.id, u.first_grant_id, u.last_grant_id,
+						u.first_grant_id - max(u.last_grant_id) OVER (ORDER BY u.first_grant_id, u.id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+							> far_apart AS is_far
+					FROM quota_manager.quota_run u WHERE u.undelivered AND u.first_grant_id IS NOT NULL) o) r
+			GROUP BY r.number
+		LOOP
+			SELECT count(*) AS depth, min(e.create_time) AS oldest INTO counted
+			FROM quota_manager.quota_execute e
+			WHERE e.id BETWEEN stretch.low AND stretch.high
+				-- Cheaper than a list.
+				AND (e.status = 'pending' OR e.status = 'processing' OR e.status = 'in_doubt' AND e.next_attempt_time < 'infinity')
+				AND e.run_id = ANY (stretch.runs);
+			depth := depth + counted.depth;
+			oldest_age := greatest(oldest_age, clock_timestamp() - counted.oldest);
+		END LOOP;
+	ELSIF kind = 'scheduler' THEN
+		SELECT count(*) AS depth, min(d.scheduled_time) AS oldest INTO periodic
+		FROM quota_manager.due_strategies(false) d;
+		-- Since it was edited, or since the scan_interval after its last scan was over.
+		SELECT count(*) AS depth, min(d.due_time) AS oldest INTO single
+		FROM (SELECT CASE WHEN l.strategy_version = s.version AND l.state = 'done' THEN l.finish_time + scan_interval
+				ELSE greatest(s.update_time, s.valid_from) END AS due_time
+			FROM quota_manager.quota_strategy s
+			LEFT JOIN LATERAL (SELECT r.strategy_version, r.state, r.finish_time FROM quota_manager.quota_run r
+				WHERE r.strategy_id = s.id AND r.scheduled_time IS NULL ORDER BY r.id DESC LIMIT 1) l ON true
+			WHERE s.type = 'single' AND s.enabled AND NOT s.archived
+				AND quota_manager.schedule_now() >= s.valid_from AND quota_manager.schedule_now() < s.valid_until) d
+		WHERE d.due_time <= clock_timestamp();
+		depth := periodic.depth + single.depth;
+		oldest_age := greatest(quota_manager.schedule_now() - periodic.oldest, clock_timestamp() - single.oldest);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION quota_manager.worker_queue(text) IS
+	'Of worker_status: how much a kind of worker has to do, and for how long the oldest of it has waited.';
+
 -- pg_stat_activity hides what other roles do; of our workers there is nothing to hide.
 CREATE FUNCTION quota_manager.list_workers()
-RETURNS TABLE (kind text, pid integer, role name, state text, activity text, started timestamptz)
+RETURNS TABLE (kind text, pid integer, role name, state text, activity text, started timestamptz, last_tick timestamptz)
 LANGUAGE sql STABLE SECURITY DEFINER
 BEGIN ATOMIC
-	SELECT pg_catalog.substr(a.backend_type, 15), a.pid, CASE WHEN a.datid IS NOT NULL THEN a.usename END, a.state, nullif(a.query, ''), a.backend_start
+	SELECT pg_catalog.substr(a.backend_type, 15), a.pid, CASE WHEN a.datid IS NOT NULL THEN a.usename END, a.state, nullif(a.query, ''), a.backend_start, a.state_change
 	FROM pg_catalog.pg_stat_activity a
 	WHERE a.backend_type OPERATOR(pg_catalog.=) ANY (ARRAY['quota_manager launcher', 'quota_manager scheduler', 'quota_manager courier'])
 		AND EXISTS (SELECT FROM pg_catalog.pg_locks l
@@ -54,15 +138,25 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION quota_manager.list_workers() IS 'Of worker_status: the background workers that serve this database.';
 
+-- The subquery keeps the queue from being counted twice, or for those who do not ask for it.
 CREATE VIEW quota_manager.worker_status WITH (security_invoker = true) AS
-SELECT w.kind, w.pid, w.role, w.state, w.activity, w.started
-FROM quota_manager.list_workers() w;
-COMMENT ON VIEW quota_manager.worker_status IS 'The background workers that serve this database: launcher, scheduler and courier. A missing row is a worker that does not run; the server log says why.';
+SELECT k.kind, w.pid, w.role, coalesce(w.state, 'not running') AS state, w.activity, w.started, w.last_tick,
+	(q.queue).depth AS queue_depth, (q.queue).oldest_age, t.last_error, t.last_error_time
+FROM (VALUES ('launcher'), ('scheduler'), ('courier')) k (kind)
+LEFT JOIN quota_manager.list_workers() w ON w.kind OPERATOR(pg_catalog.=) k.kind
+LEFT JOIN quota_manager.quota_worker t ON t.kind OPERATOR(pg_catalog.=) k.kind
+CROSS JOIN LATERAL (SELECT quota_manager.worker_queue(k.kind) AS queue OFFSET 0) q;
+COMMENT ON VIEW quota_manager.worker_status IS 'The background workers that serve this database: launcher, scheduler and courier; what waits for each, and what went wrong last.';
 COMMENT ON COLUMN quota_manager.worker_status.kind IS 'launcher (starts schedulers), scheduler (runs strategies) or courier (delivers grants).';
-COMMENT ON COLUMN quota_manager.worker_status.pid IS 'Process id.';
+COMMENT ON COLUMN quota_manager.worker_status.pid IS 'Process id; null: it does not run, and the server log says why.';
 COMMENT ON COLUMN quota_manager.worker_status.role IS 'Role it runs as; null for the launcher, which is connected to no database.';
-COMMENT ON COLUMN quota_manager.worker_status.state IS 'active or idle.';
+COMMENT ON COLUMN quota_manager.worker_status.state IS 'active, idle or not running.';
 COMMENT ON COLUMN quota_manager.worker_status.activity IS 'What it is doing, or did last.';
 COMMENT ON COLUMN quota_manager.worker_status.started IS 'When it started.';
+COMMENT ON COLUMN quota_manager.worker_status.last_tick IS 'When it last began or ended a look for work; it looks every poll_interval (the launcher: every 3 s).';
+COMMENT ON COLUMN quota_manager.worker_status.queue_depth IS 'scheduler: firings and single strategies that are due and not run yet; courier: grants pending, being sent, or in doubt that the doubt policy of their gateway acts on.';
+COMMENT ON COLUMN quota_manager.worker_status.oldest_age IS 'For how long the oldest of them has been due (firings: by the schedule clock), or how long ago it was granted (courier).';
+COMMENT ON COLUMN quota_manager.worker_status.last_error IS 'What went wrong last, also in tick() and deliver(), and before a restart: an error, a strategy that failed, a gateway that closed. It may be over: see quota_run and delivery_status.';
+COMMENT ON COLUMN quota_manager.worker_status.last_error_time IS 'When that was.';
 
 SELECT quota_manager.wake_workers();

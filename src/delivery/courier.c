@@ -10,6 +10,16 @@
 
 #include "delivery/courier.h"
 #include "delivery/sender_lock.h"
+#include "delivery/statement.h"
+#include "delivery/trouble.h"
+
+static Statement find_work = {
+	"SELECT EXISTS (SELECT FROM quota_manager.quota_run r"
+	" WHERE r.undelivered AND r.first_grant_id IS NOT NULL), count(*), max(g.update_time)"
+	" FROM quota_manager.quota_gateway g",
+	0,
+	{0},
+	NULL};
 
 /*
  * Ends the connections and releases the locks, whatever happens to the memory
@@ -191,4 +201,73 @@ courier_transact(Courier *courier, void (*body)(Courier *courier, void *argument
 	courier->unit->commit();
 	MemoryContextReset(courier->turn_memory);
 	return error;
+}
+
+void
+courier_trouble(Courier *courier, const char *message)
+{
+	char *old = courier->trouble;
+
+	courier->trouble = MemoryContextStrdup(courier->memory, message);
+	if (old != NULL)
+		pfree(old);
+}
+
+/*
+ * The body of that transaction.
+ */
+static void
+write_trouble(Courier *courier, void *argument)
+{
+	trouble_write(TROUBLE_COURIER, argument);
+}
+
+void
+courier_write_trouble(Courier *courier)
+{
+	char      *trouble = courier->trouble;
+	ErrorData *error;
+
+	if (trouble == NULL)
+		return;
+	courier->trouble = NULL;
+	error = courier_transact(courier, write_trouble, trouble);
+	if (error != NULL)
+		FreeErrorData(error);
+	pfree(trouble);
+}
+
+/*
+ * Whether the gateways are, by their number and the time of their last change,
+ * those that were read last.
+ */
+static bool
+gateways_are_known(const Courier *courier, int64 count, TimestampTz update_time)
+{
+	TimestampTz last = DT_NOBEGIN;
+	ListCell   *cell;
+
+	foreach (cell, courier->gateways)
+		last = Max(last, ((const GatewayRow *) lfirst(cell))->update_time);
+	return count == list_length(courier->gateways) && update_time == last;
+}
+
+bool
+courier_finds_work(Courier *courier, const WorkUnit *unit)
+{
+	bool        isnull;
+	bool        found;
+	int64       count;
+	TimestampTz update_time;
+
+	unit->begin();
+	(void) statement_run(&find_work, NULL, NULL);
+	found = DatumGetBool(result_datum(0, 1, &isnull));
+	count = DatumGetInt64(result_datum(0, 2, &isnull));
+	update_time = DatumGetTimestampTz(result_datum(0, 3, &isnull));
+	if (isnull)
+		update_time = DT_NOBEGIN;
+	SPI_freetuptable(SPI_tuptable);
+	unit->commit();
+	return found || !gateways_are_known(courier, count, update_time);
 }

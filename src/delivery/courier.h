@@ -27,6 +27,8 @@ struct Courier
 	bool        is_leaving; /* transactions do not wait for a standby */
 
 	Installation *installation; /* NULL: not read yet */
+
+	char *trouble; /* what went wrong last with a gateway, to be written down; NULL: nothing */
 };
 
 /*
@@ -36,6 +38,12 @@ extern void courier_read_gateways(Courier *courier);
 
 /* The lane of a gateway; NULL: there is none of that name. */
 extern Lane *courier_lane(const Courier *courier, const char *gateway);
+
+/* Notes what went wrong, to be written down when no claim waits to be sent. */
+extern void courier_trouble(Courier *courier, const char *message);
+
+/* Writes it down, in a transaction of its own; that it cannot be does not matter. */
+extern void courier_write_trouble(Courier *courier);
 
 /*
  * Runs body in a transaction of the courier's kind, with a memory context that

@@ -76,16 +76,31 @@ extern Courier *courier_create(const WorkUnit *unit);
 extern void     courier_free(Courier *courier);
 
 /*
+ * What *stop can ask for: 0 nothing; STOP_NOW to be done soon;
+ * STOP_WHEN_ANSWERED to wait for what is in flight as long as the gateways'
+ * time-outs allow.
+ */
+#define STOP_NOW 1
+#define STOP_WHEN_ANSWERED 2
+
+/*
  * Delivers what is due at every gateway whose sender lock this process can
- * get, until nothing is due or *stop (may be NULL) becomes true: then nothing
- * more is claimed, what is in flight is awaited for at most grace_ms, and the
- * rest is settled as in doubt.  Adds to *count.  Returns the time at which
+ * get, until nothing is due or *stop (may be NULL) is not 0: then nothing
+ * more is claimed, what is in flight is awaited for at most grace_ms after
+ * STOP_NOW, and the rest is settled as in doubt.  Adds to *count.  Returns the time at which
  * to call again (back-off, probe, a gateway that another process serves), or
  * DT_NOEND if nothing is pending.  After an error the courier can only be
  * freed.
  */
 extern TimestampTz courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms,
 								 DeliveryCount *count);
+
+/*
+ * Looks, in one short transaction of the unit given, whether there are
+ * undelivered runs or the gateways have changed.  If not, and the last round
+ * found nothing pending, another one would find nothing to do.
+ */
+extern bool courier_finds_work(Courier *courier, const WorkUnit *unit);
 
 /* A balance to read. */
 typedef struct BalanceRequest

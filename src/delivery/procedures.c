@@ -9,6 +9,7 @@
 #include "fmgr.h"
 #include "funcapi.h"
 
+#include "common/version.h"
 #include "delivery/delivery.h"
 #include "delivery/installation.h"
 
@@ -32,6 +33,7 @@ qm_deliver(PG_FUNCTION_ARGS)
 	bool          nulls[4] = {false, false, false, false};
 
 	procedure_connect(fcinfo, "deliver()");
+	require_fitting_extension();
 	installation_require(&procedure_work_unit);
 	courier = courier_create(&procedure_work_unit);
 	PG_TRY();

@@ -27,6 +27,9 @@
 /* Milliseconds between rounds at least: what one did not achieve, the next will not at once. */
 #define SHORTEST_PAUSE 100
 
+/* Milliseconds between looks at least, however often one is asked for while others are served. */
+#define LOOK_INTERVAL 50
+
 /* Longest wait for answers, in milliseconds, of one gateway and of several. */
 #define POLL_ONE 100
 #define POLL_SEVERAL 20
@@ -83,12 +86,14 @@ poll_lanes(Courier *courier, int limit_ms)
 
 /*
  * Ends the round early: what was not sent goes back, what is in flight is
- * awaited for at most grace_ms and is then in doubt.  An error on the way
+ * awaited for at most grace_ms, counted from when *stop (may be NULL) asks for
+ * no more patience, and is then in doubt.  An error on the way
  * leaves outcomes in the lanes, for another round to settle.
  */
 static void
-wind_down(Courier *courier, int grace_ms, DeliveryCount *count)
+wind_down(Courier *courier, const volatile sig_atomic_t *stop, int grace_ms, DeliveryCount *count)
 {
+	int         grace = grace_ms;
 	TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), grace_ms);
 	ListCell   *cell;
 
@@ -101,6 +106,8 @@ wind_down(Courier *courier, int grace_ms, DeliveryCount *count)
 	while (grace_ms > 0 && poll_lanes(courier, grace_ms))
 	{
 		CHECK_FOR_INTERRUPTS();
+		if (stop != NULL && *stop == STOP_WHEN_ANSWERED)
+			end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), grace);
 		grace_ms = (int) TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end);
 	}
 	foreach (cell, courier->lanes)
@@ -122,7 +129,7 @@ wind_down_and_leave(Courier *courier, int grace_ms, DeliveryCount *count)
 
 	/* otherwise the first check would end everything as it is; another cancel or signal may */
 	QueryCancelPending = ProcDiePending = false;
-	wind_down(courier, Min(grace_ms, LEAVE_GRACE), count);
+	wind_down(courier, NULL, Min(grace_ms, LEAVE_GRACE), count);
 	if (is_cancelled)
 		QueryCancelPending = InterruptPending = true;
 	if (is_dying)
@@ -155,14 +162,27 @@ lane_due(const Courier *courier, const Lane *lane, TimestampTz now)
 }
 
 /*
- * Sleeps for so many milliseconds, or until something happens to the process.
+ * Sleeps for so many milliseconds, or until something happens to the process:
+ * then was_woken() tells so.
  */
 static void
 nap(int ms)
 {
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,
 					 PG_WAIT_EXTENSION);
+}
+
+/*
+ * True once if something has happened to the process since the last time:
+ * there may be new grants.
+ */
+static bool
+was_woken(void)
+{
+	if (!MyLatch->is_set)
+		return false;
 	ResetLatch(MyLatch);
+	return true;
 }
 
 /*
@@ -235,6 +255,7 @@ courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, Deliv
 	bool        contended = false; /* the last turn met somebody's lock */
 	bool        worked = false;    /* something was sent since the last look */
 	TimestampTz next_look = DT_NOBEGIN;
+	TimestampTz earliest_look = DT_NOBEGIN;
 	TimestampTz now;
 	TimestampTz due = DT_NOEND;
 	ListCell   *cell;
@@ -251,16 +272,21 @@ courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, Deliv
 		CHECK_FOR_INTERRUPTS();
 		if (stop != NULL && *stop)
 		{
-			wind_down(courier, grace_ms, count);
+			wind_down(courier, stop, grace_ms, count);
 			return GetCurrentTimestamp();
 		}
 
 		/* a gateway that hangs must not keep new grants from others */
 		now = GetCurrentTimestamp();
+		if (was_woken())
+			next_look = Min(next_look, earliest_look);
 		if (now >= next_look)
 			is_look = true;
 		if (is_look)
+		{
 			next_look = TimestampTzPlusMilliseconds(now, REREAD_INTERVAL);
+			earliest_look = TimestampTzPlusMilliseconds(now, LOOK_INTERVAL);
+		}
 		if (is_look || turn_is_needed(courier))
 		{
 			ErrorData *error = turn_take(courier, is_look ? TURN_LOOK : TURN_CLAIM, count);
@@ -280,7 +306,7 @@ courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, Deliv
 			}
 			if (error != NULL)
 			{
-				wind_down(courier, Min(grace_ms, LEAVE_GRACE), count);
+				wind_down(courier, NULL, Min(grace_ms, LEAVE_GRACE), count);
 				ReThrowError(error);
 			}
 			is_look = contended = false;
@@ -289,13 +315,15 @@ courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, Deliv
 				continue;
 			if (has_unsent(courier) && !commit_is_replicated())
 			{
-				wind_down(courier, Min(grace_ms, LEAVE_GRACE), count);
+				wind_down(courier, NULL, Min(grace_ms, LEAVE_GRACE), count);
 				ereport(ERROR,
 						(errcode(ERRCODE_QUERY_CANCELED),
 						 errmsg("grants were not sent because no synchronous standby is known to "
 								"have their claim"),
 						 errdetail("The wait for it was cancelled.")));
 			}
+			/* not before: its commit is none that a claim waits for */
+			courier_write_trouble(courier);
 		}
 		foreach (cell, courier->lanes)
 		{

@@ -314,8 +314,10 @@ take_turn(Courier *courier, void *argument)
  * What a turn did is durable: the lanes go on from there.
  */
 static void
-finish_lane(Lane *lane, DeliveryCount *count)
+finish_lane(Courier *courier, Lane *lane, DeliveryCount *count)
 {
+	char *trouble;
+
 	settle_finish(lane, count);
 	doubts_finish(lane);
 	while (!dlist_is_empty(&lane->claimed))
@@ -332,12 +334,16 @@ finish_lane(Lane *lane, DeliveryCount *count)
 		return;
 	lane->logged_state = lane->state;
 	if (lane->state == GATEWAY_STATE_OPEN)
+	{
 		ereport(LOG, (errcode(ERRCODE_SUCCESSFUL_COMPLETION),
 					  errmsg("gateway \"%s\" is open", lane->row->name)));
-	else
-		ereport(LOG, (errcode(ERRCODE_CONNECTION_EXCEPTION),
-					  errmsg("gateway \"%s\" is %s: %s", lane->row->name,
-							 gateway_state_name(lane->state), lane->state_reason)));
+		return;
+	}
+	trouble = psprintf("gateway \"%s\" is %s: %s", lane->row->name, gateway_state_name(lane->state),
+					   lane->state_reason);
+	ereport(LOG, (errcode(ERRCODE_CONNECTION_EXCEPTION), errmsg("%s", trouble)));
+	courier_trouble(courier, trouble);
+	pfree(trouble);
 }
 
 /*
@@ -372,7 +378,7 @@ turn_take(Courier *courier, TurnKind kind, DeliveryCount *count)
 	foreach (cell, courier->lanes)
 	{
 		if (error == NULL)
-			finish_lane(lfirst(cell), count);
+			finish_lane(courier, lfirst(cell), count);
 		else
 			undo_lane(lfirst(cell));
 	}

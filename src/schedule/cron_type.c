@@ -72,10 +72,31 @@ require_time_zone(const char *name)
 }
 
 /*
- * Reads a schedule and finds the zone it is to be read in.
+ * See cron.h.
  */
-static void
-open_schedule(const char *expr, const char *zone, CronSchedule *schedule, pg_tz **tz)
+void
+cron_read(const char *expr, CronSchedule *schedule)
+{
+	parse_or_report(expr, schedule, NULL);
+}
+
+/*
+ * See cron.h.
+ */
+void
+require_finite_interval(TimestampTz after, TimestampTz until)
+{
+	if (TIMESTAMP_NOT_FINITE(after) || TIMESTAMP_NOT_FINITE(until))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("firings need a finite interval"),
+				 errhint("Give two finite times; next_firing() takes an open end.")));
+}
+
+/*
+ * See cron.h.
+ */
+void
+cron_open(const char *expr, const char *zone, CronSchedule *schedule, pg_tz **tz)
 {
 	parse_or_report(expr, schedule, NULL);
 	*tz = require_time_zone(schedule->zone[0] != '\0' ? schedule->zone : zone);
@@ -90,7 +111,7 @@ cron_next_firing(const char *expr, TimestampTz after, const char *zone, Timestam
 	CronSchedule schedule;
 	pg_tz       *tz;
 
-	open_schedule(expr, zone, &schedule, &tz);
+	cron_open(expr, zone, &schedule, &tz);
 	return cron_next(&schedule, tz, after, next);
 }
 
@@ -190,14 +211,11 @@ qm_firings(PG_FUNCTION_ARGS)
 		context = SRF_FIRSTCALL_INIT();
 		caller_context = MemoryContextSwitchTo(context->multi_call_memory_ctx);
 		firings = palloc(sizeof(Firings));
-		open_schedule(text_to_cstring(PG_GETARG_TEXT_PP(0)), text_to_cstring(PG_GETARG_TEXT_PP(3)),
-					  &firings->schedule, &firings->tz);
+		cron_open(text_to_cstring(PG_GETARG_TEXT_PP(0)), text_to_cstring(PG_GETARG_TEXT_PP(3)),
+				  &firings->schedule, &firings->tz);
 		firings->after = PG_GETARG_TIMESTAMPTZ(1);
 		firings->until = PG_GETARG_TIMESTAMPTZ(2);
-		if (TIMESTAMP_NOT_FINITE(firings->after) || TIMESTAMP_NOT_FINITE(firings->until))
-			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-							errmsg("firings need a finite interval"),
-							errhint("Give two finite times; next_firing() takes an open end.")));
+		require_finite_interval(firings->after, firings->until);
 		context->user_fctx = firings;
 		MemoryContextSwitchTo(caller_context);
 	}

@@ -10,36 +10,42 @@
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
+#include "delivery/statement.h"
 #include "schedule/schedule.h"
 #include "worker/agenda.h"
 #include "worker/process.h"
+#include "worker/wake.h"
 
 /* A strategy that failed is tried again after these times. */
 #define RETRY_MIN_MS (5 * 1000)
 #define RETRY_MAX_MS (5 * 60 * 1000)
 
-/* Tells one state of the table of strategies from another. */
-typedef struct Fingerprint
-{
-	int64       strategies;
-	int64       versions;
-	TimestampTz update_time;
-} Fingerprint;
+static Statement look = {
+	"SELECT coalesce((SELECT i.workers_enabled FROM quota_manager.quota_installation i),"
+	" true)::int4::int8, s.*, g.*, m.*"
+	" FROM (SELECT count(*), coalesce(sum(s.version), 0)::int8, max(s.update_time)"
+	" FROM quota_manager.quota_strategy s) s,"
+	" (SELECT count(*), max(g.update_time) FROM quota_manager.quota_gateway g) g,"
+	" (SELECT coalesce(sum(hashtext(m.model || ' ' || m.gateway)), 0)::int8"
+	" FROM quota_manager.quota_model m) m",
+	0,
+	{0},
+	NULL};
 
-/* What is remembered of a strategy. */
-typedef struct Remembered
-{
-	int32   id; /* hash key; must be first */
-	int32   version;
-	Backoff retry;
-	uint32  complaint; /* hash of what was logged last; 0: nothing was wrong */
-} Remembered;
+static Statement find_next_firing = {"SELECT min(quota_manager.awaited_firing(s, $1))"
+									 " FROM quota_manager.quota_strategy s"
+									 " WHERE s.type = 'periodic' AND s.enabled AND NOT s.archived",
+									 1,
+									 {TIMESTAMPTZOID},
+									 NULL};
 
 struct Agenda
 {
 	MemoryContext context;
 	HTAB         *strategies;
 	Fingerprint   fingerprint;
+	uint64        looked_at;     /* completed_transactions() before the last look; 0: none */
+	bool          enabled;       /* stop_workers() was not called, as of then */
 	bool          changed;       /* strategies changed since they were taken */
 	bool          firing_known;  /* next_firing is true of this fingerprint */
 	TimestampTz   covered_until; /* of the schedule clock: firings up to here were taken */
@@ -47,6 +53,7 @@ struct Agenda
 	TimestampTz   next_singles;  /* real time of the next look at all single ones */
 	TimestampTz   next_retry;    /* real time */
 	TimestampTz   taken_at;      /* real time of agenda_take */
+	bool          postponed;     /* not all that was taken was run */
 	bool          took_singles;  /* all single strategies were wanted then */
 };
 
@@ -79,6 +86,7 @@ agenda_forget(Agenda *agenda)
 	agenda->strategies = hash_create("quota_manager strategies", 64, &control,
 									 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	memset(&agenda->fingerprint, 0, sizeof(Fingerprint));
+	agenda->looked_at = 0;
 	agenda->changed = true;
 	agenda->firing_known = false;
 	agenda->covered_until = DT_NOBEGIN;
@@ -103,12 +111,12 @@ single_value(int column, int64 missing)
  * Runs a query that returns one row.
  */
 static void
-query_one_row(const char *query, int nargs, Oid *types, Datum *values)
+query_one_row(Statement *query, Datum *values)
 {
-	int rc = SPI_execute_with_args(query, nargs, types, values, NULL, false, 0);
+	uint64 rows = statement_run(query, values, NULL);
 
-	if (rc != SPI_OK_SELECT || SPI_processed != 1)
-		elog(ERROR, "unexpected result of \"%s\": %s", query, SPI_result_code_string(rc));
+	if (rows != 1)
+		elog(ERROR, "unexpected result of \"%s\": " UINT64_FORMAT " rows", query->sql, rows);
 }
 
 /*
@@ -119,48 +127,76 @@ query_one_row(const char *query, int nargs, Oid *types, Datum *values)
 static void
 compute_next_firing(Agenda *agenda)
 {
-	Oid   types[] = {TIMESTAMPTZOID};
 	Datum values[] = {TimestampTzGetDatum(agenda->covered_until)};
 
-	query_one_row("SELECT min(quota_manager.awaited_firing(s, $1))"
-				  " FROM quota_manager.quota_strategy s"
-				  " WHERE s.type = 'periodic' AND s.enabled AND NOT s.archived",
-				  1, types, values);
+	query_one_row(&find_next_firing, values);
 	agenda->next_firing = single_value(1, DT_NOEND);
 	agenda->firing_known = true;
+	SPI_freetuptable(SPI_tuptable);
 }
 
 /*
- * See agenda.h.
+ * Gateways or models were changed: what failed for want of one need not wait.
+ */
+static void
+end_back_offs(Agenda *agenda)
+{
+	HASH_SEQ_STATUS iterator;
+	Remembered     *known;
+
+	hash_seq_init(&iterator, agenda->strategies);
+	while ((known = hash_seq_search(&iterator)) != NULL)
+		known->retry.not_before = DT_NOBEGIN;
+}
+
+/*
+ * Takes over what was found, which may be news.
+ */
+static void
+compare(Agenda *agenda, const Fingerprint *found)
+{
+	const Fingerprint *old = &agenda->fingerprint;
+
+	if (memcmp(found, old, sizeof(Fingerprint)) == 0)
+		return;
+	if (found->gateways != old->gateways || found->gateway_time != old->gateway_time ||
+		found->models != old->models)
+		end_back_offs(agenda);
+	agenda->fingerprint = *found;
+	agenda->changed = true;
+	agenda->firing_known = false;
+}
+
+/*
+ * See agenda.h.  Where nothing was committed since, there is nothing to be
+ * seen, and no transaction is needed.
  */
 bool
 agenda_look(Agenda *agenda, const WorkUnit *unit)
 {
 	MemoryContext caller_context = CurrentMemoryContext;
+	uint64        completed = completed_transactions();
 	Fingerprint   found;
-	bool          enabled;
 
+	if (completed != 0 && completed == agenda->looked_at && agenda->firing_known)
+		return agenda->enabled;
 	unit->begin();
-	query_one_row("SELECT coalesce((SELECT i.workers_enabled FROM quota_manager.quota_installation "
-				  "i), true)::int4::int8,"
-				  " count(*), coalesce(sum(s.version), 0)::int8, max(s.update_time)"
-				  " FROM quota_manager.quota_strategy s",
-				  0, NULL, NULL);
-	enabled = single_value(1, true) != 0;
+	query_one_row(&look, NULL);
+	agenda->enabled = single_value(1, true) != 0;
 	found.strategies = single_value(2, 0);
 	found.versions = single_value(3, 0);
 	found.update_time = single_value(4, DT_NOBEGIN);
-	if (memcmp(&found, &agenda->fingerprint, sizeof(found)) != 0)
-	{
-		agenda->fingerprint = found;
-		agenda->changed = true;
-		agenda->firing_known = false;
-	}
-	if (enabled && !agenda->firing_known)
+	found.gateways = single_value(5, 0);
+	found.gateway_time = single_value(6, DT_NOBEGIN);
+	found.models = single_value(7, 0);
+	SPI_freetuptable(SPI_tuptable);
+	compare(agenda, &found);
+	if (agenda->enabled && !agenda->firing_known)
 		compute_next_firing(agenda);
 	unit->commit();
+	agenda->looked_at = completed;
 	MemoryContextSwitchTo(caller_context);
-	return enabled;
+	return agenda->enabled;
 }
 
 /*
@@ -215,6 +251,7 @@ agenda_take(Agenda *agenda, const WorkUnit *unit)
 	due = due_strategies(unit, singles);
 	agenda->covered_until = clock;
 	agenda->changed = false;
+	agenda->postponed = false;
 	agenda->firing_known = false;
 	foreach (cell, due)
 	{
@@ -281,6 +318,7 @@ agenda_done(Agenda *agenda)
 	if (agenda->took_singles)
 		agenda->next_singles =
 			TimestampTzPlusMilliseconds(agenda->taken_at, (int64) scan_interval * 1000);
+	agenda->changed = agenda->postponed;
 	agenda->next_retry = DT_NOEND;
 	hash_seq_init(&iterator, agenda->strategies);
 	while ((known = hash_seq_search(&iterator)) != NULL)
@@ -290,6 +328,65 @@ agenda_done(Agenda *agenda)
 		if (known->retry.not_before <= agenda->taken_at)
 			backoff_none(&known->retry);
 		else
+			agenda->next_retry = Min(agenda->next_retry, known->retry.not_before);
+	}
+}
+
+/*
+ * See agenda.h.  No strategy has the version 0, so it is taken for an edited one.
+ */
+void
+agenda_postpone(Agenda *agenda, const DueStrategy *strategy)
+{
+	Remembered *known = hash_search(agenda->strategies, &strategy->id, HASH_FIND, NULL);
+
+	if (known != NULL)
+		known->version = 0;
+	agenda->postponed = true;
+}
+
+/*
+ * See agenda.h.  Where there are too many strategies, all are looked at again.
+ */
+void
+agenda_save(const Agenda *agenda, AgendaMemory *memory)
+{
+	HASH_SEQ_STATUS iterator;
+	Remembered     *known;
+
+	memory->is_set = hash_get_num_entries(agenda->strategies) <= AGENDA_MEMORY_SIZE;
+	memory->changed = agenda->changed;
+	memory->fingerprint = agenda->fingerprint;
+	memory->covered_until = agenda->covered_until;
+	memory->next_singles = agenda->next_singles;
+	memory->count = 0;
+	if (!memory->is_set)
+		return;
+	hash_seq_init(&iterator, agenda->strategies);
+	while ((known = hash_seq_search(&iterator)) != NULL)
+		memory->strategies[memory->count++] = *known;
+}
+
+/*
+ * See agenda.h.
+ */
+void
+agenda_restore(Agenda *agenda, const AgendaMemory *memory)
+{
+	agenda_forget(agenda);
+	if (!memory->is_set)
+		return;
+	agenda->changed = memory->changed;
+	agenda->fingerprint = memory->fingerprint;
+	agenda->covered_until = memory->covered_until;
+	agenda->next_singles = memory->next_singles;
+	for (int i = 0; i < memory->count; i++)
+	{
+		Remembered *known =
+			hash_search(agenda->strategies, &memory->strategies[i].id, HASH_ENTER, NULL);
+
+		*known = memory->strategies[i];
+		if (known->retry.delay_ms > 0)
 			agenda->next_retry = Min(agenda->next_retry, known->retry.not_before);
 	}
 }

@@ -18,9 +18,44 @@
 #include "nodes/pg_list.h"
 
 #include "delivery/delivery.h"
+#include "worker/backoff.h"
 #include "worker/tick.h"
 
 typedef struct Agenda Agenda;
+
+/* What is remembered of a strategy. */
+typedef struct Remembered
+{
+	int32   id; /* hash key; must be first */
+	int32   version;
+	Backoff retry;
+	uint32  complaint; /* hash of what was logged last; 0: nothing was wrong */
+} Remembered;
+
+/* Tells one state of the tables of strategies, and of gateways and models, from another. */
+typedef struct Fingerprint
+{
+	int64       strategies;
+	int64       versions;
+	TimestampTz update_time;
+	int64       gateways;
+	TimestampTz gateway_time;
+	int64       models; /* hash of all rows */
+} Fingerprint;
+
+/* An agenda of at most so many strategies can be kept for another process. */
+#define AGENDA_MEMORY_SIZE 256
+
+typedef struct AgendaMemory
+{
+	bool        is_set;
+	bool        changed;
+	Fingerprint fingerprint;
+	TimestampTz covered_until;
+	TimestampTz next_singles;
+	int         count;
+	Remembered  strategies[AGENDA_MEMORY_SIZE];
+} AgendaMemory;
 
 /* Makes an empty agenda in the current memory context. */
 extern Agenda *agenda_create(void);
@@ -29,8 +64,9 @@ extern Agenda *agenda_create(void);
 extern void agenda_forget(Agenda *agenda);
 
 /*
- * Looks, in one short transaction, whether strategies were changed or there
- * is something to do.  Returns false if stop_workers() was called.
+ * Looks whether strategies were changed or there is something to do, in one
+ * short transaction if anything was committed since the last time.  Returns
+ * false if stop_workers() was called.
  */
 extern bool agenda_look(Agenda *agenda, const WorkUnit *unit);
 
@@ -45,6 +81,16 @@ extern void agenda_note(Agenda *agenda, const DueStrategy *strategy, const TickR
 
 /* Notes that all of them were run. */
 extern void agenda_done(Agenda *agenda);
+
+/*
+ * Puts off one that was taken and not run, because others wait: agenda_look
+ * will find it again at once, here or in another process.
+ */
+extern void agenda_postpone(Agenda *agenda, const DueStrategy *strategy);
+
+/* Writes it down for another process that goes on with the work, and takes it over there. */
+extern void agenda_save(const Agenda *agenda, AgendaMemory *memory);
+extern void agenda_restore(Agenda *agenda, const AgendaMemory *memory);
 
 /* Milliseconds to sleep until there may be something to do, at most limit_ms. */
 extern long agenda_pause(const Agenda *agenda, long limit_ms);

@@ -8,40 +8,83 @@
  */
 #include "postgres.h"
 
+#include <signal.h>
+
+#include "access/xact.h"
+#include "access/xlog.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "tcop/tcopprot.h"
 #include "utils/memutils.h"
 #include "utils/timeout.h"
 
 #include "delivery/installation.h"
+#include "delivery/trouble.h"
+#include "worker/place.h"
 #include "worker/process.h"
+#include "worker/wake.h"
 
 /* How long answers are awaited after SIGTERM, and how long a statement may take then. */
 #define STOP_GRACE_MS 500
 #define STATEMENT_GRACE_MS 300
 
+/* A round that wrote something is followed by a look after this time. */
+#define SECOND_LOOK_MS 100
+
 PGDLLEXPORT void qm_courier_main(Datum main_arg);
 
-static volatile sig_atomic_t stop = false;
+static volatile sig_atomic_t stop = 0;
 static volatile sig_atomic_t late = 0;
 static TimeoutId             statement_grace;
+
+/* Of its scheduler. */
+static Board *board;
+static Place *place;
 
 /* This database is no copy that waits for resume(). */
 static bool admitted = false;
 
+/* Settings were reloaded: a round is to be made whatever there is to be seen. */
+static bool round_wanted = false;
+
+/* A look is being taken: nothing is in flight, and SIGTERM ends the process at once. */
+static volatile sig_atomic_t looking = false;
+
+/* When the next round is due by itself, and completed_transactions() before the last look. */
+static TimestampTz next_due = DT_NOBEGIN;
+static uint64      looked_at = 0;
+
 /*
- * SIGTERM: the outcomes of what is in flight are to be written, so nothing is
- * interrupted here; courier_round looks at the flag.
+ * SIGTERM: the outcomes of what is in flight are to be written, so nothing of
+ * a round is interrupted here; courier_round looks at the flag.
  */
 static void
 handle_sigterm(SIGNAL_ARGS)
 {
 	int save_errno = errno;
 
-	stop = true;
+	stop = STOP_NOW;
+	if (looking)
+		die(postgres_signal_arg);
+	SetLatch(MyLatch);
+	errno = save_errno;
+}
+
+/*
+ * The scheduler makes room for another database: there is no hurry.
+ */
+static void
+handle_dismissal(SIGNAL_ARGS)
+{
+	int save_errno = errno;
+
+	if (stop == 0)
+		stop = STOP_WHEN_ANSWERED;
 	SetLatch(MyLatch);
 	errno = save_errno;
 }
@@ -54,7 +97,7 @@ handle_sigterm(SIGNAL_ARGS)
 static void
 abort_late_statement(void)
 {
-	if (!stop || ++late < 2)
+	if (stop != STOP_NOW || ++late < 2)
 		return;
 	InterruptPending = true;
 	ProcDiePending = true;
@@ -87,13 +130,99 @@ commit_delivery(void)
 static const WorkUnit delivery_unit = {begin_delivery, commit_delivery};
 
 /*
+ * Keeps an error, which ends the process, for those who look later.
+ */
+static void
+note_last_words(const char *message)
+{
+	HOLD_INTERRUPTS();
+	AbortOutOfAnyTransaction();
+	RESUME_INTERRUPTS();
+	PG_TRY();
+	{
+		trouble_note(&delivery_unit, TROUBLE_COURIER, message);
+	}
+	PG_CATCH();
+	{
+		AbortOutOfAnyTransaction();
+		MemoryContextSwitchTo(TopMemoryContext);
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(TopMemoryContext);
+}
+
+/*
+ * Ends the process because of the error that is being handled.  The log tells
+ * it once until another one or none occurs: the next process will meet it, too.
+ */
+static void
+give_up(void)
+{
+	uint32 last = place->courier_complaint;
+	char  *message;
+
+	HOLD_INTERRUPTS();
+	error_context_stack = NULL;
+	MemoryContextSwitchTo(TopMemoryContext);
+	place->courier_complaint = hash_error();
+	message = error_message();
+	if (place->courier_complaint != last)
+		EmitErrorReport();
+	FlushErrorState();
+	LWLockReleaseAll();
+	RESUME_INTERRUPTS();
+	note_last_words(message);
+	proc_exit(place->courier_complaint == last ? 0 : 1);
+}
+
+/*
+ * Looks whether there may be something to do.  No timer is set for that: it
+ * would wake the process a moment later, to look again.
+ */
+static bool
+finds_work(Courier *courier)
+{
+	bool found;
+
+	looking = true;
+	if (stop)
+		proc_exit(0);
+	found = courier_finds_work(courier, &database_work_unit);
+	looking = false;
+	return found;
+}
+
+/*
+ * Whether a round may find something to do.  Where nothing was committed since
+ * the last one, and no time has come, it would not.
+ */
+static bool
+may_have_work(Courier *courier)
+{
+	uint64 completed = completed_transactions();
+	bool   result;
+
+	if (round_wanted || next_due <= GetCurrentTimestamp())
+		result = true;
+	else if (completed != 0 && completed == looked_at)
+		return false;
+	else
+		result = next_due != DT_NOEND || finds_work(courier);
+	round_wanted = false;
+	looked_at = completed;
+	return result;
+}
+
+/*
  * Delivers what is due and returns when to look again, in milliseconds.
  */
 static long
 deliver_once(Courier *courier, MemoryContext round_context)
 {
 	DeliveryCount count = {0};
-	TimestampTz   next = DT_NOEND;
+	XLogRecPtr    last_commit = XactLastCommitEnd;
+	uint32        asked = place_asked(place);
 
 	MemoryContextReset(round_context);
 	MemoryContextSwitchTo(round_context);
@@ -101,16 +230,16 @@ deliver_once(Courier *courier, MemoryContext round_context)
 	{
 		if (!admitted)
 			admitted = installation_check(&delivery_unit, false) == INSTALLATION_OURS;
-		if (admitted)
+		if (admitted && may_have_work(courier))
 		{
 			report_phase("delivering");
-			next = courier_round(courier, &stop, STOP_GRACE_MS, &count);
+			next_due = courier_round(courier, &stop, STOP_GRACE_MS, &count);
 		}
 	}
 	PG_CATCH();
 	{
 		if (!extension_is_gone())
-			PG_RE_THROW();
+			give_up();
 		/* Nothing to deliver and nobody to tell: the scheduler will end too. */
 		proc_exit(0);
 	}
@@ -119,6 +248,7 @@ deliver_once(Courier *courier, MemoryContext round_context)
 	if (!admitted)
 	{
 		report_fence();
+		place_answer(place, asked, DT_NOEND);
 		return FENCED_NAP_MS;
 	}
 
@@ -127,9 +257,20 @@ deliver_once(Courier *courier, MemoryContext round_context)
 				(errmsg_internal("delivered " INT64_FORMAT ", failed " INT64_FORMAT
 								 ", in doubt " INT64_FORMAT ", deferred " INT64_FORMAT,
 								 count.completed, count.failed, count.in_doubt, count.deferred)));
-	pgstat_report_stat(true);
 	report_phase(NULL);
-	return milliseconds_until(next, poll_interval);
+	place->courier_complaint = 0;
+	place_answer(place, asked, next_due);
+	/* it may wait for that, to make room for another database */
+	if (board_is_contended(board))
+		(void) kill(MyBgworkerEntry->bgw_notify_pid, SIGUSR1);
+	if (XactLastCommitEnd == last_commit)
+	{
+		pgstat_report_stat(false);
+		return milliseconds_until(next_due, poll_interval);
+	}
+	pgstat_report_stat(true);
+	/* who waits for a standby to confirm a commit does not notice that it is woken */
+	return milliseconds_until(next_due, Min(poll_interval, SECOND_LOOK_MS));
 }
 
 /*
@@ -143,6 +284,8 @@ qm_courier_main(Datum main_arg)
 	Courier      *courier;
 
 	connect_child(&order, handle_sigterm);
+	pqsignal(DISMISSAL_SIGNAL, handle_dismissal);
+	place = board_attach(order.board, order.place, &board);
 	statement_grace = RegisterTimeout(USER_TIMEOUT, abort_late_statement);
 	await_worker_lock(WORKER_COURIER, &stop);
 
@@ -155,8 +298,8 @@ qm_courier_main(Datum main_arg)
 	{
 		long pause = deliver_once(courier, round_context);
 
-		if (!stop)
-			worker_wait(pause);
+		if (!stop && worker_wait(pause))
+			round_wanted = true;
 	}
 
 	courier_free(courier);

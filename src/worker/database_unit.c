@@ -6,22 +6,13 @@
 #include "postgres.h"
 
 #include "catalog/pg_extension.h"
-#include "commands/extension.h"
 #include "storage/lmgr.h"
 
+#include "common/version.h"
 #include "worker/process.h"
 
 static Oid  extension = InvalidOid;
 static bool gone = false;
-
-/*
- * See process.h.
- */
-Oid
-installed_extension(void)
-{
-	return get_extension_oid("quota_manager", true);
-}
 
 /*
  * Begins a transaction, and keeps the extension from being dropped until its
@@ -32,18 +23,20 @@ installed_extension(void)
 static void
 begin_guarded(void)
 {
+	InstalledExtension found;
+
 	worker_work_unit.begin();
 	if (!OidIsValid(extension))
-		extension = installed_extension();
+		extension = installed_extension().oid;
 	if (OidIsValid(extension))
-	{
 		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
-		if (get_extension_name(extension) != NULL)
-			return;
-	}
+	found = installed_extension();
+	if (OidIsValid(found.oid) && found.oid == extension && extension_fits(&found))
+		return;
 	gone = true;
 	ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
-					errmsg("extension \"quota_manager\" was dropped from this database")));
+					errmsg("extension \"quota_manager\" was dropped from this database, or updated "
+						   "to another version")));
 }
 
 /*

@@ -6,6 +6,10 @@
  * It compares what should run with what runs, each few seconds and whenever a
  * scheduler ends, and never relies on being told.  It is connected to no
  * database and reads shared catalogues only.
+ *
+ * Where there are more databases than places for schedulers, or more than
+ * there is room for in max_worker_processes, it lets those that run know how
+ * many others wait (place.h).
  */
 #include "postgres.h"
 
@@ -13,96 +17,100 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
-#include "storage/dsm.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 #include "worker/databases.h"
+#include "worker/doorbell.h"
 #include "worker/own_launcher.h"
+#include "worker/place.h"
 #include "worker/process.h"
+#include "worker/roster.h"
 #include "worker/worker.h"
 
-/* How often databases are compared with schedulers. */
-#define NAP_MS 3000
-
-/* How long to wait before a scheduler is started again that broke, and for how long it must live. */
-#define BROKE_MIN_MS 1000
-#define BROKE_MAX_MS (60 * 1000)
+/* How often the list of databases is read, and who the workers are to be. */
+#define LIST_MS 1000
 
 /*
- * The same where it found nothing to do.  Whether a database has the extension
- * cannot be seen from outside of it, so each is looked into; the more there
- * are, the less often.
+ * How often it is looked whether somebody wants to drop, rename, move or copy a
+ * database whose workers are in the way: such commands wait for five seconds.
  */
-#define IDLE_MIN_MS (10 * 1000)
-#define IDLE_MAX_MS (60 * 1000)
-#define IDLE_MAX_PER_DATABASE_MS 1000
+#define LOCK_LOOK_MS 1000
+
+/* Schedulers are started one at a time, so many in a second, after a few at once. */
+#define STARTS_PER_SECOND 10
+
+/* When there was no room for another worker it is tried again after these times. */
+#define ROOM_MIN_MS 1000
+#define ROOM_MAX_MS (10 * 1000)
+
+/*
+ * For so long after it was noticed that there is less room than places, none
+ * is taken before it is wanted, and each scheduler gets the time to start its
+ * courier before the next one is started.
+ */
+#define CRAMPED_MS (60 * 1000)
+#define SETTLE_MS 2000
+#define SETTLE_LOOK_MS 100
 
 PGDLLEXPORT void qm_launcher_main(Datum main_arg);
 
-/* What is remembered of a database. */
-typedef struct Database
-{
-	Oid                     oid; /* hash key; must be first */
-	DatabaseEntry           entry;
-	bool                    listed; /* still there */
-	Backoff                 backoff;
-	SchedulerEnd            last_end;
-	bool                    complained;
-	BackgroundWorkerHandle *scheduler; /* NULL: none runs */
-	WorkerOrder             order;     /* what it was told */
-	TimestampTz             start_time;
-} Database;
-
 bool launcher_is_preloaded = false;
 
-static HTAB         *databases;
 static MemoryContext cycle_context;
 
 /* The only database to serve, or InvalidOid for all. */
 static Oid only_database = InvalidOid;
 
-/* Where schedulers leave why they ended, and which places are taken. */
-static dsm_handle    ends_handle;
-static SchedulerEnd *ends;
-static Oid          *slots;
-static int           slot_count;
+/* Who the workers are; InvalidOid: none are to run. */
+static Oid role = InvalidOid;
 
-/* There are more databases than places, and that was said. */
-static bool complained_of_slots = false;
+/* When the list of databases is to be read again. */
+static TimestampTz list_time = DT_NOBEGIN;
 
-/* What the last cycle found wrong with the role; NULL: nothing. */
-static char *role_problem = NULL;
+/* The places, and which database has which. */
+static Board     *board;
+static dsm_handle board_handle;
+static Oid       *occupants;
+
+/* Schedulers that may be started now, and when that was counted. */
+static double      starts_left;
+static TimestampTz starts_counted;
+
+/* There was no room for a worker. */
+static Backoff     room_backoff;
+static TimestampTz cramped_until = DT_NOBEGIN;
+static bool        said_no_room = false;
+
+/* Why there is no role; NULL: there is, or workers are switched off. */
+static const char *role_problem = NULL;
 
 /*
  * Makes the places for schedulers.
  */
 static void
-create_slots(void)
+create_places(void)
 {
-	dsm_segment *segment;
-
 	/* A scheduler needs a courier beside it. */
-	slot_count = OidIsValid(only_database) ? 1 : max_workers / 2;
-	slots = MemoryContextAllocZero(TopMemoryContext, sizeof(Oid) * slot_count);
-	segment = dsm_create(sizeof(SchedulerEnd) * slot_count, 0);
-	dsm_pin_mapping(segment);
-	ends = dsm_segment_address(segment);
-	ends_handle = dsm_segment_handle(segment);
+	int count = OidIsValid(only_database) ? 1 : max_workers / 2;
+
+	board = board_create(count, &board_handle);
+	occupants = MemoryContextAllocZero(TopMemoryContext, sizeof(Oid) * count);
+	starts_left = count;
+	starts_counted = GetCurrentTimestamp();
 }
 
 /*
  * A place that is free, or -1.
  */
 static int
-free_slot(void)
+free_place(void)
 {
-	for (int i = 0; i < slot_count; i++)
+	for (int i = 0; i < board->count; i++)
 	{
-		if (!OidIsValid(slots[i]))
+		if (!OidIsValid(occupants[i]))
 			return i;
 	}
 	return -1;
@@ -114,13 +122,11 @@ free_slot(void)
 static void
 terminate_schedulers(int code, Datum arg)
 {
-	HASH_SEQ_STATUS iterator;
+	HASH_SEQ_STATUS walk;
 	Database       *database;
 
-	if (databases == NULL)
-		return;
-	hash_seq_init(&iterator, databases);
-	while ((database = hash_seq_search(&iterator)) != NULL)
+	roster_begin(&walk);
+	while ((database = roster_next(&walk)) != NULL)
 	{
 		if (database->scheduler != NULL)
 			TerminateBackgroundWorker(database->scheduler);
@@ -128,174 +134,56 @@ terminate_schedulers(int code, Datum arg)
 }
 
 /*
- * Says why a database is not served, once until something else is the matter.
+ * Reads who the workers are to be and which databases there are.
  */
 static void
-explain_end(Database *database)
+read_catalogues(void)
 {
-	const char *name = database->entry.name;
+	List *entries = NIL;
 
-	if (database->complained)
-		return;
-	database->complained = true;
-	switch (database->last_end)
-	{
-		case SCHEDULER_BROKE:
-			/* It has logged the error itself. */
-			database->complained = false;
-			break;
-		case SCHEDULER_ABSENT:
-			ereport(DEBUG1, (errmsg_internal("database \"%s\" has no quota_manager", name)));
-			break;
-		case SCHEDULER_DISABLED:
-			ereport(LOG, (errmsg("quota_manager workers of database \"%s\" are stopped", name),
-						  errhint("Start them with quota_manager.start_workers().")));
-			break;
-		case SCHEDULER_FORBIDDEN:
-			ereport(WARNING,
-					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-					 errmsg("role \"%s\" may not run quota_manager in database \"%s\"", worker_role,
-							name),
-					 errhint("In that database call quota_manager.grant_access('%s', 'worker').",
-							 worker_role)));
-			break;
-	}
+	MemoryContextReset(cycle_context);
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	role = find_worker_role(&role_problem);
+	if (OidIsValid(role))
+		entries = list_databases(role, cycle_context);
+	CommitTransactionCommand();
+	roster_update(entries, only_database);
+	list_time = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LIST_MS);
 }
 
 /*
- * Notes that the scheduler of a database has ended, and decides when the next
- * may start.
+ * Looks which databases somebody drops, renames, moves or copies.  Workers
+ * that are in the way end; none are started before it is over.
  */
 static void
-scheduler_ended(Database *database)
+look_at_locks(void)
 {
-	SchedulerEnd end = ends[database->order.slot];
-
-	if (end != database->last_end)
-		database->complained = false;
-	database->last_end = end;
-	pfree(database->scheduler);
-	database->scheduler = NULL;
-	slots[database->order.slot] = InvalidOid;
-
-	switch (end)
-	{
-		case SCHEDULER_BROKE:
-			if (milliseconds_until(database->start_time + BROKE_MAX_MS * INT64CONST(1000), 1) == 0)
-				backoff_none(&database->backoff);
-			backoff_more(&database->backoff, BROKE_MIN_MS, BROKE_MAX_MS);
-			break;
-		case SCHEDULER_FORBIDDEN:
-			/* Rights are about to be granted, one should think. */
-			backoff_more(&database->backoff, BROKE_MIN_MS, IDLE_MIN_MS);
-			break;
-		case SCHEDULER_ABSENT:
-		case SCHEDULER_DISABLED:
-			backoff_more(&database->backoff, IDLE_MIN_MS,
-						 IDLE_MAX_MS + IDLE_MAX_PER_DATABASE_MS * hash_get_num_entries(databases));
-			break;
-	}
-	explain_end(database);
-
-	/* A launcher of one database has nothing to wait for. */
-	if (OidIsValid(only_database) && (end == SCHEDULER_ABSENT || end == SCHEDULER_DISABLED))
-		proc_exit(0);
-}
-
-/*
- * Starts a scheduler.
- */
-static void
-start_scheduler(Database *database, int slot, Oid role)
-{
-	WorkerOrder *order = &database->order;
-
-	memset(order, 0, sizeof(*order));
-	order->database = database->oid;
-	order->role = role;
-	order->ends = ends_handle;
-	order->slot = slot;
-	strlcpy(order->database_name, database->entry.name, sizeof(order->database_name));
-	ends[slot] = SCHEDULER_BROKE;
-
-	database->scheduler = start_child(WORKER_SCHEDULER, order);
-	database->start_time = GetCurrentTimestamp();
-	if (database->scheduler != NULL)
-	{
-		slots[slot] = database->oid;
-		return;
-	}
-	if (!database->complained)
-		ereport(WARNING, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-						  errmsg("could not start a quota_manager scheduler for database \"%s\"",
-								 database->entry.name),
-						  errdetail("All slots for background workers are in use."),
-						  errhint("You may need to increase max_worker_processes.")));
-	database->complained = true;
-	backoff_more(&database->backoff, IDLE_MIN_MS, IDLE_MAX_MS);
-}
-
-/*
- * Finds out who the workers are to be.  InvalidOid: nobody; why not is said
- * once.  Must be called in a transaction.
- */
-static Oid
-find_role(void)
-{
-	Oid         role = InvalidOid;
-	const char *problem = NULL;
-	const char *hint = NULL;
-
-	if (workers_setting)
-		problem = check_worker_role(&role, &hint);
-	if (problem != NULL && (role_problem == NULL || strcmp(problem, role_problem) != 0))
-		ereport(WARNING,
-				(errcode(ERRCODE_CONFIG_FILE_ERROR),
-				 errmsg("quota_manager workers do not run: %s", problem), errhint("%s", hint)));
-	if (role_problem != NULL)
-		pfree(role_problem);
-	role_problem = problem ? MemoryContextStrdup(TopMemoryContext, problem) : NULL;
-	return role;
-}
-
-/*
- * Compares what is remembered with the databases that there are now.
- */
-static void
-update_databases(List *entries)
-{
-	HASH_SEQ_STATUS iterator;
+	TimestampTz     now = GetCurrentTimestamp();
+	HASH_SEQ_STATUS walk;
 	Database       *database;
-	ListCell       *cell;
 
-	hash_seq_init(&iterator, databases);
-	while ((database = hash_seq_search(&iterator)) != NULL)
-		database->listed = false;
-
-	foreach (cell, entries)
+	StartTransactionCommand();
+	roster_begin(&walk);
+	while ((database = roster_next(&walk)) != NULL)
 	{
-		DatabaseEntry *entry = lfirst(cell);
-		bool           found;
+		bool occupied;
 
-		if (OidIsValid(only_database) && entry->oid != only_database)
+		/* those in which nothing was found matter only while they are looked into */
+		if (!database->announced && !database->occupied && database->scheduler == NULL &&
+			database->wanted > now)
 			continue;
-		database = hash_search(databases, &entry->oid, HASH_ENTER, &found);
-		if (!found)
-		{
-			memset(database, 0, sizeof(*database));
-			database->oid = entry->oid;
-		}
-		database->entry = *entry;
-		database->listed = true;
-		if (!entry->can_connect && !database->complained)
-		{
-			database->complained = true;
-			ereport(LOG, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-						  errmsg("role \"%s\" may not connect to database \"%s\"", worker_role,
-								 entry->name),
-						  errhint("Grant it the privilege CONNECT on the database.")));
-		}
+		occupied = !database_is_free(database->oid);
+		if (occupied && !database->occupied && database->scheduler != NULL)
+			ereport(LOG, (errmsg("quota_manager workers leave database \"%s\" while it is dropped, "
+								 "renamed, moved or copied",
+								 database->entry.name)));
+		/* what it is called now, and whether it is still there, is to be seen first */
+		if (database->occupied && !occupied)
+			list_time = DT_NOBEGIN;
+		database->occupied = occupied;
 	}
+	CommitTransactionCommand();
 }
 
 /*
@@ -303,138 +191,232 @@ update_databases(List *entries)
  * any more, and forgets databases that are gone.
  */
 static void
-review_schedulers(Oid role)
+review_schedulers(void)
 {
-	HASH_SEQ_STATUS iterator;
+	HASH_SEQ_STATUS walk;
 	Database       *database;
 
-	hash_seq_init(&iterator, databases);
-	while ((database = hash_seq_search(&iterator)) != NULL)
+	roster_begin(&walk);
+	while ((database = roster_next(&walk)) != NULL)
 	{
 		if (database->scheduler != NULL && child_has_ended(database->scheduler))
-			scheduler_ended(database);
-		if (database->scheduler != NULL && (!database->listed || database->order.role != role))
+		{
+			Place *place = &board->places[database->order.place];
+
+			pfree(database->scheduler);
+			database->scheduler = NULL;
+			occupants[database->order.place] = InvalidOid;
+			backoff_none(&room_backoff);
+			roster_turn_ended(database, place);
+			/* it may have been dropped */
+			if (database->last_end == SCHEDULER_BROKE)
+				list_time = DT_NOBEGIN;
+			/* A launcher of one database has nothing to wait for. */
+			if (OidIsValid(only_database) && (database->last_end == SCHEDULER_ABSENT ||
+											  database->last_end == SCHEDULER_DISABLED))
+				proc_exit(0);
+		}
+		if (database->scheduler != NULL && (!database->listed || !database->entry.can_connect ||
+											database->occupied || database->order.role != role))
 			TerminateBackgroundWorker(database->scheduler);
 		if (database->scheduler == NULL && !database->listed)
-			hash_search(databases, &database->oid, HASH_REMOVE, NULL);
+			roster_remove(database);
 	}
 }
 
 /*
- * The database whose scheduler should have been started longest ago; NULL if
- * there is none.
+ * Starts a scheduler.  False: there is no room for another worker.
  */
-static Database *
-most_overdue(void)
+static bool
+start_scheduler(Database *database, int number)
 {
-	TimestampTz     now = GetCurrentTimestamp();
-	HASH_SEQ_STATUS iterator;
-	Database       *database;
-	Database       *best = NULL;
+	WorkerOrder *order = &database->order;
+	Place       *place = &board->places[number];
 
-	hash_seq_init(&iterator, databases);
-	while ((database = hash_seq_search(&iterator)) != NULL)
+	memset(order, 0, sizeof(*order));
+	order->database = database->oid;
+	order->role = role;
+	order->board = board_handle;
+	order->place = number;
+	strlcpy(order->database_name, database->entry.name, sizeof(order->database_name));
+	place_prepare(place);
+	place->announced = database->announced;
+	if (database->memory != NULL)
+		place->memory = *database->memory;
+
+	database->scheduler = start_child(WORKER_SCHEDULER, order);
+	if (database->scheduler != NULL)
 	{
-		if (database->scheduler == NULL && database->listed && database->entry.can_connect &&
-			database->backoff.not_before <= now &&
-			(best == NULL || database->backoff.not_before < best->backoff.not_before))
-			best = database;
+		database->start_time = GetCurrentTimestamp();
+		occupants[number] = database->oid;
+		starts_left -= 1;
+		if (cramped_until <= database->start_time)
+			said_no_room = false;
+		backoff_none(&room_backoff);
+		return true;
 	}
-	return best;
+	if (!said_no_room)
+		ereport(WARNING, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+						  errmsg("could not start a quota_manager scheduler for database \"%s\"",
+								 database->entry.name),
+						  errdetail("All slots for background workers are in use."),
+						  errhint("You may need to increase max_worker_processes.")));
+	said_no_room = true;
+	cramped_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CRAMPED_MS);
+	backoff_more(&room_backoff, ROOM_MIN_MS, ROOM_MAX_MS);
+	return false;
 }
 
 /*
- * Starts the schedulers that are missing, as far as there are places for them.
+ * Counts places by what their schedulers have come to: those that give theirs
+ * up, those that found no room for a courier, and those that may yet start one.
  */
 static void
-start_missing_schedulers(Oid role)
+count_places(int *running, int *leaving, int *lacking, int *settling)
+{
+	HASH_SEQ_STATUS walk;
+	Database       *database;
+
+	*running = *leaving = *lacking = *settling = 0;
+	roster_begin(&walk);
+	while ((database = roster_next(&walk)) != NULL)
+	{
+		const Place *place = &board->places[database->order.place];
+
+		if (database->scheduler == NULL)
+			continue;
+		*running += 1;
+		if (place->leaving)
+			*leaving += 1;
+		else if (place->courier_state == COURIER_LACKS_ROOM)
+			*lacking += 1;
+		else if (place->courier_state == COURIER_NOT_STARTED &&
+				 milliseconds_until(TimestampTzPlusMilliseconds(database->start_time, SETTLE_MS),
+									1) > 0)
+			*settling += 1;
+	}
+}
+
+/*
+ * True if a scheduler may be started now as far as their number in a second is
+ * concerned.
+ */
+static bool
+may_start(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	starts_left = Min(starts_left + (now - starts_counted) / 1e6 * STARTS_PER_SECOND, board->count);
+	starts_counted = now;
+	return starts_left >= 1;
+}
+
+/*
+ * Starts the schedulers that are missing, as far as there are places and room
+ * for them.  Returns for how many there is none; *pause is set where it is to
+ * be tried again soon.
+ */
+static int
+start_missing_schedulers(long *pause)
 {
 	Database *database;
+	bool      cramped = cramped_until > GetCurrentTimestamp();
+	int       running;
+	int       leaving;
+	int       lacking;
+	int       settling;
 
-	while ((database = most_overdue()) != NULL)
+	for (;;)
 	{
-		int slot = free_slot();
-
-		if (slot < 0)
+		count_places(&running, &leaving, &lacking, &settling);
+		if (lacking > 0 || room_backoff.delay_ms > 0)
 		{
-			if (!complained_of_slots)
-				ereport(WARNING,
-						(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-						 errmsg("no quota_manager worker is left to look into database \"%s\"",
-								database->entry.name),
-						 errdetail("quota_manager.max_workers is %d, and each database needs two.",
-								   max_workers),
-						 errhint("You may need to increase quota_manager.max_workers.")));
-			complained_of_slots = true;
-			return;
+			cramped_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CRAMPED_MS);
+			cramped = true;
 		}
-		start_scheduler(database, slot, role);
+		if (cramped && settling > 0)
+			*pause = SETTLE_LOOK_MS;
+		/* who runs comes first: without a courier its grants wait */
+		if (lacking > 0 || (cramped && settling > 0) ||
+			room_backoff.not_before > GetCurrentTimestamp() || free_place() < 0)
+			break;
+		if (!may_start())
+		{
+			*pause = 1000 / STARTS_PER_SECOND;
+			return 0;
+		}
+		database = roster_next_turn(!cramped);
+		if (database == NULL)
+			break;
+		if (!start_scheduler(database, free_place()))
+			break;
 	}
-	complained_of_slots = false;
+	/* one that has no courier waits, too, if another one has */
+	return Max(roster_overdue() + (lacking > 0 && running > 1 ? 1 : 0) - leaving, 0);
 }
 
 /*
- * One cycle.
+ * Lets those that run know how many others wait.
  */
 static void
+publish_waiting(int waiting)
+{
+	uint32          before = pg_atomic_exchange_u32(&board->waiting, waiting);
+	HASH_SEQ_STATUS walk;
+	Database       *database;
+
+	if (waiting <= (int) before)
+		return;
+	roster_begin(&walk);
+	while ((database = roster_next(&walk)) != NULL)
+	{
+		if (database->scheduler != NULL)
+			wake_child(database->scheduler);
+	}
+}
+
+/*
+ * Takes note of the databases that sessions ask for.
+ */
+static void
+take_calls(void)
+{
+	Oid called[DOORBELL_SIZE];
+	int count = doorbell_take(called);
+
+	/* it may be one that is not known yet */
+	if (count != 0)
+		list_time = DT_NOBEGIN;
+	if (count < 0)
+		roster_forget();
+	for (int i = 0; i < count; i++)
+		roster_ring(called[i]);
+}
+
+/*
+ * One cycle.  Returns for how many milliseconds there is nothing to do.
+ */
+static long
 reconcile(void)
 {
-	List *entries = NIL;
-	Oid   role;
+	int  waiting = 0;
+	long pause = LOCK_LOOK_MS;
 
-	MemoryContextReset(cycle_context);
-	StartTransactionCommand();
-	(void) GetTransactionSnapshot();
-	role = find_role();
-	if (OidIsValid(role))
-		entries = list_databases(role, cycle_context);
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(cycle_context);
-
-	update_databases(entries);
-	review_schedulers(role);
+	take_calls();
+	look_at_locks();
+	if (list_time <= GetCurrentTimestamp())
+		read_catalogues();
+	review_schedulers();
 	if (OidIsValid(role))
 	{
 		/* Its database was dropped. */
-		if (OidIsValid(only_database) && hash_get_num_entries(databases) == 0)
+		if (OidIsValid(only_database) && roster_size() == 0)
 			proc_exit(0);
-		start_missing_schedulers(role);
+		waiting = start_missing_schedulers(&pause);
 	}
-}
-
-/*
- * Milliseconds until a scheduler may be started that has to wait.
- */
-static long
-next_start(void)
-{
-	HASH_SEQ_STATUS iterator;
-	Database       *database;
-	long            pause = NAP_MS;
-
-	hash_seq_init(&iterator, databases);
-	while ((database = hash_seq_search(&iterator)) != NULL)
-	{
-		long wait = milliseconds_until(database->backoff.not_before, NAP_MS);
-
-		if (database->scheduler == NULL && wait > 0)
-			pause = Min(pause, wait);
-	}
-	return pause;
-}
-
-/*
- * Settings were reloaded: whatever the matter was, it may have been mended.
- */
-static void
-forget_backoffs(void)
-{
-	HASH_SEQ_STATUS iterator;
-	Database       *database;
-
-	hash_seq_init(&iterator, databases);
-	while ((database = hash_seq_search(&iterator)) != NULL)
-		backoff_none(&database->backoff);
+	publish_waiting(waiting);
+	roster_report(board->count, cramped_until > GetCurrentTimestamp() ? waiting : 0, role_problem);
+	return roster_pause(pause);
 }
 
 /*
@@ -443,8 +425,6 @@ forget_backoffs(void)
 void
 qm_launcher_main(Datum main_arg)
 {
-	HASHCTL control = {0};
-
 	pqsignal(SIGTERM, handle_stop_request);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
@@ -456,23 +436,24 @@ qm_launcher_main(Datum main_arg)
 	if (!take_worker_lock(only_database, WORKER_LAUNCHER) && OidIsValid(only_database))
 		await_place(only_database);
 
-	control.keysize = sizeof(Oid);
-	control.entrysize = sizeof(Database);
-	control.hcxt = TopMemoryContext;
-	databases =
-		hash_create("quota_manager databases", 32, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	roster_create();
 	cycle_context =
 		AllocSetContextCreate(TopMemoryContext, "quota_manager cycle", ALLOCSET_DEFAULT_SIZES);
-	create_slots();
+	create_places();
 	before_shmem_exit(terminate_schedulers, 0);
+	if (!OidIsValid(only_database))
+		doorbell_answer();
 
 	while (!ShutdownRequestPending)
 	{
-		report_phase("looking at databases");
-		reconcile();
-		report_phase(NULL);
-		if (worker_wait(next_start()))
-			forget_backoffs();
+		long pause = reconcile();
+
+		if (worker_wait(pause))
+		{
+			roster_forget();
+			backoff_none(&room_backoff);
+			list_time = DT_NOBEGIN;
+		}
 	}
 
 	/* Ending with 0 would mean: do not start me again. */
@@ -491,4 +472,5 @@ worker_register_launcher(void)
 	worker.bgw_restart_time = LAUNCHER_RESTART_SECONDS;
 	RegisterBackgroundWorker(&worker);
 	launcher_is_preloaded = true;
+	doorbell_reserve();
 }

@@ -4,10 +4,7 @@
  */
 #include "postgres.h"
 
-#include <signal.h>
-
 #include "access/htup_details.h"
-#include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -16,18 +13,17 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
+#include "common/version.h"
 #include "delivery/installation.h"
 #include "worker/own_launcher.h"
 #include "worker/process.h"
 #include "worker/tick.h"
+#include "worker/wake.h"
 
 PG_FUNCTION_INFO_V1(qm_tick);
 PG_FUNCTION_INFO_V1(qm_start_workers);
 PG_FUNCTION_INFO_V1(qm_stop_workers);
 PG_FUNCTION_INFO_V1(qm_wake_workers);
-
-/* Process to be told to look again when the transaction has committed; 0: none. */
-static int tell_at_commit = 0;
 
 /*
  * Runs what is due.
@@ -77,6 +73,7 @@ qm_tick(PG_FUNCTION_ARGS)
 	bool      nulls[2] = {false, false};
 
 	procedure_connect(fcinfo, "tick()");
+	require_fitting_extension();
 	run_due_strategies(&strategies, &granted);
 	SPI_finish();
 
@@ -85,43 +82,6 @@ qm_tick(PG_FUNCTION_ARGS)
 	values[0] = Int64GetDatum(strategies);
 	values[1] = Int64GetDatum(granted);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc), values, nulls)));
-}
-
-/*
- * Transaction callback: lets the process know that there is something to see.
- */
-static void
-tell_worker(XactEvent event, void *arg)
-{
-	switch (event)
-	{
-		case XACT_EVENT_COMMIT:
-			if (tell_at_commit != 0)
-				(void) kill(tell_at_commit, SIGHUP);
-			tell_at_commit = 0;
-			break;
-		case XACT_EVENT_ABORT:
-		case XACT_EVENT_PREPARE:
-			tell_at_commit = 0;
-			break;
-		default:
-			break;
-	}
-}
-
-/*
- * Lets a worker look again once the current transaction is committed.  It
- * would find out by itself, later.
- */
-static void
-tell_when_committed(Oid database, WorkerKind kind)
-{
-	static bool registered = false;
-
-	if (!registered)
-		RegisterXactCallback(tell_worker, NULL);
-	registered = true;
-	tell_at_commit = worker_lock_holder(database, kind);
 }
 
 /*
@@ -163,9 +123,10 @@ qm_start_workers(PG_FUNCTION_ARGS)
 	if (problem != NULL)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("workers cannot run: %s", problem), errhint("%s", hint)));
+	require_fitting_extension();
 	enable_workers(true);
 	if (launcher_is_preloaded)
-		tell_when_committed(InvalidOid, WORKER_LAUNCHER);
+		tell_when_committed(WORKER_LAUNCHER);
 	else
 		start_own_launcher();
 	PG_RETURN_VOID();
@@ -178,16 +139,16 @@ Datum
 qm_stop_workers(PG_FUNCTION_ARGS)
 {
 	enable_workers(false);
-	tell_when_committed(MyDatabaseId, WORKER_SCHEDULER);
+	tell_when_committed(WORKER_SCHEDULER);
 	PG_RETURN_VOID();
 }
 
 /*
- * wake_workers(): the launcher looks into all databases again.
+ * wake_workers(): the launcher looks into this database again.
  */
 Datum
 qm_wake_workers(PG_FUNCTION_ARGS)
 {
-	tell_when_committed(launcher_is_preloaded ? InvalidOid : MyDatabaseId, WORKER_LAUNCHER);
+	tell_when_committed(WORKER_LAUNCHER);
 	PG_RETURN_VOID();
 }

@@ -8,6 +8,8 @@
 #include <signal.h>
 
 #include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "common/hashfn.h"
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -15,7 +17,6 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lock.h"
-#include "storage/proc.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -43,37 +44,10 @@ static volatile sig_atomic_t interruptible = false;
 /*
  * See process.h.
  */
-void
-backoff_more(Backoff *backoff, int min_ms, int max_ms)
+const char *
+worker_type(WorkerKind kind)
 {
-	backoff->delay_ms = Min(Max(backoff->delay_ms * 2, min_ms), max_ms);
-	backoff->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), backoff->delay_ms);
-}
-
-/*
- * See process.h.
- */
-void
-backoff_none(Backoff *backoff)
-{
-	backoff->delay_ms = 0;
-	backoff->not_before = DT_NOBEGIN;
-}
-
-/*
- * See process.h.  Rounds up, so that who sleeps this long wakes when the time
- * has come and not just before.
- */
-long
-milliseconds_until(TimestampTz when, long limit_ms)
-{
-	TimestampTz now = GetCurrentTimestamp();
-
-	if (when <= now)
-		return 0;
-	if (when >= TimestampTzPlusMilliseconds(now, limit_ms))
-		return limit_ms;
-	return (long) ((when - now + 999) / 1000);
+	return worker_kinds[kind].type;
 }
 
 /*
@@ -92,6 +66,16 @@ describe_worker(BackgroundWorker *worker, WorkerKind kind, const char *suffix)
 	worker->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker->bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker->bgw_restart_time = BGW_NEVER_RESTART;
+}
+
+/*
+ * See process.h.
+ */
+bool
+is_worker_of_database(const char *type)
+{
+	return strcmp(type, worker_kinds[WORKER_SCHEDULER].type) == 0 ||
+		   strcmp(type, worker_kinds[WORKER_COURIER].type) == 0;
 }
 
 /*
@@ -259,25 +243,18 @@ await_worker_lock(WorkerKind kind, volatile sig_atomic_t *stop)
 }
 
 /*
- * See process.h.
+ * See process.h.  Whoever connects takes the same lock.
  */
-int
-worker_lock_holder(Oid database, WorkerKind kind)
+bool
+database_is_free(Oid database)
 {
-	LockData *locks = GetLockStatusData();
-	LOCKTAG   tag;
-	int       pid = 0;
+	LOCKTAG tag;
 
-	name_worker_lock(&tag, database, kind);
-	for (int i = 0; i < locks->nelements; i++)
-	{
-		const LockInstanceData *lock = &locks->locks[i];
-
-		if (memcmp(&lock->locktag, &tag, sizeof(tag)) == 0 &&
-			(lock->holdMask & LOCKBIT_ON(ExclusiveLock)))
-			pid = lock->pid;
-	}
-	return pid;
+	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, database, 0);
+	if (LockAcquire(&tag, RowExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	LockRelease(&tag, RowExclusiveLock, false);
+	return true;
 }
 
 /*
@@ -328,8 +305,41 @@ report_phase(const char *phase)
  * See process.h.
  */
 void
+report_idle(const char *state)
+{
+	pgstat_report_activity(STATE_IDLE, state);
+}
+
+/*
+ * See process.h.
+ */
+uint32
+hash_error(void)
+{
+	ErrorData *error = CopyErrorData();
+
+	return string_hash(error->message, strlen(error->message) + 1) | 1;
+}
+
+/*
+ * See process.h.
+ */
+void
 report_fence(void)
 {
 	report_phase("waiting for resume(): this database is a copy");
 	report_phase(NULL);
+}
+
+/*
+ * See process.h.
+ */
+char *
+error_message(void)
+{
+	ErrorData *error = CopyErrorData();
+	char      *message = pstrdup(error->message ? error->message : "");
+
+	FreeErrorData(error);
+	return message;
 }

@@ -22,6 +22,7 @@
 #include "utils/timestamp.h"
 
 #include "delivery/delivery.h"
+#include "worker/backoff.h"
 
 /* Settings, defined in settings.c. */
 extern int   scan_interval; /* seconds */
@@ -45,52 +46,39 @@ typedef enum WorkerKind
 /* First half of those advisory locks: "qmwc". */
 #define WORKER_LOCK_CLASS 0x716d7763
 
-/* Why a scheduler ended, left in shared memory for its launcher. */
-typedef enum SchedulerEnd
-{
-	SCHEDULER_BROKE,    /* it could not say: crashed, terminated, an error */
-	SCHEDULER_ABSENT,   /* the extension is not in this database */
-	SCHEDULER_DISABLED, /* stop_workers() was called */
-	SCHEDULER_FORBIDDEN /* the role may not use the extension */
-} SchedulerEnd;
-
 /* What a child is told by its parent, in bgw_extra. */
 typedef struct WorkerOrder
 {
 	Oid        database;
 	Oid        role;
-	dsm_handle ends; /* of a scheduler: segment with an array of SchedulerEnd */
-	int        slot; /* of a scheduler: its place in that array */
+	dsm_handle board;                      /* segment with the places: place.h */
+	int        place;                      /* which one is its own */
 	char       database_name[NAMEDATALEN]; /* for people: a database can be renamed */
 } WorkerOrder;
 
 /* Seconds after which the postmaster starts a launcher again. */
 #define LAUNCHER_RESTART_SECONDS 5
 
+/*
+ * Signal by which a scheduler lets its courier claim nothing more, wait for
+ * what is in flight, and end.
+ */
+#define DISMISSAL_SIGNAL SIGUSR2
+
 /* The library was preloaded, so there is a launcher for the whole cluster. */
 extern bool launcher_is_preloaded;
 
-/* Grows from attempt to attempt, up to a limit. */
-typedef struct Backoff
-{
-	int         delay_ms;   /* 0: the last attempt went well */
-	TimestampTz not_before; /* real time before which not to try again */
-} Backoff;
-
-/* Doubles the delay, from min_ms up to max_ms, and counts it from now. */
-extern void backoff_more(Backoff *backoff, int min_ms, int max_ms);
-
-/* The next attempt may be made at once. */
-extern void backoff_none(Backoff *backoff);
-
-/* Milliseconds from now to an instant of real time: 0 if it has passed, at most limit_ms. */
-extern long milliseconds_until(TimestampTz when, long limit_ms);
+/* Name of a kind in pg_stat_activity.backend_type. */
+extern const char *worker_type(WorkerKind kind);
 
 /*
  * Fills what is common to all our workers.  `suffix` (may be NULL) is
  * appended to the name that ps and pg_stat_activity show.
  */
 extern void describe_worker(BackgroundWorker *worker, WorkerKind kind, const char *suffix);
+
+/* True if this, of a background worker, is the type of a scheduler or courier of ours. */
+extern bool is_worker_of_database(const char *type);
 
 /*
  * Starts a child that serves order->database.  NULL: the server has no slot
@@ -137,9 +125,10 @@ extern bool take_worker_lock(Oid database, WorkerKind kind);
 extern void await_worker_lock(WorkerKind kind, volatile sig_atomic_t *stop);
 
 /*
- * Process that holds that lock; 0: none.  For any backend.
+ * True if nobody drops, renames, moves or copies a database, or waits to.  In a
+ * transaction; for any backend.
  */
-extern int worker_lock_holder(Oid database, WorkerKind kind);
+extern bool database_is_free(Oid database);
 
 /*
  * Sleeps until the latch is set or the time has passed, and handles what came
@@ -153,6 +142,15 @@ extern bool worker_reload(void);
 
 /* Shows in pg_stat_activity what is being done; NULL: idle. */
 extern void report_phase(const char *phase);
+
+/* Shows it as the state of a process that sleeps. */
+extern void report_idle(const char *state);
+
+/*
+ * Tells the error that is being handled from others: a hash of its message,
+ * never 0.  Leaves a copy of it in the current memory context.
+ */
+extern uint32 hash_error(void);
 
 /*
  * Shows that this database is a copy and waits for resume(), which is looked
@@ -168,20 +166,29 @@ extern void report_fence(void);
  */
 extern const char *check_worker_role(Oid *role, const char **hint);
 
-/* Oid of our extension in this database, or InvalidOid.  In a transaction. */
-extern Oid installed_extension(void);
+/*
+ * Of the launcher: who the workers are to be.  InvalidOid: nobody; *problem
+ * tells why (NULL: they are switched off), valid until the next call, and the
+ * log does, once.  Must be called in a transaction.
+ */
+extern Oid find_worker_role(const char **problem);
 
 /*
  * Transactions of a worker that serves a database.  They begin by waiting
  * until nobody is dropping the extension, and raise an error with
  * ERRCODE_UNDEFINED_OBJECT if it is gone: so a DROP EXTENSION never waits for
- * more than one short transaction, and never deadlocks with one.
+ * more than one short transaction, and never deadlocks with one.  The same
+ * error is raised where the extension was updated to another version than that
+ * of the library.
  */
 extern const WorkUnit database_work_unit;
 
+/* Message of the error that is being handled, allocated in the current memory context. */
+extern char *error_message(void);
+
 /*
  * True if the error that is being handled came from database_work_unit: the
- * extension is gone.
+ * extension is gone, or is another one.
  */
 extern bool extension_is_gone(void);
 

@@ -7,6 +7,7 @@
 #include "access/htup_details.h"
 #include "catalog/pg_authid.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 #include "utils/syscache.h"
 
 #include "worker/process.h"
@@ -49,4 +50,26 @@ check_worker_role(Oid *role, const char **hint)
 		*role = form->oid;
 	ReleaseSysCache(tuple);
 	return problem;
+}
+
+/*
+ * See process.h.
+ */
+Oid
+find_worker_role(const char **problem)
+{
+	static char *last_problem = NULL;
+	Oid          role = InvalidOid;
+	const char  *hint = NULL;
+
+	*problem = workers_setting ? check_worker_role(&role, &hint) : NULL;
+	if (*problem != NULL && (last_problem == NULL || strcmp(*problem, last_problem) != 0))
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIG_FILE_ERROR),
+				 errmsg("quota_manager workers do not run: %s", *problem), errhint("%s", hint)));
+	if (last_problem != NULL)
+		pfree(last_problem);
+	last_problem = *problem ? MemoryContextStrdup(TopMemoryContext, *problem) : NULL;
+	*problem = last_problem;
+	return role;
 }

@@ -12,39 +12,59 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/namespace.h"
-#include "catalog/pg_class.h"
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
-#include "storage/dsm.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "storage/lwlock.h"
-#include "utils/acl.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
+#include "common/version.h"
 #include "delivery/installation.h"
 #include "worker/agenda.h"
+#include "worker/courier_child.h"
+#include "worker/obstacle.h"
+#include "worker/place.h"
 #include "worker/process.h"
+#include "worker/survive.h"
 #include "worker/tick.h"
 
-/* After errors, work is tried again, and a courier started again, after these times. */
+/* After errors, work is tried again after these times. */
 #define RETRY_MIN_MS 1000
-#define RETRY_MAX_MS (60 * 1000)
+#define RETRY_MAX_MS (10 * 1000)
+
+/*
+ * Where other databases wait, a turn lasts at least so long, which bounds how
+ * often processes are started, and at most so long unless a single scan does:
+ * ten seconds are long enough for a courier to come to full speed and to wind
+ * down, and short enough for the others to wait through a few of them.
+ */
+#define TURN_MIN_MS 1000
+#define TURN_MAX_MS (10 * 1000)
+
+/* How far ahead a scheduler says when it wants to be back. */
+#define WANTED_MAX_MS (60 * 60 * 1000)
 
 PGDLLEXPORT void qm_scheduler_main(Datum main_arg);
 
-static WorkerOrder   order;
-static SchedulerEnd *end_reason = NULL;
+static WorkerOrder order;
+static Board      *board;
+static Place      *place = NULL;
+static TimestampTz turn_start;
 
 /* SIGHUP came: reading balances is broken off, to look at everything anew. */
 static volatile sig_atomic_t reload_requested = false;
 
-static BackgroundWorkerHandle *courier_worker = NULL;
-static TimestampTz             courier_start_time;
-static Backoff                 courier_backoff;
+/* Since the last tick that failed. */
+static Backoff backoff;
+
+/* An error was survived since the database was last looked over. */
+static bool failed = false;
+
+/* Hash of the error that was logged last, and of what was found missing; 0: nothing is the matter. */
+static uint32 complaint = 0;
+static uint32 damage = 0;
 
 /*
  * This database is no copy that waits for resume(), and is noted as the one
@@ -87,67 +107,31 @@ handle_sighup(SIGNAL_ARGS)
 static void
 end_scheduler(SchedulerEnd reason)
 {
-	*end_reason = reason;
+	place->end = reason;
 	proc_exit(0);
 }
 
 /*
- * Exit callback: a courier does not outlive its scheduler.
+ * True if the turn has lasted so long.
  */
-static void
-terminate_courier(int code, Datum arg)
+static bool
+turn_has_lasted(int ms)
 {
-	if (courier_worker != NULL)
-		TerminateBackgroundWorker(courier_worker);
+	return milliseconds_until(TimestampTzPlusMilliseconds(turn_start, ms), 1) == 0;
 }
 
 /*
- * Sees to it that a courier runs.
+ * Ends the process because the extension is gone, or is another one.
  */
 static void
-keep_courier_running(void)
+end_without_extension(void)
 {
-	if (courier_worker != NULL)
-	{
-		if (!child_has_ended(courier_worker))
-			return;
-		pfree(courier_worker);
-		courier_worker = NULL;
-		if (milliseconds_until(courier_start_time + RETRY_MAX_MS * INT64CONST(1000), 1) == 0)
-			backoff_none(&courier_backoff);
-		backoff_more(&courier_backoff, RETRY_MIN_MS, RETRY_MAX_MS);
-	}
-	if (courier_backoff.not_before > GetCurrentTimestamp())
-		return;
+	SchedulerEnd obstacle;
 
-	courier_start_time = GetCurrentTimestamp();
-	courier_worker = start_child(WORKER_COURIER, &order);
-	if (courier_worker == NULL)
-	{
-		/* Said once in a row, then tried at long intervals. */
-		if (courier_backoff.delay_ms < RETRY_MAX_MS)
-			ereport(WARNING, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-							  errmsg("could not start a quota_manager courier"),
-							  errdetail("All slots for background workers are in use."),
-							  errhint("You may need to increase max_worker_processes.")));
-		backoff_more(&courier_backoff, RETRY_MAX_MS, RETRY_MAX_MS);
-	}
-}
-
-/*
- * Reports the error that is being handled and cleans up behind it.
- */
-static void
-recover(void)
-{
-	HOLD_INTERRUPTS();
-	EmitErrorReport();
-	LWLockReleaseAll();
-	pgstat_report_wait_end();
-	AbortOutOfAnyTransaction();
-	MemoryContextSwitchTo(TopMemoryContext);
-	FlushErrorState();
-	RESUME_INTERRUPTS();
+	StartTransactionCommand();
+	obstacle = find_obstacle(place->obstacle);
+	CommitTransactionCommand();
+	end_scheduler(obstacle == SCHEDULER_INCOMPATIBLE ? obstacle : SCHEDULER_ABSENT);
 }
 
 /*
@@ -157,25 +141,12 @@ recover(void)
 static bool
 survives(void (*step)(void))
 {
-	/* Changes between setjmp and longjmp. */
-	volatile bool succeeded = false;
-
-	begin_interruptible();
-	PG_TRY();
-	{
-		step();
-		succeeded = true;
-	}
-	PG_CATCH();
-	{
-		if (extension_is_gone())
-			end_scheduler(SCHEDULER_ABSENT);
-		recover();
-	}
-	PG_END_TRY();
-	end_interruptible();
-	MemoryContextSwitchTo(TopMemoryContext);
-	return succeeded;
+	if (survive_step(step, tick_context, &complaint))
+		return true;
+	if (extension_is_gone())
+		end_without_extension();
+	failed = true;
+	return false;
 }
 
 /*
@@ -229,7 +200,8 @@ run_current_strategy(void)
 {
 	TickResult result;
 
-	report_phase("running due strategies");
+	MemoryContextSwitchTo(tick_context);
+	report_phase(psprintf("running strategy \"%s\"", current->name));
 	if (reader == NULL)
 	{
 		reader_context =
@@ -241,8 +213,8 @@ run_current_strategy(void)
 	if (!tick_strategy(&database_work_unit, reader, current, &reload_requested, &result))
 		return;
 	agenda_note(agenda, current, &result);
-	if (result.granted > 0 && courier_worker != NULL)
-		wake_child(courier_worker);
+	if (result.granted > 0)
+		ask_courier();
 }
 
 /*
@@ -252,17 +224,27 @@ static bool
 tick(void)
 {
 	bool      success;
+	bool      ran = false;
 	ListCell *cell;
 
 	taken = false;
 	due = NIL;
 	reader = NULL;
 	success = survives(take_due_strategies);
+	if (success)
+		keep_courier_running();
 	foreach (cell, due)
 	{
 		if (reload_requested || ShutdownRequestPending)
 			break;
 		current = lfirst(cell);
+		/* each turn gets something done */
+		if (ran && board_is_contended(board) && turn_has_lasted(TURN_MAX_MS))
+		{
+			agenda_postpone(agenda, current);
+			continue;
+		}
+		ran = true;
 		if (!survives(run_current_strategy))
 		{
 			agenda_note(agenda, current, NULL);
@@ -273,35 +255,46 @@ tick(void)
 		keep_courier_running();
 	}
 	if (taken)
-	{
 		agenda_done(agenda);
-		pgstat_report_stat(true);
-		report_phase(NULL);
-	}
+	pgstat_report_stat(taken);
+	report_phase(NULL);
 	MemoryContextReset(tick_context);
 	return success;
 }
 
 /*
- * Ends the process if there is nothing that it may do in this database.
+ * Step: ends the process if there is nothing that it may do in this database.
+ * What is missing there for a while is waited for once the process does its
+ * work, and said once.
  */
 static void
 check_database(void)
 {
-	Oid namespace;
-	Oid  grants;
-	bool allowed;
+	char         state[OBSTACLE_SIZE + 32];
+	SchedulerEnd obstacle;
+	uint32       hash = 0;
 
 	StartTransactionCommand();
-	if (!OidIsValid(installed_extension()))
-		end_scheduler(SCHEDULER_ABSENT);
-	namespace = get_namespace_oid("quota_manager", true);
-	grants = get_relname_relid("quota_execute", namespace);
-	allowed =
-		OidIsValid(grants) && pg_class_aclcheck(grants, GetUserId(), ACL_INSERT) == ACLCHECK_OK;
+	obstacle = find_obstacle(place->obstacle);
 	CommitTransactionCommand();
-	if (!allowed)
-		end_scheduler(SCHEDULER_FORBIDDEN);
+	if (obstacle != SCHEDULER_YIELDED && (obstacle != SCHEDULER_DAMAGED || agenda == NULL))
+		end_scheduler(obstacle);
+
+	if (obstacle == SCHEDULER_DAMAGED)
+		hash = string_hash(place->obstacle, OBSTACLE_SIZE) | 1;
+	if (hash != 0 && hash != damage)
+		explain_obstacle(obstacle, place->obstacle, order.database_name);
+	snprintf(state, sizeof(state), "waiting: %s is missing", place->obstacle);
+	if (hash != 0)
+		report_idle(state);
+	else if (damage != 0)
+	{
+		/* it is mended: what failed may be tried at once */
+		backoff_none(&backoff);
+		retry_courier();
+		agenda_forget(agenda);
+	}
+	damage = hash;
 }
 
 /*
@@ -310,10 +303,105 @@ check_database(void)
 static void
 announce(void)
 {
+	place->served = true;
+	if (place->announced)
+		return;
+	place->announced = true;
 	StartTransactionCommand();
 	ereport(LOG, (errmsg("quota_manager serves database \"%s\" as role \"%s\"", order.database_name,
 						 GetUserNameFromId(order.role, true))));
 	CommitTransactionCommand();
+}
+
+/*
+ * Begins with what the last turn of this database has left.
+ */
+static void
+resume_turn(void)
+{
+	TurnMemory *memory = &place->memory;
+	Oid         extension;
+
+	StartTransactionCommand();
+	extension = installed_extension().oid;
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(TopMemoryContext);
+	if (memory->extension == extension)
+	{
+		fenced = memory->fenced;
+		complaint = memory->complaint;
+		damage = memory->damage;
+		agenda_restore(agenda, &memory->agenda);
+	}
+	memory->extension = extension;
+}
+
+/*
+ * When this database wants to have its next turn.
+ */
+static TimestampTz
+next_turn(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz wanted;
+
+	wanted = TimestampTzPlusMilliseconds(now, WANTED_MAX_MS);
+	if (fenced)
+		return wanted;
+	wanted = TimestampTzPlusMilliseconds(now, agenda_pause(agenda, WANTED_MAX_MS));
+	wanted = Max(wanted, backoff.not_before);
+	return Min(wanted, courier_wanted());
+}
+
+/*
+ * True if a turn has achieved what it can: what is due was run, as far as
+ * that is possible, and what is pending delivered, as far as that is.
+ */
+static bool
+turn_is_complete(bool ticked)
+{
+	if (!turn_has_lasted(TURN_MIN_MS))
+		return false;
+	if (turn_has_lasted(TURN_MAX_MS))
+		return true;
+	if (!ticked || (backoff.delay_ms == 0 && !fenced && (taken || agenda_has_work(agenda))))
+		return false;
+	return courier_has_delivered();
+}
+
+/*
+ * Steps aside for another database.
+ */
+static void
+yield_place(void)
+{
+	TurnMemory *memory = &place->memory;
+
+	place->leaving = true;
+	report_phase("making room for another database");
+	dismiss_courier(&ShutdownRequestPending);
+	if (ShutdownRequestPending)
+		proc_exit(0);
+	memory->fenced = fenced;
+	memory->complaint = complaint;
+	memory->damage = damage;
+	agenda_save(agenda, &memory->agenda);
+	place->wanted = next_turn();
+	end_scheduler(SCHEDULER_YIELDED);
+}
+
+/*
+ * How long to sleep until there is something to do: at most pause_ms, and
+ * until the turn may end if others wait for that.
+ */
+static long
+shorten_pause(long pause_ms)
+{
+	int length = turn_has_lasted(TURN_MIN_MS) ? TURN_MAX_MS : TURN_MIN_MS;
+
+	if (!board_is_contended(board) || turn_has_lasted(TURN_MAX_MS))
+		return pause_ms;
+	return milliseconds_until(TimestampTzPlusMilliseconds(turn_start, length), pause_ms);
 }
 
 /*
@@ -322,28 +410,23 @@ announce(void)
 void
 qm_scheduler_main(Datum main_arg)
 {
-	Backoff      backoff = {0};
-	dsm_segment *segment;
+	bool ticked = false;
 
 	order = received_order();
 	connect_child(&order, handle_stop_request);
 	pqsignal(SIGHUP, handle_sighup);
-	before_shmem_exit(terminate_courier, 0);
-
-	segment = dsm_attach(order.ends);
-	/* Its launcher is gone: another one will start another scheduler. */
-	if (segment == NULL)
-		proc_exit(0);
-	dsm_pin_mapping(segment);
-	end_reason = (SchedulerEnd *) dsm_segment_address(segment) + order.slot;
-
+	place = board_attach(order.board, order.place, &board);
+	place->connected = true;
 	check_database();
 	await_worker_lock(WORKER_SCHEDULER, &ShutdownRequestPending);
 	MemoryContextSwitchTo(TopMemoryContext);
-	agenda = agenda_create();
 	tick_context =
 		AllocSetContextCreate(TopMemoryContext, "quota_manager tick", ALLOCSET_DEFAULT_SIZES);
+	agenda = agenda_create();
+	prepare_courier(&order, place);
+	resume_turn();
 	announce();
+	turn_start = GetCurrentTimestamp();
 
 	while (!ShutdownRequestPending)
 	{
@@ -352,18 +435,30 @@ qm_scheduler_main(Datum main_arg)
 		if (pause == 0)
 		{
 			if (tick())
+			{
 				backoff_none(&backoff);
+				if (taken && !failed)
+					complaint = 0;
+			}
 			else
 				backoff_more(&backoff, RETRY_MIN_MS, RETRY_MAX_MS);
+			ticked = true;
+			if (failed || damage != 0 || courier_broke())
+			{
+				failed = false;
+				(void) survives(check_database);
+			}
 			pause = fenced ? FENCED_NAP_MS : agenda_pause(agenda, poll_interval);
 		}
 		keep_courier_running();
-		worker_wait(pause);
+		if (board_is_contended(board) && turn_is_complete(ticked) && board_make_room(board))
+			yield_place();
+		worker_wait(shorten_pause(pause));
 		if (reload_requested)
 		{
 			reload_requested = false;
 			backoff_none(&backoff);
-			backoff_none(&courier_backoff);
+			retry_courier();
 			agenda_forget(agenda);
 		}
 	}

@@ -19,6 +19,7 @@
 #include "utils/tuplestore.h"
 
 #include "common/crash_point.h"
+#include "delivery/trouble.h"
 #include "worker/tick.h"
 
 /* How many balances are asked for at a time, and rows fetched at a time. */
@@ -312,5 +313,8 @@ tick_strategy(const WorkUnit *unit, Courier *courier, const DueStrategy *strateg
 	if (stop && *stop)
 		return false;
 	scan_strategy(unit, strategy, result);
+	if (result->error != NULL)
+		trouble_note(unit, TROUBLE_SCHEDULER,
+					 psprintf("strategy \"%s\" failed: %s", strategy->name, result->error));
 	return true;
 }

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 
@@ -41,12 +42,25 @@ struct request
 	bool          own;        /* about the mock itself: not counted */
 	bool          counted;    /* what became of it is */
 	uint64_t      generation; /* of the ledger when it arrived */
+	int64_t       began;      /* when its first line had arrived, in microseconds since 1970 */
 	struct answer answer;
 	struct parked parked;
 	struct raw    raw;
 };
 
 static _Atomic(struct MHD_Daemon *) daemon_running; /* also read by the thread of parking.c */
+
+/*
+ * The time of the system's clock, which others on this machine can compare with theirs.
+ */
+static int64_t
+now_us(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (int64_t) now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
 
 /*
  * Called by libmicrohttpd when a request line has arrived: begins the request and keeps the query
@@ -62,6 +76,7 @@ begin_request(void *context, const char *uri, struct MHD_Connection *connection)
 	(void) connection;
 	memset(request, 0, sizeof(*request));
 	request->answer.action = ACTION_OTHER;
+	request->began = now_us();
 	if (query != NULL)
 		text_add_string(&request->query, query + 1);
 	return request;
@@ -149,7 +164,7 @@ static void
 count(struct request *request, unsigned status)
 {
 	if (request->answered && !request->counted && !request->own)
-		stats_request(request->answer.action, status);
+		stats_request(request->answer.action, status, request->began);
 	request->counted = true;
 }
 

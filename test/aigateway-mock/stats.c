@@ -15,6 +15,7 @@
 static atomic_uint_fast64_t accepted_connections;
 static atomic_int_fast64_t  open_connections;
 static atomic_uint_fast64_t struck_faults;
+static atomic_int_fast64_t  last_request; /* when it began; 0: there was none */
 static atomic_uint_fast64_t requests[ACTION_COUNT][STATUS_LIMIT];
 
 /*
@@ -41,8 +42,9 @@ stats_connection(bool accepted)
  * Counts a request.
  */
 void
-stats_request(enum action action, unsigned status)
+stats_request(enum action action, unsigned status, int64_t began)
 {
+	last_request = began;
 	count(&requests[action][status < STATUS_LIMIT ? status : 0]);
 }
 
@@ -113,6 +115,7 @@ stats_list(struct text *text)
 	json_object_object_add(stats, "faults", json_object_new_int64((int64_t) struck_faults));
 	json_object_object_add(stats, "connections",
 						   json_object_new_int64((int64_t) accepted_connections));
+	json_object_object_add(stats, "last_request", json_object_new_int64(last_request));
 	json_object_object_add(stats, "open_connections", json_object_new_int64(open_connections));
 	text_add_string(text, json_object_to_json_string_ext(stats, JSON_C_TO_STRING_PLAIN));
 	text_add_string(text, "\n");
@@ -127,6 +130,7 @@ stats_reset(void)
 {
 	accepted_connections = 0;
 	struck_faults = 0;
+	last_request = 0;
 	for (enum action action = 0; action < ACTION_COUNT; action++)
 	{
 		for (unsigned status = 0; status < STATUS_LIMIT; status++)

@@ -6,6 +6,7 @@
 #define STATS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "ledger.h"
 #include "text.h"
@@ -13,8 +14,8 @@
 /* A connection was accepted (true) or is over (false). */
 extern void stats_connection(bool accepted);
 
-/* A request ended with this status; 0 stands for no reply at all. */
-extern void stats_request(enum action action, unsigned status);
+/* A request that began at this time, in microseconds, ended with this status; 0 stands for no reply at all. */
+extern void stats_request(enum action action, unsigned status, int64_t began);
 
 /* A fault struck. */
 extern void stats_fault(void);

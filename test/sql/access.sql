@@ -56,7 +56,7 @@ FROM unnest(ARRAY['regress_quota_viewer', 'regress_quota_operator', 'regress_quo
 SET ROLE regress_quota_viewer;
 SELECT count(*) FROM quota_strategy;
 SELECT count(*) FROM user_info;
-SELECT count(*) >= 0 FROM worker_status;
+SELECT kind, pid, state, queue_depth, oldest_age IS NOT NULL, last_error FROM worker_status ORDER BY kind;
 SELECT gateway, pending FROM delivery_status;
 SELECT count(*) >= 0 FROM gateway_call;
 SELECT id FROM subject s WHERE s @@ 'is-vip(2) or quota-le("m", 10)' ORDER BY id;

@@ -60,7 +60,7 @@ WHERE p.pronamespace = 'quota_condition'::regnamespace
 	AND (p.prosqlbody IS NULL OR p.provolatile = 'v' OR p.proparallel <> 's' OR p.prosecdef OR p.proconfig IS NOT NULL OR p.prorettype <> 'boolean'::regtype OR p.proretset)
 ORDER BY 1;
 
--- Tables and sequences that pg_dump would not keep: keys only.
+-- Tables and sequences that pg_dump would not keep: keys, and what went wrong last.
 SELECT r.oid::regclass, r.relkind FROM pg_temp.relation r JOIN pg_extension e ON e.extname = 'quota_manager'
 WHERE r.relkind IN ('r', 'p', 'S') AND r.oid <> ALL (e.extconfig) ORDER BY 1;
 SELECT s.oid::regclass FROM pg_temp.relation r JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = r.oid AND d.classid = 'pg_class'::regclass

@@ -176,7 +176,100 @@ SELECT next_firing('0 0 29 2 */7', '2068-01-01', 'UTC') AS sunday, next_firing('
 	next_firing('* * 29 2 */7', '2088-03-01', 'Europe/Berlin') AS every_minute;
 SELECT next_firing('@yearly', 'infinity', 'UTC') AS after_the_end, next_firing('@yearly', '294276-12-31 00:00Z', 'UTC') AS at_the_end,
 	next_firing('@yearly', '-infinity', 'UTC') AS from_the_beginning, next_firing('@yearly', NULL, 'UTC') AS unknown;
+-- The rules of a zone go on for ever: what is read from the tz data for centuries to come is repeated after its last change.
+SELECT array_agg(y) AS wrong FROM generate_series(2030, 2830) AS y
+WHERE next_firing('0 * 1 7 *', make_timestamptz(y, 7, 3, 0, 0, 0), 'Europe/Berlin') <> make_timestamptz(y + 1, 7, 1, 0, 0, 0, 'Europe/Berlin');
 SELECT count(*), max(f) FROM (SELECT firings('* * * * *', '2025-01-01', '200000-01-01', 'Europe/Berlin') AS f LIMIT 1000) AS lazily;
+
+-- From one end of time to the other, a date and a day of week together, a date that comes every four years, with an hour of exactly * in
+-- a zone that changes its clock twice a year: all are found, and none in more than a few milliseconds.
+SELECT count(*) AS asked, count(f.next) AS found, bool_and(f.next > a) AS after,
+	bool_and((f.next AT TIME ZONE z)::date - (a AT TIME ZONE z)::date <= 40 * 366) AS within_forty_years
+FROM unnest(ARRAY['0 0 29 2 */7', '* * 29 2 */7', '* * * 29 2 */7', '0 0 */28 2 */6', '59 59 23 31 12 *', '* * 30 12 */5']) AS s,
+	unnest(ARRAY['UTC', 'Europe/Berlin', 'Africa/Casablanca', 'Pacific/Apia', 'America/New_York']) AS z,
+	unnest(ARRAY['4713-01-01 BC', '0001-12-31 BC', '1896-03-01', '1983-12-31', '2068-03-01', '2096-03-01', '9999-12-31', '200000-01-01']::timestamptz[]) AS a,
+	next_firing(s::cron, a, z) AS f(next);
+SELECT a, next_firing('0 0 29 2 */7', a, 'Europe/Berlin') AS sunday, next_firing('* * 29 2 */7', a, 'Europe/London') AS every_hour, next_firing('0 8 29 2 MON', a, 'America/New_York') AS either
+FROM unnest(ARRAY['0001-12-31 BC', '1896-03-01', '2068-03-01', '9999-12-31']::timestamptz[]) AS a;
+
+-- First, last and number of firings: as listed, and by multiplication.
+SELECT * FROM firing_range('30 * * * *', '2025-03-29 23:30Z', '2025-03-30 03:30Z', 'Europe/Berlin');
+SELECT * FROM firing_range('0,15,30 2,3 * * *', '2025-03-30 00:00Z', '2025-03-30 03:00Z', 'Europe/Berlin');
+SELECT * FROM firing_range('45 23 * * *', '2018-05-03 00:00Z', '2018-05-06 00:00Z', 'Asia/Pyongyang');
+SELECT * FROM firing_range('0 8 * * *', '2011-12-28 00:00Z', '2012-01-01 12:00Z', 'Pacific/Apia');
+SELECT * FROM firing_range('CRON_TZ=Asia/Tokyo 0 8 * * *', '2025-01-01 00:00Z', '2025-01-02 00:00Z', 'Europe/Atlantis');
+SELECT * FROM firing_range('0 8 * * *', '2025-01-01 08:00Z', '2025-01-01 08:00Z', 'UTC');
+SELECT * FROM firing_range('0 8 * * *', '2025-01-03 00:00Z', '2025-01-01 00:00Z', 'UTC');
+SELECT * FROM firing_range('0 8 * * *', '2025-01-01 07:59:59.5Z', '2025-01-02 07:59:59.5Z', 'UTC');
+SELECT * FROM firing_range('0 8 * * *', NULL, '2025-01-02', 'UTC');
+SELECT firings = extract(epoch FROM timestamptz '2030-01-01' - timestamptz '2020-01-01') AS every_second FROM firing_range('* * * * * *', '2020-01-01', '2030-01-01', 'Europe/Berlin');
+SELECT * FROM firing_range('* * * * * *', '4713-01-01 BC', '294276-12-31 23:59:59.999999', 'UTC');
+SELECT * FROM firing_range('0 8 * * *', '2000-01-01', '294000-01-01', 'Europe/Berlin');
+\pset format unaligned
+\pset tuples_only on
+SELECT pg_temp.complaint($$SELECT quota_manager.firing_range('0 8 * * *', '-infinity', '2025-01-01', 'UTC')$$);
+SELECT pg_temp.complaint($$SELECT quota_manager.firing_range('0 8 * * *', '2025-01-01', '2025-01-02', 'Europe/Atlantis')$$);
+\pset format aligned
+\pset tuples_only off
+
+-- What a change of the clock does to a firing.
+CREATE FUNCTION pg_temp.noted(schedule cron, zone text, after_time timestamptz)
+RETURNS TABLE (utc timestamp, local timestamp, note text) LANGUAGE sql AS $$
+	SELECT f AT TIME ZONE 'UTC', f AT TIME ZONE zone, quota_manager.firing_note(schedule, f, zone)
+	FROM quota_manager.firings(schedule, after_time, after_time + interval '30 hours', zone) AS f
+	WHERE quota_manager.firing_note(schedule, f, zone) IS NOT NULL
+$$;
+\pset format unaligned
+\pset tuples_only on
+-- Left out: the time itself, with others, with one that is shown, and for an hour field of exactly *.
+SELECT * FROM pg_temp.noted('30 2 * * *', 'Europe/Berlin', '2025-03-29 22:30Z');
+SELECT * FROM pg_temp.noted('15,45 2 * * *', 'Europe/Berlin', '2025-03-29 22:30Z');
+SELECT * FROM pg_temp.noted('0,15,30 2,3 * * *', 'Europe/Berlin', '2025-03-29 22:30Z');
+SELECT * FROM pg_temp.noted('0 2,3 * * *', 'Europe/Berlin', '2025-03-29 22:30Z');
+SELECT * FROM pg_temp.noted('30 * * * *', 'Europe/Berlin', '2025-03-29 22:30Z');
+SELECT * FROM pg_temp.noted('15,30 * * * *', 'Europe/Berlin', '2025-03-29 22:30Z');
+SELECT * FROM pg_temp.noted('30 15 2 * * *', 'Australia/Lord_Howe', '2025-10-04 00:00Z');
+-- Shown twice.
+SELECT * FROM pg_temp.noted('30 2 * * *', 'Europe/Berlin', '2025-10-25 22:30Z');
+SELECT * FROM pg_temp.noted('30 * * * *', 'Europe/Berlin', '2025-10-25 22:30Z');
+SELECT * FROM pg_temp.noted('0 * * * *', 'Europe/Berlin', '2025-10-25 22:30Z');
+SELECT * FROM pg_temp.noted('0 1,3 * * *', 'Europe/Berlin', '2025-10-25 22:30Z');
+SELECT firing_note('CRON_TZ=America/Sao_Paulo 30 23 * * *', '2018-02-18 01:30Z', 'Europe/Atlantis');
+-- A gap that ends on the next date, and a date left out, for which whoever fires next is told.
+SELECT * FROM pg_temp.noted('45 23 * * *', 'Asia/Pyongyang', '2018-05-04 00:00Z');
+SELECT * FROM pg_temp.noted('45 * * * *', 'Asia/Pyongyang', '2018-05-04 00:00Z');
+SELECT * FROM pg_temp.noted('0 8 * * *', 'Pacific/Apia', '2011-12-30 00:00Z');
+SELECT * FROM pg_temp.noted('0 */12 * * *', 'Pacific/Apia', '2011-12-30 00:00Z');
+SELECT * FROM pg_temp.noted('0 8 30 12 *', 'Pacific/Apia', '2012-12-29 00:00Z');
+SELECT * FROM pg_temp.noted('0 8 29,31 12 *', 'Pacific/Apia', '2011-12-30 00:00Z');
+-- Nothing to be said: other days, and what is no firing.
+SELECT count(*), count(firing_note(s::cron, f, 'Europe/Berlin')) FROM unnest(ARRAY['30 2 * * *', '30 * * * *', '@daily']) AS s, firings(s::cron, '2025-03-31 00:00Z', '2025-10-25 00:00Z', 'Europe/Berlin') AS f;
+SELECT count(*), count(firing_note('*/15 * * * *', f, 'UTC')) FROM firings('*/15 * * * *', '2025-03-29 00:00Z', '2025-04-01 00:00Z', 'UTC') AS f;
+SELECT firing_note('30 2 * * *', '2025-03-30 01:00:01Z', 'Europe/Berlin') IS NULL, firing_note('30 2 * * *', '2025-03-30 01:00:00.5Z', 'Europe/Berlin') IS NULL,
+	firing_note('30 2 * * *', 'infinity', 'Europe/Berlin') IS NULL, firing_note('30 2 * * *', '2025-10-26 01:30Z', 'Europe/Berlin') IS NULL;
+SELECT schedule_zone('0 8 * * *', 'Europe/Berlin'), schedule_zone('CRON_TZ=Asia/Tokyo 0 8 * * *', 'Europe/Berlin');
+
+-- A schedule in plain English.
+SELECT s || ' is ' || describe(s::cron) FROM unnest(ARRAY[
+	-- times of the day, and times at equal distances
+	'0 8 * * *', '30 0 8 * * *', '0 8,20 * * *', '0 */6 * * *', '0 */2 * * *', '0 */5 * * *', '0 9-17 * * *', '*/15 9 * * *', '*/7 9 * * *', '*/15 9-17 * * MON-FRI', '5/10 9-17 * * *',
+	'30 */15 9-17 * * *', '*/10 30 9 * * *', '0-5 9 * * *', '* 9 * * *',
+	-- in several stretches, or none
+	'0 22-23,0-6 * * *', '30 9-17,20 * * *', '*/15 9-11,14-16 * * *', '0 0,5,9,17,20,21 * * *', '*/15 */2 * * *', '5/15 */2 * * *',
+	-- every hour, whatever it is, is not every hour of the day
+	'* * * * *', '* 0-23 * * *', '*/15 * * * *', '*/15 0-23 * * *', '0,15,30,45 * * * *', '0 * * * *', '0 0-23 * * *', '30 * * * *', '15 30 * * * *', '* * * * * *', '*/10 * * * * *', '0,30 * * * * *',
+	-- steps that begin anew
+	'*/7 * * * *', '*/7 9-17 * * *', '*/7 9-11,14-17 * * 1-5', '*/7 * * * * *', '*/40 * * * * *', '*/20 */7 9-17 * * *', '30 5/10 * * * *', '1-4,17 * * * *', '1,2,17 * * * *', '* 30 * * * *',
+	-- days of week
+	'@weekly', '0 12 * * FRI-SUN', '0 12 * * SAT,SUN', '0 12 * * MON,WED,FRI', '0 12 * * SAT-7,1', '*/15 8-17 * 3-10 1-5', '0 12 * */2 1,3,5',
+	-- days of month and months
+	'@monthly', '@yearly', '0 0 29 2 *', '0 10 1,15 * *', '0 0 1-7 * ?', '0 0 */2 * *', '0 0 2,3,11-13,21-23,31 1,7 *', '0 0 1 3-10 *', '0 8 * 3-10 *', '0 8 * 1,7 *', '0 0 1-30 4 *',
+	-- both: either, or both of them
+	'0 12 13 * FRI', '0 12 13 1,7 FRI', '0 12 13 MAR-OCT 1-5', '0 12 */10 * FRI', '0 12 */10 * MON,WED,FRI', '0 12 1-7 1 */2', '0 12 29 2 */7', '0 12 1-31 * FRI', '0 12 13 * 0-6',
+	-- a zone of its own
+	'CRON_TZ=Asia/Shanghai 0 8 * * *', 'CRON_TZ=Asia/Shanghai */7 * * * *']) AS s;
+\pset format aligned
+\pset tuples_only off
 
 -- The schedule clock.
 SET quota_manager.schedule_clock = '2025-03-30 08:00:00+02';

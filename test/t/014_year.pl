@@ -282,7 +282,7 @@ sub steps_by_workers
 		$count{workers}++;
 	}
 	set_for_all('quota_manager.workers', 'off');
-	poll_sql($node, 'postgres', 'SELECT count(*) = 0 FROM quota_manager.worker_status WHERE kind <> $$launcher$$') or die 'workers do not end';
+	poll_sql($node, 'postgres', 'SELECT count(pid) = 0 FROM quota_manager.worker_status WHERE kind <> $$launcher$$') or die 'workers do not end';
 	say_time();
 	sql('SELECT count(*) FROM quota_manager.scan();');
 	$simulation->scan($now);

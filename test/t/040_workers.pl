@@ -82,7 +82,7 @@ is($node->safe_psql('postgres', q{SELECT count(*) FROM quota_manager.quota_execu
 
 # Everyone may see the workers.
 $node->safe_psql('postgres', q{CREATE ROLE onlooker LOGIN; SELECT quota_manager.grant_access('onlooker', 'viewer')});
-is($node->safe_psql('postgres', 'SELECT string_agg(kind, $$,$$ ORDER BY kind), bool_and(activity IS NOT NULL) FROM quota_manager.worker_status',
+is($node->safe_psql('postgres', 'SELECT string_agg(kind, $$,$$ ORDER BY kind), bool_and(activity IS NOT NULL) FROM quota_manager.worker_status WHERE pid IS NOT NULL',
 		connstr => $node->connstr('postgres') . ' user=onlooker'),
 	'courier,launcher,scheduler|t', 'worker_status shows the workers to a viewer');
 is($node->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity
@@ -93,7 +93,7 @@ is(QuotaTest::Workers::log_count($node, qr/ERROR|PANIC|terminated by signal/), 0
 
 # Stopped, they stay down; started, they come back.
 $node->safe_psql('postgres', 'SELECT quota_manager.stop_workers()');
-QuotaTest::Workers::await($node, 'postgres', q{SELECT count(*) = 0 FROM quota_manager.worker_status WHERE kind <> 'launcher'});
+QuotaTest::Workers::await($node, 'postgres', q{SELECT count(*) = 0 FROM quota_manager.worker_status WHERE kind <> 'launcher' AND pid IS NOT NULL});
 pass('stop_workers() ends them');
 $node->restart;
 $node->wait_for_log(qr/quota_manager workers of database "postgres" are stopped/);
@@ -104,7 +104,7 @@ QuotaTest::Workers::await_worker($node, 'postgres', 'courier');
 pass('start_workers() brings them back');
 
 QuotaTest::Workers::set($node, 'quota_manager.workers', 'off');
-QuotaTest::Workers::await($node, 'postgres', q{SELECT count(*) = 0 FROM quota_manager.worker_status WHERE kind <> 'launcher'});
+QuotaTest::Workers::await($node, 'postgres', q{SELECT count(*) = 0 FROM quota_manager.worker_status WHERE kind <> 'launcher' AND pid IS NOT NULL});
 QuotaTest::Workers::set($node, 'quota_manager.workers', 'on');
 QuotaTest::Workers::await_worker($node, 'postgres', 'courier');
 pass('quota_manager.workers switches them off and on');

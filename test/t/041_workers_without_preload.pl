@@ -83,7 +83,7 @@ QuotaTest::Workers::await_worker($node, 'postgres', 'courier', $courier);
 pass('they come back after a crash');
 
 $node->safe_psql('postgres', 'SELECT quota_manager.stop_workers()');
-QuotaTest::Workers::await($node, 'postgres', q{SELECT count(*) = 0 FROM quota_manager.worker_status});
+QuotaTest::Workers::await($node, 'postgres', q{SELECT count(*) = 0 FROM quota_manager.worker_status WHERE pid IS NOT NULL});
 pass('stop_workers() ends all three');
 $node->safe_psql('postgres', 'SELECT quota_manager.start_workers()');
 QuotaTest::Workers::await_worker($node, 'postgres', 'courier');

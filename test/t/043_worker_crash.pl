@@ -53,7 +53,7 @@ QuotaTest::Workers::strategy($node, 'postgres', name => 'asks', condition => 'qu
 QuotaTest::Workers::await($node, 'postgres',
 	q{SELECT count(*) > 0 FROM quota_manager.quota_execute WHERE status = 'processing'});
 QuotaTest::Workers::await($node, 'postgres',
-	q{SELECT count(*) = 1 FROM quota_manager.worker_status WHERE kind = 'scheduler' AND state = 'active' AND activity = 'running due strategies'});
+	q{SELECT count(*) = 1 FROM quota_manager.worker_status WHERE kind = 'scheduler' AND state = 'active' AND activity LIKE 'running strategy %'});
 my $took = QuotaTest::Workers::kill_postmaster($node);
 cmp_ok($took, '<', 5, sprintf 'nothing outlives the postmaster (%.1f s)', $took);
 

@@ -81,7 +81,7 @@ cmp_ok(QuotaTest::Workers::log_count($node, qr/"quota_manager.quota_run" does no
 $node->safe_psql('postgres', 'DROP DATABASE two WITH (FORCE)');
 pass('a database can be dropped by force');
 $node->safe_psql('one', 'SELECT quota_manager.stop_workers()');
-QuotaTest::Workers::await($node, 'one', q{SELECT count(*) = 0 FROM quota_manager.worker_status WHERE kind <> 'launcher'});
+QuotaTest::Workers::await($node, 'one', q{SELECT count(*) = 0 FROM quota_manager.worker_status WHERE kind <> 'launcher' AND pid IS NOT NULL});
 $node->safe_psql('postgres', 'ALTER DATABASE one RENAME TO uno');
 $node->safe_psql('uno', 'SELECT quota_manager.start_workers()');
 QuotaTest::Workers::await_worker($node, 'uno', 'courier');
@@ -96,13 +96,16 @@ QuotaTest::Workers::await_worker($node, 'uno', 'courier');
 pass('and come back with it');
 is(QuotaTest::Workers::log_count($node, qr/PANIC|terminated by signal/), 0, 'no crash is in the log');
 
-# No slot is left: said once, and nothing breaks.
+# One place for two databases: said once, and both are served.
 $node->append_conf('postgresql.conf', "quota_manager.max_workers = 2\n");
 $node->safe_psql('postgres', 'CREATE DATABASE three');
+QuotaTest::Workers::database($node, 'three', $gateway);
 $node->restart;
-$node->wait_for_log(qr/no quota_manager worker is left to look into database/);
-QuotaTest::Workers::await_worker($node, 'uno', 'courier');
-pass('too few slots are reported');
+$node->wait_for_log(qr/2 databases take turns in 1 places for quota_manager workers.*\n.*HINT: .*quota_manager.max_workers to 4 or more/);
+QuotaTest::Workers::users($node, 'three', 4);
+QuotaTest::Workers::strategy($node, $_, name => 'in turns') foreach qw(uno three);
+QuotaTest::Workers::await_grants($node, $_, 'in turns', 4) foreach qw(uno three);
+is(QuotaTest::Workers::log_count($node, qr/databases take turns/), 1, 'databases that take turns are reported once');
 
 $node->stop;
 done_testing();

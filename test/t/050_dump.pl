@@ -26,6 +26,7 @@ INSERT INTO quota_gateway (id, name, dialect, base_url, credential, admin_path, 
 	VALUES (77, 'second 技术', 'higress', 'https://gateway.example:8443/base', 'row:key', '/quota', 'misconfigured', E'odd\n"reason"\\', 2.5);
 INSERT INTO quota_model (model, gateway) VALUES ('whole', 'second 技术'), (E'tab\t and ''quote''', 'gateway');
 INSERT INTO quota_credential VALUES ('key', 'top-secret-key');
+INSERT INTO quota_worker VALUES ('courier', 'went wrong here', now());
 INSERT INTO user_info (id, name, github_star, vip, org, register_time, access_time)
 	SELECT 'u' || i, CASE i % 3 WHEN 0 THEN E'line\nbreak' WHEN 1 THEN '张三' END, CASE WHEN i % 2 = 0 THEN 'zgsm, x' END, i % 4, 'org' || i % 5,
 		timestamptz '2020-01-01' + i * interval '1 day', now() - i * interval '1 minute' FROM generate_series(1, 200) i;
@@ -150,5 +151,7 @@ sub restored
 	is(sequences($node, $database), $numbers, "$database: the sequences");
 	is($node->safe_psql($database, 'SELECT count(*) FROM quota_manager.quota_credential'),
 		0, "$database: no key");
+	is($node->safe_psql($database, 'SELECT count(*) FROM quota_manager.quota_worker'),
+		0, "$database: nothing has gone wrong yet");
 	return;
 }

@@ -151,7 +151,7 @@ sub workers_off
 	my ($node) = @_;
 
 	QuotaTest::Workers::set($node, 'quota_manager.workers', 'off');
-	QuotaTest::Workers::await($node, 'postgres', q{SELECT count(*) = 0 FROM quota_manager.worker_status WHERE kind <> 'launcher'});
+	QuotaTest::Workers::await($node, 'postgres', q{SELECT count(*) = 0 FROM quota_manager.worker_status WHERE kind <> 'launcher' AND pid IS NOT NULL});
 	return;
 }
 

@@ -162,7 +162,7 @@ is( $node->safe_psql('postgres', q{
 
 # One CALL deliver() that lasts. The worker is out of the way.
 QuotaTest::Workers::set($node, 'quota_manager.workers', 'off');
-wait_until($node, q{SELECT count(*) = 0 FROM quota_manager.worker_status WHERE kind = 'courier'});
+wait_until($node, q{SELECT count(*) = 0 FROM quota_manager.worker_status WHERE kind = 'courier' AND pid IS NOT NULL});
 my $called = QuotaTest::Mock->start(dialect => 'zgsm', key => 'secret');
 add_gateway($node, 'called', $called);
 write_grants($called, 'called', $deliveries / 20, 10, 0) foreach 1 .. 20;

@@ -76,7 +76,7 @@ sub start_workers
 		$node->safe_psql('postgres', "ALTER SYSTEM SET quota_manager.$setting");
 	}
 	$node->safe_psql('postgres', 'SELECT pg_reload_conf()');
-	wait_until($node, q{SELECT count(*) = 1 FROM quota_manager.worker_status WHERE kind = 'courier'});
+	wait_until($node, q{SELECT count(*) = 1 FROM quota_manager.worker_status WHERE kind = 'courier' AND pid IS NOT NULL});
 	return;
 }
 

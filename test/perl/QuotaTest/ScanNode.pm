@@ -55,7 +55,7 @@ SQL
 	return;
 }
 
-# The tables of the extension, those with keys left out: they are never dumped.
+# The tables of the extension, but those with keys and with what went wrong last: they are never dumped.
 sub tables
 {
 	my ($node, $database) = @_;
@@ -64,7 +64,7 @@ sub tables
 SELECT c.relname FROM pg_class c
 JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
 JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid AND e.extname = 'quota_manager'
-WHERE c.relkind = 'r' AND c.relname <> 'quota_credential' ORDER BY 1
+WHERE c.relkind = 'r' AND c.relname NOT IN ('quota_credential', 'quota_worker') ORDER BY 1
 SQL
 }
 

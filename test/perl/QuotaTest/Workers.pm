@@ -197,16 +197,14 @@ sub _runs
 	return $line =~ /\) [^Z]/;
 }
 
-# Kills the postmaster by kill -9 and starts another when the last of the processes has noticed; returns how many
-# seconds that one took, and dies if it takes a minute.
-sub kill_postmaster
+# Kills the postmaster by kill -9 and waits until the last of the processes has noticed; returns how many seconds that
+# one took, and dies if it takes a minute.
+sub end_postmaster
 {
 	my ($node) = @_;
 	my @processes = split /\n/, $node->safe_psql('postgres',
 		'SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()');
-	my $postmaster = (split /\n/, slurp_file($node->data_dir . '/postmaster.pid'))[0];
 	my $before = time();
-	my $took;
 
 	$node->kill9;
 	foreach my $pid (@processes)
@@ -217,9 +215,18 @@ sub kill_postmaster
 			usleep(5_000);
 		}
 	}
-	$took = time() - $before;
+	return time() - $before;
+}
+
+# The same, and starts another postmaster.
+sub kill_postmaster
+{
+	my ($node) = @_;
+	my $postmaster = (split /\n/, slurp_file($node->data_dir . '/postmaster.pid'))[0];
+	my $took = end_postmaster($node);
+
 	# to the next postmaster the last one lives until init has noticed
-	seconds_to_end($postmaster, $before);
+	seconds_to_end($postmaster, time());
 	$node->start;
 	return $took;
 }

@@ -1,0 +1,48 @@
+/*
+ * reading.h
+ *		Instants and readings; for the files of this folder only.
+ *
+ * Two scales of whole seconds: instants (seconds since 1970 UTC) and readings
+ * (what a clock on the wall shows, as if it were UTC).  A zone maps instants
+ * to readings by spans of constant offset.
+ */
+#ifndef QM_READING_H
+#define QM_READING_H
+
+#include "datatype/timestamp.h"
+#include "pgtime.h"
+
+/* Seconds from 1970 to 2000: the difference of an instant and a timestamp. */
+#define EPOCH_SHIFT ((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)
+
+/* A stretch of time, [start, end), over which a zone keeps one offset. */
+typedef struct ZoneSpan
+{
+	int64 start;
+	int64 end;
+	int64 offset; /* reading minus instant */
+} ZoneSpan;
+
+/* The span that begins at the given instant. */
+extern ZoneSpan zone_span_from(const pg_tz *tz, int64 instant);
+
+/*
+ * The latest reading that the clock has shown up to an instant; in a fold that
+ * is later than what it shows now.
+ */
+extern int64 latest_reading(const pg_tz *tz, int64 instant);
+
+/* The first instant at which the clock shows the reading or a later one. */
+extern int64 first_instant(const pg_tz *tz, int64 reading);
+
+/* Whether the zone has the date (days since 1970): Samoa never had 30 December 2011. */
+extern bool date_exists(const pg_tz *tz, int64 day);
+
+/* The date of a reading, in days since 1970. */
+extern int64 day_of(int64 reading);
+
+/* The last instant that is not after a finite time, and the time of an instant. */
+extern int64       instant_of(TimestampTz time);
+extern TimestampTz time_of(int64 instant);
+
+#endif /* QM_READING_H */

@@ -1,0 +1,190 @@
+/*
+ * courier_child.c
+ *		Of a scheduler: the courier of its database, which it keeps running.
+ */
+#include "postgres.h"
+
+#include "postmaster/bgworker.h"
+#include "storage/ipc.h"
+
+#include "delivery/trouble.h"
+#include "worker/courier_child.h"
+#include "worker/survive.h"
+
+/* One that broke is started again after these times. */
+#define RETRY_MIN_MS 1000
+#define RETRY_MAX_MS (30 * 1000)
+
+/* One that could not be started for lack of room, after these. */
+#define ROOM_MIN_MS 250
+#define ROOM_MAX_MS (5 * 1000)
+
+/* It has lived for long enough for the next failure to be a new one. */
+#define PROVEN_MS (60 * 1000)
+
+/* How long answers are awaited when it is dismissed, and how often it is told to end. */
+#define DISMISSAL_MS (30 * 1000)
+#define DISMISSAL_SIGNAL_MS 200
+
+static const WorkerOrder      *order;
+static Place                  *place;
+static BackgroundWorkerHandle *courier = NULL;
+static TimestampTz             start_time;
+static Backoff                 backoff;
+static bool                    broke = false;
+static bool                    said_no_room = false;
+
+/*
+ * Exit callback.
+ */
+static void
+terminate_courier(int code, Datum arg)
+{
+	if (courier != NULL)
+		TerminateBackgroundWorker(courier);
+}
+
+/*
+ * See courier_child.h.
+ */
+void
+prepare_courier(const WorkerOrder *scheduler_order, Place *scheduler_place)
+{
+	order = scheduler_order;
+	place = scheduler_place;
+	before_shmem_exit(terminate_courier, 0);
+}
+
+/*
+ * Takes note of a courier that has ended.
+ */
+static void
+review_courier(void)
+{
+	if (courier == NULL || !child_has_ended(courier))
+		return;
+	pfree(courier);
+	courier = NULL;
+	broke = true;
+	if (milliseconds_until(TimestampTzPlusMilliseconds(start_time, PROVEN_MS), 1) == 0)
+		backoff_none(&backoff);
+	backoff_more(&backoff, RETRY_MIN_MS, RETRY_MAX_MS);
+}
+
+/*
+ * See courier_child.h.
+ */
+void
+keep_courier_running(void)
+{
+	review_courier();
+	if (courier != NULL || backoff.not_before > GetCurrentTimestamp())
+		return;
+
+	start_time = GetCurrentTimestamp();
+	courier = start_child(WORKER_COURIER, order);
+	if (courier != NULL)
+	{
+		if (place->courier_state == COURIER_LACKS_ROOM)
+			backoff_none(&backoff);
+		place->courier_state = COURIER_STARTED;
+		said_no_room = false;
+		return;
+	}
+	if (place->courier_state != COURIER_LACKS_ROOM)
+		backoff_none(&backoff);
+	place->courier_state = COURIER_LACKS_ROOM;
+	backoff_more(&backoff, ROOM_MIN_MS, ROOM_MAX_MS);
+	/* Where databases take turns this one may just have been too early. */
+	if (backoff.delay_ms < ROOM_MAX_MS || said_no_room)
+		return;
+	said_no_room = true;
+	ereport(WARNING,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("could not start a quota_manager courier for database \"%s\"",
+					order->database_name),
+			 errdetail("All slots for background workers are in use. Strategies are run, grants "
+					   "wait."),
+			 errhint("You may need to increase max_worker_processes.")));
+	note_trouble(TROUBLE_COURIER, "could not start: all slots for background workers are in use");
+}
+
+/*
+ * See courier_child.h.
+ */
+void
+ask_courier(void)
+{
+	place_ask(place);
+	if (courier != NULL)
+		wake_child(courier);
+}
+
+/*
+ * See courier_child.h.
+ */
+void
+retry_courier(void)
+{
+	backoff_none(&backoff);
+}
+
+/*
+ * See courier_child.h.
+ */
+bool
+courier_broke(void)
+{
+	bool result = broke;
+
+	broke = false;
+	return result;
+}
+
+/*
+ * See courier_child.h.  One that waits to be started again after an error
+ * could not do more.
+ */
+bool
+courier_has_delivered(void)
+{
+	if (courier == NULL)
+		return place->courier_state == COURIER_STARTED && backoff.delay_ms > 0;
+	return place_is_answered(place) && place_courier_next(place) > GetCurrentTimestamp();
+}
+
+/*
+ * See courier_child.h.
+ */
+TimestampTz
+courier_wanted(void)
+{
+	if (courier == NULL && place->courier_state == COURIER_STARTED && backoff.delay_ms > 0)
+		return backoff.not_before;
+	return place_is_answered(place) ? place_courier_next(place) : GetCurrentTimestamp();
+}
+
+/*
+ * See courier_child.h.  It may not have come so far yet as to listen to the
+ * signal, so that is sent again.
+ */
+void
+dismiss_courier(const volatile sig_atomic_t *stop)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DISMISSAL_MS);
+
+	review_courier();
+	while (courier != NULL && !*stop && GetCurrentTimestamp() < until)
+	{
+		pid_t pid;
+
+		if (GetBackgroundWorkerPid(courier, &pid) == BGWH_STARTED)
+			(void) kill(pid, DISMISSAL_SIGNAL);
+		worker_wait(DISMISSAL_SIGNAL_MS);
+		if (child_has_ended(courier))
+		{
+			pfree(courier);
+			courier = NULL;
+		}
+	}
+}

@@ -1,0 +1,93 @@
+/*
+ * survive.c
+ *		Errors that a worker reports and outlives.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/lwlock.h"
+#include "utils/memutils.h"
+
+#include "delivery/trouble.h"
+#include "worker/process.h"
+#include "worker/survive.h"
+
+/*
+ * See survive.h.
+ */
+void
+note_trouble(const char *kind, const char *message)
+{
+	begin_interruptible();
+	PG_TRY();
+	{
+		trouble_note(&database_work_unit, kind, message);
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		AbortOutOfAnyTransaction();
+		MemoryContextSwitchTo(TopMemoryContext);
+		FlushErrorState();
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+	end_interruptible();
+	MemoryContextSwitchTo(TopMemoryContext);
+}
+
+/*
+ * Reports the error that is being handled and cleans up behind it.  Returns
+ * its message, in `scratch`.
+ */
+static char *
+recover(MemoryContext scratch, uint32 *complaint)
+{
+	uint32 hash;
+	char  *message;
+
+	HOLD_INTERRUPTS();
+	MemoryContextSwitchTo(scratch);
+	hash = hash_error();
+	message = error_message();
+	if (hash != *complaint && !extension_is_gone())
+		EmitErrorReport();
+	*complaint = hash;
+	LWLockReleaseAll();
+	pgstat_report_wait_end();
+	AbortOutOfAnyTransaction();
+	MemoryContextSwitchTo(TopMemoryContext);
+	FlushErrorState();
+	RESUME_INTERRUPTS();
+	return message;
+}
+
+/*
+ * See survive.h.
+ */
+bool
+survive_step(void (*step)(void), MemoryContext scratch, uint32 *complaint)
+{
+	/* Change between setjmp and longjmp. */
+	volatile bool succeeded = false;
+	char *volatile message = NULL;
+
+	begin_interruptible();
+	PG_TRY();
+	{
+		step();
+		succeeded = true;
+	}
+	PG_CATCH();
+	{
+		message = recover(scratch, complaint);
+	}
+	PG_END_TRY();
+	end_interruptible();
+	MemoryContextSwitchTo(TopMemoryContext);
+	if (message != NULL && !extension_is_gone())
+		note_trouble(TROUBLE_SCHEDULER, message);
+	return succeeded;
+}

@@ -1,0 +1,245 @@
+/*
+ * utility_hook.c
+ *		Lets workers step aside for commands that want nobody connected to their
+ *		database: DROP DATABASE, ALTER DATABASE ... RENAME and SET TABLESPACE,
+ *		CREATE DATABASE ... TEMPLATE.
+ *
+ * Workers do so without being asked, since their launcher looks out for the
+ * locks that such commands take (launcher.c); the hook spares the command the
+ * wait of a second, and the few rights that one with FORCE would need to end
+ * processes of another role.
+ *
+ * Only who may give the command can interrupt workers.  The lock that the
+ * command is going to take anyway is taken first: it keeps workers that are
+ * started meanwhile from connecting, until the command has ended in whatever
+ * way.
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_database.h"
+#include "commands/dbcommands.h"
+#include "commands/defrem.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
+#include "tcop/utility.h"
+#include "utils/acl.h"
+#include "utils/backend_status.h"
+#include "utils/syscache.h"
+#include "utils/wait_event.h"
+
+#include "worker/process.h"
+#include "worker/worker.h"
+
+/* How long workers are waited for, and how often it is looked whether they are gone. */
+#define PATIENCE_MS 10000
+#define LOOK_MS 10
+
+static ProcessUtility_hook_type prev_ProcessUtility = NULL;
+
+/*
+ * Whether the current role owns a database.
+ */
+static bool
+owns_database(Oid database)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(DatabaseRelationId, database, GetUserId());
+#else
+	return pg_database_ownercheck(database, GetUserId());
+#endif
+}
+
+/*
+ * Whether the current role may create and rename databases.
+ */
+static bool
+may_create_databases(void)
+{
+	HeapTuple tuple;
+	bool      result = superuser();
+
+	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	if (HeapTupleIsValid(tuple))
+	{
+		result = result || ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
+		ReleaseSysCache(tuple);
+	}
+	return result;
+}
+
+/*
+ * Whether a database may be copied by whoever may create one.
+ */
+static bool
+is_template(Oid database)
+{
+	HeapTuple tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
+	bool      result = false;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		result = ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+		ReleaseSysCache(tuple);
+	}
+	return result;
+}
+
+/*
+ * The text of an option; NULL: it is not given.
+ */
+static const char *
+option_text(List *options, const char *name)
+{
+	ListCell *cell;
+
+	foreach (cell, options)
+	{
+		DefElem *option = lfirst_node(DefElem, cell);
+
+		if (strcmp(option->defname, name) == 0 && option->arg != NULL)
+			return defGetString(option);
+	}
+	return NULL;
+}
+
+/*
+ * The database that a command wants to itself, with the lock that it will
+ * take.  InvalidOid: none, or it will be refused: the command says why.
+ */
+static Oid
+wanted_database(Node *statement, bool is_top_level, LOCKMODE *lock)
+{
+	const char *name = NULL;
+	bool        renames = false;
+	bool        copies = false;
+	Oid         database;
+
+	if (IsA(statement, DropdbStmt))
+		name = ((DropdbStmt *) statement)->dbname;
+	else if (IsA(statement, RenameStmt) &&
+			 ((RenameStmt *) statement)->renameType == OBJECT_DATABASE)
+	{
+		name = ((RenameStmt *) statement)->subname;
+		renames = true;
+	}
+	else if (IsA(statement, AlterDatabaseStmt) &&
+			 option_text(((AlterDatabaseStmt *) statement)->options, "tablespace") != NULL)
+		name = ((AlterDatabaseStmt *) statement)->dbname;
+	else if (IsA(statement, CreatedbStmt))
+	{
+		name = option_text(((CreatedbStmt *) statement)->options, "template");
+		copies = true;
+	}
+	/* all but renaming are refused in a transaction block */
+	if (name == NULL || (!renames && (!is_top_level || IsTransactionBlock())))
+		return InvalidOid;
+
+	database = get_database_oid(name, true);
+	if (!OidIsValid(database) || (!copies && database == MyDatabaseId))
+		return InvalidOid;
+	if ((renames || copies) && !may_create_databases())
+		return InvalidOid;
+	if (!owns_database(database) && !(copies && is_template(database)))
+		return InvalidOid;
+	*lock = copies ? ShareLock : AccessExclusiveLock;
+	return database;
+}
+
+/*
+ * Tells the workers that are connected to a database to end.  Returns how many
+ * there are.
+ */
+static int
+terminate_workers(Oid database, bool tell)
+{
+	int count = 0;
+	int backends;
+
+	pgstat_clear_backend_activity_snapshot();
+	backends = pgstat_fetch_stat_numbackends();
+	for (int i = 1; i <= backends; i++)
+	{
+		LocalPgBackendStatus *local = pgstat_fetch_stat_local_beentry(i);
+		const char           *type;
+		int                   pid;
+
+		if (local == NULL || local->backendStatus.st_databaseid != database ||
+			local->backendStatus.st_backendType != B_BG_WORKER)
+			continue;
+		pid = local->backendStatus.st_procpid;
+		type = GetBackgroundWorkerTypeByPid(pid);
+		if (type == NULL || !is_worker_of_database(type))
+			continue;
+		count++;
+		if (tell)
+			(void) kill(pid, SIGTERM);
+	}
+	pgstat_clear_backend_activity_snapshot();
+	return count;
+}
+
+/*
+ * Ends the workers of a database and waits until they are gone, for a while:
+ * the command itself says who is left.
+ */
+static void
+await_departure(Oid database)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PATIENCE_MS);
+	bool        tell = true;
+
+	while (terminate_workers(database, tell) > 0 && GetCurrentTimestamp() < until)
+	{
+		tell = false;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOOK_MS,
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/*
+ * Hook: runs a command after workers have stepped aside that are in its way.
+ */
+static void
+step_aside(PlannedStmt *statement, const char *query, bool read_only_tree,
+		   ProcessUtilityContext context, ParamListInfo parameters, QueryEnvironment *environment,
+		   DestReceiver *destination, QueryCompletion *completion)
+{
+	LOCKMODE lock = NoLock;
+
+	if (IsTransactionState() && !RecoveryInProgress())
+	{
+		Oid database =
+			wanted_database(statement->utilityStmt, context == PROCESS_UTILITY_TOPLEVEL, &lock);
+
+		if (OidIsValid(database))
+		{
+			LockSharedObject(DatabaseRelationId, database, 0, lock);
+			await_departure(database);
+		}
+	}
+	if (prev_ProcessUtility)
+		prev_ProcessUtility(statement, query, read_only_tree, context, parameters, environment,
+							destination, completion);
+	else
+		standard_ProcessUtility(statement, query, read_only_tree, context, parameters, environment,
+								destination, completion);
+}
+
+/*
+ * See worker.h.
+ */
+void
+worker_install_hook(void)
+{
+	prev_ProcessUtility = ProcessUtility_hook;
+	ProcessUtility_hook = step_aside;
+}
