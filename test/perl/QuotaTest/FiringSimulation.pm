@@ -31,7 +31,10 @@ package QuotaTest::FiringSimulation;
 use strict;
 use warnings FATAL => 'all';
 
+use Exporter 'import';
 use List::Util qw(max);
+
+our @EXPORT_OK = qw(position_after);
 
 my $second = 1_000_000;
 my $day = 86_400 * $second;
@@ -114,8 +117,8 @@ sub _schedule
 	return $columns->{type} eq 'periodic' ? $self->{firings_of}->(@{$columns}{qw(periodic_expr time_zone)}) : [];
 }
 
-# Position of the first firing after an instant.
-sub _position
+# Position of the first of some firings after an instant.
+sub position_after
 {
 	my ($firings, $instant) = @_;
 	my ($low, $high) = (0, scalar @$firings);
@@ -136,7 +139,7 @@ sub open_firings
 	my ($self, $strategy, $now) = @_;
 	my $firings = $self->_schedule($strategy->{columns});
 	my $rows = $strategy->{rows};
-	my $from = _position($firings, @$rows ? max($strategy->{since}, $rows->[-1]{last}) : $strategy->{since});
+	my $from = position_after($firings, @$rows ? max($strategy->{since}, $rows->[-1]{last}) : $strategy->{since});
 	my @open;
 
 	while ($from < @$firings && $firings->[$from] <= $now)
@@ -209,6 +212,14 @@ sub actions
 		map({ [ 'retry', $_ ] }
 			grep { $_ > $limit && $_ > $strategy->{since} && !defined _not_valid($columns, $_, $now) } @unfinished),
 		@actions);
+}
+
+# Whether a scan does anything to a periodic strategy.
+sub is_due
+{
+	my ($self, $name, $now) = @_;
+
+	return scalar(() = $self->actions($self->{strategies}{$name}, $now));
 }
 
 # Does one of them.
@@ -374,7 +385,7 @@ sub all_firings
 		my ($from, $to, $firings) = @$period;
 
 		$to = $until if !defined $to || $to > $until;
-		push @all, @{$firings}[ _position($firings, $from) .. _position($firings, $to) - 1 ];
+		push @all, @{$firings}[ position_after($firings, $from) .. position_after($firings, $to) - 1 ];
 	}
 	return @all;
 }
