@@ -207,6 +207,8 @@ review_schedulers(void)
 			database->scheduler = NULL;
 			occupants[database->order.place] = InvalidOid;
 			backoff_none(&room_backoff);
+			if (place->about_to_leave)
+				doorbell_count_leaving(-1);
 			roster_turn_ended(database, place);
 			/* it may have been dropped */
 			if (database->last_end == SCHEDULER_BROKE)

@@ -24,6 +24,7 @@
 #include "delivery/installation.h"
 #include "worker/agenda.h"
 #include "worker/courier_child.h"
+#include "worker/doorbell.h"
 #include "worker/obstacle.h"
 #include "worker/place.h"
 #include "worker/process.h"
@@ -370,6 +371,24 @@ turn_is_complete(bool ticked)
 }
 
 /*
+ * Lets sessions know whether this process may have looked for the last time.
+ * True if they do since before the last look, and the courier's.
+ */
+static bool
+is_about_to_leave(bool leaves)
+{
+	bool before = place->about_to_leave;
+
+	if (leaves == before)
+		return before;
+	place->about_to_leave = leaves;
+	doorbell_count_leaving(leaves ? 1 : -1);
+	if (leaves)
+		ask_courier();
+	return false;
+}
+
+/*
  * Steps aside for another database.
  */
 static void
@@ -451,8 +470,15 @@ qm_scheduler_main(Datum main_arg)
 			pause = fenced ? FENCED_NAP_MS : agenda_pause(agenda, poll_interval);
 		}
 		keep_courier_running();
-		if (board_is_contended(board) && turn_is_complete(ticked) && board_make_room(board))
-			yield_place();
+		if (board_is_contended(board) && turn_is_complete(ticked))
+		{
+			if (!is_about_to_leave(true))
+				continue;
+			if (board_make_room(board))
+				yield_place();
+		}
+		else if (!board_is_contended(board))
+			(void) is_about_to_leave(false);
 		worker_wait(shorten_pause(pause));
 		if (reload_requested)
 		{
