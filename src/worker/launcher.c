@@ -24,6 +24,7 @@
 
 #include "worker/databases.h"
 #include "worker/doorbell.h"
+#include "worker/lock_wait.h"
 #include "worker/own_launcher.h"
 #include "worker/place.h"
 #include "worker/process.h"
@@ -417,6 +418,8 @@ reconcile(void)
 		waiting = start_missing_schedulers(&pause);
 	}
 	publish_waiting(waiting);
+	if (waiting > 0)
+		cancel_lock_waits();
 	roster_report(board->count, cramped_until > GetCurrentTimestamp() ? waiting : 0, role_problem);
 	return roster_pause(pause);
 }

@@ -434,6 +434,7 @@ qm_scheduler_main(Datum main_arg)
 	order = received_order();
 	connect_child(&order, handle_stop_request);
 	pqsignal(SIGHUP, handle_sighup);
+	pqsignal(SIGINT, handle_cancel_request);
 	place = board_attach(order.board, order.place, &board);
 	place->connected = true;
 	check_database();
