@@ -484,6 +484,8 @@ qm_scheduler_main(Datum main_arg)
 		if (reload_requested)
 		{
 			reload_requested = false;
+			/* it may have come after worker_wait has looked */
+			(void) worker_reload();
 			backoff_none(&backoff);
 			retry_courier();
 			agenda_forget(agenda);

@@ -160,13 +160,15 @@ register_callback(void)
 static bool
 workers_are_wanted(void)
 {
-	Oid  table = get_relname_relid("quota_installation", get_namespace_oid("quota_manager", false));
-	bool result = true;
+	Oid table = get_relname_relid("quota_installation", get_namespace_oid("quota_manager", false));
+	AttrNumber column =
+		OidIsValid(table) ? get_attnum(table, "workers_enabled") : InvalidAttrNumber;
+	bool            result = true;
 	Relation        relation;
 	TableScanDesc   scan;
 	TupleTableSlot *slot;
 
-	if (!workers_setting || !OidIsValid(table))
+	if (!workers_setting || column == InvalidAttrNumber)
 		return false;
 	relation = table_open(table, AccessShareLock);
 	slot = table_slot_create(relation, NULL);
@@ -175,7 +177,7 @@ workers_are_wanted(void)
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		bool  isnull;
-		Datum value = slot_getattr(slot, get_attnum(table, "workers_enabled"), &isnull);
+		Datum value = slot_getattr(slot, column, &isnull);
 
 		result = isnull || DatumGetBool(value);
 	}
