@@ -111,11 +111,22 @@ sub create
 	return;
 }
 
-# An edit of some strategy. One that is refused changes nothing.
+# An edit of some strategy, often of one whose last run failed; sometimes it is switched off and on again.
 sub edit
 {
-	my $name = pick($simulation->names);
-	my %change = $random->edit($simulation->columns($name), $now);
+	my @unfinished = grep { $simulation->is_unfinished($_) } $simulation->names;
+	my $name = pick(@unfinished && rand() < 0.3 ? @unfinished : $simulation->names);
+
+	return edit_one($name, $random->edit($simulation->columns($name), $now)) if rand() < 0.85;
+	edit_one($name, enabled => 0);
+	edit_one($name, enabled => 1);
+	return;
+}
+
+# One that is refused changes nothing.
+sub edit_one
+{
+	my ($name, %change) = @_;
 
 	return if !%change;
 	if ($simulation->refused($name, %change))
