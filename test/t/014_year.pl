@@ -273,6 +273,9 @@ sub steps_by_workers
 	flush();
 	set_for_all('quota_manager.schedule_clock', time_text($now));
 	set_for_all('quota_manager.workers', 'on');
+	# what was edited after the last scan, or left over by one that was broken off
+	$simulation->scan($now);
+	await_workers();
 	foreach my $step (1 .. $number)
 	{
 		$now = next_time($left - $step);
