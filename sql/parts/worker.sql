@@ -153,7 +153,7 @@ COMMENT ON COLUMN quota_manager.worker_status.role IS 'Role it runs as; null for
 COMMENT ON COLUMN quota_manager.worker_status.state IS 'active, idle or not running.';
 COMMENT ON COLUMN quota_manager.worker_status.activity IS 'What it is doing, or did last.';
 COMMENT ON COLUMN quota_manager.worker_status.started IS 'When it started.';
-COMMENT ON COLUMN quota_manager.worker_status.last_tick IS 'When it last began or ended a look for work; it looks every poll_interval (the launcher: every 3 s).';
+COMMENT ON COLUMN quota_manager.worker_status.last_tick IS 'When it last began or ended a look for work; it looks every poll_interval (the launcher: every second).';
 COMMENT ON COLUMN quota_manager.worker_status.queue_depth IS 'scheduler: firings and single strategies that are due and not run yet; courier: grants pending, being sent, or in doubt that the doubt policy of their gateway acts on.';
 COMMENT ON COLUMN quota_manager.worker_status.oldest_age IS 'For how long the oldest of them has been due (firings: by the schedule clock), or how long ago it was granted (courier).';
 COMMENT ON COLUMN quota_manager.worker_status.last_error IS 'What went wrong last, also in tick() and deliver(), and before a restart: an error, a strategy that failed, a gateway that closed. It may be over: see quota_run and delivery_status.';

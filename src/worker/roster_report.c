@@ -32,9 +32,8 @@ explain_turns(int served, int places)
 void
 roster_report(int places, int without_room, const char *role_problem)
 {
-	static char last[256] = "";
-	char        state[sizeof(last)];
-	int         served = roster_served();
+	char state[256];
+	int  served = roster_served();
 
 	explain_turns(served, places);
 	if (!workers_setting)
@@ -49,7 +48,6 @@ roster_report(int places, int without_room, const char *role_problem)
 	else
 		snprintf(state, sizeof(state), "%d database%s served", served,
 				 served == 1 ? " is" : "s are");
-	if (strcmp(state, last) != 0)
-		report_idle(state);
-	strlcpy(last, state, sizeof(last));
+	/* Also if it is what it was: so it is seen when the launcher looked last. */
+	report_idle(state);
 }

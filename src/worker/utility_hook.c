@@ -152,6 +152,10 @@ wanted_database(Node *statement, bool is_top_level, LOCKMODE *lock)
 	return database;
 }
 
+#if PG_VERSION_NUM >= 160000
+#define pgstat_fetch_stat_local_beentry(index) pgstat_get_local_beentry_by_index(index)
+#endif
+
 /*
  * Tells the workers that are connected to a database to end.  Returns how many
  * there are.

@@ -104,7 +104,8 @@ foreach my $preload (1, 0)
 
 	$node->safe_psql('postgres', "CREATE TABLESPACE elsewhere LOCATION '$tablespace'");
 	my $locker = $node->background_psql('postgres');
-	foreach my $how (qw(idle courier balances scan))
+	my @ways = $ENV{QUOTA_MANAGER_LONG} ? qw(idle courier balances scan) : $preload ? qw(courier scan) : qw(balances scan);
+	foreach my $how (@ways)
 	{
 		my $name = "db_$how";
 		my $back = sub {

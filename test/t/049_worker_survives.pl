@@ -88,7 +88,7 @@ $mark = length_of_log();
 $node->safe_psql('postgres', q{UPDATE pg_extension SET extversion = '0.9' WHERE extname = 'quota_manager'});
 my $text = qr/extension quota_manager in database "postgres" is at version 0.9, the library is \Q$version\E/;
 $node->wait_for_log($text, $mark);
-QuotaTest::Workers::await($node, 'postgres', q{SELECT count(*) = 0 FROM quota_manager.worker_status WHERE kind <> 'launcher'});
+QuotaTest::Workers::await($node, 'postgres', q{SELECT count(pid) = 0 FROM quota_manager.worker_status WHERE kind <> 'launcher'});
 foreach my $call ('CALL quota_manager.tick()', 'CALL quota_manager.deliver()', 'SELECT quota_manager.start_workers()')
 {
 	my (undef, undef, $error) = $node->psql('postgres', $call);
@@ -137,7 +137,7 @@ foreach my $case (
 $mark = length_of_log();
 $node->safe_psql('postgres', 'REVOKE CONNECT ON DATABASE postgres FROM PUBLIC');
 $node->wait_for_log(qr/role "quota_worker" may not connect to database "postgres"/, $mark);
-QuotaTest::Workers::await($node, 'postgres', q{SELECT count(*) = 0 FROM quota_manager.worker_status WHERE kind <> 'launcher'});
+QuotaTest::Workers::await($node, 'postgres', q{SELECT count(pid) = 0 FROM quota_manager.worker_status WHERE kind <> 'launcher'});
 $node->safe_psql('postgres', 'GRANT CONNECT ON DATABASE postgres TO PUBLIC');
 works('the right to connect was taken for a while');
 
