@@ -25,6 +25,7 @@
 #include "worker/databases.h"
 #include "worker/doorbell.h"
 #include "worker/lock_wait.h"
+#include "worker/occupied.h"
 #include "worker/own_launcher.h"
 #include "worker/place.h"
 #include "worker/process.h"
@@ -154,40 +155,6 @@ read_catalogues(void)
 }
 
 /*
- * Looks which databases somebody drops, renames, moves or copies.  Workers
- * that are in the way end; none are started before it is over.
- */
-static void
-look_at_locks(void)
-{
-	TimestampTz     now = GetCurrentTimestamp();
-	HASH_SEQ_STATUS walk;
-	Database       *database;
-
-	StartTransactionCommand();
-	roster_begin(&walk);
-	while ((database = roster_next(&walk)) != NULL)
-	{
-		bool occupied;
-
-		/* those in which nothing was found matter only while they are looked into */
-		if (!database->announced && !database->occupied && database->scheduler == NULL &&
-			database->wanted > now)
-			continue;
-		occupied = !database_is_free(database->oid);
-		if (occupied && !database->occupied && database->scheduler != NULL)
-			ereport(LOG, (errmsg("quota_manager workers leave database \"%s\" while it is dropped, "
-								 "renamed, moved or copied",
-								 database->entry.name)));
-		/* what it is called now, and whether it is still there, is to be seen first */
-		if (database->occupied && !occupied)
-			list_time = DT_NOBEGIN;
-		database->occupied = occupied;
-	}
-	CommitTransactionCommand();
-}
-
-/*
  * Takes note of schedulers that have ended, ends those that should not run
  * any more, and forgets databases that are gone.
  */
@@ -220,7 +187,7 @@ review_schedulers(void)
 				proc_exit(0);
 		}
 		if (database->scheduler != NULL && (!database->listed || !database->entry.can_connect ||
-											database->occupied || database->order.role != role))
+											database->claimed || database->order.role != role))
 			TerminateBackgroundWorker(database->scheduler);
 		if (database->scheduler == NULL && !database->listed)
 			roster_remove(database);
@@ -338,14 +305,14 @@ start_missing_schedulers(long *pause)
 			cramped = true;
 		}
 		if (cramped && settling > 0)
-			*pause = SETTLE_LOOK_MS;
+			*pause = Min(*pause, SETTLE_LOOK_MS);
 		/* who runs comes first: without a courier its grants wait */
 		if (lacking > 0 || (cramped && settling > 0) ||
 			room_backoff.not_before > GetCurrentTimestamp() || free_place() < 0)
 			break;
 		if (!may_start())
 		{
-			*pause = 1000 / STARTS_PER_SECOND;
+			*pause = Min(*pause, 1000 / STARTS_PER_SECOND);
 			return 0;
 		}
 		database = roster_next_turn(!cramped);
@@ -404,9 +371,14 @@ reconcile(void)
 {
 	int  waiting = 0;
 	long pause = LOCK_LOOK_MS;
+	bool freed;
 
 	take_calls();
-	look_at_locks();
+	if (look_for_occupants(&freed))
+		pause = OCCUPIED_LOOK_MS;
+	/* what it is called now, and whether it is still there, is to be seen first */
+	if (freed)
+		list_time = DT_NOBEGIN;
 	if (list_time <= GetCurrentTimestamp())
 		read_catalogues();
 	review_schedulers();

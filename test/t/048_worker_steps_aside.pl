@@ -7,6 +7,7 @@ use warnings FATAL => 'all';
 use FindBin;
 use lib "$FindBin::RealBin/../perl";
 
+use IPC::Run ();
 use PostgreSQL::Test::Utils;
 use QuotaTest::Workers;
 use Test::More;
@@ -146,6 +147,16 @@ foreach my $preload (1, 0)
 		like($error, qr/must be owner|permission denied/, "$case: a stranger may not: $command");
 	}
 	is(QuotaTest::Workers::worker($node, 'owned', 'courier'), $courier, "$case: and does not interrupt workers");
+
+	# Not even if it is tried all the time: PostgreSQL locks the database before it looks who asks.
+	my @pests;
+	foreach my $command ('DROP DATABASE owned;', 'ALTER DATABASE owned RENAME TO mine;')
+	{
+		my $pest = IPC::Run::start([ 'psql', '-XAtq', '-d', $stranger ], '<', \(join "\n", ($command) x 40_000), '>', '/dev/null', '2>', '/dev/null');
+		push @pests, $pest;
+	}
+	$_->finish foreach @pests;
+	is(QuotaTest::Workers::worker($node, 'owned', 'courier'), $courier, "$case: nor if it tries ever again");
 
 	# A command that fails, or is cancelled, or rolled back, brings them back.
 	my $guest = $node->background_psql('owned');
