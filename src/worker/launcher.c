@@ -41,6 +41,9 @@
  */
 #define LOCK_LOOK_MS 1000
 
+/* Calls of sessions are taken so often at most. */
+#define CALLS_MS 20
+
 /* Schedulers are started one at a time, so many in a second, after a few at once. */
 #define STARTS_PER_SECOND 10
 
@@ -346,21 +349,30 @@ publish_waiting(int waiting)
 }
 
 /*
- * Takes note of the databases that sessions ask for.
+ * Takes note of the databases that sessions ask for.  Returns for how many
+ * milliseconds it is not to be called again: meanwhile sessions do not send a
+ * signal for each call.
  */
-static void
+static long
 take_calls(void)
 {
-	Oid called[DOORBELL_SIZE];
-	int count = doorbell_take(called);
+	static TimestampTz next = DT_NOBEGIN;
+	Oid                called[DOORBELL_SIZE];
+	int                count;
 
+	if (next > GetCurrentTimestamp())
+		return milliseconds_until(next, CALLS_MS);
+	count = doorbell_take(called);
+	if (count == 0)
+		return LOCK_LOOK_MS;
 	/* it may be one that is not known yet */
-	if (count != 0)
-		list_time = DT_NOBEGIN;
+	list_time = DT_NOBEGIN;
 	if (count < 0)
 		roster_forget();
 	for (int i = 0; i < count; i++)
 		roster_ring(called[i]);
+	next = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CALLS_MS);
+	return CALLS_MS;
 }
 
 /*
@@ -370,12 +382,11 @@ static long
 reconcile(void)
 {
 	int  waiting = 0;
-	long pause = LOCK_LOOK_MS;
+	long pause = take_calls();
 	bool freed;
 
-	take_calls();
 	if (look_for_occupants(&freed))
-		pause = OCCUPIED_LOOK_MS;
+		pause = Min(pause, OCCUPIED_LOOK_MS);
 	/* what it is called now, and whether it is still there, is to be seen first */
 	if (freed)
 		list_time = DT_NOBEGIN;

@@ -7,6 +7,7 @@ use warnings FATAL => 'all';
 use FindBin;
 use lib "$FindBin::RealBin/../perl";
 
+use POSIX ();
 use PostgreSQL::Test::Utils;
 use QuotaTest::Workers;
 use Test::More;
@@ -126,6 +127,31 @@ $name = 'served' . ++$number;
 $node->safe_psql('postgres', insert($name));
 seconds_to_grant('postgres', $name);
 pass('it is served when the lock is gone');
+
+# Who calls the launcher all the time keeps it from little.
+sub processor_seconds
+{
+	my ($pid) = @_;
+	my @stat = split / /, slurp_file("/proc/$pid/stat");
+
+	return ($stat[13] + $stat[14]) / POSIX::sysconf(POSIX::_SC_CLK_TCK());
+}
+my $launcher = QuotaTest::Workers::worker($node, 'postgres', 'launcher');
+my $before = processor_seconds($launcher);
+$node->safe_psql('postgres', q{DO $$
+	DECLARE since CONSTANT timestamptz := clock_timestamp();
+	BEGIN
+		WHILE clock_timestamp() < since + interval '3 s' LOOP
+			PERFORM quota_manager.wake_workers();
+			COMMIT;
+		END LOOP;
+	END $$});
+my $used = processor_seconds($launcher) - $before;
+cmp_ok($used, '<', 0.6, sprintf 'three seconds of calls cost the launcher little (%.2f s)', $used);
+$name = 'served' . ++$number;
+$node->safe_psql('other', insert($name));
+seconds_to_grant('other', $name);
+pass('it goes on');
 
 is(QuotaTest::Workers::log_count($node, qr/PANIC|terminated by signal/), 0, 'no crash is in the log');
 $node->stop;
