@@ -210,6 +210,37 @@ SELECT pg_temp.try($$SELECT quota_manager.record_edited_schedule()$$);
 RESET ROLE;
 TABLE pg_temp.runs;
 
+-- As what the trigger records is written by the owner, it stays with its table: a cast from the rows of another one would be called by the owner too.
+DO $$
+BEGIN
+	CREATE TABLE pg_temp.look_alike (LIKE quota_manager.quota_strategy);
+	CREATE TRIGGER borrowed AFTER UPDATE ON pg_temp.look_alike FOR EACH ROW EXECUTE FUNCTION quota_manager.record_edited_schedule();
+END
+$$;
+INSERT INTO pg_temp.look_alike SELECT * FROM quota_strategy;
+SELECT pg_temp.try('UPDATE pg_temp.look_alike SET enabled = false');
+DROP TABLE pg_temp.look_alike;
+
+-- A scan may take longer than schedules allow: whoever comes late in it, its firing being passed by then, runs the one that took its place.
+SELECT pg_temp.begin_anew();
+CREATE FUNCTION quota_condition.occurrence_lasts(s subject) RETURNS boolean
+LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+BEGIN
+	PERFORM set_config('quota_manager.schedule_clock', (quota_manager.schedule_now() AT TIME ZONE 'UTC' + interval '1 min')::text || '+00', false);
+	RETURN true;
+END
+$$;
+INSERT INTO quota_strategy (name, type, amount, model, periodic_expr, condition, catch_up, catch_up_max) VALUES
+	('1 lasts', 'periodic', 5, 'm', '* * * * *', 'occurrence-lasts()', 'latest', 1), ('2 latest', 'periodic', 5, 'm', '* * * * *', 'true()', 'latest', 1),
+	('3 all', 'periodic', 5, 'm', '* * * * *', 'true()', 'all', 2);
+SELECT * FROM pg_temp.scan_at('1 00:33:00');
+SELECT strategy, scheduled_time, granted, error FROM scan('2 latest');
+SELECT pg_temp.at('1 00:34:00');
+TABLE pg_temp.runs;
+DELETE FROM quota_execute;
+DELETE FROM quota_strategy WHERE name = '1 lasts';
+DROP FUNCTION quota_condition.occurrence_lasts(subject);
+
 SELECT pg_temp.begin_anew();
 DELETE FROM user_info;
 DELETE FROM quota_gateway;
