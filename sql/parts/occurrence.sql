@@ -46,7 +46,7 @@ RETURN CASE
 	END;
 COMMENT ON FUNCTION quota_manager.catch_up_start(quota_manager.quota_strategy) IS 'Firings at or before this time are too late to be run.';
 
-CREATE FUNCTION quota_manager.open_firings(strategy quota_manager.quota_strategy)
+CREATE FUNCTION quota_manager.open_firings(strategy quota_manager.quota_strategy, next_only boolean DEFAULT false)
 RETURNS TABLE (first_firing timestamptz, last_firing timestamptz, firings bigint, reason text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -84,11 +84,13 @@ BEGIN
 			RETURN QUERY SELECT r.*, CASE strategy.catch_up WHEN 'all' THEN 'more than catch_up_max' ELSE 'a later firing was run instead' END
 				FROM quota_manager.firing_range(strategy.periodic_expr, in_time.first_firing - interval '1 us', since, strategy.time_zone) r;
 		END IF;
-		RETURN QUERY SELECT f, f, 1::bigint, NULL FROM quota_manager.firings(strategy.periodic_expr, since, span.until_time, strategy.time_zone) f;
+		-- In the select list, where no more are computed than are asked for.
+		RETURN QUERY SELECT f, f, 1::bigint, NULL
+			FROM (SELECT quota_manager.firings(strategy.periodic_expr, since, span.until_time, strategy.time_zone) LIMIT CASE WHEN next_only THEN 1 END) l(f);
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.open_firings(quota_manager.quota_strategy) IS 'Firings of a periodic strategy up to now that quota_run does not tell of yet, in order: those to be run, reason null, one by one; those that are not, with the reason, as ranges.';
+COMMENT ON FUNCTION quota_manager.open_firings(quota_manager.quota_strategy, boolean) IS 'Firings of a periodic strategy up to now that quota_run does not tell of yet, in order: those to be run, reason null, one by one; those that are not, with the reason, as ranges. next_only: of those to be run, the first.';
 
 CREATE FUNCTION quota_manager.retried_firings(strategy quota_manager.quota_strategy) RETURNS SETOF timestamptz
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -106,7 +108,7 @@ BEGIN
 	END IF;
 	RETURN QUERY SELECT r.scheduled_time FROM quota_manager.quota_run r
 		WHERE r.strategy_id = strategy.id AND r.scheduled_time > late AND r.scheduled_time <= clock AND r.state IN ('failed', 'incomplete')
-			AND (strategy.catch_up = 'all' OR NOT EXISTS (SELECT FROM quota_manager.open_firings(strategy) o WHERE o.reason IS NULL))
+			AND (strategy.catch_up = 'all' OR NOT EXISTS (SELECT FROM quota_manager.open_firings(strategy, true) o WHERE o.reason IS NULL))
 		ORDER BY 1;
 END
 $$;
@@ -147,7 +149,7 @@ DECLARE
 	open record;
 BEGIN
 	-- Asked once: the clock goes on, and a firing is not to be told of and then run.
-	FOR open IN SELECT o.* FROM quota_manager.open_firings(strategy) o LOOP
+	FOR open IN SELECT o.* FROM quota_manager.open_firings(strategy, true) o LOOP
 		IF open.reason IS NULL THEN
 			RETURN open.first_firing;
 		END IF;
