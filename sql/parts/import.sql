@@ -35,7 +35,7 @@ BEGIN
 		INSERT INTO quota_manager.quota_execute (strategy_id, user_id, scheduled_time, run_id, strategy_version, status, amount, model,
 			gateway, batch_number, create_time)
 		SELECT r.strategy_id, r.user_id, '-infinity', 0, r.version, 'completed', r.amount, r.model, coalesce(r.gateway, ''),
-			to_char(r.grant_time AT TIME ZONE r.time_zone, 'YYYYMMDDHH24MISS'), r.grant_time
+			to_char(quota_manager.local_time(r.grant_time, r.time_zone), 'YYYYMMDDHH24MISS'), r.grant_time
 		FROM row_of r WHERE r.type = 'single' AND r.usable AND r.nth = 1
 		ON CONFLICT DO NOTHING
 		RETURNING strategy_id, user_id

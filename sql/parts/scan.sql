@@ -413,7 +413,7 @@ BEGIN
 			ELSE EXISTS (SELECT FROM quota_manager.quota_run r WHERE r.strategy_id = strategy.id AND r.scheduled_time = firing) END;
 		doubtful := quota_manager.is_doubtful(strategy, firing);
 		SELECT w.granted, w.left_out INTO run.granted, left_out FROM quota_manager.write_grants(strategy, run.id, firing,
-			to_char(coalesce(firing, quota_manager.schedule_now()) AT TIME ZONE strategy.time_zone, 'YYYYMMDDHH24MISS'), counted, doubtful) w;
+			to_char(quota_manager.local_time(coalesce(firing, quota_manager.schedule_now()), strategy.time_zone), 'YYYYMMDDHH24MISS'), counted, doubtful) w;
 		IF run.granted > 0 THEN
 			run.last_grant_id := nextval(grant_ids);
 			run.undelivered := NOT doubtful;

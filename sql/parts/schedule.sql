@@ -83,6 +83,11 @@ LANGUAGE C VOLATILE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_schedule_now'
 COMMENT ON FUNCTION quota_manager.schedule_now() IS
 	'The schedule clock: the real time, or where the superuser setting quota_manager.schedule_clock pins it.';
 
+CREATE FUNCTION quota_manager.local_time(instant timestamp with time zone, zone text) RETURNS timestamp without time zone
+LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_local_time';
+COMMENT ON FUNCTION quota_manager.local_time(timestamp with time zone, text) IS
+	'What the clock shows in a time zone. AT TIME ZONE takes a few names of zones, such as CET, for abbreviations without summer time; schedules do not.';
+
 CREATE FUNCTION quota_manager.check_time_zone(zone text) RETURNS boolean
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_check_time_zone';
 COMMENT ON FUNCTION quota_manager.check_time_zone(text) IS 'Whether the server knows a time zone of this name.';

@@ -48,7 +48,7 @@ BEGIN
 		ORDER BY f.firing, x.name COLLATE "C" LIMIT n
 	)
 	SELECT u.* FROM (
-		SELECT f.name, f.firing, f.firing AT TIME ZONE f.zone, f.zone, f.firing AT TIME ZONE 'UTC',
+		SELECT f.name, f.firing, quota_manager.local_time(f.firing, f.zone), f.zone, f.firing AT TIME ZONE 'UTC',
 			nullif(concat_ws('; ', f.state, quota_manager.firing_note(f.periodic_expr, f.firing, f.time_zone)), '')
 		FROM firing f
 		UNION ALL

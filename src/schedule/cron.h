@@ -53,6 +53,9 @@ extern char *cron_parse(const char *text, CronSchedule *schedule, CronError *err
  */
 extern pg_tz *find_time_zone(const char *name);
 
+/* The same; raises an error (22023) if there is none. */
+extern pg_tz *require_time_zone(const char *name);
+
 /* A schedule read from text.  What is wrong is raised; see schedule.h. */
 extern void cron_read(const char *expr, CronSchedule *schedule);
 

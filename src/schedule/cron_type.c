@@ -37,7 +37,6 @@ PG_FUNCTION_INFO_V1(qm_cron_send);
 PG_FUNCTION_INFO_V1(qm_next_firing);
 PG_FUNCTION_INFO_V1(qm_firings);
 PG_FUNCTION_INFO_V1(qm_schedule_now);
-PG_FUNCTION_INFO_V1(qm_check_time_zone);
 
 /*
  * Reads a schedule; returns its canonical text.  What is wrong is raised, or
@@ -53,22 +52,6 @@ parse_or_report(const char *text, CronSchedule *schedule, Node *escontext)
 		errsave(escontext, (errcode(error.sqlstate), errmsg("%s", error.message),
 							errdetail("%s", error.detail), errhint("%s", error.hint)));
 	return canonical;
-}
-
-/*
- * The zone of that name; raises an error if there is none.
- */
-static pg_tz *
-require_time_zone(const char *name)
-{
-	pg_tz *tz = find_time_zone(name);
-
-	if (tz == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("time zone \"%s\" not recognized", name),
-				 errhint("The view pg_timezone_names lists the time zones of this server.")));
-	return tz;
 }
 
 /*
@@ -237,13 +220,4 @@ Datum
 qm_schedule_now(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_TIMESTAMPTZ(schedule_now());
-}
-
-/*
- * check_time_zone(text): whether there is such a zone.
- */
-Datum
-qm_check_time_zone(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_BOOL(time_zone_exists(text_to_cstring(PG_GETARG_TEXT_PP(0))));
 }

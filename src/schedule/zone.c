@@ -4,8 +4,16 @@
  */
 #include "postgres.h"
 
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/timestamp.h"
+
 #include "schedule/cron.h"
 #include "schedule/schedule.h"
+
+PG_FUNCTION_INFO_V1(qm_check_time_zone);
+PG_FUNCTION_INFO_V1(qm_local_time);
 
 /*
  * Whether a zone that pg_tzset made comes from the tz data.  What is no file
@@ -46,10 +54,58 @@ find_time_zone(const char *name)
 }
 
 /*
+ * See cron.h.
+ */
+pg_tz *
+require_time_zone(const char *name)
+{
+	pg_tz *tz = find_time_zone(name);
+
+	if (tz == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("time zone \"%s\" not recognized", name),
+				 errhint("The view pg_timezone_names lists the time zones of this server.")));
+	return tz;
+}
+
+/*
  * See schedule.h.
  */
 bool
 time_zone_exists(const char *name)
 {
 	return find_time_zone(name) != NULL;
+}
+
+/*
+ * check_time_zone(text): whether there is such a zone.
+ */
+Datum
+qm_check_time_zone(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(time_zone_exists(text_to_cstring(PG_GETARG_TEXT_PP(0))));
+}
+
+/*
+ * local_time(timestamptz, text): what the clock shows in a zone.  AT TIME ZONE
+ * would take CET and its like for abbreviations, without summer time.
+ */
+Datum
+qm_local_time(PG_FUNCTION_ARGS)
+{
+	TimestampTz  instant = PG_GETARG_TIMESTAMPTZ(0);
+	pg_tz       *tz = require_time_zone(text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	struct pg_tm tm;
+	fsec_t       fsec;
+	int          offset;
+	Timestamp    result;
+
+	if (TIMESTAMP_NOT_FINITE(instant))
+		PG_RETURN_TIMESTAMP(instant);
+	if (timestamp2tm(instant, &offset, &tm, &fsec, NULL, tz) != 0 ||
+		tm2timestamp(&tm, fsec, NULL, &result) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE), errmsg("timestamp out of range")));
+	PG_RETURN_TIMESTAMP(result);
 }

@@ -70,6 +70,12 @@ FROM unnest(ARRAY['UTC', 'utc', 'Europe/Berlin', 'europe/BERLIN', 'Etc/GMT+5', '
 	'', 'Europe', 'Europe/Atlantis', 'Europe/Berlin ', 'Etc/GMT+99', 'UTC+3', 'FOO5BAR', '<+03>-3', ':UTC', '+03', '../UTC']) AS zone;
 SELECT count(*) > 300 AS many, bool_and(check_time_zone(name)) AS "all" FROM pg_timezone_names;
 
+-- What a zone's clock shows; CET is no abbreviation here.
+SELECT zone, local_time('2025-07-01 12:00:00.5+00', zone) FROM unnest(ARRAY['UTC', 'CET', 'europe/berlin', 'Asia/Kathmandu']) AS zone;
+SELECT local_time('infinity', 'UTC'), local_time('-infinity', 'UTC'), local_time(NULL, 'UTC');
+SELECT local_time('2025-07-01 12:00:00+00', 'Nowhere');
+SELECT local_time('294276-12-31 23:59:59Z', 'Asia/Shanghai');
+
 -- Comparison, sorting, hashing, indexes; a literal is read as a schedule.
 CREATE TEMP TABLE plan (id integer, schedule cron UNIQUE);
 INSERT INTO plan VALUES (1, '0 8 * * *'), (2, '@daily'), (3, '*/5 * * * *'), (4, NULL);

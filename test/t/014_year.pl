@@ -409,7 +409,7 @@ sub show_difference
 		$line =~ s/(\d{13,})/time_text($1)/ge;
 		return $line;
 	};
-	my $file = ($ENV{TESTLOGDIR} // $PostgreSQL::Test::Utils::tmp_check) . "/year-$name.sql";
+	my $file = "$PostgreSQL::Test::Utils::log_path/year-$name.sql";
 
 	diag("$what of $name differ; its history is in $file");
 	diag('found    ' . $readable->($found[$_]) . "\nexpected " . $readable->($expected[$_])) foreach $from .. $first + 2;
