@@ -241,6 +241,13 @@ DELETE FROM quota_execute;
 DELETE FROM quota_strategy WHERE name = '1 lasts';
 DROP FUNCTION quota_condition.occurrence_lasts(subject);
 
+-- The last scan of a single strategy is found beside however many runs of others, and of its own.
+SELECT pg_temp.begin_anew();
+INSERT INTO quota_run (strategy_id, scheduled_time, state, start_time, finish_time)
+	SELECT 1 + (n <= 500)::integer, CASE WHEN n > 500 THEN to_timestamp(n) END, 'done', now(), now() FROM generate_series(1, 20000) n;
+ANALYZE quota_run;
+EXPLAIN (COSTS off) SELECT FROM quota_run r WHERE r.strategy_id = 2 AND r.scheduled_time IS NULL ORDER BY r.id DESC LIMIT 1;
+
 SELECT pg_temp.begin_anew();
 DELETE FROM user_info;
 DELETE FROM quota_gateway;
