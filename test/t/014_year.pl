@@ -16,6 +16,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use QuotaTest::FiringSimulation qw(position_after);
 use QuotaTest::RandomStrategies qw(pick between time_text insert_sql update_sql users_of);
+use QuotaTest::RunComparison qw(found_rows compare_runs account_for_firings);
 use QuotaTest::Wait qw(poll_sql);
 use QuotaTest::Workers;
 use Test::More;
@@ -111,11 +112,22 @@ sub create
 	return;
 }
 
-# An edit of some strategy. One that is refused changes nothing.
+# An edit of some strategy, often of one whose last run failed; sometimes it is switched off and on again.
 sub edit
 {
-	my $name = pick($simulation->names);
-	my %change = $random->edit($simulation->columns($name), $now);
+	my @unfinished = grep { $simulation->is_unfinished($_) } $simulation->names;
+	my $name = pick(@unfinished && rand() < 0.3 ? @unfinished : $simulation->names);
+
+	return edit_one($name, $random->edit($simulation->columns($name), $now)) if rand() < 0.85;
+	edit_one($name, enabled => 0);
+	edit_one($name, enabled => 1);
+	return;
+}
+
+# One that is refused changes nothing.
+sub edit_one
+{
+	my ($name, %change) = @_;
 
 	return if !%change;
 	if ($simulation->refused($name, %change))
@@ -262,6 +274,9 @@ sub steps_by_workers
 	flush();
 	set_for_all('quota_manager.schedule_clock', time_text($now));
 	set_for_all('quota_manager.workers', 'on');
+	# what was edited after the last scan, or left over by one that was broken off
+	$simulation->scan($now);
+	await_workers();
 	foreach my $step (1 .. $number)
 	{
 		$now = next_time($left - $step);
@@ -325,7 +340,7 @@ SQL
 	my %once = map { $_ => 1 } split /\n/, $node->safe_psql('postgres', <<'SQL');
 SELECT DISTINCT s.name FROM quota_manager.quota_execute e JOIN quota_manager.quota_strategy s ON s.id = e.strategy_id WHERE e.scheduled_time = '-infinity'
 SQL
-	my $found = found_rows();
+	my $found = found_rows($node);
 	foreach my $name ($simulation->names)
 	{
 		my ($occurrences, %states) = (0);
@@ -343,158 +358,11 @@ SQL
 	return;
 }
 
-# What the server shows of each strategy, a line for each row: first and last firing, how many, state, and why
-# it failed or was skipped.
-sub found_rows
-{
-	return by_name($node->safe_psql('postgres', <<'SQL'));
-SELECT concat_ws(' ', s.name, (extract(epoch FROM r.scheduled_time) * 1000000)::bigint, (extract(epoch FROM coalesce(r.last_scheduled_time, r.scheduled_time)) * 1000000)::bigint,
-	r.occurrences, r.state, CASE WHEN r.state <> 'incomplete' THEN r.reason END)
-FROM quota_manager.quota_run r JOIN quota_manager.quota_strategy s ON s.id = r.strategy_id
-WHERE r.scheduled_time IS NOT NULL ORDER BY s.name, r.scheduled_time
-SQL
-}
-
-sub found_grants
-{
-	return by_name($node->safe_psql('postgres', <<'SQL'));
-SELECT concat_ws(' ', s.name, CASE WHEN e.scheduled_time = '-infinity' THEN 'once' ELSE (extract(epoch FROM e.scheduled_time) * 1000000)::bigint::text END,
-	string_agg(e.user_id, ',' ORDER BY e.user_id))
-FROM quota_manager.quota_execute e JOIN quota_manager.quota_strategy s ON s.id = e.strategy_id
-GROUP BY s.name, e.scheduled_time ORDER BY s.name, e.scheduled_time
-SQL
-}
-
-sub by_name
-{
-	my %lines;
-
-	foreach my $line (split /\n/, $_[0])
-	{
-		my ($name, $rest) = split / /, $line, 2;
-		$lines{$name} .= "$rest\n";
-	}
-	return \%lines;
-}
-
-sub expected_rows
-{
-	my ($name) = @_;
-
-	return join '', map { join(' ', @{$_}{qw(first last count state)}, $_->{reason} // ()) . "\n" } $simulation->rows($name);
-}
-
-sub expected_grants
-{
-	my ($name) = @_;
-	my $grants = $simulation->grants($name);
-	my $once = join ',', sort keys %{ $simulation->granted_once($name) };
-
-	return join '', $once eq '' ? () : "once $once\n",
-	  map { "$_ " . join(',', sort keys %{ $grants->{$_} }) . "\n" }
-	  sort { $a <=> $b } grep { %{ $grants->{$_} } } keys %$grants;
-}
-
-# Shows where two lists of lines part, and writes down what was done to the strategy.
-sub show_difference
-{
-	my ($what, $name, $found, $expected) = @_;
-	my @found = split /\n/, $found;
-	my @expected = split /\n/, $expected;
-	my ($first) = grep { ($found[$_] // '') ne ($expected[$_] // '') } 0 .. @found + @expected;
-	my $from = $first > 2 ? $first - 2 : 0;
-	my $readable = sub {
-		my ($line) = @_;
-		return '-' if !defined $line;
-		$line =~ s/(\d{13,})/time_text($1)/ge;
-		return $line;
-	};
-	my $file = "$PostgreSQL::Test::Utils::log_path/year-$name.sql";
-
-	diag("$what of $name differ; its history is in $file");
-	diag('found    ' . $readable->($found[$_]) . "\nexpected " . $readable->($expected[$_])) foreach $from .. $first + 2;
-	open my $history, '>', $file or die "$file: $!";
-	print $history "$_->[1]\n" foreach grep { !defined $_->[0] || $_->[0] eq $name } @history;
-	close $history;
-	return;
-}
-
-# Row by row and grant by grant.
 sub compare
 {
 	my ($when) = @_;
-	my $rows = found_rows();
-	my $grants = found_grants();
-	my %differ = (rows => [], grants => []);
 
-	foreach my $name ($simulation->names)
-	{
-		my %pairs = (
-			rows => [ $rows->{$name} // '', expected_rows($name) ],
-			grants => [ $grants->{$name} // '', expected_grants($name) ]);
-		foreach my $what (sort keys %pairs)
-		{
-			next if $pairs{$what}[0] eq $pairs{$what}[1];
-			show_difference($what, $name, @{ $pairs{$what} }) if @{ $differ{$what} } < 3;
-			push @{ $differ{$what} }, $name;
-		}
-	}
-	is_deeply(\%differ, { rows => [], grants => [] }, sprintf '%s: runs and grants as simulated, %s', $when, time_text($now));
-	BAIL_OUT('what follows would differ too') if $ENV{QUOTA_MANAGER_BAIL} && grep { @$_ } values %differ;
-	return !grep { @$_ } values %differ;
-}
-
-# What must hold whoever is right about the details: each firing of every schedule that a strategy had is in
-# exactly one row, as many as the row says; rows of one reason do not follow each other; a row that ran has its
-# grants, and no grant is without.
-sub account
-{
-	my $rows = found_rows();
-	my ($firings, $runs, $stretches, @wrong) = (0, 0, 0);
-
-	foreach my $name ($simulation->names)
-	{
-		my @open = $simulation->all_firings($name, $now);
-		my $last = '';
-
-		$firings += @open;
-		foreach my $row (split /\n/, $rows->{$name} // '')
-		{
-			my ($first, $until, $occurrences, $state, $reason) = split / /, $row, 5;
-			my $held = 0;
-
-			push @wrong, "$name: a firing before $row is in no row" if !@open || $open[0] != $first;
-			while (@open && $open[0] <= $until)
-			{
-				$held++;
-				shift @open;
-			}
-			push @wrong, "$name: $row stands for $held" if $held != $occurrences;
-			push @wrong, "$name: $row ran more than one" if $state ne 'skipped' && $occurrences != 1;
-			push @wrong, "$name: $row could be in the row before" if $state eq 'skipped' && $reason eq $last;
-			$last = $state eq 'skipped' ? $reason : '';
-			$state eq 'skipped' ? $stretches++ : $runs++;
-		}
-		push @wrong, "$name: the firing $open[0] is in no row" if @open;
-	}
-	is_deeply(\@wrong, [], 'every firing is in one row');
-	is($node->safe_psql('postgres', <<'SQL'), '', 'grants belong to the run of their firing, and are as many as it says');
-SELECT 'grant', e.strategy_id, e.scheduled_time, e.id, r.scheduled_time
-FROM quota_manager.quota_execute e LEFT JOIN quota_manager.quota_run r ON r.id = e.run_id
-WHERE r.strategy_id IS DISTINCT FROM e.strategy_id OR coalesce(r.scheduled_time, '-infinity') <> e.scheduled_time OR e.id NOT BETWEEN r.first_grant_id AND r.last_grant_id
-UNION ALL
-SELECT 'run', r.strategy_id, r.scheduled_time, r.granted, NULL
-FROM quota_manager.quota_run r
-WHERE r.scheduled_time IS NOT NULL
-	AND r.granted <> (SELECT count(*) FROM quota_manager.quota_execute e WHERE e.strategy_id = r.strategy_id AND e.scheduled_time = r.scheduled_time)
-SQL
-	my ($all, $size) = split /\|/, $node->safe_psql('postgres',
-		q(SELECT count(*), pg_size_pretty(pg_total_relation_size('quota_manager.quota_run')) FROM quota_manager.quota_run WHERE scheduled_time IS NOT NULL));
-	is($all, $runs + $stretches, 'no more rows than firings that were run and stretches of those that were not');
-	cmp_ok($runs, '>', $steps / 4, 'enough of them were run');
-	cmp_ok($stretches, '>', $steps / 4, 'and enough were not');
-	note("$firings firings: $runs run, the others in $stretches rows; quota_run has $size");
-	note(join ', ', map { "$count{$_} $_" } sort keys %count);
+	compare_runs($node, $simulation, \@history, "$when: runs and grants as simulated, " . time_text($now));
 	return;
 }
 
@@ -553,7 +421,12 @@ EOC
 	flush();
 	$simulation->scan($now);
 	compare('at the end');
-	account();
+	my ($firings, $runs, $stretches) = account_for_firings($node, $simulation, $now);
+	cmp_ok($runs, '>', $steps / 4, 'enough of them were run');
+	cmp_ok($stretches, '>', $steps / 4, 'and enough were not');
+	note("$firings firings: $runs run, the others in $stretches rows; quota_run has ",
+		$node->safe_psql('postgres', q(SELECT pg_size_pretty(pg_total_relation_size('quota_manager.quota_run')))));
+	note(join ', ', map { "$count{$_} $_" } sort keys %count);
 	$node->stop;
 	return;
 }

@@ -222,6 +222,14 @@ sub is_due
 	return scalar(() = $self->actions($self->{strategies}{$name}, $now));
 }
 
+# Whether a run of a strategy failed or is incomplete, be it due to be tried again or not.
+sub is_unfinished
+{
+	my ($self, $name) = @_;
+
+	return scalar %{ $self->{strategies}{$name}{unfinished} };
+}
+
 # Does one of them.
 sub apply
 {

@@ -123,7 +123,7 @@ sub _time_near
 	my ($self, $columns, $now) = @_;
 	my $time = $now + int((rand() - 0.3) * pick(1, 10, 100) * $day);
 
-	return $time if !defined $columns->{periodic_expr} || rand() < 0.3;
+	return $time if !defined $columns->{periodic_expr} || rand() < 0.15;
 	my ($firing) = grep { $_ > $time } @{ $self->firings(@{$columns}{qw(periodic_expr time_zone)}) };
 	return ($firing // $time) + pick(-1, 0, 0, 1);
 }
@@ -172,7 +172,7 @@ sub strategy
 		title => '',
 		$self->_catch_up);
 
-	%columns = (%columns, $self->_validity(\%columns, $now)) if rand() < 0.3;
+	%columns = (%columns, $self->_validity(\%columns, $now)) if rand() < 0.5;
 	@columns{qw(type periodic_expr)} = ('single', undef) if rand() < 0.05;
 	$columns{condition} = 'true()' if $columns{type} eq 'single';
 	return %columns;
@@ -189,8 +189,9 @@ sub edit
 		sub { (enabled => rand() < 0.7) },
 		sub { (archived => $columns->{archived} ? 0 : rand() < 0.3) },
 		sub { $single ? () : (periodic_expr => $self->_expr) },
+		sub { $single ? () : (enabled => 0, periodic_expr => $self->_expr) },
 		sub { (time_zone => pick(@{ $self->{zones} })) },
-		(sub { $self->_validity($columns, $now) }) x 2,
+		(sub { $self->_validity($columns, $now) }) x 4,
 		sub { (title => pick('one', 'another'), amount => between(1, 9)) },
 		sub { $single ? () : (condition => pick(sort keys %conditions)) },
 		sub { (model => 'm' . between(1, $models)) },
