@@ -78,6 +78,10 @@ TABLE pg_temp.runs;
 SELECT pg_temp.try($$INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition, catch_up_window) VALUES ('x', 'single', 1, 'm', 'true()', '$$ || w || $$')$$)
 FROM unnest(ARRAY['0', '-1 day', '1000 years']) w;
 SELECT pg_temp.try($$UPDATE quota_manager.quota_strategy SET catch_up_max = 0$$);
+-- A row with a version is written as it is, as when a dump is restored; but firings are counted from some time on.
+SELECT pg_temp.try($$INSERT INTO quota_manager.quota_strategy (name, type, amount, model, periodic_expr, condition, version, schedule_since)
+	VALUES ('x', 'periodic', 1, 'm', '@daily', 'true()', 1, '$$ || since || $$')$$)
+FROM unnest(ARRAY['infinity', '-infinity']) since;
 -- The session's time zone does not stretch a day of the window.
 SET timezone = 'Europe/Berlin';
 SELECT set_config('quota_manager.schedule_clock', '2025-03-30 12:00:00+00', false), set_config('timezone', z, false), catch_up_start(s) = '2025-03-29 12:00:00+00'
