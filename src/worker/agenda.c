@@ -20,12 +20,16 @@
 #define RETRY_MIN_MS (5 * 1000)
 #define RETRY_MAX_MS (5 * 60 * 1000)
 
+/* By every row: who commits late may have written before what was seen already. */
 static Statement look = {
 	"SELECT coalesce((SELECT i.workers_enabled FROM quota_manager.quota_installation i),"
 	" true)::int4::int8, s.*, g.*, m.*"
-	" FROM (SELECT count(*), coalesce(sum(s.version), 0)::int8, max(s.update_time)"
+	" FROM (SELECT count(*), coalesce(sum(hashtext(s.id || ' ' || s.version)), 0)::int8,"
+	" max(s.update_time)"
 	" FROM quota_manager.quota_strategy s) s,"
-	" (SELECT count(*), max(g.update_time) FROM quota_manager.quota_gateway g) g,"
+	" (SELECT count(*),"
+	" coalesce(sum(hashtext(g.id || ' ' || extract(epoch FROM g.update_time))), 0)::int8"
+	" FROM quota_manager.quota_gateway g) g,"
 	" (SELECT coalesce(sum(hashtext(m.model || ' ' || m.gateway)), 0)::int8"
 	" FROM quota_manager.quota_model m) m",
 	0,
@@ -159,7 +163,7 @@ compare(Agenda *agenda, const Fingerprint *found)
 
 	if (memcmp(found, old, sizeof(Fingerprint)) == 0)
 		return;
-	if (found->gateways != old->gateways || found->gateway_time != old->gateway_time ||
+	if (found->gateways != old->gateways || found->gateway_times != old->gateway_times ||
 		found->models != old->models)
 		end_back_offs(agenda);
 	agenda->fingerprint = *found;
@@ -187,7 +191,7 @@ agenda_look(Agenda *agenda, const WorkUnit *unit)
 	found.versions = single_value(3, 0);
 	found.update_time = single_value(4, DT_NOBEGIN);
 	found.gateways = single_value(5, 0);
-	found.gateway_time = single_value(6, DT_NOBEGIN);
+	found.gateway_times = single_value(6, 0);
 	found.models = single_value(7, 0);
 	SPI_freetuptable(SPI_tuptable);
 	compare(agenda, &found);

@@ -36,11 +36,11 @@ typedef struct Remembered
 typedef struct Fingerprint
 {
 	int64       strategies;
-	int64       versions;
+	int64       versions; /* hash of ids and versions */
 	TimestampTz update_time;
 	int64       gateways;
-	TimestampTz gateway_time;
-	int64       models; /* hash of all rows */
+	int64       gateway_times; /* hash of ids and times of changes */
+	int64       models;        /* hash of all rows */
 } Fingerprint;
 
 /* An agenda of at most so many strategies can be kept for another process. */

@@ -19,6 +19,7 @@ typedef struct Doorbell
 {
 	slock_t mutex;
 	pid_t   launcher; /* 0: none runs */
+	int     leaving;  /* schedulers whose turn is about to end */
 	int     count;    /* more than DOORBELL_SIZE: some were not written down */
 	Oid     databases[DOORBELL_SIZE];
 } Doorbell;
@@ -120,6 +121,7 @@ doorbell_answer(void)
 		return;
 	SpinLockAcquire(&doorbell->mutex);
 	doorbell->launcher = MyProcPid;
+	doorbell->leaving = 0;
 	SpinLockRelease(&doorbell->mutex);
 	before_shmem_exit(leave, 0);
 }
@@ -141,4 +143,33 @@ doorbell_take(Oid *databases)
 		memcpy(databases, doorbell->databases, sizeof(Oid) * count);
 	SpinLockRelease(&doorbell->mutex);
 	return count > DOORBELL_SIZE ? -1 : count;
+}
+
+/*
+ * See doorbell.h.
+ */
+void
+doorbell_count_leaving(int change)
+{
+	if (doorbell == NULL)
+		return;
+	SpinLockAcquire(&doorbell->mutex);
+	doorbell->leaving = Max(doorbell->leaving + change, 0);
+	SpinLockRelease(&doorbell->mutex);
+}
+
+/*
+ * See doorbell.h.
+ */
+bool
+doorbell_turn_ends(void)
+{
+	bool result;
+
+	if (doorbell == NULL)
+		return false;
+	SpinLockAcquire(&doorbell->mutex);
+	result = doorbell->leaving > 0;
+	SpinLockRelease(&doorbell->mutex);
+	return result;
 }

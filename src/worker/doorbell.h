@@ -28,4 +28,14 @@ extern void doorbell_answer(void);
 #define DOORBELL_SIZE 64
 extern int doorbell_take(Oid *databases);
 
+/*
+ * Whether there is a scheduler, of any database, that may not look again: a
+ * session whose transaction has committed rings then although one runs.  A
+ * scheduler counts itself before it looks for the last time, so that either it
+ * sees what was committed or the session sees it; its launcher takes it off
+ * once the process is gone.
+ */
+extern void doorbell_count_leaving(int change);
+extern bool doorbell_turn_ends(void);
+
 #endif /* QM_DOORBELL_H */

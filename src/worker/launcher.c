@@ -24,6 +24,8 @@
 
 #include "worker/databases.h"
 #include "worker/doorbell.h"
+#include "worker/lock_wait.h"
+#include "worker/occupied.h"
 #include "worker/own_launcher.h"
 #include "worker/place.h"
 #include "worker/process.h"
@@ -153,40 +155,6 @@ read_catalogues(void)
 }
 
 /*
- * Looks which databases somebody drops, renames, moves or copies.  Workers
- * that are in the way end; none are started before it is over.
- */
-static void
-look_at_locks(void)
-{
-	TimestampTz     now = GetCurrentTimestamp();
-	HASH_SEQ_STATUS walk;
-	Database       *database;
-
-	StartTransactionCommand();
-	roster_begin(&walk);
-	while ((database = roster_next(&walk)) != NULL)
-	{
-		bool occupied;
-
-		/* those in which nothing was found matter only while they are looked into */
-		if (!database->announced && !database->occupied && database->scheduler == NULL &&
-			database->wanted > now)
-			continue;
-		occupied = !database_is_free(database->oid);
-		if (occupied && !database->occupied && database->scheduler != NULL)
-			ereport(LOG, (errmsg("quota_manager workers leave database \"%s\" while it is dropped, "
-								 "renamed, moved or copied",
-								 database->entry.name)));
-		/* what it is called now, and whether it is still there, is to be seen first */
-		if (database->occupied && !occupied)
-			list_time = DT_NOBEGIN;
-		database->occupied = occupied;
-	}
-	CommitTransactionCommand();
-}
-
-/*
  * Takes note of schedulers that have ended, ends those that should not run
  * any more, and forgets databases that are gone.
  */
@@ -207,6 +175,8 @@ review_schedulers(void)
 			database->scheduler = NULL;
 			occupants[database->order.place] = InvalidOid;
 			backoff_none(&room_backoff);
+			if (place->about_to_leave)
+				doorbell_count_leaving(-1);
 			roster_turn_ended(database, place);
 			/* it may have been dropped */
 			if (database->last_end == SCHEDULER_BROKE)
@@ -219,7 +189,7 @@ review_schedulers(void)
 		else if (database->scheduler != NULL && place->announced)
 			database->announced = true;
 		if (database->scheduler != NULL && (!database->listed || !database->entry.can_connect ||
-											database->occupied || database->order.role != role))
+											database->claimed || database->order.role != role))
 			TerminateBackgroundWorker(database->scheduler);
 		if (database->scheduler == NULL && !database->listed)
 			roster_remove(database);
@@ -337,14 +307,14 @@ start_missing_schedulers(long *pause)
 			cramped = true;
 		}
 		if (cramped && settling > 0)
-			*pause = SETTLE_LOOK_MS;
+			*pause = Min(*pause, SETTLE_LOOK_MS);
 		/* who runs comes first: without a courier its grants wait */
 		if (lacking > 0 || (cramped && settling > 0) ||
 			room_backoff.not_before > GetCurrentTimestamp() || free_place() < 0)
 			break;
 		if (!may_start())
 		{
-			*pause = 1000 / STARTS_PER_SECOND;
+			*pause = Min(*pause, 1000 / STARTS_PER_SECOND);
 			return 0;
 		}
 		database = roster_next_turn(!cramped);
@@ -403,9 +373,14 @@ reconcile(void)
 {
 	int  waiting = 0;
 	long pause = LOCK_LOOK_MS;
+	bool freed;
 
 	take_calls();
-	look_at_locks();
+	if (look_for_occupants(&freed))
+		pause = OCCUPIED_LOOK_MS;
+	/* what it is called now, and whether it is still there, is to be seen first */
+	if (freed)
+		list_time = DT_NOBEGIN;
 	if (list_time <= GetCurrentTimestamp())
 		read_catalogues();
 	review_schedulers();
@@ -417,6 +392,8 @@ reconcile(void)
 		waiting = start_missing_schedulers(&pause);
 	}
 	publish_waiting(waiting);
+	if (waiting > 0)
+		cancel_lock_waits();
 	roster_report(board->count, cramped_until > GetCurrentTimestamp() ? waiting : 0, role_problem);
 	return roster_pause(pause);
 }

@@ -59,6 +59,7 @@ place_prepare(Place *place)
 	place->served = false;
 	place->announced = false;
 	memset(&place->memory, 0, sizeof(place->memory));
+	place->about_to_leave = false;
 	place->leaving = false;
 	place->courier_state = COURIER_NOT_STARTED;
 	place->courier_complaint = 0;

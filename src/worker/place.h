@@ -69,8 +69,9 @@ typedef struct Place
 	TurnMemory    memory;
 
 	/* Written by the scheduler, read by the launcher while it runs. */
-	volatile bool leaving;       /* it has given up the place */
-	volatile int  courier_state; /* a CourierState */
+	volatile bool about_to_leave; /* counted by doorbell_count_leaving */
+	volatile bool leaving;        /* it has given up the place */
+	volatile int  courier_state;  /* a CourierState */
 
 	/*
 	 * The courier has delivered what there was when the scheduler asked for

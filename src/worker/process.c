@@ -182,6 +182,16 @@ handle_stop_request(SIGNAL_ARGS)
 }
 
 /*
+ * See process.h.
+ */
+void
+handle_cancel_request(SIGNAL_ARGS)
+{
+	if (interruptible)
+		StatementCancelHandler(postgres_signal_arg);
+}
+
+/*
  * See process.h.  A signal that came just before would not be noticed by a
  * statement: it is looked for here.
  */
@@ -200,6 +210,8 @@ void
 end_interruptible(void)
 {
 	interruptible = false;
+	/* one that came too late is not meant for what comes next */
+	QueryCancelPending = false;
 }
 
 /*

@@ -113,6 +113,13 @@ extern void begin_interruptible(void);
 extern void end_interruptible(void);
 
 /*
+ * Signal handler for SIGINT: between begin_interruptible and end_interruptible
+ * it cancels what is being done, by an error; while idle there is nothing to
+ * cancel.
+ */
+extern void handle_cancel_request(SIGNAL_ARGS);
+
+/*
  * Takes the lock of a kind of worker for a database (InvalidOid: for the
  * cluster) until the process ends.  False: another process has it.
  */

@@ -13,6 +13,7 @@
 #include "postgres.h"
 
 #include "nodes/pg_list.h"
+#include "storage/lock.h"
 #include "utils/hsearch.h"
 
 #include "worker/backoff.h"
@@ -25,7 +26,10 @@ typedef struct Database
 	Oid                     oid; /* hash key; must be first */
 	DatabaseEntry           entry;
 	bool                    listed;   /* it is still there, and can be served */
-	bool                    occupied; /* somebody drops, renames, moves or copies it */
+	bool                    occupied; /* somebody drops, renames, moves or copies it, or tries */
+	bool                    claimed;  /* and is kept from it by workers */
+	VirtualTransactionId    holder;   /* who has locked it, */
+	int                     looks;    /* at how many looks in a row */
 	Backoff                 backoff;
 	TimestampTz             wanted; /* real time since when it should run */
 	bool                    rang;   /* it was asked for while it ran */

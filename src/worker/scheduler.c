@@ -24,6 +24,7 @@
 #include "delivery/installation.h"
 #include "worker/agenda.h"
 #include "worker/courier_child.h"
+#include "worker/doorbell.h"
 #include "worker/obstacle.h"
 #include "worker/place.h"
 #include "worker/process.h"
@@ -370,6 +371,24 @@ turn_is_complete(bool ticked)
 }
 
 /*
+ * Lets sessions know whether this process may have looked for the last time.
+ * True if they do since before the last look, and the courier's.
+ */
+static bool
+is_about_to_leave(bool leaves)
+{
+	bool before = place->about_to_leave;
+
+	if (leaves == before)
+		return before;
+	place->about_to_leave = leaves;
+	doorbell_count_leaving(leaves ? 1 : -1);
+	if (leaves)
+		ask_courier();
+	return false;
+}
+
+/*
  * Steps aside for another database.
  */
 static void
@@ -415,6 +434,7 @@ qm_scheduler_main(Datum main_arg)
 	order = received_order();
 	connect_child(&order, handle_stop_request);
 	pqsignal(SIGHUP, handle_sighup);
+	pqsignal(SIGINT, handle_cancel_request);
 	place = board_attach(order.board, order.place, &board);
 	place->connected = true;
 	check_database();
@@ -451,12 +471,21 @@ qm_scheduler_main(Datum main_arg)
 			pause = fenced ? FENCED_NAP_MS : agenda_pause(agenda, poll_interval);
 		}
 		keep_courier_running();
-		if (board_is_contended(board) && turn_is_complete(ticked) && board_make_room(board))
-			yield_place();
+		if (board_is_contended(board) && turn_is_complete(ticked))
+		{
+			if (!is_about_to_leave(true))
+				continue;
+			if (board_make_room(board))
+				yield_place();
+		}
+		else if (!board_is_contended(board))
+			(void) is_about_to_leave(false);
 		worker_wait(shorten_pause(pause));
 		if (reload_requested)
 		{
 			reload_requested = false;
+			/* it may have come after worker_wait has looked */
+			(void) worker_reload();
 			backoff_none(&backoff);
 			retry_courier();
 			agenda_forget(agenda);

@@ -2,7 +2,7 @@
  * utility_hook.c
  *		Lets workers step aside for commands that want nobody connected to their
  *		database: DROP DATABASE, ALTER DATABASE ... RENAME and SET TABLESPACE,
- *		CREATE DATABASE ... TEMPLATE.
+ *		CREATE DATABASE.
  *
  * Workers do so without being asked, since their launcher looks out for the
  * locks that such commands take (launcher.c); the hook spares the command the
@@ -135,6 +135,8 @@ wanted_database(Node *statement, bool is_top_level, LOCKMODE *lock)
 	else if (IsA(statement, CreatedbStmt))
 	{
 		name = option_text(((CreatedbStmt *) statement)->options, "template");
+		if (name == NULL)
+			name = "template1";
 		copies = true;
 	}
 	/* all but renaming are refused in a transaction block */
@@ -210,6 +212,30 @@ await_departure(Oid database)
 }
 
 /*
+ * Locks the database that a command wants to itself.  InvalidOid: there is
+ * none.  While the lock was waited for it may have got another name.
+ */
+static Oid
+lock_wanted_database(Node *statement, bool is_top_level)
+{
+	LOCKMODE lock = NoLock;
+	Oid      database = wanted_database(statement, is_top_level, &lock);
+
+	while (OidIsValid(database))
+	{
+		Oid now;
+
+		LockSharedObject(DatabaseRelationId, database, 0, lock);
+		now = wanted_database(statement, is_top_level, &lock);
+		if (now == database)
+			break;
+		UnlockSharedObject(DatabaseRelationId, database, 0, lock);
+		database = now;
+	}
+	return database;
+}
+
+/*
  * Hook: runs a command after workers have stepped aside that are in its way.
  */
 static void
@@ -217,18 +243,13 @@ step_aside(PlannedStmt *statement, const char *query, bool read_only_tree,
 		   ProcessUtilityContext context, ParamListInfo parameters, QueryEnvironment *environment,
 		   DestReceiver *destination, QueryCompletion *completion)
 {
-	LOCKMODE lock = NoLock;
-
 	if (IsTransactionState() && !RecoveryInProgress())
 	{
 		Oid database =
-			wanted_database(statement->utilityStmt, context == PROCESS_UTILITY_TOPLEVEL, &lock);
+			lock_wanted_database(statement->utilityStmt, context == PROCESS_UTILITY_TOPLEVEL);
 
 		if (OidIsValid(database))
-		{
-			LockSharedObject(DatabaseRelationId, database, 0, lock);
 			await_departure(database);
-		}
 	}
 	if (prev_ProcessUtility)
 		prev_ProcessUtility(statement, query, read_only_tree, context, parameters, environment,

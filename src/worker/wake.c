@@ -36,7 +36,7 @@ PG_FUNCTION_INFO_V1(qm_wake_at_commit);
 static uint32 to_wake = 0;
 static uint32 to_tell = 0;
 
-/* Workers may run in this database, so that the launcher is told if they do not. */
+/* Workers run in this database or may, so that the launcher is told if they do not. */
 static bool wanted = false;
 
 /*
@@ -87,7 +87,8 @@ reach_workers(WorkerKind kind, bool wake, int signal)
 }
 
 /*
- * Does what was asked for.
+ * Does what was asked for.  A scheduler that is there may have looked for the
+ * last time: then the launcher is told, too.
  */
 static void
 reach_all(void)
@@ -102,6 +103,8 @@ reach_all(void)
 	}
 	/* A courier that has ended is started again by its scheduler. */
 	if (wanted && missing != 0 && !reach_workers(WORKER_SCHEDULER, false, 0))
+		to_tell |= 1 << WORKER_LAUNCHER;
+	if (to_wake != 0 && doorbell_turn_ends())
 		to_tell |= 1 << WORKER_LAUNCHER;
 	for (kind = WORKER_LAUNCHER; kind <= WORKER_COURIER; kind++)
 	{
@@ -157,13 +160,15 @@ register_callback(void)
 static bool
 workers_are_wanted(void)
 {
-	Oid  table = get_relname_relid("quota_installation", get_namespace_oid("quota_manager", false));
-	bool result = true;
+	Oid table = get_relname_relid("quota_installation", get_namespace_oid("quota_manager", false));
+	AttrNumber column =
+		OidIsValid(table) ? get_attnum(table, "workers_enabled") : InvalidAttrNumber;
+	bool            result = true;
 	Relation        relation;
 	TableScanDesc   scan;
 	TupleTableSlot *slot;
 
-	if (!workers_setting || !OidIsValid(table))
+	if (!workers_setting || column == InvalidAttrNumber)
 		return false;
 	relation = table_open(table, AccessShareLock);
 	slot = table_slot_create(relation, NULL);
@@ -172,7 +177,7 @@ workers_are_wanted(void)
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		bool  isnull;
-		Datum value = slot_getattr(slot, get_attnum(table, "workers_enabled"), &isnull);
+		Datum value = slot_getattr(slot, column, &isnull);
 
 		result = isnull || DatumGetBool(value);
 	}
@@ -192,8 +197,9 @@ wake_when_committed(WorkerKind kind)
 	if (to_wake & (1 << kind))
 		return;
 	register_callback();
-	if (to_wake == 0 && !reach_workers(WORKER_SCHEDULER, false, 0))
-		wanted = workers_are_wanted();
+	/* one that runs now may have gone when this is committed */
+	if (to_wake == 0)
+		wanted = reach_workers(WORKER_SCHEDULER, false, 0) || workers_are_wanted();
 	to_wake |= 1 << kind;
 }
 

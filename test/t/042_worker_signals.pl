@@ -30,6 +30,11 @@ sub in_flight
 QuotaTest::Workers::within_a_second('SIGHUP, idle courier', sub { QuotaTest::Workers::seconds_to_reload($node, $courier) });
 QuotaTest::Workers::within_a_second('SIGHUP, idle scheduler', sub { QuotaTest::Workers::seconds_to_reload($node, $scheduler) });
 
+# There is nothing to cancel while the scheduler is idle.
+$node->safe_psql('postgres', "SELECT pg_cancel_backend($scheduler)");
+QuotaTest::Workers::seconds_to_reload($node, $scheduler);
+is(QuotaTest::Workers::worker($node, 'postgres', 'scheduler'), $scheduler, 'pg_cancel_backend does not end an idle scheduler');
+
 # Deliveries hang.
 $gateway->fault('hang', match => 'write');
 QuotaTest::Workers::strategy($node, 'postgres', name => 'hangs');

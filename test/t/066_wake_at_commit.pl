@@ -38,13 +38,14 @@ sub await_rest
 # Seconds from just before a session commits to the first byte at the gateway of the one grant that follows from it.
 sub seconds_to_first_byte
 {
-	my ($statements, $commit) = @_;
+	my ($statements, $commit, $before_commit) = @_;
 	my $before = decode_json($gateway->ask('stats'))->{applied};
 	my $stats;
 
 	await_rest();
 	$session->query_safe("BEGIN; $statements");
 	is(decode_json($gateway->ask('stats'))->{applied}, $before, 'nothing is sent before the commit') if $commit;
+	$before_commit->() if $before_commit;
 	my $since = time;
 	$session->query_safe($commit // 'COMMIT');
 	while (($stats = decode_json($gateway->ask('stats')))->{applied} == $before)
@@ -132,7 +133,27 @@ QuotaTest::Workers::within_a_second('a gateway that is there again lets a strate
 		WHERE s.name = 'strategy$number' AND r.state = 'failed'});
 	return seconds_to_first_byte("INSERT INTO quota_manager.quota_model VALUES ('other', 'gateway')");
 });
-sql(q{UPDATE quota_manager.quota_gateway SET is_default = true});
+sql(q{UPDATE quota_manager.quota_gateway SET is_default = true;
+	INSERT INTO quota_manager.quota_gateway (name, dialect, base_url) VALUES ('second', 'higress', 'http://127.0.0.1:1')});
+QuotaTest::Workers::within_a_second('also if a later change of another one was committed and looked at before', sub {
+	my $failed = sub {
+		my ($since) = @_;
+		QuotaTest::Workers::await($node, 'postgres', qq{SELECT count(*) = 1 FROM quota_manager.quota_run r JOIN quota_manager.quota_strategy s ON s.id = r.strategy_id
+			WHERE s.name = 'strategy$number' AND r.state = 'failed' AND r.finish_time > '$since'});
+	};
+
+	$number++;
+	await_rest();
+	sql('DELETE FROM quota_manager.quota_model');
+	sql('BEGIN; ' . strategy("strategy$number", model => 'other') . q{ UPDATE quota_manager.quota_gateway SET is_default = false WHERE is_default; COMMIT});
+	$failed->('-infinity');
+	return seconds_to_first_byte(q{UPDATE quota_manager.quota_gateway SET is_default = true WHERE name = 'gateway'}, undef, sub {
+		my $since = sql('SELECT clock_timestamp()');
+		sql(q{UPDATE quota_manager.quota_gateway SET max_connections = 3 - max_connections % 2 WHERE name = 'second'});
+		$failed->($since);
+		await_rest();
+	});
+});
 
 # What nobody was woken for is found by looking: prepared transactions, and writers without triggers.
 QuotaTest::Workers::set($node, 'quota_manager.poll_interval', '100ms');
