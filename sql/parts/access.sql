@@ -29,7 +29,7 @@ DECLARE
 		'require_condition', 'condition_models', 'next_firing', 'firings', 'firing_range', 'firing_note', 'describe', 'schedule_zone', 'upcoming',
 		'schedule_now', 'local_time', 'check_time_zone', 'due_firings',
 		'due_strategies', 'undecided', 'subject_source', 'awaited_firing', 'list_workers', 'worker_queue', 'recorded_until', 'open_spans', 'catch_up_start', 'open_firings',
-		'retried_firings', 'may_be_due'];
+		'retried_firings'];
 	operator_routines CONSTANT text[] := ARRAY['check_transaction', 'check_strategy_target', 'check_strategy_models', 'lock_strategy', 'scan', 'scan_begin', 'scan_admit', 'scan_counts', 'record_run', 'write_grants',
 		'count_unknown', 'record_skipped', 'record_passed_over', 'admit_firing', 'run_strategy', 'deliver', 'tick',
 		'present_identity', 'identity_text', 'check_identity', 'require_identity', 'is_doubtful'];
@@ -73,6 +73,8 @@ BEGIN
 	FOR routine IN SELECT p.oid FROM pg_proc p WHERE p.pronamespace = 'quota_manager'::regnamespace
 		AND (access = 'admin' OR p.proname = ANY (viewer_routines) OR access <> 'viewer' AND p.proname = ANY (operator_routines)
 			OR access = 'operator' AND p.proname = ANY (decision_routines))
+		-- A trigger needs no right once it is there, and some are the owner's.
+		AND p.prorettype <> 'trigger'::regtype
 		AND p.proname NOT IN ('grant_access', 'set_user_source', 'create_access_time_index', 'begin_doubt', 'note_identity', 'try_identity_lock', 'skip_firings')
 	LOOP
 		EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', routine, role);

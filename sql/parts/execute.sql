@@ -24,6 +24,7 @@ CREATE TABLE quota_manager.quota_run (
 );
 CREATE UNIQUE INDEX quota_run_firing ON quota_manager.quota_run (strategy_id, scheduled_time);
 CREATE INDEX quota_run_unfinished ON quota_manager.quota_run (strategy_id, scheduled_time) WHERE state IN ('failed', 'incomplete');
+CREATE INDEX quota_run_single ON quota_manager.quota_run (strategy_id, id) WHERE scheduled_time IS NULL;
 CREATE INDEX quota_run_undelivered ON quota_manager.quota_run (id) WHERE undelivered;
 
 COMMENT ON TABLE quota_manager.quota_run IS 'What became of every firing of a periodic strategy and of every scan of a single one.';
@@ -47,6 +48,7 @@ COMMENT ON COLUMN quota_manager.quota_run.start_time IS 'When it began (real tim
 COMMENT ON COLUMN quota_manager.quota_run.finish_time IS 'When it ended (real time).';
 COMMENT ON INDEX quota_manager.quota_run_firing IS 'A firing is accounted for once.';
 COMMENT ON INDEX quota_manager.quota_run_unfinished IS 'Finds firings that may have to be tried again.';
+COMMENT ON INDEX quota_manager.quota_run_single IS 'Finds the last scan of a single strategy.';
 COMMENT ON INDEX quota_manager.quota_run_undelivered IS 'Finds runs with work for the courier.';
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.quota_run', '');
 SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('quota_manager.quota_run', 'id'), '');

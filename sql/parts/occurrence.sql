@@ -46,7 +46,7 @@ RETURN CASE
 	END;
 COMMENT ON FUNCTION quota_manager.catch_up_start(quota_manager.quota_strategy) IS 'Firings at or before this time are too late to be run.';
 
-CREATE FUNCTION quota_manager.open_firings(strategy quota_manager.quota_strategy)
+CREATE FUNCTION quota_manager.open_firings(strategy quota_manager.quota_strategy, next_only boolean DEFAULT false)
 RETURNS TABLE (first_firing timestamptz, last_firing timestamptz, firings bigint, reason text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -84,11 +84,13 @@ BEGIN
 			RETURN QUERY SELECT r.*, CASE strategy.catch_up WHEN 'all' THEN 'more than catch_up_max' ELSE 'a later firing was run instead' END
 				FROM quota_manager.firing_range(strategy.periodic_expr, in_time.first_firing - interval '1 us', since, strategy.time_zone) r;
 		END IF;
-		RETURN QUERY SELECT f, f, 1::bigint, NULL FROM quota_manager.firings(strategy.periodic_expr, since, span.until_time, strategy.time_zone) f;
+		-- In the select list, where no more are computed than are asked for.
+		RETURN QUERY SELECT f, f, 1::bigint, NULL
+			FROM (SELECT quota_manager.firings(strategy.periodic_expr, since, span.until_time, strategy.time_zone) LIMIT CASE WHEN next_only THEN 1 END) l(f);
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.open_firings(quota_manager.quota_strategy) IS 'Firings of a periodic strategy up to now that quota_run does not tell of yet, in order: those to be run, reason null, one by one; those that are not, with the reason, as ranges.';
+COMMENT ON FUNCTION quota_manager.open_firings(quota_manager.quota_strategy, boolean) IS 'Firings of a periodic strategy up to now that quota_run does not tell of yet, in order: those to be run, reason null, one by one; those that are not, with the reason, as ranges. next_only: of those to be run, the first.';
 
 CREATE FUNCTION quota_manager.retried_firings(strategy quota_manager.quota_strategy) RETURNS SETOF timestamptz
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -106,7 +108,7 @@ BEGIN
 	END IF;
 	RETURN QUERY SELECT r.scheduled_time FROM quota_manager.quota_run r
 		WHERE r.strategy_id = strategy.id AND r.scheduled_time > late AND r.scheduled_time <= clock AND r.state IN ('failed', 'incomplete')
-			AND (strategy.catch_up = 'all' OR NOT EXISTS (SELECT FROM quota_manager.open_firings(strategy) o WHERE o.reason IS NULL))
+			AND (strategy.catch_up = 'all' OR NOT EXISTS (SELECT FROM quota_manager.open_firings(strategy, true) o WHERE o.reason IS NULL))
 		ORDER BY 1;
 END
 $$;
@@ -120,20 +122,6 @@ BEGIN ATOMIC
 	ORDER BY 1;
 END;
 COMMENT ON FUNCTION quota_manager.due_firings(quota_manager.quota_strategy) IS 'Firings of a periodic strategy that are to be run now by the schedule clock, as its catch_up says, those that are tried again included; in order.';
-
-CREATE FUNCTION quota_manager.may_be_due(strategy quota_manager.quota_strategy) RETURNS boolean
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-	RETURN coalesce(quota_manager.next_firing(strategy.periodic_expr, quota_manager.recorded_until(strategy), strategy.time_zone) <= quota_manager.schedule_now(), false)
-		OR EXISTS (SELECT FROM quota_manager.quota_run r
-			WHERE r.strategy_id = strategy.id AND r.scheduled_time > strategy.schedule_since AND r.state IN ('failed', 'incomplete'));
-EXCEPTION WHEN OTHERS THEN
-	-- A schedule that cannot be read is to be looked at.
-	RETURN true;
-END
-$$;
-COMMENT ON FUNCTION quota_manager.may_be_due(quota_manager.quota_strategy) IS 'False: a periodic strategy has no firing to be run, tried again or recorded. Spares the closer look at most of them.';
 
 CREATE FUNCTION quota_manager.record_skipped(strategy quota_manager.quota_strategy, first_firing timestamptz, last_firing timestamptz, firings bigint, why text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -154,19 +142,23 @@ END
 $$;
 COMMENT ON FUNCTION quota_manager.record_skipped(quota_manager.quota_strategy, timestamptz, timestamptz, bigint, text) IS 'Records firings of a strategy, which follow those that are recorded, as not run; those that were not run for one reason in a row are one row.';
 
-CREATE FUNCTION quota_manager.record_passed_over(strategy quota_manager.quota_strategy) RETURNS void
+CREATE FUNCTION quota_manager.record_passed_over(strategy quota_manager.quota_strategy) RETURNS timestamptz
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	open record;
 BEGIN
-	FOR open IN SELECT o.* FROM quota_manager.open_firings(strategy) o LOOP
-		EXIT WHEN open.reason IS NULL;
+	-- Asked once: the clock goes on, and a firing is not to be told of and then run.
+	FOR open IN SELECT o.* FROM quota_manager.open_firings(strategy, true) o LOOP
+		IF open.reason IS NULL THEN
+			RETURN open.first_firing;
+		END IF;
 		PERFORM quota_manager.record_skipped(strategy, open.first_firing, open.last_firing, open.firings, open.reason);
 	END LOOP;
+	RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.record_passed_over(quota_manager.quota_strategy) IS 'Of scan(): records the firings that are not run and come before the next one that is. The caller holds the lock of the strategy.';
+COMMENT ON FUNCTION quota_manager.record_passed_over(quota_manager.quota_strategy) IS 'Of scan(): records the firings that are not run and come before the next one that is, and returns that; null: none. The caller holds the lock of the strategy.';
 
 CREATE FUNCTION quota_manager.record_edited_schedule() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -178,10 +170,14 @@ DECLARE
 		WHEN NOT NEW.enabled THEN 'disabled'
 		WHEN NEW.schedule_since <> OLD.schedule_since THEN 'schedule edited' END;
 BEGIN
+	-- A cast from the rows of another table would be called with the rights of the owner.
+	IF TG_RELID <> 'quota_manager.quota_strategy'::regclass THEN
+		RAISE EXCEPTION 'this trigger is for quota_manager.quota_strategy only' USING ERRCODE = 'wrong_object_type';
+	END IF;
 	-- An older snapshot would not show what a scan has just recorded.
 	IF current_setting('transaction_isolation') <> 'read committed' THEN
 		RAISE EXCEPTION 'schedules are edited at isolation level read committed only'
-			USING ERRCODE = 'invalid_transaction_state';
+			USING ERRCODE = 'invalid_transaction_state', HINT = 'Begin the transaction with ISOLATION LEVEL READ COMMITTED.';
 	END IF;
 	FOR span IN SELECT s.after_time, s.until_time, coalesce(s.reason, why) AS reason FROM quota_manager.open_spans(OLD) s LOOP
 		EXIT WHEN span.reason IS NULL;

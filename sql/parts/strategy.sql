@@ -31,6 +31,7 @@ CREATE TABLE quota_manager.quota_strategy (
 	CONSTRAINT quota_strategy_catch_up_window_is_sane CHECK (catch_up_window BETWEEN '1 second' AND '100 years'),
 	CONSTRAINT quota_strategy_catch_up_max_is_positive CHECK (catch_up_max > 0),
 	CONSTRAINT quota_strategy_validity_is_not_empty CHECK (valid_from < valid_until),
+	CONSTRAINT quota_strategy_schedule_since_is_finite CHECK (pg_catalog.isfinite(schedule_since)),
 	CONSTRAINT quota_strategy_version_is_positive CHECK (version > 0)
 );
 COMMENT ON TABLE quota_manager.quota_strategy IS 'Strategies: which users get how much quota of which model, and when.';

@@ -101,6 +101,8 @@ BEGIN
 			oldest_age := greatest(oldest_age, clock_timestamp() - counted.oldest);
 		END LOOP;
 	ELSIF kind = 'scheduler' THEN
+		-- What decides about each strategy is not to be planned anew for each.
+		PERFORM set_config('plan_cache_mode', 'auto', true);
 		SELECT count(*) AS depth, min(d.scheduled_time) AS oldest INTO periodic
 		FROM quota_manager.due_strategies(false) d;
 		-- Since it was edited, or since the scan_interval after its last scan was over.

@@ -170,10 +170,10 @@ review_schedulers(void)
 	roster_begin(&walk);
 	while ((database = roster_next(&walk)) != NULL)
 	{
+		Place *place = &board->places[database->order.place];
+
 		if (database->scheduler != NULL && child_has_ended(database->scheduler))
 		{
-			Place *place = &board->places[database->order.place];
-
 			pfree(database->scheduler);
 			database->scheduler = NULL;
 			occupants[database->order.place] = InvalidOid;
@@ -189,6 +189,8 @@ review_schedulers(void)
 											  database->last_end == SCHEDULER_DISABLED))
 				proc_exit(0);
 		}
+		else if (database->scheduler != NULL && place->announced)
+			database->announced = true;
 		if (database->scheduler != NULL && (!database->listed || !database->entry.can_connect ||
 											database->claimed || database->order.role != role))
 			TerminateBackgroundWorker(database->scheduler);

@@ -64,9 +64,9 @@ typedef struct Place
 	bool         connected;               /* it got as far as that, */
 	bool         served;                  /* and nothing was missing */
 
-	/* From the last turn, and for the next. */
-	bool       announced; /* that the database is served was said */
-	TurnMemory memory;
+	/* From the last turn, and for the next; the launcher reads the first while it runs. */
+	volatile bool announced; /* that the database is served was said */
+	TurnMemory    memory;
 
 	/* Written by the scheduler, read by the launcher while it runs. */
 	volatile bool about_to_leave; /* counted by doorbell_count_leaving */

@@ -123,6 +123,10 @@ SELECT name FROM quota_credential ORDER BY name;
 UPDATE quota_credential SET secret = 'access-secret-3' WHERE name = 'access-new';
 SELECT * FROM quota_credential;
 SELECT secret FROM quota_credential;
+-- What triggers do as the owner they do for our tables alone.
+CREATE TEMP TABLE look_alike (LIKE quota_strategy);
+CREATE TRIGGER borrowed AFTER UPDATE ON look_alike FOR EACH ROW EXECUTE FUNCTION record_edited_schedule();
+DROP TABLE look_alike;
 UPDATE quota_credential SET secret = 'x' WHERE secret LIKE 'access%';
 UPDATE quota_credential SET secret = 'x' RETURNING secret;
 UPDATE quota_credential SET name = secret;

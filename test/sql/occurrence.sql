@@ -78,6 +78,10 @@ TABLE pg_temp.runs;
 SELECT pg_temp.try($$INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition, catch_up_window) VALUES ('x', 'single', 1, 'm', 'true()', '$$ || w || $$')$$)
 FROM unnest(ARRAY['0', '-1 day', '1000 years']) w;
 SELECT pg_temp.try($$UPDATE quota_manager.quota_strategy SET catch_up_max = 0$$);
+-- A row with a version is written as it is, as when a dump is restored; but firings are counted from some time on.
+SELECT pg_temp.try($$INSERT INTO quota_manager.quota_strategy (name, type, amount, model, periodic_expr, condition, version, schedule_since)
+	VALUES ('x', 'periodic', 1, 'm', '@daily', 'true()', 1, '$$ || since || $$')$$)
+FROM unnest(ARRAY['infinity', '-infinity']) since;
 -- The session's time zone does not stretch a day of the window.
 SET timezone = 'Europe/Berlin';
 SELECT set_config('quota_manager.schedule_clock', '2025-03-30 12:00:00+00', false), set_config('timezone', z, false), catch_up_start(s) = '2025-03-29 12:00:00+00'
@@ -209,6 +213,44 @@ UPDATE quota_manager.quota_strategy SET periodic_expr = '@daily';
 SELECT pg_temp.try($$SELECT quota_manager.record_edited_schedule()$$);
 RESET ROLE;
 TABLE pg_temp.runs;
+
+-- As what the trigger records is written by the owner, it stays with its table: a cast from the rows of another one would be called by the owner too.
+DO $$
+BEGIN
+	CREATE TABLE pg_temp.look_alike (LIKE quota_manager.quota_strategy);
+	CREATE TRIGGER borrowed AFTER UPDATE ON pg_temp.look_alike FOR EACH ROW EXECUTE FUNCTION quota_manager.record_edited_schedule();
+END
+$$;
+INSERT INTO pg_temp.look_alike SELECT * FROM quota_strategy;
+SELECT pg_temp.try('UPDATE pg_temp.look_alike SET enabled = false');
+DROP TABLE pg_temp.look_alike;
+
+-- A scan may take longer than schedules allow: whoever comes late in it, its firing being passed by then, runs the one that took its place.
+SELECT pg_temp.begin_anew();
+CREATE FUNCTION quota_condition.occurrence_lasts(s subject) RETURNS boolean
+LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+BEGIN
+	PERFORM set_config('quota_manager.schedule_clock', (quota_manager.schedule_now() AT TIME ZONE 'UTC' + interval '1 min')::text || '+00', false);
+	RETURN true;
+END
+$$;
+INSERT INTO quota_strategy (name, type, amount, model, periodic_expr, condition, catch_up, catch_up_max) VALUES
+	('1 lasts', 'periodic', 5, 'm', '* * * * *', 'occurrence-lasts()', 'latest', 1), ('2 latest', 'periodic', 5, 'm', '* * * * *', 'true()', 'latest', 1),
+	('3 all', 'periodic', 5, 'm', '* * * * *', 'true()', 'all', 2);
+SELECT * FROM pg_temp.scan_at('1 00:33:00');
+SELECT strategy, scheduled_time, granted, error FROM scan('2 latest');
+SELECT pg_temp.at('1 00:34:00');
+TABLE pg_temp.runs;
+DELETE FROM quota_execute;
+DELETE FROM quota_strategy WHERE name = '1 lasts';
+DROP FUNCTION quota_condition.occurrence_lasts(subject);
+
+-- The last scan of a single strategy is found beside however many runs of others, and of its own.
+SELECT pg_temp.begin_anew();
+INSERT INTO quota_run (strategy_id, scheduled_time, state, start_time, finish_time)
+	SELECT 1 + (n <= 500)::integer, CASE WHEN n > 500 THEN to_timestamp(n) END, 'done', now(), now() FROM generate_series(1, 20000) n;
+ANALYZE quota_run;
+EXPLAIN (COSTS off) SELECT FROM quota_run r WHERE r.strategy_id = 2 AND r.scheduled_time IS NULL ORDER BY r.id DESC LIMIT 1;
 
 SELECT pg_temp.begin_anew();
 DELETE FROM user_info;

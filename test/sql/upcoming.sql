@@ -55,6 +55,11 @@ SELECT strategy, firing, note FROM upcoming('off', 2);
 SELECT strategy, firing, note FROM upcoming('old', 1);
 SELECT DISTINCT strategy FROM upcoming(n => 3000) ORDER BY 1;
 
+-- CET is a zone, with summer time.
+INSERT INTO quota_strategy (name, type, amount, model, periodic_expr, time_zone, condition) VALUES ('abbreviated', 'periodic', 1, 'm', '0 8 1 7 *', 'CET', 'true()');
+SELECT strategy, firing, local_time, time_zone FROM upcoming('abbreviated', 1);
+DELETE FROM quota_strategy WHERE name = 'abbreviated';
+
 -- One whose zone is not known here does not hide the others, nor itself.
 ALTER TABLE quota_strategy DISABLE TRIGGER USER;
 INSERT INTO quota_strategy (name, type, amount, model, periodic_expr, time_zone, condition, schedule_since, version) VALUES

@@ -129,6 +129,8 @@ like(status('courier', 'last_error'), qr/^gateway "gateway" is closed: /, 'also 
 is($node->safe_psql('postgres', q{SELECT string_agg(concat_ws(' ', kind, role, pid > 0, queue_depth), ',' ORDER BY kind) FROM quota_manager.worker_status},
 		connstr => $node->connstr('postgres') . ' user=onlooker'),
 	'courier quota_worker t 0,launcher t,scheduler quota_worker t 0', 'a viewer sees all of it');
+await(q{SELECT activity = '1 database is served' FROM quota_manager.worker_status WHERE kind = 'launcher'});
+pass('the launcher counts a database as served from its first turn on');
 foreach my $kind (qw(launcher scheduler courier))
 {
 	my $tick = status($kind, 'last_tick');
