@@ -431,7 +431,11 @@ gate_probed(Lane *lane, TokenKind kind, const GatewayReply *reply)
 	if (!is_answer(reply))
 		probe_failed(lane, reply);
 	else if (kind == TOKEN_WRITE_PROBE)
+	{
+		/* balances that were asked for before may have been refused since the query was answered */
+		(void) judge_blocked(lane, true);
 		open_gate(lane);
+	}
 	else
 		query_answered(lane);
 }
