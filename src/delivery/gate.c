@@ -404,13 +404,21 @@ probe_failed(Lane *lane, const GatewayReply *reply)
 {
 	int64 delay;
 
-	judge_blocked(lane, false);
 	lane->probes_write = false;
 	lane->failed_probes++;
+	/* it may be the user whom it refuses: about another one, at once */
+	if (reply->outcome == GATEWAY_BLOCKED && lane->failed_probes == 1)
+	{
+		lane->gate = GATE_SHUT;
+		lane->probe_time = DT_NOBEGIN;
+		return;
+	}
+	judge_blocked(lane, false);
 	if (reply->outcome == GATEWAY_BLOCKED)
 	{
-		shut(lane, GATEWAY_STATE_MISCONFIGURED, reply->message,
-			 backoff_ms(lane->failed_probes, MISCONFIGURED_PROBE_BASE, MISCONFIGURED_PROBE_MAX));
+		shut(
+			lane, GATEWAY_STATE_MISCONFIGURED, reply->message,
+			backoff_ms(lane->failed_probes - 1, MISCONFIGURED_PROBE_BASE, MISCONFIGURED_PROBE_MAX));
 		return;
 	}
 	delay = backoff_ms(lane->failed_probes, CLOSED_PROBE_BASE, CLOSED_PROBE_MAX);

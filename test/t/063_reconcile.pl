@@ -205,23 +205,5 @@ foreach my $dialect ('zgsm', 'higress')
 	$mock->stop;
 }
 
-# An answer to a question from before, which comes while the gateway is asked whether it takes writes again, is not forgotten: its
-# grant would keep all others waiting, since one at a time is sent then.
-{
-	my $mock = QuotaTest::Mock->start(dialect => 'higress');
-
-	add_gateway($node, 'late', $mock,
-		doubt_policy => 'reconcile', sole_writer => 'true', max_usage_rate => 0, max_connections => 3, request_timeout => '6 s');
-	$mock->fault(kind => 'status', status => 500, match => 'query', user => 'late', count => 1, delay_ms => 500);
-	$mock->fault(kind => 'close', match => 'grant', count => 3);
-	$mock->fault(kind => 'slow', match => 'write', count => 1, delay_ms => 1500);
-	grant($node, 'late', 4, 'first', 'late', 'second', 'third', map { "user$_" } 1 .. 20);
-	deliver($node);
-	is($node->safe_psql('postgres', q{SELECT count(*) FROM quota_manager.quota_execute WHERE gateway = 'late' AND user_id LIKE 'user%' AND status = 'completed'}),
-		20, 'a late answer does not keep others waiting');
-	ok(deliver_all($node, 'late'), 'it ends');
-	is(delivered_once($node, 'late', $mock, 'late answers'), 24, 'each once');
-}
-
 $node->stop;
 done_testing();

@@ -50,6 +50,20 @@ ok(wait_until($node, 'SELECT count(*) = 0 FROM quota_manager.quota_run WHERE und
 	'and its run is delivered');
 delivered_once($node, 'gateway', $mock, 'proven');
 
+# An answer to a question from before, which comes while the gateway is asked whether it takes writes again, is not forgotten: its
+# grant would keep all others waiting, since one at a time is sent then.
+my $late = QuotaTest::Mock->start(dialect => 'higress');
+add_gateway($node, 'late', $late,
+	doubt_policy => 'reconcile', sole_writer => 'true', max_usage_rate => 0, max_connections => 3, request_timeout => '6 s');
+$late->fault(kind => 'status', status => 500, match => 'query', user => 'late', count => 1, delay_ms => 500);
+$late->fault(kind => 'close', match => 'grant', count => 3);
+$late->fault(kind => 'slow', match => 'write', count => 1, delay_ms => 1500);
+grant($node, 'late', 4, 'first', 'late', 'second', 'third', map { "user$_" } 1 .. 20);
+ok(wait_until($node, q{SELECT count(*) = 24 AND bool_and(status = 'completed') FROM quota_manager.quota_execute WHERE gateway = 'late'}),
+	'a late answer does not keep others waiting');
+is(delivered_once($node, 'late', $late, 'late answers'), 24, 'each once');
+
 $node->stop;
 $mock->stop;
+$late->stop;
 done_testing();
