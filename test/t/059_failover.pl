@@ -74,7 +74,8 @@ QuotaTest::Workers::await_grants($primary, 'postgres', $_, 2 * $users) foreach q
 $primary->wait_for_catchup($standby);
 QuotaTest::Workers::end_postmaster($primary);
 clock($standby, '08:50:31');
-take_over('hold, all was run, until the next is delivered', delivered(2 * $users), sub { clock($standby, '09:00:30') });
+take_over('hold, all was run, until the next is delivered',
+	run_is('all', '09:00') . ' AND ' . run_is('latest', '09:00') . ' AND ' . delivered(2 * $users), sub { clock($standby, '09:00:30') });
 is(history('08:50', '09:00'), "all 08:50:00 done\nall 09:00:00 done\nlatest 08:50:00 done\nlatest 09:00:00 done\n", 'and nothing again');
 is(paid(), join(' ', '1 x 4', '100 x 4', '10000 x 1'), 'nobody was paid twice');
 
