@@ -77,6 +77,8 @@ CREATE TABLE quota_manager.quota_execute (
 	batch_number text NOT NULL,
 	balance_before numeric,
 	last_error text,
+	doubt_moment bigint,
+	balance_moment bigint,
 	PRIMARY KEY (strategy_id, user_id, scheduled_time, revision),
 	CONSTRAINT quota_execute_status_is_known CHECK (status IN ('pending', 'processing', 'completed', 'failed', 'in_doubt', 'cancelled'))
 ) WITH (fillfactor = 45);
@@ -105,6 +107,8 @@ COMMENT ON COLUMN quota_manager.quota_execute.gateway IS 'Gateway it goes to.';
 COMMENT ON COLUMN quota_manager.quota_execute.batch_number IS 'Label for people: scheduled or run time as YYYYMMDDHH24MISS in the strategy''s zone. Never a key.';
 COMMENT ON COLUMN quota_manager.quota_execute.balance_before IS 'What the gateway said before the last attempt, where its doubt policy is reconcile: zgsm: the total, higress: what remains.';
 COMMENT ON COLUMN quota_manager.quota_execute.last_error IS 'What went wrong last, for people.';
+COMMENT ON COLUMN quota_manager.quota_execute.doubt_moment IS 'The moment of doubt_time in microseconds of the machine''s monotonic clock, which nobody sets; of use until the machine is started again.';
+COMMENT ON COLUMN quota_manager.quota_execute.balance_moment IS 'The same of balance_time.';
 COMMENT ON INDEX quota_manager.quota_execute_id IS 'Finds the grants of a run by their ids.';
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.quota_execute', '');
 SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('quota_manager.quota_execute', 'id'), '');

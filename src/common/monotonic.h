@@ -14,6 +14,7 @@
 #include "postgres.h"
 
 #include "portability/instr_time.h"
+#include "utils/timestamp.h"
 
 /* A moment, in microseconds since some moment that does not change while the machine runs. */
 typedef int64 MonoTime;
@@ -60,6 +61,20 @@ mono_ms_until(MonoTime moment, long limit_ms)
 	if (moment >= mono_add_ms(now, limit_ms))
 		return limit_ms;
 	return (long) ((moment - now + 999) / 1000);
+}
+
+/*
+ * The moment at which the wall clock shows a time if nobody sets it, where it
+ * shows `now` now.  Infinite times are MONO_PAST and MONO_NEVER.
+ */
+static inline MonoTime
+mono_at(TimestampTz time, TimestampTz now)
+{
+	if (TIMESTAMP_IS_NOBEGIN(time))
+		return MONO_PAST;
+	if (TIMESTAMP_IS_NOEND(time))
+		return MONO_NEVER;
+	return mono_now() + (time - now);
 }
 
 #endif /* QM_MONOTONIC_H */

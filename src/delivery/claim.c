@@ -31,14 +31,17 @@
 /* An empty window is followed by one of twice the size, up to this. */
 #define WINDOW_MAX (INT64CONST(1) << 30)
 
+/* What was written later than now is from before the clock was set back: it is due. */
+#define IS_DUE(now) "(e.next_attempt_time <= " now " OR e.update_time > " now ")"
+
 static Statement read_candidates = {
 	"SELECT e.strategy_id, e.user_id, e.scheduled_time, e.revision, e.id"
 	" FROM quota_manager.quota_execute e"
 	" WHERE e.run_id = ANY ($1) AND e.id BETWEEN $2 AND $3 AND e.gateway = $4"
-	" AND (e.status = 'pending' OR e.status = $5) AND e.next_attempt_time <= clock_timestamp()"
-	" ORDER BY e.id LIMIT " CANDIDATES_MAX_TEXT,
-	5,
-	{INT8ARRAYOID, INT8OID, INT8OID, TEXTOID, TEXTOID},
+	" AND (e.status = 'pending' OR e.status = $5) AND " IS_DUE(
+		"$6") " ORDER BY e.id LIMIT " CANDIDATES_MAX_TEXT,
+	6,
+	{INT8ARRAYOID, INT8OID, INT8OID, TEXTOID, TEXTOID, TIMESTAMPTZOID},
 	NULL};
 
 /* Where candidates are searched: in these runs, between these ids. */
@@ -56,18 +59,18 @@ typedef struct Window
  */
 static Statement claim_candidates = {
 	"UPDATE quota_manager.quota_execute AS e"
-	" SET status = 'processing', attempts = e.attempts + 1, update_time = clock_timestamp(),"
+	" SET status = 'processing', attempts = e.attempts + 1, update_time = $8,"
 	" balance_time = $6, balance_before = NULL"
 	" FROM unnest($1, $2, $3, $4) AS k(strategy_id, user_id, scheduled_time, revision)"
 	" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"
 	" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision"
 	" AND e.gateway = $5 AND (e.status = 'pending' OR e.status = $7)"
-	" AND e.next_attempt_time <= clock_timestamp()"
-	" RETURNING e.strategy_id, e.user_id, e.scheduled_time, e.revision, e.attempts, e.id,"
-	" e.refusals, trim_scale(e.amount)::text, e.doubt_time IS NOT NULL",
-	7,
+	" AND " IS_DUE(
+		"$8") " RETURNING e.strategy_id, e.user_id, e.scheduled_time, e.revision, e.attempts, e.id,"
+			  " e.refusals, trim_scale(e.amount)::text, e.doubt_time IS NOT NULL",
+	8,
 	{INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, TEXTOID, TIMESTAMPTZOID,
-	 TEXTOID},
+	 TEXTOID, TIMESTAMPTZOID},
 	NULL};
 
 /*
@@ -83,7 +86,7 @@ other_status(const Lane *lane)
 /*
  * When the first of the grants may be sent that the lane looks for.
  */
-static TimestampTz
+static MonoTime
 backlog_due(const Lane *lane, const Backlog *backlog)
 {
 	if (lane_policy(lane) == DOUBT_RESEND)
@@ -96,7 +99,7 @@ backlog_due(const Lane *lane, const Backlog *backlog)
  * was searched already; NULL: none.
  */
 static Backlog *
-backlog_to_search(const Lane *lane, const Run *run, TimestampTz now)
+backlog_to_search(const Lane *lane, const Run *run, MonoTime now)
 {
 	Backlog *backlog = run_backlog(run, lane->row->name);
 
@@ -112,9 +115,9 @@ backlog_to_search(const Lane *lane, const Run *run, TimestampTz now)
 static bool
 lay_window(Lane *lane, List *runs, int64 size, Window *window)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	bool        found = false;
-	ListCell   *cell;
+	MonoTime  now = mono_now();
+	bool      found = false;
+	ListCell *cell;
 
 	foreach (cell, runs)
 	{
@@ -154,7 +157,7 @@ lay_window(Lane *lane, List *runs, int64 size, Window *window)
 static void
 load_candidates(Lane *lane, Window *window)
 {
-	Datum         values[5];
+	Datum         values[6];
 	uint64        count;
 	uint64        i;
 	bool          isnull;
@@ -165,6 +168,7 @@ load_candidates(Lane *lane, Window *window)
 	values[2] = Int64GetDatum(window->high);
 	values[3] = CStringGetTextDatum(lane->row->name);
 	values[4] = CStringGetTextDatum(other_status(lane));
+	values[5] = TimestampTzGetDatum(GetCurrentTimestamp());
 	count = statement_run(&read_candidates, values, NULL);
 
 	MemoryContextReset(lane->candidate_memory);
@@ -247,6 +251,33 @@ claimed_grant(const Lane *lane, uint64 row)
 	return grant;
 }
 
+static int
+compare_ids(const void *a, const void *b)
+{
+	const Grant *x = *(Grant *const *) a;
+	const Grant *y = *(Grant *const *) b;
+
+	return x->id < y->id ? -1 : x->id > y->id;
+}
+
+/*
+ * Takes over the rows that were claimed, oldest first, in whatever order the
+ * executor came by them.
+ */
+static void
+take_claimed(Lane *lane, int count)
+{
+	Grant **grants = palloc(sizeof(Grant *) * Max(count, 1));
+	int     i;
+
+	for (i = 0; i < count; i++)
+		grants[i] = claimed_grant(lane, i);
+	qsort(grants, count, sizeof(Grant *), compare_ids);
+	for (i = 0; i < count; i++)
+		dlist_push_tail(&lane->turn.claimed, &grants[i]->node);
+	pfree(grants);
+}
+
 int
 claim_batch(Lane *lane, int limit)
 {
@@ -255,11 +286,9 @@ claim_batch(Lane *lane, int limit)
 	Datum *user_ids = palloc(sizeof(Datum) * most);
 	Datum *scheduled_times = palloc(sizeof(Datum) * most);
 	Datum *revisions = palloc(sizeof(Datum) * most);
-	Datum  values[7];
-	char   nulls[7] = {' ', ' ', ' ', ' ', ' ', ' ', ' '};
+	Datum  values[8];
+	char   nulls[8] = {' ', ' ', ' ', ' ', ' ', ' ', ' ', ' '};
 	int    count = 0;
-	uint64 claimed;
-	uint64 row;
 
 	while (count < most && lane->next_candidate < lane->candidate_count)
 	{
@@ -267,7 +296,7 @@ claim_batch(Lane *lane, int limit)
 
 		if (has_to_wait(lane, candidate))
 		{
-			lane->rest_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), REST);
+			lane->rest_until = mono_in_ms(REST);
 			continue;
 		}
 		strategy_ids[count] = Int32GetDatum(candidate->strategy_id);
@@ -287,12 +316,11 @@ claim_batch(Lane *lane, int limit)
 	if (lane_policy(lane) != DOUBT_RECONCILE)
 		nulls[5] = 'n';
 	values[6] = CStringGetTextDatum(other_status(lane));
+	values[7] = TimestampTzGetDatum(GetCurrentTimestamp());
 	CRASH_POINT(claim_starting);
-	claimed = statement_run(&claim_candidates, values, nulls);
+	count = (int) statement_run(&claim_candidates, values, nulls);
 	CRASH_POINT(claim_made);
-
-	for (row = 0; row < claimed; row++)
-		dlist_push_tail(&lane->claimed, &claimed_grant(lane, row)->node);
+	take_claimed(lane, count);
 	SPI_freetuptable(SPI_tuptable);
-	return (int) claimed;
+	return count;
 }

@@ -9,7 +9,6 @@
 #include "utils/resowner.h"
 
 #include "delivery/courier.h"
-#include "delivery/sender_lock.h"
 #include "delivery/statement.h"
 #include "delivery/trouble.h"
 
@@ -20,6 +19,23 @@ static Statement find_work = {
 	0,
 	{0},
 	NULL};
+
+/*
+ * Overwrites the keys of gateways whose memory is about to be freed.
+ */
+static void
+wipe_keys(List *gateways)
+{
+	ListCell *cell;
+
+	foreach (cell, gateways)
+	{
+		GatewayRow *row = lfirst(cell);
+
+		if (row->secret != NULL)
+			explicit_bzero(row->secret, strlen(row->secret));
+	}
+}
 
 /*
  * Ends the connections and releases the locks, whatever happens to the memory
@@ -36,16 +52,9 @@ close_courier(void *argument)
 		Lane *lane = lfirst(cell);
 
 		lane_close(lane);
-		if (lane->has_lock)
-			sender_lock_release(lane->gateway_id);
+		lane_release_lock(lane);
 	}
-	foreach (cell, courier->gateways)
-	{
-		GatewayRow *row = lfirst(cell);
-
-		if (row->secret != NULL)
-			explicit_bzero(row->secret, strlen(row->secret));
-	}
+	wipe_keys(courier->gateways);
 	courier->lanes = NIL;
 	courier->gateways = NIL;
 }
@@ -60,8 +69,10 @@ courier_create(const WorkUnit *unit)
 	courier->memory = memory;
 	courier->turn_memory =
 		AllocSetContextCreate(memory, "quota_manager courier turn", ALLOCSET_DEFAULT_SIZES);
+	courier->runs_memory =
+		AllocSetContextCreate(memory, "quota_manager runs", ALLOCSET_DEFAULT_SIZES);
 	courier->unit = unit;
-	courier->gateways_read = DT_NOBEGIN;
+	courier->gateways_read = MONO_PAST;
 	courier->on_reset.func = close_courier;
 	courier->on_reset.arg = courier;
 	MemoryContextRegisterResetCallback(memory, &courier->on_reset);
@@ -107,30 +118,16 @@ courier_lane(const Courier *courier, const char *gateway)
 	return NULL;
 }
 
-void
-courier_read_gateways(Courier *courier)
+/*
+ * Adds to a list of lanes those of `gone` that still have something in flight
+ * or to settle, and frees the others, and `gone`.
+ */
+static List *
+drop_idle_lanes(List *lanes, List *gone)
 {
-	List         *rows = gateway_rows_read(courier->memory);
-	List         *lanes = NIL;
-	List         *old = courier->gateways;
-	MemoryContext caller = MemoryContextSwitchTo(courier->memory);
-	ListCell     *cell;
+	ListCell *cell;
 
-	foreach (cell, rows)
-	{
-		GatewayRow *row = lfirst(cell);
-		Lane       *lane = find_lane(courier, row->id);
-
-		if (lane == NULL)
-			lane = lane_create(row, courier->memory);
-		else
-		{
-			courier->lanes = list_delete_ptr(courier->lanes, lane);
-			lane_update_row(lane, row);
-		}
-		lanes = lappend(lanes, lane);
-	}
-	foreach (cell, courier->lanes)
+	foreach (cell, gone)
 	{
 		Lane *lane = lfirst(cell);
 
@@ -140,16 +137,63 @@ courier_read_gateways(Courier *courier)
 			lanes = lappend(lanes, lane);
 			continue;
 		}
-		if (lane->has_lock)
-			sender_lock_release(lane->gateway_id);
+		lane_release_lock(lane);
 		lane_free(lane);
 	}
+	list_free(gone);
+	return lanes;
+}
+
+/*
+ * Everything that can fail comes first: the rows and the lanes for new ones are
+ * made, and only then they take the place of the old ones.
+ */
+void
+courier_read_gateways(Courier *courier)
+{
+	MemoryContext memory =
+		AllocSetContextCreate(courier->turn_memory, "quota_manager gateways", ALLOCSET_SMALL_SIZES);
+	List         *rows = gateway_rows_read(memory);
+	MemoryContext caller = MemoryContextSwitchTo(courier->memory);
+	List         *lanes = NIL;
+	List         *gone;
+	ListCell     *cell;
+	ListCell     *other;
+
+	foreach (cell, rows)
+	{
+		GatewayRow *row = lfirst(cell);
+		Lane       *lane = find_lane(courier, row->id);
+
+		lanes = lappend(lanes, lane != NULL ? lane : lane_create(row, courier->memory));
+	}
+	gone = list_difference_ptr(courier->lanes, lanes);
+
+	MemoryContextSetParent(memory, courier->memory);
+	forboth (cell, lanes, other, rows)
+	{
+		Lane *lane = lfirst(cell);
+
+		if (lane->row != lfirst(other))
+			lane_update_row(lane, lfirst(other));
+	}
 	list_free(courier->lanes);
-	courier->lanes = lanes;
+	courier->lanes = drop_idle_lanes(lanes, gone);
+	wipe_keys(courier->gateways);
+	if (courier->gateways_memory != NULL)
+		MemoryContextDelete(courier->gateways_memory);
+	courier->gateways_memory = memory;
 	courier->gateways = rows;
-	gateway_rows_free(old);
-	courier->gateways_read = GetCurrentTimestamp();
+	courier->gateways_read = mono_now();
 	MemoryContextSwitchTo(caller);
+}
+
+void
+courier_forget(Courier *courier)
+{
+	MemoryContextReset(courier->runs_memory);
+	courier->runs = NIL;
+	courier->gateways_read = MONO_PAST;
 }
 
 /*

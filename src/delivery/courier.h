@@ -20,21 +20,31 @@ struct Courier
 	MemoryContextCallback on_reset;
 	const WorkUnit       *unit;
 
-	List       *gateways; /* of GatewayRow, as last read */
-	TimestampTz gateways_read;
-	List       *lanes;      /* of Lane, one for each gateway and those that are gone but busy */
-	List       *runs;       /* of Run, undelivered when last looked at */
-	bool        is_leaving; /* transactions do not wait for a standby */
+	/* what was read of tables; it can be thrown away at any time and is read again */
+	MemoryContext gateways_memory;
+	List         *gateways; /* of GatewayRow, as last read */
+	MonoTime      gateways_read;
+	MemoryContext runs_memory;
+	List         *runs; /* of Run, undelivered when last looked at */
 
-	Installation *installation; /* NULL: not read yet */
+	List *lanes;      /* of Lane, one for each gateway and those that are gone but busy */
+	bool  is_leaving; /* transactions do not wait for a standby */
+
+	/* set once the transaction that read it is committed, and then for good; NULL: not read yet */
+	Installation *installation;
+	bool          wants_installation; /* nothing can be claimed without */
 
 	char *trouble; /* what went wrong last with a gateway, to be written down; NULL: nothing */
 };
 
 /*
- * Reads the gateways again and tells their lanes.  In a transaction.
+ * Reads the gateways again and tells their lanes.  In a transaction; an error
+ * leaves everything as it was.
  */
 extern void courier_read_gateways(Courier *courier);
+
+/* Throws away what was read of tables, after an error. */
+extern void courier_forget(Courier *courier);
 
 /* The lane of a gateway; NULL: there is none of that name. */
 extern Lane *courier_lane(const Courier *courier, const char *gateway);

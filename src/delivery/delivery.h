@@ -27,6 +27,8 @@
 #include "nodes/pg_list.h"
 #include "utils/timestamp.h"
 
+#include "common/monotonic.h"
+
 /*
  * How the caller begins and ends a transaction: a worker with its own
  * transactions, a procedure with those of its CALL.  Between begin and commit
@@ -87,13 +89,19 @@ extern void     courier_free(Courier *courier);
  * Delivers what is due at every gateway whose sender lock this process can
  * get, until nothing is due or *stop (may be NULL) is not 0: then nothing
  * more is claimed, what is in flight is awaited for at most grace_ms after
- * STOP_NOW, and the rest is settled as in doubt.  Adds to *count.  Returns the time at which
- * to call again (back-off, probe, a gateway that another process serves), or
- * DT_NOEND if nothing is pending.  After an error the courier can only be
- * freed.
+ * STOP_NOW, and the rest is settled as in doubt.  Adds to *count.  Returns the moment at which
+ * to call again (back-off, probe, a gateway that another process serves; while
+ * anything is open, RUNS_BELIEVED milliseconds ahead at most), or MONO_NEVER if
+ * nothing is open.  After an error the courier can only be freed.
  */
-extern TimestampTz courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms,
-								 DeliveryCount *count);
+extern MonoTime courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms,
+							  DeliveryCount *count);
+
+/*
+ * Of a round that has ended: tells the client in a notice, per gateway, why
+ * grants that are due were not sent.
+ */
+extern void courier_explain(const Courier *courier);
 
 /*
  * Looks, in one short transaction of the unit given, whether there are

@@ -17,27 +17,29 @@
 static Statement record_balances = {
 	"UPDATE quota_manager.quota_execute AS e"
 	" SET balance_before = k.balance::numeric,"
-	" balance_time = CASE WHEN k.balance IS NOT NULL THEN k.balance_time END"
-	" FROM unnest($1, $2, $3, $4, $5, $6, $7) AS k(strategy_id, user_id, scheduled_time, revision,"
-	" attempts, balance, balance_time)"
+	" balance_time = CASE WHEN k.balance IS NOT NULL THEN k.balance_time END,"
+	" balance_moment = k.balance_moment"
+	" FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) AS k(strategy_id, user_id, scheduled_time,"
+	" revision, attempts, balance, balance_time, balance_moment)"
 	" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"
 	" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision"
 	" AND e.status = 'processing' AND e.attempts = k.attempts"
 	" RETURNING e.id",
-	7,
+	8,
 	{INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, INT4ARRAYOID, TEXTARRAYOID,
-	 TIMESTAMPTZARRAYOID},
+	 TIMESTAMPTZARRAYOID, INT8ARRAYOID},
 	NULL};
 
 static const Oid record_types[] = {INT4OID, TEXTOID, TIMESTAMPTZOID, INT4OID,
-								   INT4OID, TEXTOID, TIMESTAMPTZOID};
+								   INT4OID, TEXTOID, TIMESTAMPTZOID, INT8OID};
 
 #define RECORD_COLUMNS lengthof(record_types)
 
 static Statement read_doubts = {
 	"SELECT e.strategy_id, e.user_id, e.scheduled_time, e.revision, e.attempts, e.id, e.refusals,"
 	" trim_scale(e.amount)::text, trim_scale(e.balance_before)::text, e.balance_time,"
-	" coalesce(e.doubt_time, e.update_time), e.next_attempt_time"
+	" coalesce(e.doubt_time, e.update_time), e.next_attempt_time, e.balance_moment,"
+	" e.doubt_moment, e.update_time"
 	" FROM quota_manager.quota_execute e"
 	" WHERE e.run_id = $1 AND e.id BETWEEN $2 AND $3 AND e.gateway = $4"
 	" AND e.status = 'in_doubt' AND e.next_attempt_time < 'infinity'"
@@ -61,6 +63,7 @@ fill_row(Datum *k[RECORD_COLUMNS], bool *nulls, int i, const Grant *grant)
 	if (grant->balance_before != NULL)
 		k[5][i] = CStringGetTextDatum(grant->balance_before);
 	k[6][i] = TimestampTzGetDatum(grant->balance_time);
+	k[7][i] = Int64GetDatum(grant->balance_moment);
 }
 
 void
@@ -97,15 +100,15 @@ doubts_record(Lane *lane)
 			grant->settled = DatumGetInt64(result_datum(row, 1, &isnull)) == grant->id;
 	}
 	SPI_freetuptable(SPI_tuptable);
-	lane->recording = lane->read_count;
+	lane->turn.recording = lane->read_count;
 }
 
 void
 doubts_finish(Lane *lane)
 {
-	if (lane->recording > 0)
+	if (lane->turn.recording > 0)
 		CRASH_POINT(before_recorded);
-	for (; lane->recording > 0; lane->recording--)
+	for (; lane->turn.recording > 0; lane->turn.recording--)
 	{
 		Grant *grant = dlist_container(Grant, node, dlist_pop_head_node(&lane->read));
 		bool   found = grant->settled;
@@ -123,6 +126,47 @@ doubts_finish(Lane *lane)
 }
 
 /*
+ * A moment in column `column` of row i of what was read; MONO_PAST: there is
+ * none, or it is one of an earlier run of the machine.
+ */
+static MonoTime
+moment_of(uint64 i, int column)
+{
+	bool  isnull;
+	Datum value = result_datum(i, column, &isnull);
+
+	return isnull || DatumGetInt64(value) > mono_now() ? MONO_PAST : DatumGetInt64(value);
+}
+
+/*
+ * When the answer to the grant of row i was lost: not longer ago than either
+ * clock says, since the one may have been set, and the other begins anew with
+ * the machine.
+ */
+static MonoTime
+doubt_moment_of(const Grant *grant, uint64 i)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	return Max(mono_at(Min(grant->doubt_time, now), now), moment_of(i, 14));
+}
+
+/*
+ * When the grant of row i is to be looked at.  One that is written later than
+ * now was so before the clock was set back: at once.
+ */
+static MonoTime
+due_of(const Grant *grant, uint64 i)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool        isnull;
+
+	if (DatumGetTimestampTz(result_datum(i, 15, &isnull)) > now)
+		return MONO_PAST;
+	return mono_at(grant->next_attempt_time, now);
+}
+
+/*
  * Makes a grant of row i of what was read.
  */
 static Grant *
@@ -136,7 +180,7 @@ doubtful_grant(const Lane *lane, uint64 i)
 	Datum  balance_time = result_datum(i, 10, &isnull);
 
 	if (balance != NULL && !isnull)
-		grant_take_balance(grant, balance, DatumGetTimestampTz(balance_time));
+		grant_take_balance(grant, balance, DatumGetTimestampTz(balance_time), moment_of(i, 13));
 	grant->strategy_id = DatumGetInt32(result_datum(i, 1, &isnull));
 	grant->scheduled_time = DatumGetTimestampTz(result_datum(i, 3, &isnull));
 	grant->revision = DatumGetInt32(result_datum(i, 4, &isnull));
@@ -145,11 +189,11 @@ doubtful_grant(const Lane *lane, uint64 i)
 	grant->refusals = DatumGetInt32(result_datum(i, 7, &isnull));
 	grant->doubt_time = DatumGetTimestampTz(result_datum(i, 11, &isnull));
 	grant->next_attempt_time = DatumGetTimestampTz(result_datum(i, 12, &isnull));
+	grant->doubt_moment = doubt_moment_of(grant, i);
+	grant->due = due_of(grant, i);
 	/* nothing can be proven, but its user waits as long as it may still arrive */
 	if (grant->balance_before == NULL)
-		grant->next_attempt_time =
-			Max(grant->next_attempt_time,
-				TimestampTzPlusMilliseconds(grant->doubt_time, delivery_linger));
+		grant->due = Max(grant->due, grant_arrived(grant));
 	return grant;
 }
 

@@ -20,26 +20,26 @@
  * How many requests may be sent now under a rate.
  */
 static double
-tokens_at(const Lane *lane, TimestampTz now)
+tokens_at(const Lane *lane, MonoTime now)
 {
 	double rate = lane->row->rate_limit;
 	double most = Max(rate * SAVED_SECONDS, 1.0);
 	double tokens = most;
 
-	if (lane->tokens_time != DT_NOBEGIN)
-		tokens = lane->tokens + rate * Max(now - lane->tokens_time, 0) / USECS_PER_SEC;
+	if (lane->tokens_time != MONO_PAST)
+		tokens = lane->tokens + rate * (now - lane->tokens_time) / USECS_PER_SEC;
 	return Min(tokens, most);
 }
 
 bool
 lane_take_token(Lane *lane)
 {
-	TimestampTz now;
-	double      tokens;
+	MonoTime now;
+	double   tokens;
 
 	if (lane->row == NULL || lane->row->rate_limit <= 0)
 		return true;
-	now = GetCurrentTimestamp();
+	now = mono_now();
 	tokens = tokens_at(lane, now);
 	if (tokens < 1)
 		return false;
@@ -51,13 +51,13 @@ lane_take_token(Lane *lane)
 int
 lane_throttled_ms(const Lane *lane)
 {
-	TimestampTz now;
-	double      tokens;
-	bool        waits;
+	MonoTime now;
+	double   tokens;
+	bool     waits;
 
 	if (lane->row == NULL || lane->row->rate_limit <= 0 || !lane->has_lock)
 		return -1;
-	now = GetCurrentTimestamp();
+	now = mono_now();
 	waits = gate_wants_probe(lane) ||
 			(lane->gate == GATE_OPEN &&
 			 (lane->ready_count > 0 || lane->measured > 0 || lane->next_proof_time <= now));
@@ -121,6 +121,7 @@ ask_before(Lane *lane, Grant *grant)
 	request.token = grant;
 	grant->token.kind = TOKEN_READING;
 	grant->balance_time = GetCurrentTimestamp();
+	grant->balance_moment = mono_now();
 	if (!submit(lane, &request))
 		return false;
 	dlist_delete(&grant->node);
@@ -139,7 +140,7 @@ lane_send(Lane *lane, const Installation *installation)
 	if (!lane_open_session(lane))
 		return;
 	if (lane_in_flight(lane) == 0)
-		lane->hot_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PATIENCE);
+		lane->hot_until = mono_in_ms(PATIENCE);
 	/* first, since they are few, and under a rate_limit nothing would be left to them */
 	lane_prove(lane);
 	while (!dlist_is_empty(&lane->armed) && lane->flying_count < lane->window &&
@@ -201,7 +202,7 @@ take_reading(Lane *lane, Grant *grant, const GatewayReply *reply)
 		grant_take_balance(grant,
 						   lane->row != NULL && lane->row->dialect == GATEWAY_ZGSM ? reply->total
 																				   : reply->balance,
-						   grant->balance_time);
+						   grant->balance_time, grant->balance_moment);
 	if (lane->gate == GATE_OPEN && !is_trouble && lane->row != NULL)
 	{
 		dlist_push_tail(&lane->read, &grant->node);
@@ -238,7 +239,7 @@ lane_poll(Lane *lane, int timeout_ms)
 	if (count == 0)
 		return false;
 	now = GetCurrentTimestamp();
-	lane->hot_until = TimestampTzPlusMilliseconds(now, PATIENCE);
+	lane->hot_until = mono_in_ms(PATIENCE);
 	for (i = 0; i < count; i++)
 	{
 		Token *token = results[i].token;

@@ -76,8 +76,8 @@ set_state(Lane *lane, GatewayState state, const char *reason)
 	lane->state_reason = copy;
 	lane->state = state;
 	lane->state_unsaved = true;
-	lane->state_saved = false;
-	lane->state_tried = DT_NOBEGIN;
+	lane->turn.state_saved = false;
+	lane->state_tried = MONO_PAST;
 }
 
 /*
@@ -87,7 +87,7 @@ static void
 shut(Lane *lane, GatewayState state, const char *reason, int64 delay)
 {
 	lane->gate = GATE_SHUT;
-	lane->probe_time = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay);
+	lane->probe_time = mono_in_ms(delay);
 	set_state(lane, state, reason);
 }
 
@@ -220,7 +220,7 @@ decide(Lane *lane)
 	lane->gate = GATE_SHUT;
 	lane->window = 1;
 	lane->probes_write = false;
-	lane->probe_time = DT_NOBEGIN;
+	lane->probe_time = MONO_PAST;
 	lane->failed_probes = 0;
 	if (lane->trouble == GATEWAY_NOT_SENT)
 	{
@@ -235,7 +235,7 @@ decide(Lane *lane)
 			 backoff_ms(2 * lane->troubles - 3, delivery_retry_base, DOUBT_PAUSE_MAX));
 
 	/* only a query that is sent at once can tell what blocked grants mean */
-	if (lane->probe_time != DT_NOBEGIN)
+	if (lane->probe_time != MONO_PAST)
 		judge_blocked(lane, false);
 	lane_restart_search(lane);
 }
@@ -250,8 +250,8 @@ gate_step(Lane *lane)
 bool
 gate_wants_probe(const Lane *lane)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	int         patience;
+	MonoTime now = mono_now();
+	int      patience;
 
 	if (lane->row == NULL)
 		return false;
@@ -260,7 +260,7 @@ gate_wants_probe(const Lane *lane)
 	if (lane->gate != GATE_PROBING || lane->probes >= lane->row->max_connections)
 		return false;
 	patience = Max(PROBE_PATIENCE, lane->row->request_timeout_ms / lane->row->max_connections);
-	return TimestampTzPlusMilliseconds(lane->probe_sent, patience) <= now;
+	return mono_add_ms(lane->probe_sent, patience) <= now;
 }
 
 /*
@@ -331,7 +331,7 @@ gate_probe(Lane *lane)
 	{
 		lane->gate = GATE_PROBING;
 		lane->probes++;
-		lane->probe_sent = GetCurrentTimestamp();
+		lane->probe_sent = mono_now();
 		if (!gateway_submit(lane->session, &request))
 			shut(lane, GATEWAY_STATE_CLOSED, "out of memory", CLOSED_PROBE_MAX);
 		CRASH_POINT(probe_sent);
@@ -392,7 +392,7 @@ query_answered(Lane *lane)
 	/* where it cannot be sent now, for want of a token or a user, it stays due */
 	lane->probes_write = true;
 	lane->gate = GATE_SHUT;
-	lane->probe_time = DT_NOBEGIN;
+	lane->probe_time = MONO_PAST;
 	gate_probe(lane);
 }
 
@@ -410,7 +410,7 @@ probe_failed(Lane *lane, const GatewayReply *reply)
 	if (reply->outcome == GATEWAY_BLOCKED && lane->failed_probes == 1)
 	{
 		lane->gate = GATE_SHUT;
-		lane->probe_time = DT_NOBEGIN;
+		lane->probe_time = MONO_PAST;
 		return;
 	}
 	judge_blocked(lane, false);
@@ -457,7 +457,7 @@ gate_unusable(Lane *lane, const char *problem)
 		strcmp(lane->state_reason, problem) != 0)
 		set_state(lane, GATEWAY_STATE_MISCONFIGURED, problem);
 	lane->gate = GATE_SHUT;
-	lane->probe_time = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), MISCONFIGURED_PROBE_BASE);
+	lane->probe_time = mono_in_ms(MISCONFIGURED_PROBE_BASE);
 }
 
 void
@@ -465,5 +465,5 @@ gate_retry(Lane *lane)
 {
 	lane->failed_probes = 0;
 	if (lane->gate == GATE_SHUT)
-		lane->probe_time = DT_NOBEGIN;
+		lane->probe_time = MONO_PAST;
 }

@@ -120,34 +120,6 @@ gateway_rows_read(MemoryContext memory)
 	return rows;
 }
 
-static void
-free_text(char *text)
-{
-	if (text != NULL)
-		pfree(text);
-}
-
-void
-gateway_rows_free(List *rows)
-{
-	ListCell *cell;
-
-	foreach (cell, rows)
-	{
-		GatewayRow *row = lfirst(cell);
-
-		free_text(row->name);
-		free_text(row->base_url);
-		free_text(row->admin_path);
-		free_text(row->key_header);
-		free_text(row->route_model);
-		free_text(row->state);
-		credential_forget(row->secret);
-		pfree(row);
-	}
-	list_free(rows);
-}
-
 static bool
 same_text(const char *a, const char *b)
 {

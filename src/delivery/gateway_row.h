@@ -49,9 +49,6 @@ typedef struct GatewayRow
  */
 extern List *gateway_rows_read(MemoryContext memory);
 
-/* Frees such a list and overwrites the keys. */
-extern void gateway_rows_free(List *rows);
-
 /* True if a session opened for one serves the other just as well. */
 extern bool gateway_row_same(const GatewayRow *a, const GatewayRow *b);
 

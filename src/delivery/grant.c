@@ -55,12 +55,19 @@ grant_tell(Grant *grant, const char *message)
 }
 
 void
-grant_take_balance(Grant *grant, const char *balance, TimestampTz asked)
+grant_take_balance(Grant *grant, const char *balance, TimestampTz asked, MonoTime moment)
 {
 	if (grant->balance_before != NULL)
 		pfree(grant->balance_before);
 	grant->balance_before = MemoryContextStrdup(GetMemoryChunkContext(grant), balance);
 	grant->balance_time = asked;
+	grant->balance_moment = moment;
+}
+
+MonoTime
+grant_arrived(const Grant *grant)
+{
+	return mono_add_ms(grant->doubt_moment, delivery_linger);
 }
 
 const char *
@@ -115,6 +122,17 @@ static void
 leave_to_operator(Grant *grant)
 {
 	grant->next_attempt_time = DT_NOEND;
+	grant->due = MONO_NEVER;
+}
+
+/*
+ * It is looked at again after so many milliseconds.
+ */
+static void
+wait_for_ms(Grant *grant, TimestampTz now, int64 ms)
+{
+	grant->next_attempt_time = TimestampTzPlusMilliseconds(now, ms);
+	grant->due = mono_in_ms(ms);
 }
 
 void
@@ -132,8 +150,7 @@ grant_charge(Grant *grant, double retry_after, TimestampTz now)
 	else
 	{
 		grant->verdict = VERDICT_DEFERRED;
-		grant->next_attempt_time =
-			TimestampTzPlusMilliseconds(now, Max(delay, retry_after_ms(retry_after)));
+		wait_for_ms(grant, now, Max(delay, retry_after_ms(retry_after)));
 	}
 }
 
@@ -143,6 +160,7 @@ grant_lose(Grant *grant, DoubtPolicy policy, TimestampTz now)
 	grant->verdict = VERDICT_IN_DOUBT;
 	grant->lost = true;
 	grant->doubt_time = now;
+	grant->doubt_moment = mono_now();
 	leave_to_operator(grant);
 	switch (policy)
 	{
@@ -151,14 +169,15 @@ grant_lose(Grant *grant, DoubtPolicy policy, TimestampTz now)
 		case DOUBT_RESEND:
 			grant->charged = true;
 			if (grant->refusals + 1 < delivery_max_attempts)
-				grant->next_attempt_time = TimestampTzPlusMilliseconds(
-					now, backoff_ms(grant->refusals + 1, delivery_retry_base, delivery_retry_max));
+				wait_for_ms(
+					grant, now,
+					backoff_ms(grant->refusals + 1, delivery_retry_base, delivery_retry_max));
 			break;
 		case DOUBT_RECONCILE:
 			/* its user waits also where nothing can be proven: it may still arrive */
-			grant->next_attempt_time = TimestampTzPlusMilliseconds(
-				now, grant->balance_before != NULL ? Min(FIRST_READING, delivery_linger)
-												   : delivery_linger);
+			wait_for_ms(grant, now,
+						grant->balance_before != NULL ? Min(FIRST_READING, delivery_linger)
+													  : delivery_linger);
 			break;
 	}
 }
@@ -185,7 +204,7 @@ grant_conclude(Grant *grant, const GatewayReply *reply, DoubtPolicy policy, Time
 		case GATEWAY_NOT_SENT:
 		case GATEWAY_BLOCKED:
 			grant->verdict = VERDICT_DEFERRED;
-			grant->next_attempt_time = now;
+			wait_for_ms(grant, now, 0);
 			break;
 		case GATEWAY_IN_DOUBT:
 			grant_lose(grant, policy, now);
@@ -214,11 +233,24 @@ grant_unprovable(Grant *grant)
 	grant_tell(grant, "the answer was lost and no balance was read before");
 }
 
+/*
+ * Microseconds since the balance before was asked for: at least so many as have
+ * passed, whoever has set the wall clock.
+ */
+static int64
+since_balance(const Grant *grant, TimestampTz now)
+{
+	int64 elapsed = now - grant->balance_time;
+
+	if (grant->balance_moment != MONO_PAST)
+		elapsed = Max(elapsed, mono_now() - grant->balance_moment);
+	return Max(elapsed, 0);
+}
+
 void
 grant_prove(Grant *grant, const GatewayRow *row, TimestampTz since, const GatewayReply *reply,
 			TimestampTz now)
 {
-	TimestampTz     arrived = TimestampTzPlusMilliseconds(grant->doubt_time, delivery_linger);
 	GatewayReadings readings = {row->dialect, grant->balance_before, reply->balance, grant->amount};
 	GatewayProof    proof;
 
@@ -230,15 +262,15 @@ grant_prove(Grant *grant, const GatewayRow *row, TimestampTz since, const Gatewa
 
 		grant_tell(grant, text);
 		pfree(text);
-		grant->next_attempt_time = TimestampTzPlusMilliseconds(now, READING_AGAIN);
+		wait_for_ms(grant, now, READING_AGAIN);
 		return;
 	}
 
 	if (row->dialect == GATEWAY_ZGSM)
 		readings.after = reply->total;
 	readings.max_usage =
-		row->max_usage_rate < 0 ? -1 : row->max_usage_rate * ((now - grant->balance_time) / 1e6);
-	readings.lingered = grant->asked_time >= arrived;
+		row->max_usage_rate < 0 ? -1 : row->max_usage_rate * (since_balance(grant, now) / 1e6);
+	readings.lingered = grant->asked >= grant_arrived(grant);
 	proof = grant->balance_time > since ? gateway_prove(&readings) : GATEWAY_PROOF_NONE;
 	if (proof == GATEWAY_PROOF_APPLIED)
 	{
@@ -254,7 +286,7 @@ grant_prove(Grant *grant, const GatewayRow *row, TimestampTz since, const Gatewa
 	else if (!readings.lingered)
 	{
 		/* its user must not get another one before */
-		grant->next_attempt_time = arrived;
+		wait_for_ms(grant, now, mono_ms_until(grant_arrived(grant), delivery_linger));
 		tell_proof(grant, "not reconciled yet", readings.after);
 	}
 	else

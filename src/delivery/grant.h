@@ -10,6 +10,7 @@
 #include "lib/ilist.h"
 #include "utils/timestamp.h"
 
+#include "common/monotonic.h"
 #include "delivery/gateway_row.h"
 #include "gateway/gateway.h"
 
@@ -65,12 +66,15 @@ typedef struct Grant
 	/* where the gateway's policy is to reconcile */
 	bool        needs_balance;  /* it is not sent before one is on disk */
 	char       *balance_before; /* NULL: none was read */
-	TimestampTz balance_time;   /* when that was asked for */
+	TimestampTz balance_time;   /* when that was asked for, */
+	MonoTime    balance_moment; /* and the moment; MONO_PAST: not known */
 
 	/* of a grant in doubt that is to be proven */
 	bool        is_proof; /* its row is in_doubt, not processing */
 	TimestampTz doubt_time;
-	TimestampTz asked_time; /* when the reading was asked for */
+	MonoTime    doubt_moment; /* when the answer was lost */
+	MonoTime    due;          /* when it is looked at next */
+	MonoTime    asked;        /* when the reading was asked for */
 
 	/* once the outcome is known */
 	Verdict     verdict;
@@ -90,8 +94,12 @@ extern void   grant_free(Grant *grant);
 /* Copies a text into grant->message; NULL: there is nothing to tell. */
 extern void grant_tell(Grant *grant, const char *message);
 
-/* Takes a balance that was read, and when it was asked for. */
-extern void grant_take_balance(Grant *grant, const char *balance, TimestampTz asked);
+/* Takes a balance that was read, and when it was asked for, on both clocks. */
+extern void grant_take_balance(Grant *grant, const char *balance, TimestampTz asked,
+							   MonoTime moment);
+
+/* When a request whose answer was lost cannot arrive any more. */
+extern MonoTime grant_arrived(const Grant *grant);
 
 /* The status that settling gives its row. */
 extern const char *grant_status(const Grant *grant);

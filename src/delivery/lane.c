@@ -8,6 +8,7 @@
 #include "utils/memutils.h"
 
 #include "delivery/lane.h"
+#include "delivery/sender_lock.h"
 #include "delivery/settings.h"
 
 /* The claimed grants of a user; the first is ready, in flight or blocked. */
@@ -32,6 +33,18 @@ typedef struct UserQueue
 #define SH_DEFINE
 #include "lib/simplehash.h"
 
+/*
+ * The moment of a time at which a policy was changed: at most so long ago as
+ * the wall clock says, and not ahead, whoever has set that since.
+ */
+static MonoTime
+policy_moment(TimestampTz since)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	return mono_at(Min(since, now), now);
+}
+
 Lane *
 lane_create(GatewayRow *row, MemoryContext memory)
 {
@@ -50,20 +63,22 @@ lane_create(GatewayRow *row, MemoryContext memory)
 	dlist_init(&lane->done);
 	dlist_init(&lane->doubts);
 	dlist_init(&lane->proving);
-	dlist_init(&lane->claimed);
+	lane_begin_turn(lane);
 	lane->probe_token.kind = TOKEN_PROBE;
 	lane->write_probe_token.kind = TOKEN_WRITE_PROBE;
-	lane->next_proof_time = DT_NOEND;
+	lane->next_proof_time = MONO_NEVER;
 	lane->policy_seen = DT_NOBEGIN;
-	lane->rest_until = DT_NOBEGIN;
-	lane->restart_time = DT_NOEND;
-	lane->tokens_time = DT_NOBEGIN;
+	lane->policy_moment = policy_moment(row->doubt_policy_since);
+	lane->rest_until = MONO_PAST;
+	lane->restart_time = MONO_NEVER;
+	lane->due_since = MONO_NEVER;
+	lane->tokens_time = MONO_PAST;
 	lane->window = WINDOW_MAX_SIZE;
 	lane->users = userqueue_create(lane->memory, 256, NULL);
 	lane->candidate_memory =
 		AllocSetContextCreate(lane->memory, "quota_manager candidates", ALLOCSET_DEFAULT_SIZES);
 	lane->exhausted = true;
-	lane->state_tried = DT_NOBEGIN;
+	lane->state_tried = MONO_PAST;
 	lane_take_state(lane);
 	return lane;
 }
@@ -82,7 +97,7 @@ lane_take_state(Lane *lane)
 	lane->logged_state = lane->state;
 	lane->gate = GATE_SHUT;
 	lane->window = 1;
-	lane->probe_time = DT_NOBEGIN;
+	lane->probe_time = MONO_PAST;
 }
 
 void
@@ -120,6 +135,7 @@ lane_update_row(Lane *lane, GatewayRow *row)
 		lane_forget_doubts(lane);
 		lane->reexamine = true;
 		lane->policy_seen = GetCurrentTimestamp();
+		lane->policy_moment = mono_now();
 	}
 	is_mended = lane->reopen || old->update_time != row->update_time;
 	/* or somebody wrote the state by hand */
@@ -155,12 +171,48 @@ lane_policy_since(const Lane *lane)
 	return Max(lane->row->doubt_policy_since, lane->policy_seen);
 }
 
-TimestampTz
+MonoTime
 lane_may_send(const Lane *lane)
 {
-	if (lane_policy(lane) != DOUBT_RECONCILE || TIMESTAMP_NOT_FINITE(lane_policy_since(lane)))
-		return DT_NOBEGIN;
-	return TimestampTzPlusMilliseconds(lane_policy_since(lane), delivery_linger);
+	if (lane_policy(lane) != DOUBT_RECONCILE || lane->policy_moment == MONO_PAST)
+		return MONO_PAST;
+	return mono_add_ms(lane->policy_moment, delivery_linger);
+}
+
+bool
+lane_is_sender(const Lane *lane)
+{
+	return (lane->has_lock || lane->turn.lock_taken) && !lane->turn.lock_abandoned;
+}
+
+void
+lane_begin_turn(Lane *lane)
+{
+	memset(&lane->turn, 0, sizeof(LaneTurn));
+	dlist_init(&lane->turn.claimed);
+}
+
+void
+lane_undo_turn(Lane *lane)
+{
+	while (!dlist_is_empty(&lane->turn.claimed))
+		grant_free(dlist_container(Grant, node, dlist_pop_head_node(&lane->turn.claimed)));
+	if (lane->turn.lock_taken)
+	{
+		sender_lock_release(lane->gateway_id);
+		/* another sender may decide about those that were read */
+		lane_forget_doubts(lane);
+	}
+	lane_begin_turn(lane);
+	lane_restart_search(lane);
+}
+
+void
+lane_release_lock(Lane *lane)
+{
+	if (lane->has_lock || lane->turn.lock_taken)
+		sender_lock_release(lane->gateway_id);
+	lane->has_lock = lane->turn.lock_taken = false;
 }
 
 int
@@ -190,7 +242,7 @@ void
 lane_done(Lane *lane, Grant *grant)
 {
 	if (lane->done_count++ == 0)
-		lane->done_since = GetCurrentTimestamp();
+		lane->done_since = mono_now();
 	dlist_push_tail(&lane->done, &grant->node);
 	if (grant->lost && grant->holds_user)
 		lane_doubt_begins(lane, grant->user_id);
@@ -410,7 +462,7 @@ lane_abandon(Lane *lane, const char *why)
 	if (lane->gate != GATE_OPEN)
 	{
 		lane->gate = GATE_SHUT;
-		lane->probe_time = now;
+		lane->probe_time = MONO_PAST;
 	}
 }
 
@@ -423,5 +475,5 @@ lane_restart_search(Lane *lane)
 	lane->next_candidate = 0;
 	lane->search_id = PG_INT64_MIN;
 	lane->exhausted = false;
-	lane->restart_time = DT_NOEND;
+	lane->restart_time = MONO_NEVER;
 }

@@ -41,6 +41,7 @@
 #include "lib/ilist.h"
 #include "utils/timestamp.h"
 
+#include "common/monotonic.h"
 #include "delivery/gateway_row.h"
 #include "delivery/grant.h"
 #include "delivery/installation.h"
@@ -74,6 +75,21 @@ typedef enum GatewayState
 	GATEWAY_STATE_MISCONFIGURED,
 } GatewayState;
 
+/*
+ * What the transaction that is open has done for a lane, and what is to follow
+ * in memory once it is committed.  Empty between transactions; what one that
+ * failed has left in it is thrown away.
+ */
+typedef struct LaneTurn
+{
+	dlist_head claimed;        /* grants that it claimed */
+	int        settling;       /* how many of the first ones of `done` it settles */
+	int        recording;      /* how many of the first ones of `read` it writes down */
+	bool       state_saved;    /* it writes the gateway's state */
+	bool       lock_taken;     /* the sender's lock was taken in it */
+	bool       lock_abandoned; /* the sender's lock is not needed any more */
+} LaneTurn;
+
 struct userqueue_hash;
 struct doubtuser_hash;
 
@@ -83,9 +99,9 @@ typedef struct Lane
 	int32           gateway_id;
 	GatewayRow     *row; /* the courier's; NULL: the gateway is gone */
 	GatewaySession *session;
-	bool            reopen;      /* the row changed: the session is to be opened anew */
-	bool            has_lock;    /* this process is the gateway's one sender */
-	bool            is_new_lock; /* since a transaction that is not committed yet */
+	bool            reopen;   /* the row changed: the session is to be opened anew */
+	bool            has_lock; /* this process is the gateway's one sender */
+	LaneTurn        turn;
 
 	/* grants: see above */
 	dlist_head             ready;
@@ -101,28 +117,23 @@ typedef struct Lane
 	int                    flying_count;
 	int                    unsent; /* the ready and measured ones and those behind others */
 	int                    done_count;
-	int                    settling;   /* how many of the first ones a transaction settles that is
-									* not committed yet */
-	int                    recording;  /* the same of those read */
-	TimestampTz            done_since; /* since when something is to be settled */
+	MonoTime               done_since; /* since when something is to be settled */
 	struct userqueue_hash *users;      /* with a claimed grant that is not done */
-	TimestampTz            hot_until;  /* the gateway is expected to answer soon */
+	MonoTime               hot_until;  /* the gateway is expected to answer soon */
 
 	/* grants in doubt that are to be proven */
 	dlist_head             doubts; /* waiting for their time */
 	dlist_head             proving;
 	int                    proving_count;
-	TimestampTz            next_proof_time; /* not before it one of them is due */
+	MonoTime               next_proof_time; /* not before it one of them is due */
 	struct doubtuser_hash *doubtful;        /* users who get nothing until theirs are settled */
 	bool                   reexamine;       /* the policy changed: which are there is not known */
-	TimestampTz            policy_seen;     /* when such a change was seen */
+	TimestampTz            policy_seen;     /* when such a change was seen, by the wall clock */
+	MonoTime               policy_moment;   /* since when the policy is what it is */
 
 	/* what the row's rate_limit allows */
-	double      tokens;
-	TimestampTz tokens_time;
-
-	/* grants claimed by the transaction that is not committed yet */
-	dlist_head claimed;
+	double   tokens;
+	MonoTime tokens_time;
 
 	/* the search for pending grants */
 	MemoryContext candidate_memory;
@@ -132,20 +143,22 @@ typedef struct Lane
 	int64         search_id;  /* no grant below this one is left to be found */
 	bool          exhausted;  /* it came to the end */
 	bool          touched;    /* something was found or reconciled since the runs were looked at */
-	TimestampTz   rest_until; /* it found only users who have to wait */
-	TimestampTz   restart_time; /* when it begins anew, for what has fallen due behind it */
+	MonoTime      rest_until; /* it found only users who have to wait */
+	MonoTime      restart_time; /* when it begins anew, for what has fallen due behind it */
+	MonoTime      due_since;    /* something is due since then, and nothing was claimed */
+	bool          due_logged;   /* and the log says so */
 
 	GateState      gate;
 	int            window;       /* grants in flight at most; doubles with every round of answers */
 	bool           write_lost;   /* the answer to a grant was, and none was completed since */
 	bool           probes_write; /* the probe in question is a delta of zero */
 	int            probes;       /* in flight, late ones included */
-	TimestampTz    probe_sent;   /* the last one */
+	MonoTime       probe_sent;   /* the last one */
 	Token          probe_token;
 	Token          write_probe_token;
 	int            troubles;      /* times the gate shut since a grant was last completed */
 	int            failed_probes; /* in a row */
-	TimestampTz    probe_time;    /* when a shut gate is to be tried */
+	MonoTime       probe_time;    /* when a shut gate is to be tried */
 	GatewayOutcome trouble;       /* the gravest outcome since it began to drain, */
 	int64          trouble_delay; /* the wait it asked for in milliseconds, */
 	char          *trouble_text;  /* and its text; */
@@ -155,8 +168,7 @@ typedef struct Lane
 	char        *state_reason; /* NULL when open */
 	GatewayState logged_state;
 	bool         state_unsaved;
-	bool         state_saved; /* by a transaction that is not committed yet */
-	TimestampTz  state_tried; /* when saving it was last tried */
+	MonoTime     state_tried; /* when saving it was last tried */
 } Lane;
 
 /* A lane for a gateway; what its row says of the state is taken over. */
@@ -183,6 +195,24 @@ extern bool lane_open_session(Lane *lane);
 /* True if it makes sense to claim grants for the lane, once it has a session. */
 extern bool lane_is_open(const Lane *lane);
 
+/*
+ * True if this process is the gateway's one sender, as far as the transaction
+ * that is open makes it so.
+ */
+extern bool lane_is_sender(const Lane *lane);
+
+/* Begins a transaction: nothing is done in it yet. */
+extern void lane_begin_turn(Lane *lane);
+
+/*
+ * Throws away what a transaction has done for the lane that failed; what it was
+ * to settle stays where it is.
+ */
+extern void lane_undo_turn(Lane *lane);
+
+/* Releases the sender's lock, if this process has it. */
+extern void lane_release_lock(Lane *lane);
+
 /* True if nothing that was claimed is left in the lane, done or not. */
 extern bool lane_is_empty(Lane *lane);
 
@@ -200,7 +230,7 @@ extern TimestampTz lane_policy_since(const Lane *lane);
  * was made to reconcile, since what was lost before may still arrive and be
  * taken for a grant of today.
  */
-extern TimestampTz lane_may_send(const Lane *lane);
+extern MonoTime lane_may_send(const Lane *lane);
 
 /* Takes a grant that was claimed, durably. */
 extern void lane_accept(Lane *lane, Grant *grant);

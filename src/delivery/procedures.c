@@ -39,6 +39,7 @@ qm_deliver(PG_FUNCTION_ARGS)
 	PG_TRY();
 	{
 		(void) courier_round(courier, NULL, CANCEL_GRACE, &count);
+		courier_explain(courier);
 	}
 	PG_FINALLY();
 	{

@@ -77,7 +77,7 @@ lane_add_doubt(Lane *lane, Grant *grant)
 	grant->lost = grant->holds_user = grant->charged = grant->settled = false;
 	grant->names_parameters = false;
 	dlist_push_tail(&lane->doubts, &grant->node);
-	lane->next_proof_time = Min(lane->next_proof_time, grant->next_attempt_time);
+	lane->next_proof_time = Min(lane->next_proof_time, grant->due);
 }
 
 /*
@@ -120,7 +120,7 @@ lane_forget_doubts(Lane *lane)
 {
 	while (!dlist_is_empty(&lane->doubts))
 		forget(lane, dlist_container(Grant, node, dlist_pop_head_node(&lane->doubts)));
-	lane->next_proof_time = DT_NOEND;
+	lane->next_proof_time = MONO_NEVER;
 }
 
 /*
@@ -128,13 +128,13 @@ lane_forget_doubts(Lane *lane)
  * be asked now.
  */
 static bool
-ask_after(Lane *lane, Grant *grant, TimestampTz now)
+ask_after(Lane *lane, Grant *grant, MonoTime now)
 {
 	GatewayRequest request = {GATEWAY_QUERY, grant->user_id};
 
 	request.token = grant;
 	grant->token.kind = TOKEN_PROOF;
-	grant->asked_time = now;
+	grant->asked = now;
 	if (gateway_room(lane->session) == 0 || !lane_take_token(lane) ||
 		!gateway_submit(lane->session, &request))
 		return false;
@@ -146,8 +146,8 @@ ask_after(Lane *lane, Grant *grant, TimestampTz now)
 void
 lane_prove(Lane *lane)
 {
-	TimestampTz        now = GetCurrentTimestamp();
-	TimestampTz        next = DT_NOEND;
+	MonoTime           now = mono_now();
+	MonoTime           next = MONO_NEVER;
 	dlist_mutable_iter iter;
 
 	if (lane->next_proof_time > now || lane_policy(lane) != DOUBT_RECONCILE)
@@ -156,9 +156,9 @@ lane_prove(Lane *lane)
 	{
 		Grant *grant = dlist_container(Grant, node, iter.cur);
 
-		if (grant->next_attempt_time > now)
+		if (grant->due > now)
 		{
-			next = Min(next, grant->next_attempt_time);
+			next = Min(next, grant->due);
 			continue;
 		}
 		/* half of the connections are left to grants */

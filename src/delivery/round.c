@@ -19,6 +19,7 @@
 
 #include "common/crash_point.h"
 #include "delivery/courier.h"
+#include "delivery/runs.h"
 #include "delivery/turn.h"
 
 /* Milliseconds after which a gateway that another process serves is looked at again. */
@@ -46,10 +47,10 @@
 static bool
 poll_lanes(Courier *courier, int limit_ms)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	int         active = 0;
-	int         hot = 0;
-	ListCell   *cell;
+	MonoTime  now = mono_now();
+	int       active = 0;
+	int       hot = 0;
+	ListCell *cell;
 
 	foreach (cell, courier->lanes)
 	{
@@ -93,9 +94,9 @@ poll_lanes(Courier *courier, int limit_ms)
 static void
 wind_down(Courier *courier, const volatile sig_atomic_t *stop, int grace_ms, DeliveryCount *count)
 {
-	int         grace = grace_ms;
-	TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), grace_ms);
-	ListCell   *cell;
+	int       grace = grace_ms;
+	MonoTime  end = mono_in_ms(grace_ms);
+	ListCell *cell;
 
 	courier->is_leaving = true;
 	foreach (cell, courier->lanes)
@@ -107,8 +108,8 @@ wind_down(Courier *courier, const volatile sig_atomic_t *stop, int grace_ms, Del
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (stop != NULL && *stop == STOP_WHEN_ANSWERED)
-			end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), grace);
-		grace_ms = (int) TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end);
+			end = mono_in_ms(grace);
+		grace_ms = (int) mono_ms_until(end, grace);
 	}
 	foreach (cell, courier->lanes)
 		lane_abandon(lfirst(cell), "the sender was stopped before the answer came");
@@ -140,25 +141,27 @@ wind_down_and_leave(Courier *courier, int grace_ms, DeliveryCount *count)
 /*
  * When is this lane to be looked at again?
  */
-static TimestampTz
-lane_due(const Courier *courier, const Lane *lane, TimestampTz now)
+static MonoTime
+lane_due(const Courier *courier, const Lane *lane, MonoTime now)
 {
-	TimestampTz due = DT_NOEND;
-	bool        has_work = has_backlog(courier, lane, &due);
+	MonoTime due = MONO_NEVER;
+	bool     has_work = has_backlog(courier, lane, &due);
 
 	if (lane->state_unsaved && lane->has_lock)
-		return TimestampTzPlusMilliseconds(now, REREAD_INTERVAL);
+		return mono_add_ms(now, REREAD_INTERVAL);
 	if (!has_work)
-		return DT_NOEND;
+		return MONO_NEVER;
 	if (!lane->has_lock)
-		return TimestampTzPlusMilliseconds(now, TAKEN_INTERVAL);
+		return mono_add_ms(now, TAKEN_INTERVAL);
 	if (lane->gate != GATE_OPEN)
 		due = Max(due, lane->probe_time);
 	due = Max(due, lane->rest_until);
 	/* someone may mend the row */
 	if (lane->state == GATEWAY_STATE_MISCONFIGURED)
-		due = Min(due, TimestampTzPlusMilliseconds(now, REREAD_INTERVAL));
-	return Max(due, TimestampTzPlusMilliseconds(now, SHORTEST_PAUSE));
+		due = Min(due, mono_add_ms(now, REREAD_INTERVAL));
+	/* what was seen may be wrong by then */
+	due = Min(due, mono_add_ms(now, RUNS_BELIEVED));
+	return Max(due, mono_add_ms(now, SHORTEST_PAUSE));
 }
 
 /*
@@ -248,20 +251,20 @@ reload_settings(void)
 	}
 }
 
-TimestampTz
+MonoTime
 courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, DeliveryCount *count)
 {
-	bool        is_look = true;    /* the next turn looks for work */
-	bool        contended = false; /* the last turn met somebody's lock */
-	bool        worked = false;    /* something was sent since the last look */
-	TimestampTz next_look = DT_NOBEGIN;
-	TimestampTz earliest_look = DT_NOBEGIN;
-	TimestampTz now;
-	TimestampTz due = DT_NOEND;
-	ListCell   *cell;
+	bool      is_look = true;    /* the next turn looks for work */
+	bool      contended = false; /* the last turn met somebody's lock */
+	bool      worked = false;    /* something was sent since the last look */
+	MonoTime  next_look = MONO_PAST;
+	MonoTime  earliest_look = MONO_PAST;
+	MonoTime  now;
+	MonoTime  due = MONO_NEVER;
+	ListCell *cell;
 
 	/* the first round of a courier, and every one after a pause, sees the gateways as they are */
-	courier->gateways_read = DT_NOBEGIN;
+	courier->gateways_read = MONO_PAST;
 
 	for (;;)
 	{
@@ -273,19 +276,19 @@ courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, Deliv
 		if (stop != NULL && *stop)
 		{
 			wind_down(courier, stop, grace_ms, count);
-			return GetCurrentTimestamp();
+			return mono_now();
 		}
 
 		/* a gateway that hangs must not keep new grants from others */
-		now = GetCurrentTimestamp();
+		now = mono_now();
 		if (was_woken())
 			next_look = Min(next_look, earliest_look);
 		if (now >= next_look)
 			is_look = true;
 		if (is_look)
 		{
-			next_look = TimestampTzPlusMilliseconds(now, REREAD_INTERVAL);
-			earliest_look = TimestampTzPlusMilliseconds(now, LOOK_INTERVAL);
+			next_look = mono_add_ms(now, REREAD_INTERVAL);
+			earliest_look = mono_add_ms(now, LOOK_INTERVAL);
 		}
 		if (is_look || turn_is_needed(courier))
 		{
@@ -348,12 +351,31 @@ courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, Deliv
 			break;
 	}
 
-	now = GetCurrentTimestamp();
+	now = mono_now();
+	foreach (cell, courier->lanes)
+		due = Min(due, lane_due(courier, lfirst(cell), now));
+	return due;
+}
+
+void
+courier_explain(const Courier *courier)
+{
+	ListCell *cell;
+
 	foreach (cell, courier->lanes)
 	{
-		TimestampTz next = lane_due(courier, lfirst(cell), now);
+		const Lane *lane = lfirst(cell);
+		MonoTime    due = MONO_NEVER;
 
-		due = Min(due, next);
+		if (!has_backlog(courier, lane, &due) || due > mono_now())
+			continue;
+		if (!lane->has_lock)
+			ereport(NOTICE,
+					(errmsg("gateway \"%s\" is served by another session", lane->row->name),
+					 errdetail("A background worker or another deliver() sends its grants.")));
+		else if (lane->state != GATEWAY_STATE_OPEN)
+			ereport(NOTICE, (errmsg("gateway \"%s\" is %s: %s", lane->row->name,
+									gateway_state_name(lane->state), lane->state_reason),
+							 errdetail("Its grants stay pending until it works.")));
 	}
-	return due;
 }

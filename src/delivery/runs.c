@@ -31,14 +31,17 @@ static Statement read_runs = {"SELECT r.id, r.first_grant_id, r.last_grant_id, r
 	" AND (e.status IN ('pending', 'processing')"                                                  \
 	" OR (e.status = 'in_doubt' AND e.next_attempt_time < 'infinity'))"
 
+/* What was written later than now is from before the clock was set back: it is due. */
+#define DUE_TIME "CASE WHEN e.update_time > $4 THEN '-infinity' ELSE e.next_attempt_time END"
+
 static Statement read_backlogs = {"SELECT e.run_id, e.gateway, min(e.id), max(e.id),"
 								  " count(*) FILTER (WHERE e.status = 'processing'),"
-								  " min(e.next_attempt_time) FILTER (WHERE e.status = 'pending'),"
-								  " min(e.next_attempt_time) FILTER (WHERE e.status = 'in_doubt')"
+								  " min(" DUE_TIME ") FILTER (WHERE e.status = 'pending'),"
+								  " min(" DUE_TIME ") FILTER (WHERE e.status = 'in_doubt')"
 								  " FROM " OPEN_GRANTS
 								  " GROUP BY e.run_id, e.gateway ORDER BY e.run_id, e.gateway",
-								  3,
-								  {INT8ARRAYOID, INT8OID, INT8OID},
+								  4,
+								  {INT8ARRAYOID, INT8OID, INT8OID, TIMESTAMPTZOID},
 								  NULL};
 
 /*
@@ -116,6 +119,7 @@ runs_load(List *old, MemoryContext memory)
 			run->first_grant_id = DatumGetInt64(result_datum(i, 2, &isnull));
 			run->last_grant_id = DatumGetInt64(result_datum(i, 3, &isnull));
 			run->examined = false;
+			run->believed_until = MONO_PAST;
 		}
 		runs = lappend(runs, run);
 	}
@@ -131,10 +135,22 @@ runs_load(List *old, MemoryContext memory)
 }
 
 /*
- * Takes over row i of the answer, a backlog of the run.
+ * The moment of the time in a column of row i, where it is `now`; null: never.
+ */
+static MonoTime
+moment_of(uint64 i, int column, TimestampTz now)
+{
+	bool  isnull;
+	Datum value = result_datum(i, column, &isnull);
+
+	return isnull ? MONO_NEVER : mono_at(DatumGetTimestampTz(value), now);
+}
+
+/*
+ * Takes over row i of the answer, a backlog of the run as it was at `now`.
  */
 static void
-add_backlog(Run *run, uint64 i, MemoryContext memory)
+add_backlog(Run *run, uint64 i, TimestampTz now, MemoryContext memory)
 {
 	Backlog *backlog;
 	bool     isnull;
@@ -149,13 +165,11 @@ add_backlog(Run *run, uint64 i, MemoryContext memory)
 	backlog->low = DatumGetInt64(result_datum(i, 3, &isnull));
 	backlog->high = DatumGetInt64(result_datum(i, 4, &isnull));
 	backlog->processing = DatumGetInt64(result_datum(i, 5, &isnull));
-	backlog->due = DatumGetTimestampTz(result_datum(i, 6, &isnull));
-	if (isnull)
-		backlog->due = DT_NOEND;
-	backlog->doubt_due = DatumGetTimestampTz(result_datum(i, 7, &isnull));
-	if (isnull)
-		backlog->doubt_due = DT_NOEND;
-	backlog->has_unread_doubts = !isnull;
+	backlog->due = moment_of(i, 6, now);
+	backlog->doubt_due = moment_of(i, 7, now);
+	backlog->has_unread_doubts = backlog->doubt_due != MONO_NEVER;
+	/* those that are being sent may come back */
+	backlog->touched = backlog->processing > 0;
 	run->backlog_count++;
 }
 
@@ -183,17 +197,19 @@ open_range(const Run *run, int64 *low, int64 *high)
 static void
 examine(Run **runs, int count, int64 low, int64 high, MemoryContext memory)
 {
-	Datum *ids = palloc(sizeof(Datum) * count);
-	Datum  values[3];
-	uint64 answers;
-	uint64 row = 0;
-	int    i;
+	TimestampTz now = GetCurrentTimestamp();
+	Datum      *ids = palloc(sizeof(Datum) * count);
+	Datum       values[4];
+	uint64      answers;
+	uint64      row = 0;
+	int         i;
 
 	for (i = 0; i < count; i++)
 		ids[i] = Int64GetDatum(runs[i]->id);
 	values[0] = array_of(INT8OID, ids, NULL, count);
 	values[1] = Int64GetDatum(low);
 	values[2] = Int64GetDatum(high);
+	values[3] = TimestampTzGetDatum(now);
 	answers = statement_run(&read_backlogs, values, NULL);
 
 	for (i = 0; i < count; i++)
@@ -205,7 +221,7 @@ examine(Run **runs, int count, int64 low, int64 high, MemoryContext memory)
 
 			if (DatumGetInt64(result_datum(row, 1, &isnull)) != runs[i]->id)
 				break;
-			add_backlog(runs[i], row, memory);
+			add_backlog(runs[i], row, now, memory);
 		}
 		runs[i]->examined = true;
 	}
@@ -266,9 +282,33 @@ close_runs(Run **runs, int count)
 	SPI_freetuptable(SPI_tuptable);
 }
 
+/*
+ * True if what is known of a run is not, or no longer, to be relied on.
+ */
+static bool
+wants_look(const Run *run, MonoTime now)
+{
+	return !run->examined || run->believed_until <= now;
+}
+
+/*
+ * Looks at some runs, in the order of their ids, and closes those that are
+ * done.
+ */
+static void
+look_at(Run **some, int count, int64 low, int64 high, MemoryContext memory)
+{
+	if (count == 0)
+		return;
+	examine(some, count, low, high, memory);
+	close_runs(some, count);
+}
+
 void
 runs_examine(List *runs, MemoryContext memory)
 {
+	MonoTime  begin = mono_now();
+	MonoTime  believed_until;
 	Run     **some = palloc(sizeof(Run *) * RUNS_AT_ONCE);
 	int       count = 0;
 	int64     low = 0;
@@ -282,24 +322,29 @@ runs_examine(List *runs, MemoryContext memory)
 		int64 run_high;
 
 		CHECK_FOR_INTERRUPTS();
-		if (run->examined)
+		if (!wants_look(run, begin))
 			continue;
 		open_range(run, &run_low, &run_high);
 		if (count == RUNS_AT_ONCE ||
 			(count > 0 && (run_low - high > FAR_APART || low - run_high > FAR_APART)))
 		{
-			examine(some, count, low, high, memory);
-			close_runs(some, count);
+			look_at(some, count, low, high, memory);
 			count = 0;
 		}
 		low = count == 0 ? run_low : Min(low, run_low);
 		high = count == 0 ? run_high : Max(high, run_high);
 		some[count++] = run;
 	}
-	if (count > 0)
+	look_at(some, count, low, high, memory);
+
+	believed_until = mono_in_ms(
+		Min(Max(RUNS_BELIEVED, (mono_now() - begin) / 1000 * RUNS_LOOK_SHARE), RUNS_BELIEVED_MAX));
+	foreach (cell, runs)
 	{
-		examine(some, count, low, high, memory);
-		close_runs(some, count);
+		Run *run = lfirst(cell);
+
+		if (run->believed_until <= begin)
+			run->believed_until = believed_until;
 	}
 }
 

@@ -14,6 +14,9 @@
 #include "delivery/settle.h"
 #include "delivery/statement.h"
 
+/* No probe is further ahead than this, in milliseconds. */
+#define PROBE_SHOWN_MAX (24 * 3600 * 1000)
+
 #define LEFTOVER_TEXT "the sender ended before the answer was recorded"
 
 /*
@@ -28,18 +31,19 @@ static Statement settle_grants = {
 	" last_error = CASE WHEN k.tried THEN k.message ELSE e.last_error END,"
 	" next_attempt_time = coalesce(k.next_attempt_time, e.next_attempt_time),"
 	" doubt_time = CASE WHEN k.status = 'in_doubt' THEN coalesce(k.doubt_time, e.doubt_time) END,"
-	" update_time = clock_timestamp()"
-	" FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS k(strategy_id,"
+	" doubt_moment = CASE WHEN k.doubt_time IS NULL THEN e.doubt_moment ELSE k.doubt_moment END,"
+	" update_time = $15"
+	" FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) AS k(strategy_id,"
 	" user_id, scheduled_time, revision, attempts, status, charge, tried, http_status, message,"
-	" next_attempt_time, doubt_time, was)"
+	" next_attempt_time, doubt_time, was, doubt_moment)"
 	" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"
 	" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision"
 	" AND e.status = k.was AND e.attempts = k.attempts"
 	" RETURNING e.id",
-	13,
+	15,
 	{INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, INT4ARRAYOID, TEXTARRAYOID,
 	 INT4ARRAYOID, BOOLARRAYOID, INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID,
-	 TIMESTAMPTZARRAYOID, TEXTARRAYOID},
+	 TIMESTAMPTZARRAYOID, TEXTARRAYOID, INT8ARRAYOID, TIMESTAMPTZOID},
 	NULL};
 
 /*
@@ -49,15 +53,16 @@ static Statement settle_grants = {
 static Statement settle_completed = {
 	"UPDATE quota_manager.quota_execute AS e"
 	" SET status = 'completed', last_status = $6, last_error = NULL,"
-	" update_time = clock_timestamp()"
+	" update_time = $7"
 	" FROM unnest($1, $2, $3, $4, $5) AS k(strategy_id, user_id, scheduled_time, revision,"
 	" attempts)"
 	" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"
 	" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision"
 	" AND e.status = 'processing' AND e.attempts = k.attempts"
 	" RETURNING e.id",
-	6,
-	{INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT4OID},
+	7,
+	{INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT4OID,
+	 TIMESTAMPTZOID},
 	NULL};
 
 /*
@@ -81,17 +86,19 @@ static Statement settle_leftover_grants = {
 	" refusals = e.refusals + CASE WHEN k.status = 'in_doubt' THEN $7 ELSE 0 END,"
 	" next_attempt_time = CASE WHEN k.status = 'pending' THEN e.next_attempt_time"
 	" WHEN $7 > 0 AND e.refusals + $7 >= $8 THEN 'infinity' ELSE $6 END,"
-	" doubt_time = CASE WHEN k.status = 'in_doubt' THEN clock_timestamp() END,"
+	" doubt_time = CASE WHEN k.status = 'in_doubt' THEN $9 END,"
+	" doubt_moment = CASE WHEN k.status = 'in_doubt' THEN $10 END,"
 	" last_status = CASE WHEN k.status = 'in_doubt' THEN NULL ELSE e.last_status END,"
 	" last_error = CASE WHEN k.status = 'in_doubt' THEN $5 ELSE e.last_error END,"
-	" update_time = clock_timestamp()"
+	" update_time = $9"
 	" FROM (VALUES ('pending', true), ('in_doubt', false)) AS k(status, unsent)"
 	" WHERE e.run_id = $1 AND e.id BETWEEN $2 AND $3 AND e.gateway = $4"
 	" AND e.status = 'processing'"
 	" AND k.unsent = (e.balance_time IS NOT DISTINCT FROM 'infinity' AND e.doubt_time IS NULL)"
 	" RETURNING e.status",
-	8,
-	{INT8OID, INT8OID, INT8OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID, INT4OID},
+	10,
+	{INT8OID, INT8OID, INT8OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID, INT4OID, TIMESTAMPTZOID,
+	 INT8OID},
 	NULL};
 
 static Statement save_state = {
@@ -119,12 +126,13 @@ enum
 	K_NEXT_ATTEMPT_TIME,
 	K_DOUBT_TIME,
 	K_WAS,
+	K_DOUBT_MOMENT,
 	K_COUNT
 };
 
 static const Oid k_types[K_COUNT] = {
 	INT4OID, TEXTOID, TIMESTAMPTZOID, INT4OID,        INT4OID,        TEXTOID, INT4OID,
-	BOOLOID, INT4OID, TEXTOID,        TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID};
+	BOOLOID, INT4OID, TEXTOID,        TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, INT8OID};
 
 /*
  * The columns that settle_completed needs; it takes the status for all rows
@@ -157,6 +165,7 @@ fill_row(Datum *k[K_COUNT], bool *nulls[K_COUNT], int i, const Grant *grant, boo
 	nulls[K_NEXT_ATTEMPT_TIME][i] = !grant_sets_time(grant);
 	k[K_DOUBT_TIME][i] = TimestampTzGetDatum(grant->doubt_time);
 	nulls[K_DOUBT_TIME][i] = !grant->lost;
+	k[K_DOUBT_MOMENT][i] = Int64GetDatum(grant->doubt_moment);
 	k[K_WAS][i] = CStringGetTextDatum(grant->is_proof ? "in_doubt" : "processing");
 }
 
@@ -194,7 +203,7 @@ settle_done(Lane *lane)
 {
 	Datum     *k[K_COUNT];
 	bool      *nulls[K_COUNT];
-	Datum      values[K_COUNT];
+	Datum      values[K_COUNT + 1];
 	Datum      balances[2];
 	int        rows = lane->done_count;
 	int        columns = K_COUNT;
@@ -226,11 +235,15 @@ settle_done(Lane *lane)
 		statement_run(&forget_balances, balances, NULL);
 	}
 	if (columns == K_COUNT)
+	{
+		values[K_COUNT] = TimestampTzGetDatum(GetCurrentTimestamp());
 		count = statement_run(&settle_grants, values, NULL);
+	}
 	else
 	{
 		values[K_COMPLETED_COUNT] =
 			Int32GetDatum(dlist_head_element(Grant, node, &lane->done)->http_status);
+		values[K_COMPLETED_COUNT + 1] = TimestampTzGetDatum(GetCurrentTimestamp());
 		count = statement_run(&settle_completed, values, NULL);
 	}
 	CRASH_POINT(settle_made);
@@ -250,7 +263,7 @@ settle_done(Lane *lane)
 
 		grant->settled = bsearch(&grant->id, found, count, sizeof(int64), compare_ids) != NULL;
 	}
-	lane->settling = rows;
+	lane->turn.settling = rows;
 }
 
 /*
@@ -286,9 +299,9 @@ count_grant(const Grant *grant, DeliveryCount *count)
 void
 settle_finish(Lane *lane, DeliveryCount *count)
 {
-	if (lane->settling > 0)
+	if (lane->turn.settling > 0)
 		CRASH_POINT(settle_committed);
-	for (; lane->settling > 0; lane->settling--)
+	for (; lane->turn.settling > 0; lane->turn.settling--)
 	{
 		Grant *grant = dlist_container(Grant, node, dlist_pop_head_node(&lane->done));
 
@@ -304,7 +317,7 @@ settle_finish(Lane *lane, DeliveryCount *count)
 							  errhint("Compare it with the balance at the gateway.")));
 		lane_settled(lane, grant);
 	}
-	lane->done_since = GetCurrentTimestamp();
+	lane->done_since = mono_now();
 }
 
 /*
@@ -314,7 +327,7 @@ static int64
 settle_leftovers_of_run(const Lane *lane, const Run *run, const Backlog *backlog)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	Datum       values[8];
+	Datum       values[10];
 	int64       in_doubt = 0;
 	uint64      count;
 	uint64      row;
@@ -327,6 +340,8 @@ settle_leftovers_of_run(const Lane *lane, const Run *run, const Backlog *backlog
 	values[5] = TimestampTzGetDatum(lane_policy(lane) == DOUBT_HOLD ? DT_NOEND : now);
 	values[6] = Int32GetDatum(lane_policy(lane) == DOUBT_RESEND ? 1 : 0);
 	values[7] = Int32GetDatum(delivery_max_attempts);
+	values[8] = TimestampTzGetDatum(now);
+	values[9] = Int64GetDatum(mono_now());
 	count = statement_run(&settle_leftover_grants, values, NULL);
 	for (row = 0; row < count; row++)
 		if (strcmp(result_text(row, 1, CurrentMemoryContext), "in_doubt") == 0)
@@ -366,7 +381,9 @@ settle_state(Lane *lane)
 		nulls[2] = 'n';
 	else
 		values[2] = CStringGetTextDatum(lane->state_reason);
-	values[3] = TimestampTzGetDatum(lane->probe_time);
+	/* for people, who read the clock on the wall */
+	values[3] = TimestampTzGetDatum(TimestampTzPlusMilliseconds(
+		GetCurrentTimestamp(), mono_ms_until(lane->probe_time, PROBE_SHOWN_MAX)));
 	if (lane->state == GATEWAY_STATE_OPEN || lane->state == GATEWAY_STATE_PROBING)
 		nulls[3] = 'n';
 	if (statement_run(&save_state, values, nulls) == 0)

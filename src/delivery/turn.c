@@ -30,6 +30,9 @@
 #define RESTART_INTERVAL 3000
 #define RESTART_SHARE 50
 
+/* Milliseconds after which it is a fault that a due grant was not touched. */
+#define NEGLECTED 60000
+
 /* A turn that is being taken. */
 typedef struct Turn
 {
@@ -60,8 +63,8 @@ claim_limit(const Lane *lane)
 static bool
 wants_claim(const Lane *lane)
 {
-	if (!lane_is_open(lane) || !lane->has_lock || lane->exhausted || lane->session == NULL ||
-		lane->reopen || lane_may_send(lane) > GetCurrentTimestamp())
+	if (!lane_is_open(lane) || !lane_is_sender(lane) || lane->exhausted || lane->session == NULL ||
+		lane->reopen || lane_may_send(lane) > mono_now())
 		return false;
 	return lane->ready_count < Min(lane->row->max_connections, claim_limit(lane)) &&
 		   lane->unsent <= claim_limit(lane);
@@ -84,8 +87,8 @@ wants_record(const Lane *lane)
 static bool
 wants_candidate(const Lane *lane)
 {
-	return lane->has_lock && !lane->exhausted && lane->next_candidate == lane->candidate_count &&
-		   gate_wants_probe(lane);
+	return lane_is_sender(lane) && !lane->exhausted &&
+		   lane->next_candidate == lane->candidate_count && gate_wants_probe(lane);
 }
 
 /*
@@ -98,7 +101,7 @@ wants_settlement(const Lane *lane)
 		return false;
 	return lane->done_count >= delivery_claim_batch ||
 		   (lane->ready_count == 0 && lane_in_flight(lane) == 0) ||
-		   GetCurrentTimestamp() >= TimestampTzPlusMilliseconds(lane->done_since, SETTLE_DELAY);
+		   mono_now() >= mono_add_ms(lane->done_since, SETTLE_DELAY);
 }
 
 /*
@@ -107,8 +110,9 @@ wants_settlement(const Lane *lane)
 static bool
 wants_state_saved(const Lane *lane)
 {
-	return lane->state_unsaved && lane->row != NULL && lane->has_lock &&
-		   GetCurrentTimestamp() >= TimestampTzPlusMilliseconds(lane->state_tried, REREAD_INTERVAL);
+	return lane->state_unsaved && lane->row != NULL && lane_is_sender(lane) &&
+		   (lane->state_tried == MONO_PAST ||
+			mono_now() >= mono_add_ms(lane->state_tried, REREAD_INTERVAL));
 }
 
 bool
@@ -128,7 +132,7 @@ turn_is_needed(const Courier *courier)
 }
 
 bool
-has_backlog(const Courier *courier, const Lane *lane, TimestampTz *due)
+has_backlog(const Courier *courier, const Lane *lane, MonoTime *due)
 {
 	DoubtPolicy policy = lane_policy(lane);
 	bool        found = false;
@@ -142,10 +146,10 @@ has_backlog(const Courier *courier, const Lane *lane, TimestampTz *due)
 
 		if (backlog == NULL)
 			continue;
-		if (backlog->due != DT_NOEND || backlog->processing > 0)
+		if (backlog->due != MONO_NEVER || backlog->processing > 0)
 			found = true;
 		*due = Min(*due, Max(backlog->due, lane_may_send(lane)));
-		if (policy == DOUBT_HOLD || backlog->doubt_due == DT_NOEND)
+		if (policy == DOUBT_HOLD || backlog->doubt_due == MONO_NEVER)
 			continue;
 		found = true;
 		if (policy == DOUBT_RESEND)
@@ -166,14 +170,13 @@ take_lock(Courier *courier, Lane *lane, Turn *turn)
 
 	if (!sender_lock_try(lane->gateway_id))
 		return;
-	lane->has_lock = true;
-	lane->is_new_lock = true;
+	lane->turn.lock_taken = true;
 	lane_take_state(lane);
 
 	/* what was seen before may have been changed by the last sender, who may have known more runs */
-	courier->runs = runs_load(courier->runs, courier->memory);
+	courier->runs = runs_load(courier->runs, courier->runs_memory);
 	runs_forget(courier->runs, lane->row->name, false);
-	runs_examine(courier->runs, courier->memory);
+	runs_examine(courier->runs, courier->runs_memory);
 	CRASH_POINT(lock_taken);
 	leftovers = settle_leftovers(lane, courier->runs);
 	if (leftovers > 0)
@@ -184,7 +187,7 @@ take_lock(Courier *courier, Lane *lane, Turn *turn)
 	if (leftovers > 0)
 		CRASH_POINT(leftovers_settled);
 	turn->in_doubt += leftovers;
-	runs_examine(courier->runs, courier->memory);
+	runs_examine(courier->runs, courier->runs_memory);
 }
 
 /*
@@ -195,21 +198,57 @@ take_lock(Courier *courier, Lane *lane, Turn *turn)
 static void
 restart_if_due(Courier *courier, Lane *lane)
 {
-	TimestampTz begin = GetCurrentTimestamp();
-	TimestampTz end;
+	MonoTime begin = mono_now();
+	MonoTime end;
 
-	if (lane->exhausted || !lane->has_lock || lane->row == NULL)
+	if (lane->exhausted || !lane_is_sender(lane) || lane->row == NULL)
 		return;
-	if (lane->restart_time == DT_NOEND)
-		lane->restart_time = TimestampTzPlusMilliseconds(begin, RESTART_INTERVAL);
+	if (lane->restart_time == MONO_NEVER)
+		lane->restart_time = mono_add_ms(begin, RESTART_INTERVAL);
 	if (lane->restart_time > begin)
 		return;
 	runs_forget(courier->runs, lane->row->name, true);
-	runs_examine(courier->runs, courier->memory);
+	runs_examine(courier->runs, courier->runs_memory);
 	lane_restart_search(lane);
-	end = GetCurrentTimestamp();
-	lane->restart_time = TimestampTzPlusMilliseconds(
-		end, Max(RESTART_INTERVAL, (end - begin) / 1000 * RESTART_SHARE));
+	end = mono_now();
+	lane->restart_time =
+		mono_add_ms(end, Max(RESTART_INTERVAL, (end - begin) / 1000 * RESTART_SHARE));
+}
+
+/*
+ * Sees to it that grants which are due at an open gateway are claimed: where
+ * none was for a minute, something is wrong here.  The log says so, once, and
+ * everything that is remembered of the gateway's work is thrown away.
+ */
+static void
+watch_due(Lane *lane, MonoTime due)
+{
+	MonoTime now = mono_now();
+	bool     is_waiting = lane->row != NULL && lane->has_lock && lane_is_open(lane) &&
+					  Max(due, lane->rest_until) <= now && lane_may_send(lane) <= now &&
+					  lane->unsent == 0 && dlist_is_empty(&lane->flying);
+
+	if (!is_waiting)
+	{
+		lane->due_since = MONO_NEVER;
+		lane->due_logged = false;
+		return;
+	}
+	if (lane->due_since == MONO_NEVER)
+		lane->due_since = now;
+	if (mono_add_ms(lane->due_since, NEGLECTED) > now)
+		return;
+	if (!lane->due_logged)
+		ereport(WARNING,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("grants for gateway \"%s\" are due for a minute and were not sent",
+						lane->row->name),
+				 errhint("Nothing is lost. Please report this; quota_manager.stop_workers() and "
+						 "start_workers() begin anew.")));
+	lane->due_logged = true;
+	lane->due_since = MONO_NEVER;
+	lane->reopen = true;
+	lane_restart_search(lane);
 }
 
 /*
@@ -234,31 +273,27 @@ look(Courier *courier, Turn *turn)
 			runs_forget(courier->runs, lane->row->name, false);
 		lane->reexamine = false;
 	}
-	courier->runs = runs_load(courier->runs, courier->memory);
-	runs_examine(courier->runs, courier->memory);
+	courier->runs = runs_load(courier->runs, courier->runs_memory);
+	runs_examine(courier->runs, courier->runs_memory);
 
 	foreach (cell, courier->lanes)
 	{
-		Lane       *lane = lfirst(cell);
-		TimestampTz due = DT_NOEND;
-		bool        has_work = has_backlog(courier, lane, &due);
+		Lane    *lane = lfirst(cell);
+		MonoTime due = MONO_NEVER;
+		bool     has_work = has_backlog(courier, lane, &due);
 
 		if (has_work && !lane->has_lock)
 			take_lock(courier, lane, turn);
 		restart_if_due(courier, lane);
-		if (lane->has_lock && lane_policy(lane) == DOUBT_RECONCILE)
+		if (lane_is_sender(lane) && lane_policy(lane) == DOUBT_RECONCILE)
 			doubts_load(lane, courier->runs);
-		due = DT_NOEND;
+		due = MONO_NEVER;
 		has_work = has_backlog(courier, lane, &due);
-		if (!has_work && lane->has_lock && !lane->state_unsaved && lane_is_empty(lane) &&
-			lane_in_flight(lane) == 0)
-		{
-			sender_lock_release(lane->gateway_id);
-			lane->has_lock = false;
-		}
-		if (lane->has_lock && lane->exhausted &&
-			Max(due, lane->rest_until) <= GetCurrentTimestamp())
+		if (!has_work && !lane->state_unsaved && lane_is_empty(lane) && lane_in_flight(lane) == 0)
+			lane->turn.lock_abandoned = true;
+		if (lane_is_sender(lane) && lane->exhausted && Max(due, lane->rest_until) <= mono_now())
 			lane_restart_search(lane);
+		watch_due(lane, due);
 	}
 }
 
@@ -268,26 +303,30 @@ look(Courier *courier, Turn *turn)
 static void
 serve_lane(Courier *courier, Lane *lane, const Turn *turn)
 {
-	bool may_claim = lane->row != NULL && lane->has_lock && turn->kind != TURN_SETTLE;
+	bool may_claim = lane->row != NULL && lane_is_sender(lane) && turn->kind != TURN_SETTLE;
 
 	settle_done(lane);
 	if (may_claim && lane_is_open(lane))
 		lane_open_session(lane);
 	if (may_claim && wants_claim(lane))
 	{
-		if (courier->installation == NULL)
-			courier->installation = installation_read(courier->memory);
-		if (claim_search(lane, courier->runs) && claim_batch(lane, claim_limit(lane)) > 0)
+		/* it is read in a transaction of its own, before the next turn */
+		courier->wants_installation = courier->installation == NULL;
+		if (courier->installation != NULL && claim_search(lane, courier->runs) &&
+			claim_batch(lane, claim_limit(lane)) > 0)
+		{
 			lane->touched = true;
+			lane->due_since = MONO_NEVER;
+		}
 	}
 	else if (may_claim && wants_candidate(lane))
 		claim_search(lane, courier->runs);
 	if (may_claim)
 		doubts_record(lane);
-	if (lane->state_unsaved && lane->row != NULL && lane->has_lock)
+	if (lane->state_unsaved && lane->row != NULL && lane_is_sender(lane))
 	{
-		lane->state_tried = GetCurrentTimestamp();
-		lane->state_saved = settle_state(lane);
+		lane->state_tried = mono_now();
+		lane->turn.state_saved = settle_state(lane);
 	}
 }
 
@@ -301,8 +340,8 @@ take_turn(Courier *courier, void *argument)
 	ListCell *cell;
 
 	set_local("lock_timeout", LOCK_TIMEOUT);
-	if (GetCurrentTimestamp() >=
-		TimestampTzPlusMilliseconds(courier->gateways_read, REREAD_INTERVAL))
+	if (courier->gateways_read == MONO_PAST ||
+		mono_now() >= mono_add_ms(courier->gateways_read, REREAD_INTERVAL))
 		courier_read_gateways(courier);
 	if (turn->kind == TURN_LOOK)
 		look(courier, turn);
@@ -311,24 +350,13 @@ take_turn(Courier *courier, void *argument)
 }
 
 /*
- * What a turn did is durable: the lanes go on from there.
+ * Tells others, once, that the state of a gateway has changed.
  */
 static void
-finish_lane(Courier *courier, Lane *lane, DeliveryCount *count)
+announce_state(Courier *courier, Lane *lane)
 {
 	char *trouble;
 
-	settle_finish(lane, count);
-	doubts_finish(lane);
-	while (!dlist_is_empty(&lane->claimed))
-	{
-		CRASH_POINT(claim_committed);
-		lane_accept(lane, dlist_container(Grant, node, dlist_pop_head_node(&lane->claimed)));
-	}
-	lane->is_new_lock = false;
-	if (!lane->state_saved)
-		return;
-	lane->state_unsaved = lane->state_saved = false;
 	/* a gateway that is tried again and again is still the one that was told of */
 	if (lane->state == lane->logged_state || lane->state == GATEWAY_STATE_PROBING)
 		return;
@@ -347,48 +375,79 @@ finish_lane(Courier *courier, Lane *lane, DeliveryCount *count)
 }
 
 /*
- * What a turn did to tables is undone: so is what it did to the lanes.  What
- * is to be settled stays where it is.
+ * What a turn did is durable: the lane goes on from there.
  */
 static void
-undo_lane(Lane *lane)
+finish_lane(Courier *courier, Lane *lane, DeliveryCount *count)
 {
-	while (!dlist_is_empty(&lane->claimed))
-		grant_free(dlist_container(Grant, node, dlist_pop_head_node(&lane->claimed)));
-	lane->settling = 0;
-	lane->recording = 0;
-	lane->state_saved = false;
-	if (lane->is_new_lock)
+	settle_finish(lane, count);
+	doubts_finish(lane);
+	while (!dlist_is_empty(&lane->turn.claimed))
 	{
-		sender_lock_release(lane->gateway_id);
-		lane->has_lock = lane->is_new_lock = false;
-		/* another sender may decide about those that were read */
-		lane_forget_doubts(lane);
+		CRASH_POINT(claim_committed);
+		lane_accept(lane, dlist_container(Grant, node, dlist_pop_head_node(&lane->turn.claimed)));
 	}
-	lane_restart_search(lane);
+	if (lane->turn.lock_abandoned)
+		lane_release_lock(lane);
+	else if (lane->turn.lock_taken)
+		lane->has_lock = true;
+	if (lane->turn.state_saved)
+	{
+		lane->state_unsaved = false;
+		announce_state(courier, lane);
+	}
+	lane_begin_turn(lane);
+}
+
+/*
+ * The body of the transaction that reads under which ids grants are sent.
+ */
+static void
+read_installation(Courier *courier, void *argument)
+{
+	*(Installation **) argument = installation_read(courier->memory);
+}
+
+/*
+ * Takes what a transaction did over into memory, or, after an error, throws
+ * away all that was read or done in it: the next one begins with what is
+ * committed.
+ */
+static void
+conclude_turn(Courier *courier, bool success, DeliveryCount *count)
+{
+	ListCell *cell;
+
+	foreach (cell, courier->lanes)
+	{
+		if (success)
+			finish_lane(courier, lfirst(cell), count);
+		else
+			lane_undo_turn(lfirst(cell));
+	}
+	if (!success)
+		courier_forget(courier);
 }
 
 ErrorData *
 turn_take(Courier *courier, TurnKind kind, DeliveryCount *count)
 {
 	Turn       turn = {kind, 0};
-	ErrorData *error = courier_transact(courier, take_turn, &turn);
-	ListCell  *cell;
+	ErrorData *error;
 
-	foreach (cell, courier->lanes)
+	if (courier->wants_installation && kind != TURN_SETTLE)
 	{
-		if (error == NULL)
-			finish_lane(courier, lfirst(cell), count);
-		else
-			undo_lane(lfirst(cell));
+		Installation *installation = NULL;
+
+		error = courier_transact(courier, read_installation, &installation);
+		if (error != NULL)
+			return error;
+		courier->installation = installation;
+		courier->wants_installation = false;
 	}
+	error = courier_transact(courier, take_turn, &turn);
+	conclude_turn(courier, error == NULL, count);
 	if (error == NULL)
-	{
 		count->in_doubt += turn.in_doubt;
-		return NULL;
-	}
-	foreach (cell, courier->runs)
-		((Run *) lfirst(cell))->examined = false;
-	courier->installation = NULL;
 	return error;
 }

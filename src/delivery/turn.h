@@ -27,9 +27,9 @@ typedef enum TurnKind
 extern bool turn_is_needed(const Courier *courier);
 
 /*
- * Takes a turn and adds what it settled to *count.  An error in it, which is
- * returned (NULL: none), undoes what it did to tables and to the lanes; what
- * is to be settled stays where it is.
+ * Takes a turn and adds what it settled to *count.  An error in it is returned
+ * (NULL: none): what it did is undone, in tables and in memory, what was read
+ * is forgotten, and what is to be settled stays where it is.
  */
 extern ErrorData *turn_take(Courier *courier, TurnKind kind, DeliveryCount *count);
 
@@ -37,6 +37,6 @@ extern ErrorData *turn_take(Courier *courier, TurnKind kind, DeliveryCount *coun
  * Is there work for the lane's gateway, as far as was seen?  *due becomes the
  * time at which the first pending grant may be sent, if that is earlier.
  */
-extern bool has_backlog(const Courier *courier, const Lane *lane, TimestampTz *due);
+extern bool has_backlog(const Courier *courier, const Lane *lane, MonoTime *due);
 
 #endif /* QM_TURN_H */

@@ -215,6 +215,17 @@ may_have_work(Courier *courier)
 }
 
 /*
+ * The time of a moment.
+ */
+static TimestampTz
+time_of(MonoTime moment)
+{
+	if (moment == MONO_NEVER)
+		return DT_NOEND;
+	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), mono_ms_until(moment, 3600000));
+}
+
+/*
  * Delivers what is due and returns when to look again, in milliseconds.
  */
 static long
@@ -233,7 +244,7 @@ deliver_once(Courier *courier, MemoryContext round_context)
 		if (admitted && may_have_work(courier))
 		{
 			report_phase("delivering");
-			next_due = courier_round(courier, &stop, STOP_GRACE_MS, &count);
+			next_due = time_of(courier_round(courier, &stop, STOP_GRACE_MS, &count));
 		}
 	}
 	PG_CATCH();
