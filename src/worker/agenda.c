@@ -54,11 +54,11 @@ struct Agenda
 	bool          firing_known;  /* next_firing is true of this fingerprint */
 	TimestampTz   covered_until; /* of the schedule clock: firings up to here were taken */
 	TimestampTz   next_firing;   /* of the schedule clock */
-	TimestampTz   next_singles;  /* real time of the next look at all single ones */
-	TimestampTz   next_retry;    /* real time */
-	TimestampTz   taken_at;      /* real time of agenda_take */
-	bool          postponed;     /* not all that was taken was run */
-	bool          took_singles;  /* all single strategies were wanted then */
+	MonoTime      next_singles;  /* when all single ones are looked at next */
+	MonoTime      next_retry;
+	MonoTime      taken_at;     /* when agenda_take looked */
+	bool          postponed;    /* not all that was taken was run */
+	bool          took_singles; /* all single strategies were wanted then */
 };
 
 /*
@@ -95,8 +95,8 @@ agenda_forget(Agenda *agenda)
 	agenda->firing_known = false;
 	agenda->covered_until = DT_NOBEGIN;
 	agenda->next_firing = DT_NOBEGIN;
-	agenda->next_singles = DT_NOBEGIN;
-	agenda->next_retry = DT_NOEND;
+	agenda->next_singles = MONO_PAST;
+	agenda->next_retry = MONO_NEVER;
 }
 
 /*
@@ -150,7 +150,7 @@ end_back_offs(Agenda *agenda)
 
 	hash_seq_init(&iterator, agenda->strategies);
 	while ((known = hash_seq_search(&iterator)) != NULL)
-		known->retry.not_before = DT_NOBEGIN;
+		known->retry.not_before = MONO_PAST;
 }
 
 /*
@@ -209,7 +209,7 @@ agenda_look(Agenda *agenda, const WorkUnit *unit)
 bool
 agenda_has_work(const Agenda *agenda)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	MonoTime now = mono_now();
 
 	return agenda->changed || now >= agenda->next_singles || now >= agenda->next_retry ||
 		   schedule_now() >= agenda->next_firing;
@@ -248,7 +248,7 @@ agenda_take(Agenda *agenda, const WorkUnit *unit)
 	List       *wanted = NIL;
 	ListCell   *cell;
 
-	agenda->taken_at = GetCurrentTimestamp();
+	agenda->taken_at = mono_now();
 	agenda->took_singles = agenda->taken_at >= agenda->next_singles;
 	singles = agenda->took_singles || agenda->changed || agenda->taken_at >= agenda->next_retry;
 
@@ -320,10 +320,9 @@ agenda_done(Agenda *agenda)
 	Remembered     *known;
 
 	if (agenda->took_singles)
-		agenda->next_singles =
-			TimestampTzPlusMilliseconds(agenda->taken_at, (int64) scan_interval * 1000);
+		agenda->next_singles = mono_add_ms(agenda->taken_at, (int64) scan_interval * 1000);
 	agenda->changed = agenda->postponed;
-	agenda->next_retry = DT_NOEND;
+	agenda->next_retry = MONO_NEVER;
 	hash_seq_init(&iterator, agenda->strategies);
 	while ((known = hash_seq_search(&iterator)) != NULL)
 	{
@@ -409,6 +408,6 @@ agenda_pause(const Agenda *agenda, long limit_ms)
 	if (agenda->next_firing > now &&
 		agenda->next_firing < TimestampTzPlusMilliseconds(now, limit_ms))
 		pause = (agenda->next_firing - now) / 1000 + 1;
-	pause = Min(pause, milliseconds_until(agenda->next_singles, limit_ms));
-	return Max(Min(pause, milliseconds_until(agenda->next_retry, limit_ms)), 1);
+	pause = Min(pause, mono_ms_until(agenda->next_singles, limit_ms));
+	return Max(Min(pause, mono_ms_until(agenda->next_retry, limit_ms)), 1);
 }

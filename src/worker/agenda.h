@@ -52,7 +52,7 @@ typedef struct AgendaMemory
 	bool        changed;
 	Fingerprint fingerprint;
 	TimestampTz covered_until;
-	TimestampTz next_singles;
+	MonoTime    next_singles;
 	int         count;
 	Remembered  strategies[AGENDA_MEMORY_SIZE];
 } AgendaMemory;

@@ -13,7 +13,7 @@ void
 backoff_more(Backoff *backoff, int min_ms, int max_ms)
 {
 	backoff->delay_ms = Min(Max(backoff->delay_ms * 2, min_ms), max_ms);
-	backoff->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), backoff->delay_ms);
+	backoff->not_before = mono_in_ms(backoff->delay_ms);
 }
 
 /*
@@ -23,21 +23,14 @@ void
 backoff_none(Backoff *backoff)
 {
 	backoff->delay_ms = 0;
-	backoff->not_before = DT_NOBEGIN;
+	backoff->not_before = MONO_PAST;
 }
 
 /*
- * See backoff.h.  Rounds up, so that who sleeps this long wakes when the time
- * has come and not just before.
+ * See backoff.h.
  */
-long
-milliseconds_until(TimestampTz when, long limit_ms)
+bool
+backoff_is_over(const Backoff *backoff)
 {
-	TimestampTz now = GetCurrentTimestamp();
-
-	if (when <= now)
-		return 0;
-	if (when >= TimestampTzPlusMilliseconds(now, limit_ms))
-		return limit_ms;
-	return (long) ((when - now + 999) / 1000);
+	return mono_now() >= backoff->not_before;
 }

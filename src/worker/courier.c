@@ -56,8 +56,8 @@ static bool round_wanted = false;
 static volatile sig_atomic_t looking = false;
 
 /* When the next round is due by itself, and completed_transactions() before the last look. */
-static TimestampTz next_due = DT_NOBEGIN;
-static uint64      looked_at = 0;
+static MonoTime next_due = MONO_PAST;
+static uint64   looked_at = 0;
 
 /*
  * SIGTERM: the outcomes of what is in flight are to be written, so nothing of
@@ -203,26 +203,15 @@ may_have_work(Courier *courier)
 	uint64 completed = completed_transactions();
 	bool   result;
 
-	if (round_wanted || next_due <= GetCurrentTimestamp())
+	if (round_wanted || next_due <= mono_now())
 		result = true;
 	else if (completed != 0 && completed == looked_at)
 		return false;
 	else
-		result = next_due != DT_NOEND || finds_work(courier);
+		result = next_due != MONO_NEVER || finds_work(courier);
 	round_wanted = false;
 	looked_at = completed;
 	return result;
-}
-
-/*
- * The time of a moment.
- */
-static TimestampTz
-time_of(MonoTime moment)
-{
-	if (moment == MONO_NEVER)
-		return DT_NOEND;
-	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), mono_ms_until(moment, 3600000));
 }
 
 /*
@@ -244,7 +233,7 @@ deliver_once(Courier *courier, MemoryContext round_context)
 		if (admitted && may_have_work(courier))
 		{
 			report_phase("delivering");
-			next_due = time_of(courier_round(courier, &stop, STOP_GRACE_MS, &count));
+			next_due = courier_round(courier, &stop, STOP_GRACE_MS, &count);
 		}
 	}
 	PG_CATCH();
@@ -259,7 +248,7 @@ deliver_once(Courier *courier, MemoryContext round_context)
 	if (!admitted)
 	{
 		report_fence();
-		place_answer(place, asked, DT_NOEND);
+		place_answer(place, asked, MONO_NEVER);
 		return FENCED_NAP_MS;
 	}
 
@@ -277,11 +266,11 @@ deliver_once(Courier *courier, MemoryContext round_context)
 	if (XactLastCommitEnd == last_commit)
 	{
 		pgstat_report_stat(false);
-		return milliseconds_until(next_due, poll_interval);
+		return mono_ms_until(next_due, poll_interval);
 	}
 	pgstat_report_stat(true);
 	/* who waits for a standby to confirm a commit does not notice that it is woken */
-	return milliseconds_until(next_due, Min(poll_interval, SECOND_LOOK_MS));
+	return mono_ms_until(next_due, Min(poll_interval, SECOND_LOOK_MS));
 }
 
 /*

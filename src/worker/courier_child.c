@@ -29,7 +29,7 @@
 static const WorkerOrder      *order;
 static Place                  *place;
 static BackgroundWorkerHandle *courier = NULL;
-static TimestampTz             start_time;
+static MonoTime                start_time;
 static Backoff                 backoff;
 static bool                    broke = false;
 static bool                    said_no_room = false;
@@ -66,7 +66,7 @@ review_courier(void)
 	pfree(courier);
 	courier = NULL;
 	broke = true;
-	if (milliseconds_until(TimestampTzPlusMilliseconds(start_time, PROVEN_MS), 1) == 0)
+	if (mono_now() >= mono_add_ms(start_time, PROVEN_MS))
 		backoff_none(&backoff);
 	backoff_more(&backoff, RETRY_MIN_MS, RETRY_MAX_MS);
 }
@@ -78,10 +78,10 @@ void
 keep_courier_running(void)
 {
 	review_courier();
-	if (courier != NULL || backoff.not_before > GetCurrentTimestamp())
+	if (courier != NULL || !backoff_is_over(&backoff))
 		return;
 
-	start_time = GetCurrentTimestamp();
+	start_time = mono_now();
 	courier = start_child(WORKER_COURIER, order);
 	if (courier != NULL)
 	{
@@ -150,18 +150,18 @@ courier_has_delivered(void)
 {
 	if (courier == NULL)
 		return place->courier_state == COURIER_STARTED && backoff.delay_ms > 0;
-	return place_is_answered(place) && place_courier_next(place) > GetCurrentTimestamp();
+	return place_is_answered(place) && place_courier_next(place) > mono_now();
 }
 
 /*
  * See courier_child.h.
  */
-TimestampTz
+MonoTime
 courier_wanted(void)
 {
 	if (courier == NULL && place->courier_state == COURIER_STARTED && backoff.delay_ms > 0)
 		return backoff.not_before;
-	return place_is_answered(place) ? place_courier_next(place) : GetCurrentTimestamp();
+	return place_is_answered(place) ? place_courier_next(place) : mono_now();
 }
 
 /*
@@ -171,10 +171,10 @@ courier_wanted(void)
 void
 dismiss_courier(const volatile sig_atomic_t *stop)
 {
-	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DISMISSAL_MS);
+	MonoTime until = mono_in_ms(DISMISSAL_MS);
 
 	review_courier();
-	while (courier != NULL && !*stop && GetCurrentTimestamp() < until)
+	while (courier != NULL && !*stop && mono_now() < until)
 	{
 		pid_t pid;
 

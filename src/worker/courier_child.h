@@ -9,8 +9,7 @@
 
 #include <signal.h>
 
-#include "utils/timestamp.h"
-
+#include "common/monotonic.h"
 #include "worker/place.h"
 #include "worker/process.h"
 
@@ -35,8 +34,8 @@ extern bool courier_broke(void);
  */
 extern bool courier_has_delivered(void);
 
-/* When it wants to look again, or to be started again; DT_NOEND: nothing is pending. */
-extern TimestampTz courier_wanted(void);
+/* When it wants to look again, or to be started again; MONO_NEVER: nothing is pending. */
+extern MonoTime courier_wanted(void);
 
 /*
  * Ends the courier: it claims nothing more and waits for answers that are on

@@ -73,7 +73,7 @@ static Oid only_database = InvalidOid;
 static Oid role = InvalidOid;
 
 /* When the list of databases is to be read again. */
-static TimestampTz list_time = DT_NOBEGIN;
+static MonoTime list_time = MONO_PAST;
 
 /* The places, and which database has which. */
 static Board     *board;
@@ -81,13 +81,13 @@ static dsm_handle board_handle;
 static Oid       *occupants;
 
 /* Schedulers that may be started now, and when that was counted. */
-static double      starts_left;
-static TimestampTz starts_counted;
+static double   starts_left;
+static MonoTime starts_counted;
 
 /* There was no room for a worker. */
-static Backoff     room_backoff;
-static TimestampTz cramped_until = DT_NOBEGIN;
-static bool        said_no_room = false;
+static Backoff  room_backoff;
+static MonoTime cramped_until = MONO_PAST;
+static bool     said_no_room = false;
 
 /* Why there is no role; NULL: there is, or workers are switched off. */
 static const char *role_problem = NULL;
@@ -104,7 +104,7 @@ create_places(void)
 	board = board_create(count, &board_handle);
 	occupants = MemoryContextAllocZero(TopMemoryContext, sizeof(Oid) * count);
 	starts_left = count;
-	starts_counted = GetCurrentTimestamp();
+	starts_counted = mono_now();
 }
 
 /*
@@ -154,7 +154,7 @@ read_catalogues(void)
 		entries = list_databases(role, cycle_context);
 	CommitTransactionCommand();
 	roster_update(entries, only_database);
-	list_time = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LIST_MS);
+	list_time = mono_in_ms(LIST_MS);
 }
 
 /*
@@ -183,7 +183,7 @@ review_schedulers(void)
 			roster_turn_ended(database, place);
 			/* it may have been dropped */
 			if (database->last_end == SCHEDULER_BROKE)
-				list_time = DT_NOBEGIN;
+				list_time = MONO_PAST;
 			/* A launcher of one database has nothing to wait for. */
 			if (OidIsValid(only_database) && (database->last_end == SCHEDULER_ABSENT ||
 											  database->last_end == SCHEDULER_DISABLED))
@@ -222,7 +222,7 @@ start_scheduler(Database *database, int number)
 	database->scheduler = start_child(WORKER_SCHEDULER, order);
 	if (database->scheduler != NULL)
 	{
-		database->start_time = GetCurrentTimestamp();
+		database->start_time = mono_now();
 		occupants[number] = database->oid;
 		starts_left -= 1;
 		if (cramped_until <= database->start_time)
@@ -237,7 +237,7 @@ start_scheduler(Database *database, int number)
 						  errdetail("All slots for background workers are in use."),
 						  errhint("You may need to increase max_worker_processes.")));
 	said_no_room = true;
-	cramped_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CRAMPED_MS);
+	cramped_until = mono_in_ms(CRAMPED_MS);
 	backoff_more(&room_backoff, ROOM_MIN_MS, ROOM_MAX_MS);
 	return false;
 }
@@ -266,8 +266,7 @@ count_places(int *running, int *leaving, int *lacking, int *settling)
 		else if (place->courier_state == COURIER_LACKS_ROOM)
 			*lacking += 1;
 		else if (place->courier_state == COURIER_NOT_STARTED &&
-				 milliseconds_until(TimestampTzPlusMilliseconds(database->start_time, SETTLE_MS),
-									1) > 0)
+				 mono_now() < mono_add_ms(database->start_time, SETTLE_MS))
 			*settling += 1;
 	}
 }
@@ -279,7 +278,7 @@ count_places(int *running, int *leaving, int *lacking, int *settling)
 static bool
 may_start(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	MonoTime now = mono_now();
 
 	starts_left = Min(starts_left + (now - starts_counted) / 1e6 * STARTS_PER_SECOND, board->count);
 	starts_counted = now;
@@ -295,7 +294,7 @@ static int
 start_missing_schedulers(long *pause)
 {
 	Database *database;
-	bool      cramped = cramped_until > GetCurrentTimestamp();
+	bool      cramped = cramped_until > mono_now();
 	int       running;
 	int       leaving;
 	int       lacking;
@@ -306,14 +305,14 @@ start_missing_schedulers(long *pause)
 		count_places(&running, &leaving, &lacking, &settling);
 		if (lacking > 0 || room_backoff.delay_ms > 0)
 		{
-			cramped_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CRAMPED_MS);
+			cramped_until = mono_in_ms(CRAMPED_MS);
 			cramped = true;
 		}
 		if (cramped && settling > 0)
 			*pause = Min(*pause, SETTLE_LOOK_MS);
 		/* who runs comes first: without a courier its grants wait */
-		if (lacking > 0 || (cramped && settling > 0) ||
-			room_backoff.not_before > GetCurrentTimestamp() || free_place() < 0)
+		if (lacking > 0 || (cramped && settling > 0) || !backoff_is_over(&room_backoff) ||
+			free_place() < 0)
 			break;
 		if (!may_start())
 		{
@@ -358,22 +357,22 @@ publish_waiting(int waiting)
 static long
 take_calls(void)
 {
-	static TimestampTz next = DT_NOBEGIN;
-	Oid                called[DOORBELL_SIZE];
-	int                count;
+	static MonoTime next = MONO_PAST;
+	Oid             called[DOORBELL_SIZE];
+	int             count;
 
-	if (next > GetCurrentTimestamp())
-		return milliseconds_until(next, CALLS_MS);
+	if (next > mono_now())
+		return mono_ms_until(next, CALLS_MS);
 	count = doorbell_take(called);
 	if (count == 0)
 		return LOCK_LOOK_MS;
 	/* it may be one that is not known yet */
-	list_time = DT_NOBEGIN;
+	list_time = MONO_PAST;
 	if (count < 0)
 		roster_forget();
 	for (int i = 0; i < count; i++)
 		roster_ring(called[i]);
-	next = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CALLS_MS);
+	next = mono_in_ms(CALLS_MS);
 	return CALLS_MS;
 }
 
@@ -391,8 +390,8 @@ reconcile(void)
 		pause = Min(pause, OCCUPIED_LOOK_MS);
 	/* what it is called now, and whether it is still there, is to be seen first */
 	if (freed)
-		list_time = DT_NOBEGIN;
-	if (list_time <= GetCurrentTimestamp())
+		list_time = MONO_PAST;
+	if (list_time <= mono_now())
 		read_catalogues();
 	review_schedulers();
 	if (OidIsValid(role))
@@ -405,7 +404,7 @@ reconcile(void)
 	publish_waiting(waiting);
 	if (waiting > 0)
 		cancel_lock_waits();
-	roster_report(board->count, cramped_until > GetCurrentTimestamp() ? waiting : 0, role_problem);
+	roster_report(board->count, cramped_until > mono_now() ? waiting : 0, role_problem);
 	return roster_pause(pause);
 }
 
@@ -442,7 +441,7 @@ qm_launcher_main(Datum main_arg)
 		{
 			roster_forget();
 			backoff_none(&room_backoff);
-			list_time = DT_NOBEGIN;
+			list_time = MONO_PAST;
 		}
 	}
 

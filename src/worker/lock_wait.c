@@ -18,17 +18,21 @@
 #include "worker/roster.h"
 
 /*
- * Whether a process has waited for a lock for so long.
+ * Whether the scheduler of a database was seen in one and the same wait for a
+ * lock for so long.  That a wait began by the wall clock only tells it from
+ * another one.
  */
 static bool
-waits_for_lock(pid_t pid, int ms)
+waits_for_lock(Database *database, pid_t pid, int ms)
 {
-	PGPROC *proc = BackendPidGetProc(pid);
-	uint64  since = proc != NULL ? pg_atomic_read_u64(&proc->waitStart) : 0;
+	PGPROC     *proc = BackendPidGetProc(pid);
+	TimestampTz since = proc != NULL ? (TimestampTz) pg_atomic_read_u64(&proc->waitStart) : 0;
 
+	if (since != database->lock_wait)
+		database->lock_wait_seen = mono_now();
+	database->lock_wait = since;
 	/* it is 0 while nothing is waited for */
-	return since != 0 &&
-		   milliseconds_until(TimestampTzPlusMilliseconds((TimestampTz) since, ms), 1) == 0;
+	return since != 0 && mono_now() >= mono_add_ms(database->lock_wait_seen, ms);
 }
 
 /*
@@ -47,7 +51,7 @@ cancel_lock_waits(void)
 
 		if (database->scheduler == NULL ||
 			GetBackgroundWorkerPid(database->scheduler, &pid) != BGWH_STARTED ||
-			!waits_for_lock(pid, LOCK_PATIENCE_MS))
+			!waits_for_lock(database, pid, LOCK_PATIENCE_MS))
 			continue;
 		ereport(
 			LOG,

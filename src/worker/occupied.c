@@ -54,7 +54,7 @@ is_held(Database *database)
 bool
 look_for_occupants(bool *freed)
 {
-	TimestampTz     now = GetCurrentTimestamp();
+	MonoTime        now = mono_now();
 	bool            unsure = false;
 	HASH_SEQ_STATUS walk;
 	Database       *database;

@@ -82,11 +82,11 @@ await_starter(void)
 void
 await_place(Oid database)
 {
-	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PATIENCE_MS);
+	MonoTime until = mono_in_ms(PATIENCE_MS);
 
 	while (!take_worker_lock(database, WORKER_LAUNCHER))
 	{
-		if (ShutdownRequestPending || until <= GetCurrentTimestamp())
+		if (ShutdownRequestPending || until <= mono_now())
 			proc_exit(0);
 		worker_wait(LOOK_MS);
 	}

@@ -53,7 +53,7 @@ void
 place_prepare(Place *place)
 {
 	place->end = SCHEDULER_BROKE;
-	place->wanted = DT_NOBEGIN;
+	place->wanted = MONO_PAST;
 	place->obstacle[0] = '\0';
 	place->connected = false;
 	place->served = false;
@@ -65,7 +65,7 @@ place_prepare(Place *place)
 	place->courier_complaint = 0;
 	pg_atomic_write_u32(&place->asked, 1);
 	pg_atomic_write_u32(&place->answered, 0);
-	pg_atomic_write_u64(&place->courier_next, (uint64) DT_NOBEGIN);
+	pg_atomic_write_u64(&place->courier_next, (uint64) MONO_PAST);
 }
 
 /*
@@ -109,7 +109,7 @@ place_asked(Place *place)
  * See place.h.
  */
 void
-place_answer(Place *place, uint32 asked, TimestampTz next)
+place_answer(Place *place, uint32 asked, MonoTime next)
 {
 	pg_atomic_write_u64(&place->courier_next, (uint64) next);
 	pg_memory_barrier();
@@ -138,8 +138,8 @@ place_is_answered(Place *place)
 /*
  * See place.h.
  */
-TimestampTz
+MonoTime
 place_courier_next(Place *place)
 {
-	return (TimestampTz) pg_atomic_read_u64(&place->courier_next);
+	return (MonoTime) pg_atomic_read_u64(&place->courier_next);
 }

@@ -18,8 +18,8 @@
 
 #include "port/atomics.h"
 #include "storage/dsm.h"
-#include "utils/timestamp.h"
 
+#include "common/monotonic.h"
 #include "worker/agenda.h"
 
 /* Why a scheduler ended. */
@@ -59,7 +59,7 @@ typedef struct Place
 {
 	/* Written by the scheduler, read by the launcher when that has ended. */
 	SchedulerEnd end;
-	TimestampTz  wanted;                  /* YIELDED: when to be back at the latest, real time */
+	MonoTime     wanted;                  /* YIELDED: when to be back at the latest */
 	char         obstacle[OBSTACLE_SIZE]; /* what is missing, or the version that there is */
 	bool         connected;               /* it got as far as that, */
 	bool         served;                  /* and nothing was missing */
@@ -76,7 +76,7 @@ typedef struct Place
 	/*
 	 * The courier has delivered what there was when the scheduler asked for
 	 * the n-th time, once `answered` is n; `courier_next` is when it will look
-	 * again (DT_NOEND: nothing is pending).
+	 * again (MONO_NEVER: nothing is pending).
 	 */
 	pg_atomic_uint32 asked;
 	pg_atomic_uint32 answered;
@@ -115,11 +115,11 @@ extern bool board_make_room(Board *board);
  * has been done.
  */
 extern uint32 place_asked(Place *place);
-extern void   place_answer(Place *place, uint32 asked, TimestampTz next);
+extern void   place_answer(Place *place, uint32 asked, MonoTime next);
 
 /* Of the scheduler: asks the courier, and whether it has done what was asked for. */
-extern void        place_ask(Place *place);
-extern bool        place_is_answered(Place *place);
-extern TimestampTz place_courier_next(Place *place);
+extern void     place_ask(Place *place);
+extern bool     place_is_answered(Place *place);
+extern MonoTime place_courier_next(Place *place);
 
 #endif /* QM_PLACE_H */

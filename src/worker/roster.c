@@ -121,14 +121,14 @@ roster_update(List *entries, Oid only)
 		{
 			memset(database, 0, sizeof(*database));
 			database->oid = entry->oid;
-			database->wanted = GetCurrentTimestamp();
+			database->wanted = mono_now();
 		}
 		if (!entry->can_connect)
 			explain_connect(database);
 		else if (found && !database->entry.can_connect)
 		{
 			database->complained = false;
-			database->wanted = GetCurrentTimestamp();
+			database->wanted = mono_now();
 		}
 		database->entry = *entry;
 		database->listed = true;
@@ -174,7 +174,7 @@ keep_memory(Database *database, const Place *place)
 static void
 count_breakage(Database *database, bool connected)
 {
-	if (milliseconds_until(TimestampTzPlusMilliseconds(database->start_time, BROKE_MAX_MS), 1) == 0)
+	if (mono_now() >= mono_add_ms(database->start_time, BROKE_MAX_MS))
 		backoff_none(&database->backoff);
 	backoff_more(&database->backoff, BROKE_MIN_MS, BROKE_MAX_MS);
 	if (connected || database->complained)
@@ -195,7 +195,7 @@ void
 roster_turn_ended(Database *database, Place *place)
 {
 	SchedulerEnd end = place->end;
-	TimestampTz  now = GetCurrentTimestamp();
+	MonoTime     now = mono_now();
 
 	if (place->served || end != database->last_end ||
 		strcmp(place->obstacle, database->obstacle) != 0)
@@ -223,7 +223,7 @@ roster_turn_ended(Database *database, Place *place)
 		int revisit =
 			Min(Max(REVISIT_PER_DATABASE_MS * roster_served(), REVISIT_MIN_MS), REVISIT_MAX_MS);
 
-		database->wanted = Max(Min(place->wanted, TimestampTzPlusMilliseconds(now, revisit)), now);
+		database->wanted = Max(Min(place->wanted, mono_add_ms(now, revisit)), now);
 		keep_memory(database, place);
 	}
 	else
@@ -256,7 +256,7 @@ Database *
 roster_next_turn(bool early)
 {
 	HASH_SEQ_STATUS walk;
-	TimestampTz     now = GetCurrentTimestamp();
+	MonoTime        now = mono_now();
 	Database       *database;
 	Database       *best = NULL;
 
@@ -278,7 +278,7 @@ int
 roster_overdue(void)
 {
 	HASH_SEQ_STATUS walk;
-	TimestampTz     now = GetCurrentTimestamp();
+	MonoTime        now = mono_now();
 	Database       *database;
 	int             count = 0;
 
@@ -324,7 +324,7 @@ roster_pause(long limit_ms)
 	roster_begin(&walk);
 	while ((database = roster_next(&walk)) != NULL)
 	{
-		long wait = milliseconds_until(database->wanted, limit_ms);
+		long wait = mono_ms_until(database->wanted, limit_ms);
 
 		if (roster_is_startable(database) && wait > 0)
 			pause = Min(pause, wait);
@@ -350,9 +350,8 @@ roster_ring(Oid oid)
 	/* A database where workers break is not started for every call. */
 	if (database->last_end != SCHEDULER_BROKE)
 		backoff_none(&database->backoff);
-	database->wanted =
-		Min(database->wanted, Max(Max(GetCurrentTimestamp(), database->backoff.not_before),
-								  TimestampTzPlusMilliseconds(database->start_time, RING_MS)));
+	database->wanted = Min(database->wanted, Max(Max(mono_now(), database->backoff.not_before),
+												 mono_add_ms(database->start_time, RING_MS)));
 }
 
 /*
@@ -362,7 +361,7 @@ void
 roster_forget(void)
 {
 	HASH_SEQ_STATUS walk;
-	TimestampTz     now = GetCurrentTimestamp();
+	MonoTime        now = mono_now();
 	Database       *database;
 
 	roster_begin(&walk);

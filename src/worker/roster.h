@@ -31,7 +31,7 @@ typedef struct Database
 	VirtualTransactionId    holder;   /* who has locked it, */
 	int                     looks;    /* at how many looks in a row */
 	Backoff                 backoff;
-	TimestampTz             wanted; /* real time since when it should run */
+	MonoTime                wanted; /* since when it should run */
 	bool                    rang;   /* it was asked for while it ran */
 	SchedulerEnd            last_end;
 	char                    obstacle[OBSTACLE_SIZE]; /* that the last scheduler met */
@@ -39,8 +39,10 @@ typedef struct Database
 	bool                    announced;               /* that it is served was said */
 	BackgroundWorkerHandle *scheduler;               /* NULL: none runs */
 	WorkerOrder             order;                   /* what it was told */
-	TimestampTz             start_time;
-	TurnMemory             *memory; /* what its last turn left; NULL: nothing */
+	MonoTime                start_time;
+	TimestampTz             lock_wait; /* since when its scheduler waits for a lock, as that says */
+	MonoTime                lock_wait_seen; /* when that was seen first */
+	TurnMemory             *memory;         /* what its last turn left; NULL: nothing */
 } Database;
 
 /* Makes an empty roster, for the life of this process. */

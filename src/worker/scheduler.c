@@ -52,7 +52,7 @@ PGDLLEXPORT void qm_scheduler_main(Datum main_arg);
 static WorkerOrder order;
 static Board      *board;
 static Place      *place = NULL;
-static TimestampTz turn_start;
+static MonoTime    turn_start;
 
 /* SIGHUP came: reading balances is broken off, to look at everything anew. */
 static volatile sig_atomic_t reload_requested = false;
@@ -118,7 +118,7 @@ end_scheduler(SchedulerEnd reason)
 static bool
 turn_has_lasted(int ms)
 {
-	return milliseconds_until(TimestampTzPlusMilliseconds(turn_start, ms), 1) == 0;
+	return mono_now() >= mono_add_ms(turn_start, ms);
 }
 
 /*
@@ -340,16 +340,14 @@ resume_turn(void)
 /*
  * When this database wants to have its next turn.
  */
-static TimestampTz
+static MonoTime
 next_turn(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz wanted;
+	MonoTime wanted;
 
-	wanted = TimestampTzPlusMilliseconds(now, WANTED_MAX_MS);
 	if (fenced)
-		return wanted;
-	wanted = TimestampTzPlusMilliseconds(now, agenda_pause(agenda, WANTED_MAX_MS));
+		return mono_in_ms(WANTED_MAX_MS);
+	wanted = mono_in_ms(agenda_pause(agenda, WANTED_MAX_MS));
 	wanted = Max(wanted, backoff.not_before);
 	return Min(wanted, courier_wanted());
 }
@@ -420,7 +418,7 @@ shorten_pause(long pause_ms)
 
 	if (!board_is_contended(board) || turn_has_lasted(TURN_MAX_MS))
 		return pause_ms;
-	return milliseconds_until(TimestampTzPlusMilliseconds(turn_start, length), pause_ms);
+	return mono_ms_until(mono_add_ms(turn_start, length), pause_ms);
 }
 
 /*
@@ -446,11 +444,11 @@ qm_scheduler_main(Datum main_arg)
 	prepare_courier(&order, place);
 	resume_turn();
 	announce();
-	turn_start = GetCurrentTimestamp();
+	turn_start = mono_now();
 
 	while (!ShutdownRequestPending)
 	{
-		long pause = milliseconds_until(backoff.not_before, poll_interval);
+		long pause = mono_ms_until(backoff.not_before, poll_interval);
 
 		if (pause == 0)
 		{

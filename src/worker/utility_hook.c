@@ -198,10 +198,10 @@ terminate_workers(Oid database, bool tell)
 static void
 await_departure(Oid database)
 {
-	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PATIENCE_MS);
-	bool        tell = true;
+	MonoTime until = mono_in_ms(PATIENCE_MS);
+	bool     tell = true;
 
-	while (terminate_workers(database, tell) > 0 && GetCurrentTimestamp() < until)
+	while (terminate_workers(database, tell) > 0 && mono_now() < until)
 	{
 		tell = false;
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOOK_MS,
