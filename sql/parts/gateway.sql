@@ -132,7 +132,7 @@ COMMENT ON FUNCTION quota_manager.gateway_of(text) IS 'Name of the gateway that 
 
 CREATE FUNCTION quota_manager.amount_fits(dialect text, amount numeric) RETURNS boolean
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_amount_fits';
-COMMENT ON FUNCTION quota_manager.amount_fits(text, numeric) IS 'Can the dialect carry the amount? higress: integers within 64 bits; zgsm: at most 6 decimals.';
+COMMENT ON FUNCTION quota_manager.amount_fits(text, numeric) IS 'Can the dialect carry the amount? higress: integers within 64 bits; zgsm: up to 2^53 millionths with at most 6 decimals, or integers up to 2^53: what its float64 carries exactly.';
 
 CREATE FUNCTION quota_manager.check_base_url(base_url text) RETURNS text
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_check_base_url';

@@ -74,7 +74,7 @@ BEGIN
 			USING ERRCODE = 'numeric_value_out_of_range',
 				DETAIL = CASE gateway.dialect
 					WHEN 'higress' THEN 'The dialect higress takes whole numbers within 64 bits.'
-					ELSE 'The dialect zgsm takes numbers with at most 18 digits before the point and 6 after it.' END;
+					ELSE 'The dialect zgsm computes in float64: it takes integers up to 9007199254740992 (2^53), and numbers with at most 6 decimals up to 9007199254.740992.' END;
 	END IF;
 END
 $$;

@@ -198,7 +198,8 @@ take_reading(Lane *lane, Grant *grant, const GatewayReply *reply)
 	bool is_trouble = reply->outcome != GATEWAY_COMPLETED && reply->outcome != GATEWAY_REFUSED;
 
 	dlist_delete(&grant->node);
-	if (reply->outcome == GATEWAY_COMPLETED)
+	/* of a total below zero no more is known, so nothing can be proven by it */
+	if (reply->outcome == GATEWAY_COMPLETED && !reply->below_zero)
 		grant_take_balance(grant,
 						   lane->row != NULL && lane->row->dialect == GATEWAY_ZGSM ? reply->total
 																				   : reply->balance,

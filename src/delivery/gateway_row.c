@@ -7,12 +7,13 @@
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
 
+#include "common/version.h"
 #include "delivery/credential.h"
 #include "delivery/gateway_row.h"
 #include "delivery/hosts.h"
 #include "delivery/statement.h"
 
-#define USER_AGENT "quota_manager/1.0.0"
+#define USER_AGENT "quota_manager/" QUOTA_MANAGER_VERSION
 
 /* An answer about a quota has a few hundred bytes. */
 #define MAX_REPLY_BYTES 65536

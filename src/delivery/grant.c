@@ -272,6 +272,8 @@ grant_prove(Grant *grant, const GatewayRow *row, TimestampTz since, const Gatewa
 		row->max_usage_rate < 0 ? -1 : row->max_usage_rate * (since_balance(grant, now) / 1e6);
 	readings.lingered = grant->asked >= grant_arrived(grant);
 	proof = grant->balance_time > since ? gateway_prove(&readings) : GATEWAY_PROOF_NONE;
+	if (reply->below_zero)
+		readings.after = "below zero";
 	if (proof == GATEWAY_PROOF_APPLIED)
 	{
 		grant->verdict = VERDICT_COMPLETED;

@@ -233,6 +233,11 @@ report_outcome(const ManualCall *call)
 					 errdetail("Nothing was applied.")));
 			break;
 		case GATEWAY_BLOCKED:
+			if (call->reply.http_status >= 500)
+				ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+								errmsg("the store behind gateway \"%s\" refuses the request: %s",
+									   call->gateway, text),
+								errdetail("Nothing was applied.")));
 			ereport(ERROR,
 					(errcode(blames_parameters
 								 ? ERRCODE_INVALID_PARAMETER_VALUE

@@ -15,6 +15,10 @@
 #define DECIMALS 6
 #define MILLION 1000000
 #define MAX_DIGITS 18
+#define EXACT_IN_DOUBLE (INT64_C(1) << 53)
+
+/* Digits before and zeros after the point beyond which a number is too large, or is zero. */
+#define MAX_PLACES 24
 #define MAX_POSITIVE "9223372036854775807"
 #define MAX_NEGATIVE "9223372036854775808"
 
@@ -80,7 +84,7 @@ is_int64(const Literal *literal)
 	return literal->digit_count < most_count || memcmp(literal->digits, most, most_count) <= 0;
 }
 
-/* True if a literal fits the dialect as it stands. */
+/* True if a number that was read fits the dialect as it stands. */
 static bool
 fits(GatewayDialect dialect, const Literal *literal)
 {
@@ -165,12 +169,84 @@ write_fixed(Fixed value, char out[AMOUNT_SIZE])
 	out[length] = '\0';
 }
 
+/*
+ * True if zgsm, which computes in float64, can carry a literal that fits it
+ * without changing it: whole units up to 2^53, or else so many millionths.
+ */
+static bool
+is_exact_in_double(const Literal *literal)
+{
+	Literal magnitude = *literal;
+	Fixed   value;
+
+	magnitude.negative = false;
+	value = fixed_from_literal(&magnitude);
+	if (value.millionths == 0)
+		return value.units <= EXACT_IN_DOUBLE;
+	return value.units <= EXACT_IN_DOUBLE / MILLION &&
+		   value.units * MILLION + value.millionths <= EXACT_IN_DOUBLE;
+}
+
+/*
+ * Writes a number with an exponent without it.  False: it is none, or has more
+ * places than any number that can be read.
+ */
+static bool
+write_out_exponent(const char *number, char *out, size_t size)
+{
+	static const char digits[] = "0123456789";
+	static const char zeros[MAX_PLACES + 1] = "000000000000000000000000";
+	const char       *sign = *number == '-' ? "-" : "";
+	const char       *whole = number + strlen(sign);
+	size_t            whole_count = strspn(whole, digits);
+	bool              has_point = whole[whole_count] == '.';
+	const char       *fraction = whole + whole_count + has_point;
+	size_t            fraction_count = has_point ? strspn(fraction, digits) : 0;
+	const char       *exponent = fraction + fraction_count;
+	size_t            count = whole_count + fraction_count;
+	char              all[64];
+	bool              is_negative;
+	long              shift = 0;
+	long              places; /* digits before the point */
+
+	if (whole_count == 0 || (has_point && fraction_count == 0) || count >= sizeof(all) ||
+		(*exponent != 'e' && *exponent != 'E'))
+		return false;
+	is_negative = exponent[1] == '-';
+	exponent++;
+	if (*exponent == '-' || *exponent == '+')
+		exponent++;
+	if (exponent[strspn(exponent, digits)] != '\0' || *exponent == '\0')
+		return false;
+	for (; *exponent != '\0'; exponent++)
+		if (shift < 1000)
+			shift = shift * 10 + (*exponent - '0');
+
+	memcpy(all, whole, whole_count);
+	memcpy(all + whole_count, fraction, fraction_count);
+	all[count] = '\0';
+	places = (long) whole_count + (is_negative ? -shift : shift);
+	if (all[strspn(all, "0")] == '\0' || places < -MAX_PLACES)
+		snprintf(out, size, "0");
+	else if (places <= 0)
+		snprintf(out, size, "%s0.%.*s%s", sign, (int) -places, zeros, all);
+	else if (places < (long) count)
+		snprintf(out, size, "%s%.*s.%s", sign, (int) places, all, all + places);
+	else if (places <= (long) count + MAX_PLACES)
+		snprintf(out, size, "%s%s%.*s", sign, all, (int) (places - (long) count), zeros);
+	else
+		return false;
+	return true;
+}
+
 bool
 amount_write(GatewayDialect dialect, const char *amount, char out[AMOUNT_SIZE])
 {
 	Literal literal;
 
 	if (!take_apart(amount, &literal) || !fits(dialect, &literal))
+		return false;
+	if (dialect == GATEWAY_ZGSM && !is_exact_in_double(&literal))
 		return false;
 	write_literal(&literal, out);
 	return true;
@@ -179,8 +255,11 @@ amount_write(GatewayDialect dialect, const char *amount, char out[AMOUNT_SIZE])
 bool
 amount_read(GatewayDialect dialect, const char *number, char out[AMOUNT_SIZE])
 {
+	char    plain[128];
 	Literal literal;
 
+	if (dialect == GATEWAY_ZGSM && write_out_exponent(number, plain, sizeof(plain)))
+		number = plain;
 	if (!take_apart(number, &literal))
 		return false;
 	if (dialect != GATEWAY_ZGSM || literal.decimal_count <= DECIMALS)

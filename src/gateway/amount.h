@@ -25,9 +25,9 @@ extern bool amount_write(GatewayDialect dialect, const char *amount, char out[AM
 
 /*
  * Writes a number read from a gateway in the same form.  A zgsm number may
- * have more than six decimals and is rounded to six, half away from zero.
- * False if it is not digits with at most a minus and a point (an exponent is
- * refused), or does not fit the dialect.
+ * have an exponent and more than six decimals, and is rounded to six, half
+ * away from zero.  False if it is not digits with at most a minus and a point,
+ * or does not fit the dialect: more is read of zgsm than can be written.
  */
 extern bool amount_read(GatewayDialect dialect, const char *number, char out[AMOUNT_SIZE]);
 

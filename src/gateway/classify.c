@@ -12,9 +12,36 @@
 #include "gateway/reply_json.h"
 #include "gateway/text.h"
 
-/* How gateways say that a parameter is missing or malformed. */
-static const char *const parameter_texts[] = {"must be integer", "can't be empty",
-											  "invalid_params"};
+/*
+ * How gateways say that a parameter is missing or malformed; the last two are
+ * those of the plugin with group pools.
+ */
+static const char *const parameter_texts[] = {"must be integer", "can't be empty", "invalid_params",
+											  "must be an integer", "must be set"};
+
+/* What only a gateway of ours says with it, whatever its version. */
+#define HIGRESS_PARAMETERS "Request denied by ai quota check."
+#define ZGSM_PARAMETERS "ai-gateway.invalid_params"
+#define ZGSM_BELOW_ZERO "ai-gateway.invalid_quota_value"
+
+/*
+ * What stands for a total that is known to be below zero and no more: the
+ * largest such number that can be written.  A condition quota-le with an amount
+ * below zero is not met by it, though it may be by the true one.
+ */
+#define BELOW_ZERO "-0.000001"
+
+/* How Redis begins when it refuses a command without running it, after the gateway's words. */
+#define REDIS_ERROR "redis error:"
+static const char *const redis_refusals[] = {
+	"READONLY ",
+	"OOM ",
+	"ERR value is not an integer or out of range",
+	"ERR value is not a valid float",
+	"ERR increment or decrement would overflow",
+	"ERR decrement would overflow",
+	"ERR increment would produce NaN or Infinity",
+};
 
 bool
 exchange_is_query(ExchangeKind kind)
@@ -123,7 +150,83 @@ classify_success(const Exchange *exchange, GatewayReply *reply)
 		reply->outcome = GATEWAY_COMPLETED;
 }
 
-/* Classifies a reply by its status alone, which is not 2xx; the text only explains it. */
+/*
+ * True if a reply says that Redis refused the command.  Other errors of Redis,
+ * such as "cannot connect to redis cluster", come from the client in between
+ * and do not tell whether it ran.
+ */
+static bool
+refused_by_redis(const Exchange *exchange, const ReplyFields *fields)
+{
+	bool        is_text = exchange->dialect == GATEWAY_HIGRESS;
+	const char *text = is_text ? exchange->body : fields->message;
+	size_t      length = is_text ? exchange->body_length : strlen(fields->message);
+	size_t      skipped = strlen(REDIS_ERROR);
+	size_t      i;
+
+	if (exchange->http_status != 503 || !text_begins(text, length, REDIS_ERROR))
+		return false;
+	while (skipped < length && text[skipped] == ' ')
+		skipped++;
+	for (i = 0; i < sizeof(redis_refusals) / sizeof(redis_refusals[0]); i++)
+		if (text_begins(text + skipped, length - skipped, redis_refusals[i]))
+			return true;
+	return false;
+}
+
+/* True if a text blames the parameters. */
+static bool
+blames_parameters(const char *text, size_t length)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof(parameter_texts) / sizeof(parameter_texts[0]); i++)
+		if (text_contains(text, length, parameter_texts[i]))
+			return true;
+	return false;
+}
+
+/*
+ * True if a reply about wrong parameters is one of the gateway's own: many
+ * servers have a 400 or a 422, and a wrong route leads to them.
+ */
+static bool
+has_own_words(const Exchange *exchange, const ReplyFields *fields)
+{
+	if (exchange->dialect == GATEWAY_ZGSM)
+		return strcmp(fields->code, ZGSM_PARAMETERS) == 0;
+	return text_begins(exchange->body, exchange->body_length, HIGRESS_PARAMETERS) &&
+		   blames_parameters(exchange->body, exchange->body_length);
+}
+
+/*
+ * What a status of 400 to 499 proves, beside that nothing was applied.  (higress
+ * uses 403 for wrong parameters, which a wrong key is answered with too; there,
+ * as where nobody knows who wrote the reply, a query decides.)  A query whose
+ * user id is too long for a URL is refused by whoever reads it first.
+ */
+static GatewayOutcome
+classify_client_error(const Exchange *exchange, bool own_words)
+{
+	switch (exchange->http_status)
+	{
+		case 408:
+		case 429:
+			return GATEWAY_THROTTLED;
+		case 401:
+		case 403:
+		case 404:
+		case 405:
+			return GATEWAY_BLOCKED;
+		case 414:
+		case 431:
+			return exchange_is_query(exchange->kind) ? GATEWAY_REFUSED : GATEWAY_BLOCKED;
+		default:
+			return own_words ? GATEWAY_REFUSED : GATEWAY_BLOCKED;
+	}
+}
+
+/* Classifies a reply by its status, which is not 2xx, and by words of the gateway's own. */
 static void
 classify_status(const Exchange *exchange, GatewayReply *reply)
 {
@@ -131,39 +234,30 @@ classify_status(const Exchange *exchange, GatewayReply *reply)
 	ReplyFields    fields;
 	const char    *text = exchange->body;
 	size_t         length = exchange->body_length;
-	GatewayOutcome outcome;
+	GatewayOutcome outcome = GATEWAY_IN_DOUBT;
+	bool           is_json = reply_json_read(text, length, &shape, &fields);
 
-	switch (exchange->http_status)
+	if (exchange->dialect == GATEWAY_ZGSM && exchange->kind == EXCHANGE_BALANCE &&
+		exchange->http_status == 500 && strcmp(fields.code, ZGSM_BELOW_ZERO) == 0)
 	{
-		case 408:
-		case 429:
-			outcome = GATEWAY_THROTTLED;
-			break;
-		case 401:
-		case 403:
-		case 404:
-		case 405:
-			outcome = GATEWAY_BLOCKED;
-			break;
-		default:
-			if (exchange->http_status >= 300 && exchange->http_status <= 399)
-				outcome = GATEWAY_BLOCKED;
-			else if (exchange->http_status >= 400 && exchange->http_status <= 499)
-				outcome = GATEWAY_REFUSED;
-			else
-				outcome = GATEWAY_IN_DOUBT;
+		reply->outcome = GATEWAY_COMPLETED;
+		reply->below_zero = true;
+		memcpy(reply->balance, BELOW_ZERO, sizeof(BELOW_ZERO));
+		return;
 	}
 
-	if (exchange->http_status == 400 || exchange->http_status == 403)
-	{
-		size_t i;
+	if (exchange->http_status == 403)
+		reply->names_parameters = blames_parameters(text, length);
+	else if (exchange->http_status >= 400 && exchange->http_status <= 499)
+		reply->names_parameters = has_own_words(exchange, &fields);
+	if (exchange->http_status >= 300 && exchange->http_status <= 399)
+		outcome = GATEWAY_BLOCKED;
+	else if (exchange->http_status >= 400 && exchange->http_status <= 499)
+		outcome = classify_client_error(exchange, reply->names_parameters);
+	else if (!exchange_is_query(exchange->kind) && refused_by_redis(exchange, &fields))
+		outcome = GATEWAY_BLOCKED;
 
-		for (i = 0; i < sizeof(parameter_texts) / sizeof(parameter_texts[0]); i++)
-			if (text_contains(text, length, parameter_texts[i]))
-				reply->names_parameters = true;
-	}
-
-	if (reply_json_read(text, length, &shape, &fields) && fields.line[0] != '\0')
+	if (is_json && fields.line[0] != '\0')
 	{
 		text = fields.line;
 		length = strlen(fields.line);

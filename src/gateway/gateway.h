@@ -69,7 +69,8 @@ typedef enum GatewayOutcome
 	GATEWAY_NOT_SENT,  /* no byte of a query, or of the body with the parameters of any other
 						* request, left this machine: refused connection, DNS, TLS */
 	GATEWAY_THROTTLED, /* 429, 408: not applied, come back later */
-	GATEWAY_BLOCKED,   /* 401, 403, 404, 405, 3xx: not applied, maybe our fault */
+	GATEWAY_BLOCKED,   /* 3xx, 4xx that the gateway may not have written, and what Redis refuses:
+						* not applied, maybe our fault or only for now */
 	GATEWAY_REFUSED,   /* not applied, and this request never will be; http_status 0 if it could
 						* not even be written down, such as an amount that does not fit */
 	GATEWAY_IN_DOUBT,  /* may or may not have been applied */
@@ -81,9 +82,12 @@ typedef struct GatewayReply
 	long           http_status; /* 0: no reply header was read to its end */
 	double         retry_after; /* seconds asked for by Retry-After, either form, at most a day;
 							  * < 0: none */
-	bool           names_parameters; /* a 403 or 400 text blames the parameters */
-	char balance[64];  /* a query's answer, what remains, as a decimal literal; "" otherwise */
-	char total[64];    /* zgsm: what was granted in all, of which balance remains; else "" */
+	bool
+		names_parameters; /* a 403, or another 4xx that is the gateway's own, blames the parameters */
+	bool below_zero;      /* zgsm: the total is below zero, no more is known of it: balance
+									  * is a number just below zero, total is "" */
+	char balance[64];     /* a query's answer, what remains, as a decimal literal; "" otherwise */
+	char total[64];       /* zgsm: what was granted in all, of which balance remains; else "" */
 	char message[512]; /* for an operator: valid UTF-8, one line, no credential; "" if completed */
 } GatewayReply;
 
@@ -155,8 +159,9 @@ extern int gateway_poll(GatewaySession *session, int timeout_ms, GatewayResult *
 
 /*
  * True if an amount can be delivered in this dialect: integers within 64 bits
- * for higress, at most 18 digits and six decimals for zgsm.  The literal is
- * what numeric_out prints; zeros at the end of its fraction do not count.
+ * for higress; for zgsm, which computes in float64, integers up to 2^53 and up
+ * to 2^53 millionths with at most six decimals.  The literal is what
+ * numeric_out prints; zeros at the end of its fraction do not count.
  */
 extern bool gateway_amount_fits(GatewayDialect dialect, const char *amount);
 

@@ -11,15 +11,29 @@
 #include "gateway/amount.h"
 #include "gateway/gateway.h"
 
-/* zgsm computes in floating point and tells six decimals. */
-static const Fixed tolerance = {0, 1};
-
 /* Usage beyond this proves nothing, and would not fit. */
 #define MAX_USAGE 1e15
 
-/* True if two totals are equal but for the tolerance. */
+#define MILLION 1000000
+
+/*
+ * How far a total may be from what it should be: zgsm tells six decimals, and
+ * computes in float64, whose numbers lie up to 2^-52 of themselves apart.
+ * Rounded up to millionths.
+ */
+static Fixed
+tolerance_of(Fixed total)
+{
+	uint64_t units = total.units < 0 ? -(uint64_t) total.units : (uint64_t) total.units;
+	uint64_t millionths = (((units >> 20) + 1) * MILLION >> 32) + 1;
+	Fixed    tolerance = {(int64_t) (millionths / MILLION), (int32_t) (millionths % MILLION)};
+
+	return tolerance;
+}
+
+/* True if a total is another one but for the tolerance. */
 static bool
-same_total(Fixed a, Fixed b)
+same_total(Fixed a, Fixed b, Fixed tolerance)
 {
 	Fixed low;
 	Fixed high;
@@ -28,17 +42,24 @@ same_total(Fixed a, Fixed b)
 		   fixed_compare(a, low) >= 0 && fixed_compare(a, high) <= 0;
 }
 
-/* From the totals before and after, and the amount. */
+/*
+ * From the totals before and after, and the amount.  An amount that is lost in
+ * the tolerance proves nothing.
+ */
 static GatewayProof
 prove_by_total(Fixed before, Fixed after, Fixed amount, bool lingered)
 {
 	Fixed raised;
+	Fixed tolerance = tolerance_of(before);
 	bool  moved;
-	bool  stayed = same_total(after, before);
+	bool  stayed;
 
 	if (!fixed_add(before, amount, &raised))
 		return GATEWAY_PROOF_NONE;
-	moved = same_total(after, raised);
+	if (fixed_compare(tolerance_of(raised), tolerance) > 0)
+		tolerance = tolerance_of(raised);
+	stayed = same_total(after, before, tolerance);
+	moved = same_total(after, raised, tolerance);
 	if (moved == stayed)
 		return GATEWAY_PROOF_NONE;
 	if (moved)
@@ -46,30 +67,45 @@ prove_by_total(Fixed before, Fixed after, Fixed amount, bool lingered)
 	return lingered ? GATEWAY_PROOF_NOT_APPLIED : GATEWAY_PROOF_LATER;
 }
 
-/* From what remained before and after; used: the most that chats used meanwhile, NULL: anything. */
+/*
+ * True if a balance can have become another one by usage alone, of which there
+ * was at most so much; used NULL: any.
+ */
+static bool
+explained_by_usage(Fixed from, Fixed to, const Fixed *used)
+{
+	Fixed least;
+
+	if (fixed_compare(to, from) > 0)
+		return false;
+	return used == NULL || !fixed_add(from, fixed_negate(*used), &least) ||
+		   fixed_compare(to, least) >= 0;
+}
+
+/*
+ * From what remained before and after; used: the most that chats used
+ * meanwhile, NULL: anything.  The attempt was applied or not, and usage has
+ * lowered the rest: where only one of the two explains the later balance, that
+ * is proven, and a balance that was raised was raised by the attempt.  One that
+ * neither explains proves nothing: somebody else wrote, or the gateway's number
+ * has wrapped around (builds with integers of 32 bits).
+ */
 static GatewayProof
 prove_by_remainder(Fixed before, Fixed after, Fixed amount, const Fixed *used, bool lingered)
 {
-	GatewayProof unproven = lingered ? GATEWAY_PROOF_NONE : GATEWAY_PROOF_LATER;
-	Fixed        if_applied; /* the most that remains if it was applied, but for usage */
-	Fixed        least;
+	Fixed raised;
+	bool  applied;
+	bool  not_applied;
 
-	if (!fixed_add(before, amount, &if_applied))
+	if (!fixed_add(before, amount, &raised))
 		return GATEWAY_PROOF_NONE;
-	if (fixed_compare(if_applied, before) > 0)
-	{
-		if (fixed_compare(after, before) > 0)
-			return GATEWAY_PROOF_APPLIED;
-		if (lingered && used && fixed_add(if_applied, fixed_negate(*used), &least) &&
-			fixed_compare(after, least) < 0)
-			return GATEWAY_PROOF_NOT_APPLIED;
-		return unproven;
-	}
-	if (used && fixed_add(before, fixed_negate(*used), &least) && fixed_compare(after, least) < 0)
+	applied = explained_by_usage(raised, after, fixed_compare(after, before) > 0 ? NULL : used);
+	not_applied = explained_by_usage(before, after, used);
+	if (applied && !not_applied)
 		return GATEWAY_PROOF_APPLIED;
-	if (lingered && fixed_compare(after, if_applied) > 0)
-		return GATEWAY_PROOF_NOT_APPLIED;
-	return unproven;
+	if (!lingered)
+		return GATEWAY_PROOF_LATER;
+	return not_applied && !applied ? GATEWAY_PROOF_NOT_APPLIED : GATEWAY_PROOF_NONE;
 }
 
 GatewayProof

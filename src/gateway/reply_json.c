@@ -220,6 +220,17 @@ copy_number(json_object *object, const char *name, char *out, size_t size)
 		memcpy(out, text, strlen(text) + 1);
 }
 
+/* Copies the beginning of a string member as a line. */
+static void
+copy_beginning(json_object *object, const char *name, const char *secret, char *out, size_t size)
+{
+	json_object *member = member_of_type(object, name, json_type_string);
+	size_t       length = member ? (size_t) json_object_get_string_len(member) : 0;
+
+	if (length > 0)
+		text_line(out, size, json_object_get_string(member), length, secret);
+}
+
 /* Writes "code: message", either alone if the other is missing. */
 static void
 copy_line(json_object *reply, const char *secret, char *out, size_t size)
@@ -268,6 +279,8 @@ reply_json_read(const char *text, size_t length, const ReplyShape *shape, ReplyF
 		fields->succeeded = json_object_get_boolean(success);
 		fields->failed = !fields->succeeded;
 	}
+	copy_string(reply, "code", fields->code, sizeof(fields->code));
+	copy_beginning(reply, "message", shape->secret, fields->message, sizeof(fields->message));
 	copy_line(reply, shape->secret, fields->line, sizeof(fields->line));
 
 	if (shape->object_member)

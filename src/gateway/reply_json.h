@@ -28,7 +28,9 @@ typedef struct ReplyFields
 	char type[32];   /* of the answer; "" if it is not there or longer */
 	char quota[64];  /* number of the answer as it was written; "" if it is not a number, longer, or
 					  * beyond what can be told exactly */
-	char line[512];  /* "code: message" as far as they are there, made by text_line */
+	char code[64];   /* "" if it is not there, empty or longer */
+	char message[128]; /* its beginning, made by text_line */
+	char line[512];    /* "code: message" as far as they are there, made by text_line */
 } ReplyFields;
 
 /*

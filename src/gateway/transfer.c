@@ -111,6 +111,26 @@ read_retry_after(const char *value, size_t length)
 	return seconds < MAX_RETRY_AFTER ? seconds : MAX_RETRY_AFTER;
 }
 
+/*
+ * True if a line is "HTTP/1.1 200", as any version has it, with a blank or the
+ * end of the line behind.  Versions of libcurl differ in what else they take:
+ * small letters, and from 8.13 on "HTTP/1.1 2000 OK" for a 200.
+ */
+static bool
+is_status_line(const char *line, size_t length)
+{
+	static const char form[] = "HTTP/0.0 000";
+	const size_t      form_length = sizeof(form) - 1;
+	size_t            i;
+
+	if (length <= form_length || memchr(" \r\n", line[form_length], 3) == NULL)
+		return false;
+	for (i = 0; i < form_length; i++)
+		if (form[i] == '0' ? line[i] < '0' || line[i] > '9' : line[i] != form[i])
+			return false;
+	return true;
+}
+
 /* Takes one line of a reply's header, the status line and the empty line included. */
 static size_t
 take_header(char *line, size_t size, size_t count, void *data)
@@ -124,9 +144,12 @@ take_header(char *line, size_t size, size_t count, void *data)
 		return 0;
 	if (length >= 5 && strncasecmp(line, "HTTP/", 5) == 0)
 	{
-		/* libcurl calls it 200 in small letters, whatever follows */
-		if (!text_begins(line, length, "HTTP/"))
+		if (!is_status_line(line, length))
+		{
+			transfer->headers_whole = false;
+			transfer->not_http = true;
 			return 0;
+		}
 		/* an interim reply (1xx) went before */
 		transfer->headers_whole = false;
 		transfer->retry_after = -1;
@@ -246,6 +269,7 @@ reset_reply(Transfer *transfer)
 	transfer->given_before_reply = 0;
 	transfer->reply_too_large = false;
 	transfer->out_of_memory = false;
+	transfer->not_http = false;
 	transfer->retry_after = -1;
 	transfer->fault[0] = '\0';
 }
@@ -322,6 +346,54 @@ transfer_is_written(const Transfer *transfer)
 	return curl_easy_getinfo(transfer->easy, CURLINFO_REQUEST_SIZE, &sent) == CURLE_OK && sent > 0;
 }
 
+/*
+ * Why there is no reply to a request of which something was sent.  libcurl's
+ * own text is about the last thing it tried, often to connect anew and to send
+ * the request again ("Failed to connect", "seek callback returned error 1"),
+ * which would be taken for a proof that nothing was sent.
+ */
+static const char *
+why_lost(const Transfer *transfer, CURLcode result)
+{
+	switch (result)
+	{
+		case CURLE_OPERATION_TIMEDOUT:
+			return "timed out without a whole reply";
+		case CURLE_OK:
+		case CURLE_GOT_NOTHING:
+		case CURLE_RECV_ERROR:
+		case CURLE_SEND_ERROR:
+		case CURLE_SEND_FAIL_REWIND:
+		case CURLE_COULDNT_RESOLVE_HOST:
+		case CURLE_COULDNT_CONNECT:
+		case CURLE_SSL_CONNECT_ERROR:
+		case CURLE_PEER_FAILED_VERIFICATION:
+			return transfer->reply_bytes > 0 ? "the connection closed before the reply was whole"
+											 : "the connection closed without a reply";
+		default:
+			return NULL;
+	}
+}
+
+/* What kept an exchange from ending well, for people; NULL: nothing. */
+static const char *
+fault_of(const Transfer *transfer, CURLcode result, bool nothing_sent)
+{
+	const char *why = NULL;
+
+	if (transfer->reply_too_large)
+		return "the reply is larger than allowed";
+	if (transfer->out_of_memory)
+		return "out of memory while reading the reply";
+	if (transfer->not_http)
+		return "the reply does not begin with a status line of HTTP";
+	if (!nothing_sent && !transfer->headers_whole)
+		why = why_lost(transfer, result);
+	if (why != NULL || result == CURLE_OK)
+		return why;
+	return transfer->fault[0] != '\0' ? transfer->fault : curl_easy_strerror(result);
+}
+
 /* Fills what was observed, for classify. */
 static void
 observe(Transfer *transfer, CURLcode result, Exchange *exchange)
@@ -351,16 +423,7 @@ observe(Transfer *transfer, CURLcode result, Exchange *exchange)
 		exchange->partly_sent = transfer->given_before_reply < transfer->form.used;
 	}
 
-	if (transfer->reply_too_large)
-		exchange->fault = "the reply is larger than allowed";
-	else if (transfer->out_of_memory)
-		exchange->fault = "out of memory while reading the reply";
-	else if (result == CURLE_OK)
-		exchange->fault = NULL;
-	else if (transfer->fault[0] != '\0')
-		exchange->fault = transfer->fault;
-	else
-		exchange->fault = curl_easy_strerror(result);
+	exchange->fault = fault_of(transfer, result, exchange->nothing_sent);
 }
 
 bool
@@ -384,7 +447,8 @@ transfer_ended(Transfer *transfer, CURLcode result)
 		amount_subtract(reply->total, used, reply->balance);
 		return true;
 	}
-	if (transfer->kind != EXCHANGE_BALANCE || transfer->endpoint->used_url.used == 0)
+	if (transfer->kind != EXCHANGE_BALANCE || transfer->endpoint->used_url.used == 0 ||
+		reply->below_zero)
 		return true;
 
 	memcpy(transfer->total, reply->balance, sizeof(transfer->total));

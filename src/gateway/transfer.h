@@ -47,6 +47,7 @@ typedef struct Transfer
 	size_t given_before_reply; /* form_given at the end of the headers */
 	bool   reply_too_large;
 	bool   out_of_memory;
+	bool   not_http;
 	double retry_after;
 	char   total[64]; /* the first half of an answer in two */
 

@@ -12,6 +12,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,7 @@
 #define MAX_STEPS 16
 #define MAX_CONNECTIONS 128
 #define LATE_MS 20
+#define DEAF_MS 5
 
 typedef struct Connection
 {
@@ -39,6 +41,8 @@ struct FaultServer
 	pthread_t       thread;
 	pthread_mutex_t lock;
 	int             listener;
+	uint16_t        port;
+	bool            deaf;    /* takes no connections; looks now and then whether it is to again */
 	int             stop[2]; /* a pipe */
 	char            url[40];
 	Connection      connections[MAX_CONNECTIONS];
@@ -89,6 +93,11 @@ do_step(FaultServer *server, Connection *connection)
 	if (server->step < server->step_count - 1)
 		server->step++;
 	connection->used = 0;
+	if (step.deaf)
+	{
+		close(server->listener);
+		server->deaf = true;
+	}
 	if (step.end == END_DRIP)
 	{
 		connection->drip = step.bytes;
@@ -203,6 +212,7 @@ serve(void *data)
 	{
 		struct pollfd fds[MAX_CONNECTIONS + 2];
 		bool          dripping = false;
+		bool          deaf;
 		int           i;
 
 		pthread_mutex_lock(&server->lock);
@@ -211,10 +221,11 @@ serve(void *data)
 			fds[i] = (struct pollfd){server->connections[i].fd, POLLIN, 0};
 			dripping |= server->connections[i].drip_left > 0;
 		}
+		deaf = server->deaf;
 		pthread_mutex_unlock(&server->lock);
-		fds[i] = (struct pollfd){server->listener, POLLIN, 0};
+		fds[i] = (struct pollfd){deaf ? -1 : server->listener, POLLIN, 0};
 		fds[i + 1] = (struct pollfd){server->stop[0], POLLIN, 0};
-		poll(fds, MAX_CONNECTIONS + 2, dripping ? 1 : -1);
+		poll(fds, MAX_CONNECTIONS + 2, dripping ? 1 : deaf ? DEAF_MS : -1);
 		if (fds[i + 1].revents)
 			return NULL;
 
@@ -229,36 +240,50 @@ serve(void *data)
 			if (fds[i].revents)
 				read_connection(server, connection);
 		}
-		if (fds[MAX_CONNECTIONS].revents)
+		if (fds[MAX_CONNECTIONS].revents && !server->deaf)
 			accept_connection(server);
 		pthread_mutex_unlock(&server->lock);
 	}
 }
 
+/* Listens on the port, or on one that is free; false: it cannot. */
+static bool
+start_listening(FaultServer *server)
+{
+	struct sockaddr_in address = {.sin_family = AF_INET};
+	socklen_t          size = sizeof(address);
+	int                one = 1;
+
+	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	address.sin_port = htons(server->port);
+	server->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	setsockopt(server->listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (bind(server->listener, (struct sockaddr *) &address, size) != 0 ||
+		listen(server->listener, MAX_CONNECTIONS) != 0 ||
+		getsockname(server->listener, (struct sockaddr *) &address, &size) != 0)
+		return false;
+	server->port = ntohs(address.sin_port);
+	server->deaf = false;
+	return true;
+}
+
 FaultServer *
 fault_server_start(void)
 {
-	FaultServer       *server = calloc(1, sizeof(*server));
-	struct sockaddr_in address = {.sin_family = AF_INET};
-	socklen_t          size = sizeof(address);
-	sigset_t           all;
-	sigset_t           before;
-	int                i;
+	FaultServer *server = calloc(1, sizeof(*server));
+	sigset_t     all;
+	sigset_t     before;
+	int          i;
 
-	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	for (i = 0; i < MAX_CONNECTIONS; i++)
 		server->connections[i].fd = -1;
 	pthread_mutex_init(&server->lock, NULL);
-	server->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (bind(server->listener, (struct sockaddr *) &address, size) != 0 ||
-		listen(server->listener, MAX_CONNECTIONS) != 0 ||
-		getsockname(server->listener, (struct sockaddr *) &address, &size) != 0 ||
-		pipe(server->stop) != 0)
+	if (!start_listening(server) || pipe(server->stop) != 0)
 	{
 		perror("fault server");
 		exit(1);
 	}
-	snprintf(server->url, sizeof(server->url), "http://127.0.0.1:%d", ntohs(address.sin_port));
+	snprintf(server->url, sizeof(server->url), "http://127.0.0.1:%d", server->port);
 	fault_server_script(server, &(FaultStep){.bytes = DELTA_OK}, 1);
 
 	/* signals are for the thread under test */
@@ -279,11 +304,24 @@ fault_server_stop(FaultServer *server)
 	for (i = 0; i < MAX_CONNECTIONS; i++)
 		if (server->connections[i].fd >= 0)
 			end_connection(&server->connections[i], false);
-	close(server->listener);
+	if (!server->deaf)
+		close(server->listener);
 	close(server->stop[0]);
 	close(server->stop[1]);
 	free(server->last);
 	free(server);
+}
+
+void
+fault_server_listen(FaultServer *server)
+{
+	pthread_mutex_lock(&server->lock);
+	if (server->deaf && !start_listening(server))
+	{
+		perror("fault server");
+		exit(1);
+	}
+	pthread_mutex_unlock(&server->lock);
 }
 
 const char *

@@ -24,6 +24,7 @@ typedef struct FaultStep
 	size_t      size;       /* of bytes; 0: up to their NUL */
 	FaultEnd    end;        /* afterwards */
 	bool        at_headers; /* do it when the headers are there, and read no body */
+	bool        deaf;       /* take no connection any more, as one that was killed */
 	const char *late;       /* sent some milliseconds after bytes, in a packet of its own */
 } FaultStep;
 
@@ -43,6 +44,9 @@ extern const char *fault_server_url(const FaultServer *server);
  * begin at zero again.  The steps are copied.
  */
 extern void fault_server_script(FaultServer *server, const FaultStep *steps, int count);
+
+/* Takes connections again after a step that made the server deaf. */
+extern void fault_server_listen(FaultServer *server);
 
 /* Requests that were read whole, and connections accepted, since the script was set. */
 extern int fault_server_requests(FaultServer *server);

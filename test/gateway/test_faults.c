@@ -101,6 +101,56 @@ static const struct
 	 GATEWAY_IN_DOUBT,
 	 GATEWAY_IN_DOUBT,
 	 0},
+	{"a status of four digits",
+	 {.bytes = "HTTP/1.1 2000 OK\r\nContent-Length: 22\r\n\r\ndelta quota successful"},
+	 GATEWAY_IN_DOUBT,
+	 GATEWAY_IN_DOUBT,
+	 0},
+	{"a status of two digits",
+	 {.bytes = "HTTP/1.1 20 OK\r\nContent-Length: 22\r\n\r\ndelta quota successful"},
+	 GATEWAY_IN_DOUBT,
+	 GATEWAY_IN_DOUBT,
+	 0},
+	{"no blank after the status",
+	 {.bytes = "HTTP/1.1 200OK\r\nContent-Length: 22\r\n\r\ndelta quota successful"},
+	 GATEWAY_IN_DOUBT,
+	 GATEWAY_IN_DOUBT,
+	 0},
+	{"two blanks before the status",
+	 {.bytes = "HTTP/1.1  200 OK\r\nContent-Length: 22\r\n\r\ndelta quota successful"},
+	 GATEWAY_IN_DOUBT,
+	 GATEWAY_IN_DOUBT,
+	 0},
+	{"a tab before the status",
+	 {.bytes = "HTTP/1.1\t200 OK\r\nContent-Length: 22\r\n\r\ndelta quota successful"},
+	 GATEWAY_IN_DOUBT,
+	 GATEWAY_IN_DOUBT,
+	 0},
+	{"a version without a minor number",
+	 {.bytes = "HTTP/1 200 OK\r\nContent-Length: 22\r\n\r\ndelta quota successful"},
+	 GATEWAY_IN_DOUBT,
+	 GATEWAY_IN_DOUBT,
+	 0},
+	{"a longer version",
+	 {.bytes = "HTTP/1.10 200 OK\r\nContent-Length: 22\r\n\r\ndelta quota successful"},
+	 GATEWAY_IN_DOUBT,
+	 GATEWAY_IN_DOUBT,
+	 0},
+	{"a 403 of four digits",
+	 {.bytes = "HTTP/1.1 4030 No\r\nContent-Length: 22\r\n\r\ndelta quota successful"},
+	 GATEWAY_IN_DOUBT,
+	 GATEWAY_IN_DOUBT,
+	 0},
+	{"a status line without a reason",
+	 {.bytes = "HTTP/1.1 200\r\nContent-Length: 22\r\n\r\ndelta quota successful"},
+	 GATEWAY_COMPLETED,
+	 GATEWAY_IN_DOUBT,
+	 200},
+	{"a status line that ends in a line feed",
+	 {.bytes = "HTTP/1.1 200\nContent-Length: 22\n\ndelta quota successful"},
+	 GATEWAY_COMPLETED,
+	 GATEWAY_IN_DOUBT,
+	 200},
 	{"a length that is none",
 	 {.bytes = HEAD_200 "Content-Length: -5\r\n\r\ndelta quota successful", .end = END_CLOSE},
 	 GATEWAY_IN_DOUBT,
@@ -146,13 +196,13 @@ static const struct
 	 401},
 	{"417",
 	 {.bytes = "HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n"},
-	 GATEWAY_REFUSED,
-	 GATEWAY_REFUSED,
+	 GATEWAY_BLOCKED,
+	 GATEWAY_BLOCKED,
 	 417},
 	{"421",
 	 {.bytes = "HTTP/1.1 421 Misdirected\r\nContent-Length: 0\r\n\r\n"},
-	 GATEWAY_REFUSED,
-	 GATEWAY_REFUSED,
+	 GATEWAY_BLOCKED,
+	 GATEWAY_BLOCKED,
 	 421},
 	{"101",
 	 {.bytes = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n", .end = END_CLOSE},
@@ -229,6 +279,53 @@ test_singles(FaultServer *server)
 			fault_server_script(server, &(FaultStep){.bytes = DELTA_OK}, 1);
 			EXPECT(ask(session, GATEWAY_DELTA, "u1", "1"), GATEWAY_COMPLETED, singles[i].name);
 			gateway_close(session);
+		}
+}
+
+/*
+ * The text about a lost answer says that it was lost, never what libcurl tried
+ * afterwards: "Failed to connect" would be taken for a proof that nothing was
+ * sent.
+ */
+static void
+test_lost_texts(FaultServer *server)
+{
+	static const struct
+	{
+		FaultStep   step;
+		const char *text;
+	} cases[] = {
+		{{.end = END_CLOSE}, "the connection closed without a reply"},
+		{{.end = END_RESET}, "the connection closed without a reply"},
+		{{.end = END_CLOSE, .deaf = true}, "the connection closed without a reply"},
+		{{.end = END_RESET, .deaf = true}, "the connection closed without a reply"},
+		{{.bytes = "HTTP/1.1 200 OK\r\nContent-Le", .end = END_RESET},
+		 "the connection closed before the reply was whole"},
+		{{.bytes = "HTTP/1.1 200 OK\r\nContent-Le", .end = END_CLOSE},
+		 "the connection closed before the reply was whole"},
+		{{.bytes = NULL}, "timed out without a whole reply"},
+	};
+	GatewayConfig config = test_config(GATEWAY_HIGRESS, fault_server_url(server));
+	size_t        i;
+	int           warm;
+
+	config.request_timeout_ms = 300;
+	for (i = 0; i < COUNT(cases); i++)
+		for (warm = 0; warm <= 1; warm++)
+		{
+			GatewaySession *session = open_session(&config);
+			FaultStep       steps[2] = {{.bytes = DELTA_OK}, cases[i].step};
+			GatewayReply    reply;
+
+			fault_server_script(server, steps + 1 - warm, 1 + warm);
+			if (warm)
+				EXPECT(ask(session, GATEWAY_DELTA, "first", "1"), GATEWAY_COMPLETED, "first");
+			reply = ask(session, GATEWAY_DELTA, "u1", "1");
+			EXPECT(reply, GATEWAY_IN_DOUBT, cases[i].text);
+			CHECK(strcmp(reply.message, cases[i].text) == 0, "case %zu, %s: \"%s\"", i,
+				  warm ? "warm" : "cold", reply.message);
+			gateway_close(session);
+			fault_server_listen(server);
 		}
 }
 
@@ -523,6 +620,7 @@ test_faults(void)
 	FaultServer *server = fault_server_start();
 
 	test_singles(server);
+	test_lost_texts(server);
 	test_query_again(server);
 	test_not_sent(server);
 	test_large_replies(server);

@@ -4,7 +4,7 @@
 -- Amounts, per dialect.
 SELECT amount, quota_manager.amount_fits('higress', amount) AS higress, quota_manager.amount_fits('zgsm', amount) AS zgsm
 FROM (VALUES (1::numeric), (-5), (0), (20.000), (2.5), (0.000001), (0.0000001), (1.10000000), (9223372036854775807), (9223372036854775808),
-	(-9223372036854775808), (1e30), ('NaN'), ('Infinity')) v(amount);
+	(-9223372036854775808), (9007199254740992), (9007199254740993), (9007199254.740992), (9007199254.740993), (1e30), ('NaN'), ('Infinity')) v(amount);
 SELECT quota_manager.amount_fits('smtp', 1);
 SELECT quota_manager.amount_fits(NULL, 1) IS NULL AS unknown;
 

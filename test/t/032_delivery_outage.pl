@@ -135,12 +135,12 @@ foreach my $dialect ('higress', 'zgsm')
 	# Refused by the gateway: fails alone, at once.
 	$mock->reset;
 	$node->safe_psql('postgres', 'DELETE FROM quota_manager.quota_execute');
-	$mock->fault(kind => 'status', status => 422, match => 'delta', user => 'refused', body => 'no such thing');
+	$mock->fault($mock->own_refusal('no such thing'), match => 'delta', user => 'refused');
 	grant($node, $gateway, 4, (map { "user$_" } 1 .. 30), 'refused', (map { "user$_" } 31 .. 60));
 	is(deliver($node), '60|1|0|0', "$dialect refused: it fails alone");
 	is( $node->safe_psql('postgres', q{
 			SELECT status, last_status, last_error ~ 'no such thing' FROM quota_manager.quota_execute WHERE user_id = 'refused'}),
-		'failed|422|t', "$dialect refused: with the gateway's words");
+		'failed|400|t', "$dialect refused: with the gateway's words");
 
 	# 403 for one grant: a query tells whether it is the grant or us.
 	$mock->reset;

@@ -184,7 +184,8 @@ my @failures = (
 	[ 'close', 'delta', "gateway_delta('hand', 1, 'r')", qr/ERROR:  08007: nobody can tell whether gateway "g" applied the request/ ],
 	[ 'close', 'query', "gateway_query('hand')", qr/ERROR:  08006: gateway "g" did not answer/ ],
 	[ 'status 429', 'delta', "gateway_delta('hand', 1, 'r')", qr/ERROR:  53000: gateway "g" asks to come back later/ ],
-	[ 'status 422', 'delta', "gateway_delta('hand', 1, 'r')", qr/ERROR:  22023: gateway "g" refuses the request/ ],
+	[ 'own', 'delta', "gateway_delta('hand', 1, 'r')", qr/ERROR:  22023: gateway "g" refuses the request/ ],
+	[ 'status 422', 'delta', "gateway_delta('hand', 1, 'r')", qr/ERROR:  08004: gateway "g" refuses access: HTTP 422/ ],
 	[ 'status 404', 'query', "gateway_query('hand')", qr/ERROR:  08004: gateway "g" refuses access/ ],
 	[ undef, undef, "gateway_delta('hand', 1.5, 'r')", qr/ERROR:  22003: amount 1\.5 cannot be sent to gateway "g"/ ],
 	[ undef, undef, "gateway_delta('hand', 1, '')", qr/ERROR:  22023: the reason must be given/ ],
@@ -198,7 +199,7 @@ foreach my $failure (@failures)
 	if ($fault)
 	{
 		my ($kind, $code) = split / /, $fault;
-		$mock->fault(kind => $kind, match => $match, $code ? (status => $code) : ());
+		$mock->fault($kind eq 'own' ? $mock->own_refusal('no') : (kind => $kind), match => $match, $code ? (status => $code) : ());
 	}
 	($status, $out, $err) = $node->psql('postgres', "SELECT quota_manager.$function",
 		extra_params => [ '-v', 'VERBOSITY=verbose' ]);

@@ -27,7 +27,7 @@ foreach my $dialect ('higress', 'zgsm')
 	add_gateway($node, $gateway, $mock);
 
 	# What was refused is sent again when somebody says so.
-	$mock->fault(kind => 'status', status => 422, match => 'delta', count => 3);
+	$mock->fault($mock->own_refusal('not now'), match => 'delta', count => 3);
 	grant($node, $gateway, 10, 'a', 'b', 'c', 'd');
 	is(deliver($node), '1|3|0|0', "$dialect: three are refused");
 	my $failed = $ids->("status = 'failed'");

@@ -69,7 +69,7 @@ foreach my $dialect ('higress', 'zgsm')
 		'in_doubt|2|t', "$dialect: it is in doubt as before");
 	$mock->restart;
 	$mock->honour_idempotency(1);
-	$mock->fault(kind => 'status', status => 422, match => 'delta', body => 'not today');
+	$mock->fault($mock->own_refusal('not today'), match => 'delta');
 	is(deliver($node), '0|0|1|0', "$dialect: sent again and refused");
 	is( $node->safe_psql('postgres', q{
 			SELECT status, attempts, next_attempt_time, last_error ~ 'not today' FROM quota_manager.quota_execute}),

@@ -68,7 +68,7 @@ sub write_grants
 	my ($mock, $gateway, $count, $refused, $lost) = @_;
 
 	$batch++;
-	$mock->fault(kind => 'status', status => 422, match => 'grant', user => "user-$batch-$_", body => 'no ' x 100) foreach 1 .. $refused;
+	$mock->fault($mock->own_refusal('no ' x 100), match => 'grant', user => "user-$batch-$_") foreach 1 .. $refused;
 	$mock->fault(kind => 'apply_close', match => 'grant', user => "user-$batch-$_") foreach $count - $lost + 1 .. $count;
 	$node->safe_psql('postgres', qq{
 		SELECT quota_test.make_grants('$gateway', 1, array_agg('user-$batch-' || n ORDER BY n)) FROM generate_series(1, $count) n});

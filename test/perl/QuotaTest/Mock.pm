@@ -212,6 +212,21 @@ sub fault
 	return;
 }
 
+# What a fault of kind status answers with as the gateway itself refuses a
+# request for good: no other server says this.
+sub own_refusal
+{
+	my ($self, $why) = @_;
+	my $text = "Request denied by ai quota check. $why: value must be integer.";
+
+	return (
+		kind => 'status',
+		status => 400,
+		body => $self->{dialect} eq 'zgsm'
+		? qq({"code":"ai-gateway.invalid_params","message":"$text","success":false})
+		: $text);
+}
+
 sub clear_faults
 {
 	my ($self) = @_;

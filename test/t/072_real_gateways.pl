@@ -1,0 +1,193 @@
+
+# What real gateways, and whatever answers in their place, were seen to do, through
+# the whole stack: foreign replies, the words of Redis, a gateway that is killed,
+# numbers of float64.
+
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+
+use List::Util qw(sum);
+use PostgreSQL::Test::Utils;
+use QuotaTest::Delivery qw(delivery_node add_gateway grant deliver deliver_all statuses delivered_once begin_call end_call);
+use QuotaTest::Mock;
+use Test::More;
+use Time::HiRes qw(time usleep);
+
+my $node = delivery_node('real_gateways');
+my @foreign = (
+	[ 400, '{"error":{"message":"\'value\' must be an integer","type":"invalid_request_error","code":null}}' ],
+	[ 422, '{"detail":[{"loc":["body","model"],"msg":"field required","type":"value_error.missing"}]}' ],
+	[ 413, '<html>413 Request Entity Too Large</html>' ]);
+my @not_applied = (
+	'READONLY You can\'t write against a read only replica.',
+	'OOM command not allowed when used memory > \'maxmemory\'.',
+	'ERR value is not an integer or out of range',
+	'ERR value is not a valid float',
+	'ERR increment or decrement would overflow',
+	'ERR decrement would overflow');
+my @in_doubt = ('cannot connect to redis cluster', 'Connection refused - Redis server', 'LOADING Redis is loading the dataset in memory');
+
+# An error of Redis as the gateway passes it on.
+sub redis_error
+{
+	my ($mock, $text) = @_;
+
+	return $mock->{dialect} eq 'zgsm' ? qq({"code":"ai-gateway.error","message":"redis error:$text","success":false}) : "redis error:$text";
+}
+
+# Forgets all grants.
+sub forget
+{
+	my ($mock) = @_;
+
+	$mock->reset;
+	$node->safe_psql('postgres', q{
+		DELETE FROM quota_manager.quota_execute;
+		DELETE FROM quota_manager.quota_run;
+		UPDATE quota_manager.quota_gateway SET state = 'open', state_reason = NULL, next_probe_time = NULL});
+	return;
+}
+
+# Waits for what a function says.
+sub wait_for
+{
+	my ($condition, $name) = @_;
+	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
+
+	usleep(10_000) while !$condition->() && time < $end;
+	ok($condition->(), $name);
+	return;
+}
+
+# The column of the only grant of a user.
+sub of_user
+{
+	my ($user, $columns) = @_;
+
+	return $node->safe_psql('postgres', "SELECT $columns FROM quota_manager.quota_execute WHERE user_id = '$user'");
+}
+
+foreach my $dialect ('higress', 'zgsm')
+{
+	my $mock = QuotaTest::Mock->start(dialect => $dialect);
+	my $gateway = "real-$dialect";
+
+	add_gateway($node, $gateway, $mock, max_connections => 8);
+	foreach my $reply (@foreign)
+	{
+		my ($status, $body) = @$reply;
+		my $name = "$dialect, a foreign $status";
+
+		# The route leads to somebody else.
+		forget($mock);
+		$mock->fault(kind => 'status', status => $status, body => $body, match => 'any', count => 0);
+		grant($node, $gateway, 3, map { "user$_" } 1 .. 300);
+		deliver($node) foreach 1 .. 3;
+		is(statuses($node, $gateway), 'pending 300', "$name to everything: nothing fails");
+		is($node->safe_psql('postgres', "SELECT state, state_reason ~ '^HTTP $status' FROM quota_manager.quota_gateway WHERE name = '$gateway'"),
+			'misconfigured|t', "$name to everything: the gateway is misconfigured");
+		cmp_ok(sum(values %{ $mock->requests('delta') }), '<=', 8, "$name to everything: few were sent");
+		$mock->clear_faults;
+		ok(deliver_all($node, $gateway), "$name: it goes on");
+		is(statuses($node, $gateway), 'completed 300', "$name: everyone gets it");
+		delivered_once($node, $gateway, $mock, $name);
+
+		# Deltas only: a gateway that fails open now and then.
+		forget($mock);
+		$mock->fault(kind => 'status', status => $status, body => $body, match => 'delta', count => 0);
+		grant($node, $gateway, 3, map { "user$_" } 1 .. 300);
+		deliver($node) foreach 1 .. 3;
+		is(statuses($node, $gateway), 'pending 300', "$name to deltas: nothing fails");
+		$mock->clear_faults;
+		ok(deliver_all($node, $gateway), "$name to deltas: it goes on");
+		is(statuses($node, $gateway), 'completed 300', "$name to deltas: everyone gets it");
+	}
+
+	# Redis says that it has not run a command, or its client that it does not know.
+	foreach my $text (@not_applied)
+	{
+		forget($mock);
+		$mock->fault(kind => 'status', body => redis_error($mock, $text), match => 'grant', user => 'u');
+		grant($node, $gateway, 3, 'u');
+		deliver($node);
+		is(of_user('u', "status, last_status, doubt_time IS NULL"), 'pending|503|t', "$dialect, $text: not applied");
+		like(of_user('u', 'last_error'), qr/\Qredis error:$text\E/, "$dialect, $text: it is said");
+		ok(deliver_all($node, $gateway), "$dialect, $text: sent again");
+		is(of_user('u', 'status'), 'completed', "$dialect, $text: and applied");
+		is(scalar(() = $mock->delivered), 1, "$dialect, $text: once");
+	}
+	foreach my $text (@in_doubt)
+	{
+		forget($mock);
+		$mock->fault(kind => 'apply_status', body => redis_error($mock, $text), match => 'grant', user => 'u');
+		grant($node, $gateway, 3, 'u');
+		deliver($node);
+		is(of_user('u', 'status, last_status'), 'in_doubt|503', "$dialect, $text: nobody knows");
+	}
+
+	# Killed while a request waits on a connection that is kept.
+	forget($mock);
+	$mock->fault(kind => 'hang', match => 'grant', user => 'second');
+	$node->safe_psql('postgres', "UPDATE quota_manager.quota_gateway SET max_connections = 1 WHERE name = '$gateway'");
+	grant($node, $gateway, 3, 'first', 'second');
+	my $log = -s $node->logfile;
+	my $call = begin_call($node, 'CALL quota_manager.deliver()');
+	wait_for(sub { return $mock->stats->{faults} == 1 }, "$dialect, killed: a request waits");
+	is($mock->stats->{connections_total} // 1, 1, "$dialect, killed: on the connection that was used before");
+	$mock->kill9;
+	end_call($call);
+	is(of_user('second', 'status, last_error'), 'in_doubt|the connection closed without a reply',
+		"$dialect, killed: the text says that it was sent, and not that it could not be");
+	unlike(slurp_file($node->logfile, $log), qr/seek callback/, "$dialect, killed: nobody reads libcurl's own words");
+	$mock->restart;
+	$mock->stop;
+	$node->safe_psql('postgres', "UPDATE quota_manager.quota_execute SET status = 'cancelled'; DELETE FROM quota_manager.quota_gateway WHERE name = '$gateway'");
+}
+
+# Numbers of float64.
+my $mock = QuotaTest::Mock->start(dialect => 'zgsm');
+add_gateway($node, 'z', $mock, is_default => 'true');
+forget($mock);
+my ($status, $out, $err) = $node->psql('postgres', q{
+	INSERT INTO quota_manager.quota_strategy (name, type, condition, amount, model) VALUES ('large', 'single', 'true()', 9007199254740993, 'm')});
+like($err, qr/amount 9007199254740993 of strategy "large" cannot be delivered to gateway "z"/, 'an amount that float64 changes is refused where it is written');
+
+$node->safe_psql('postgres', q{
+	INSERT INTO quota_manager.user_info (id) VALUES ('below'), ('far below'), ('above');
+	INSERT INTO quota_manager.quota_strategy (name, type, condition, amount, model) VALUES ('refill', 'single', 'quota-le("m", 0)', 5, 'm')});
+$mock->set_balance('below', quota => '-0.000001');
+$mock->set_balance('far below', quota => -7, used => 3);
+$mock->set_balance('above', quota => 8, used => 7.5);
+$node->safe_psql('postgres', 'CALL quota_manager.tick()') foreach 1 .. 2;
+is($node->safe_psql('postgres', 'SELECT user_id, balance FROM quota_manager.user_balance ORDER BY user_id COLLATE "C"'), "above|0.5\nbelow|-0.000001\nfar below|-0.000001",
+	'a total below zero is known to be below zero');
+ok(deliver_all($node, 'z'), 'and can be refilled');
+is($node->safe_psql('postgres', 'SELECT user_id, status FROM quota_manager.quota_execute ORDER BY user_id COLLATE "C"'), "below|completed\nfar below|completed", 'by those it belongs to');
+
+# Nothing can be proven from a total that is not told.
+forget($mock);
+$node->safe_psql('postgres', "UPDATE quota_manager.quota_gateway SET sole_writer = true, doubt_policy = 'reconcile'; ALTER SYSTEM SET quota_manager.linger = '50ms'; SELECT pg_reload_conf()");
+$mock->set_balance('below', quota => -20);
+$mock->set_balance('sinks', quota => 2);
+$mock->fault(kind => 'apply_close', match => 'grant', user => 'below');
+grant($node, 'z', 5, 'below');
+ok(deliver_all($node, 'z'), 'reconcile, below zero: it ends');
+is(of_user('below', 'status, balance_before IS NULL, next_attempt_time'), 'in_doubt|t|infinity', 'reconcile, below zero: an operator decides');
+$mock->fault(kind => 'apply_close', match => 'grant', user => 'sinks');
+grant($node, 'z', -5, 'sinks');
+ok(deliver_all($node, 'z'), 'reconcile, to below zero: it ends');
+is(of_user('sinks', 'status, balance_before, next_attempt_time'), 'in_doubt|2|infinity', 'reconcile, to below zero: an operator decides');
+like(of_user('sinks', 'last_error'), qr/the balance was 2 before and is below zero/, 'reconcile, to below zero: and sees why');
+
+# What float64 cannot tell apart is not proven.
+forget($mock);
+$mock->set_balance('rich', quota => '1000000000000000');
+$mock->fault(kind => 'apply_close', match => 'grant', user => 'rich');
+grant($node, 'z', 0.02, 'rich');
+ok(deliver_all($node, 'z'), 'reconcile, a grant below the resolution: it ends');
+is(of_user('rich', 'status, attempts'), 'in_doubt|1', 'reconcile, a grant below the resolution: it is not sent twice');
+
+done_testing();
