@@ -121,6 +121,27 @@ gateway_rows_read(MemoryContext memory)
 	return rows;
 }
 
+GatewayRow *
+gateway_row_choose(List *rows, const char *name)
+{
+	ListCell *cell;
+
+	foreach (cell, rows)
+	{
+		GatewayRow *row = lfirst(cell);
+
+		if (name != NULL ? strcmp(row->name, name) == 0 : row->is_default)
+			return row;
+	}
+	if (name != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("gateway \"%s\" does not exist", name)));
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("there is no default gateway"),
+			 errhint("Name the gateway, or make one the default in quota_manager.quota_gateway.")));
+	return NULL;
+}
+
 static bool
 same_text(const char *a, const char *b)
 {

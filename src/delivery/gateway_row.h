@@ -49,6 +49,12 @@ typedef struct GatewayRow
  */
 extern List *gateway_rows_read(MemoryContext memory);
 
+/*
+ * The gateway of that name, or, without a name, the default one, among such a
+ * list.  Raises an error if there is none.
+ */
+extern GatewayRow *gateway_row_choose(List *rows, const char *name);
+
 /* True if a session opened for one serves the other just as well. */
 extern bool gateway_row_same(const GatewayRow *a, const GatewayRow *b);
 

@@ -97,30 +97,6 @@ outcome_name(const ManualCall *call)
 }
 
 /*
- * The gateway of that name, or the default one, among rows.
- */
-static GatewayRow *
-choose_gateway(List *rows, const char *name)
-{
-	ListCell *cell;
-
-	foreach (cell, rows)
-	{
-		GatewayRow *row = lfirst(cell);
-
-		if (name != NULL ? strcmp(row->name, name) == 0 : row->is_default)
-			return row;
-	}
-	if (name != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("gateway \"%s\" does not exist", name)));
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("there is no default gateway"),
-			 errhint("Name the gateway, or make one the default in quota_manager.quota_gateway.")));
-	return NULL;
-}
-
-/*
  * Sends the request, waits for its answer, and closes the session whatever
  * happens.
  */
@@ -328,7 +304,7 @@ run_call(FunctionCallInfo fcinfo, ManualCall *call)
 
 	SPI_connect();
 	become_owner("quota_gateway", &caller);
-	row = choose_gateway(gateway_rows_read(CurrentMemoryContext), name);
+	row = gateway_row_choose(gateway_rows_read(CurrentMemoryContext), name);
 	call->gateway = row->name;
 	if (call->amount != NULL && !gateway_amount_fits(row->dialect, call->amount))
 		ereport(ERROR,

@@ -27,8 +27,9 @@ $node->safe_psql('postgres', q{
 		VALUES ('refill', 'single', 5, 'hm', 'or(quota-le("hm", 10), quota-le("zm", 2.5))')});
 $higress->set_balance("user$_", quota => 100) foreach 1 .. 390;
 $zgsm->set_balance("user$_", quota => 10, used => $_ <= 20 ? 8 : 1) foreach 1 .. 400;
-# zgsm cannot answer for a user below zero
-$zgsm->set_balance('user50', quota => -3);
+# more digits than can be read
+my $unreadable = '1000000000000000000';
+$zgsm->set_balance('user50', quota => $unreadable);
 
 sub tick
 {
@@ -221,7 +222,7 @@ foreach my $kind ('an error', 'a pause', 'silence')
 		strategy => { condition => 'quota-le("zm", 10)', model => 'zm' });
 	foreach my $n (1 .. $count)
 	{
-		$zgsm->set_balance("a$n", quota => -1) if $kind eq 'an error';
+		$zgsm->set_balance("a$n", quota => $unreadable) if $kind eq 'an error';
 		$zgsm->fault(kind => 'status', status => 429, match => 'query', user => "a$n", count => 10) if $kind eq 'a pause';
 		$zgsm->fault(kind => 'hang', match => 'query', user => "a$n", count => 10) if $kind eq 'silence';
 	}
