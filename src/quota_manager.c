@@ -10,6 +10,7 @@
 
 #include "common/crash_point.h"
 #include "delivery/delivery.h"
+#include "scan/pinned_statistics.h"
 #include "scan/scan.h"
 #include "schedule/schedule.h"
 #include "worker/worker.h"
@@ -30,6 +31,7 @@ _PG_init(void)
 {
 	schedule_define_settings();
 	scan_define_settings();
+	pinned_statistics_install();
 	delivery_define_settings();
 	worker_define_settings();
 #ifdef CRASH_POINTS

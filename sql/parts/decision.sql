@@ -47,12 +47,13 @@ COMMENT ON FUNCTION quota_manager.deciding_role() IS 'Of resolve(), retry() and 
 
 CREATE FUNCTION quota_manager.decision_candidates(action text, ids bigint[])
 RETURNS TABLE (execution quota_manager.quota_execute, obstacle text)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
 DECLARE
 	lowest CONSTANT bigint := (SELECT min(i) FROM unnest(ids) i);
 	highest CONSTANT bigint := (SELECT max(i) FROM unnest(ids) i);
 BEGIN
+	PERFORM quota_manager.pin_statistics();
 	-- The range is for the index, which would be searched once for each element of the array.
 	RETURN QUERY
 	SELECT e, CASE
@@ -79,7 +80,7 @@ $$;
 COMMENT ON FUNCTION quota_manager.decision_candidates(text, bigint[]) IS 'Of resolve(), retry() and cancel(): grants by their ids, and why the action cannot be done to them (it is ...); null: it can.';
 
 CREATE FUNCTION quota_manager.record_decisions(decisions quota_manager.grant_decision[]) RETURNS void
-LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on
 BEGIN ATOMIC
 	INSERT INTO quota_manager.grant_decision (grant_id, strategy_id, revision, user_id, scheduled_time, gateway, action,
 		status_before, status_after, role, session_role, note)
@@ -90,7 +91,7 @@ END;
 COMMENT ON FUNCTION quota_manager.record_decisions(quota_manager.grant_decision[]) IS 'Of resolve(), retry() and cancel(): writes the trace. When and by whom is not for the caller to say.';
 
 CREATE FUNCTION quota_manager.decide(action text, ids bigint[], note text) RETURNS bigint[]
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
 DECLARE
 	remark CONSTANT text := CASE action
@@ -103,6 +104,7 @@ DECLARE
 	runs bigint[];
 	decisions quota_manager.grant_decision[];
 BEGIN
+	PERFORM quota_manager.pin_statistics();
 	SELECT array_agg(c.execution) INTO chosen
 		FROM quota_manager.decision_candidates(action, ids) c WHERE c.obstacle IS NULL;
 	-- The runs first: whoever marks one delivered locks it, and then looks for open grants. What the courier knows of

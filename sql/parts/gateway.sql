@@ -143,7 +143,7 @@ LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_check_creden
 COMMENT ON FUNCTION quota_manager.check_credential_reference(text) IS 'What is wrong with a reference to a credential; null: nothing. The message never repeats the reference.';
 
 CREATE FUNCTION quota_manager.check_gateway() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on
 AS $$
 DECLARE
 	problem text;

@@ -11,19 +11,22 @@ RETURN pg_catalog.format('system %s, database %s, timeline %s', system_identifie
 COMMENT ON FUNCTION quota_manager.identity_text(bigint, oid, integer) IS 'An identity, for people.';
 
 CREATE FUNCTION quota_manager.begin_doubt(reason text, OUT pending bigint, OUT processing bigint, OUT in_doubt bigint)
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
 DECLARE
 	-- A run that is known was not run elsewhere, however far ahead the clock was that it was recorded by.
 	until_time CONSTANT timestamptz := greatest(clock_timestamp(), (SELECT max(r.finish_time) FROM quota_manager.quota_run r));
 BEGIN
+	PERFORM quota_manager.pin_statistics();
 	WITH changed AS (
 		UPDATE quota_manager.quota_execute e
 		SET status = 'in_doubt', next_attempt_time = 'infinity', doubt_time = coalesce(e.doubt_time, clock_timestamp()),
 			last_status = NULL, last_error = reason, update_time = clock_timestamp()
 		FROM (SELECT o.strategy_id, o.user_id, o.scheduled_time, o.revision, o.status
 			FROM quota_manager.quota_run r
-			JOIN quota_manager.quota_execute o ON o.run_id = r.id AND o.id BETWEEN r.first_grant_id AND r.last_grant_id
+			-- OFFSET 0 has the grants of each run looked for by their ids, not all of them read.
+			CROSS JOIN LATERAL (SELECT g.* FROM quota_manager.quota_execute g
+				WHERE g.run_id = r.id AND g.id BETWEEN r.first_grant_id AND r.last_grant_id OFFSET 0) o
 			WHERE r.undelivered AND (o.status IN ('pending', 'processing') OR o.status = 'in_doubt' AND o.next_attempt_time < 'infinity')) o
 		WHERE e.strategy_id = o.strategy_id AND e.user_id = o.user_id AND e.scheduled_time = o.scheduled_time AND e.revision = o.revision
 			AND e.status = o.status
@@ -126,7 +129,7 @@ $$;
 COMMENT ON FUNCTION quota_manager.require_identity(boolean) IS 'Of scan(), tick() and deliver(): raises an error if this database is a copy that waits for resume(). See check_identity.';
 
 CREATE FUNCTION quota_manager.is_doubtful(strategy quota_manager.quota_strategy, firing timestamptz) RETURNS boolean
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE SET quota_manager.pinned_statistics = on
 RETURN coalesce((SELECT CASE
 		WHEN firing IS NOT NULL THEN firing OPERATOR(pg_catalog.<=) i.doubtful_firing
 		ELSE strategy.create_time OPERATOR(pg_catalog.<) i.doubtful_until AND NOT EXISTS (SELECT FROM quota_manager.quota_run r
@@ -150,7 +153,7 @@ $$;
 COMMENT ON FUNCTION quota_manager.count_doubtful_firings(quota_manager.quota_strategy) IS 'Of resume(): firings of a periodic strategy up to now that were not run as far as is known here, those that are tried again included.';
 
 CREATE FUNCTION quota_manager.skip_firings(strategy quota_manager.quota_strategy, why text) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
 DECLARE
 	span record;
@@ -170,7 +173,7 @@ COMMENT ON FUNCTION quota_manager.skip_firings(quota_manager.quota_strategy, tex
 
 CREATE FUNCTION quota_manager.resume(policy text DEFAULT NULL, OUT pending bigint, OUT processing bigint, OUT in_doubt bigint,
 	OUT skipped_firings bigint, OUT doubtful_strategies bigint, OUT recorded_identity text, OUT present_identity text)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
 DECLARE
 	role CONSTANT text := coalesce(nullif(current_setting('role'), 'none'), session_user::text);

@@ -2,7 +2,7 @@
 
 CREATE FUNCTION quota_manager.import_grants(query text)
 RETURNS TABLE (strategy text, given bigint, imported bigint, already_granted bigint, repeated bigint, note text)
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
 #variable_conflict use_column
 BEGIN

@@ -1,7 +1,7 @@
 -- What becomes of the firings of periodic strategies: which are run, and the record of those that are not.
 
 CREATE FUNCTION quota_manager.recorded_until(strategy quota_manager.quota_strategy) RETURNS timestamptz
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE SET quota_manager.pinned_statistics = on
 RETURN greatest(strategy.schedule_since,
 	(SELECT coalesce(r.last_scheduled_time, r.scheduled_time) FROM quota_manager.quota_run r
 		WHERE r.strategy_id OPERATOR(pg_catalog.=) strategy.id AND r.scheduled_time IS NOT NULL
@@ -93,7 +93,7 @@ $$;
 COMMENT ON FUNCTION quota_manager.open_firings(quota_manager.quota_strategy, boolean) IS 'Firings of a periodic strategy up to now that quota_run does not tell of yet, in order: those to be run, reason null, one by one; those that are not, with the reason, as ranges. next_only: of those to be run, the first.';
 
 CREATE FUNCTION quota_manager.retried_firings(strategy quota_manager.quota_strategy) RETURNS SETOF timestamptz
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
 DECLARE
 	clock CONSTANT timestamptz := quota_manager.schedule_now();
@@ -124,7 +124,7 @@ END;
 COMMENT ON FUNCTION quota_manager.due_firings(quota_manager.quota_strategy) IS 'Firings of a periodic strategy that are to be run now by the schedule clock, as its catch_up says, those that are tried again included; in order.';
 
 CREATE FUNCTION quota_manager.record_skipped(strategy quota_manager.quota_strategy, first_firing timestamptz, last_firing timestamptz, firings bigint, why text) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
 DECLARE
 	last quota_manager.quota_run;

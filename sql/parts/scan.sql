@@ -52,7 +52,7 @@ LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_scan_counts';
 COMMENT ON FUNCTION quota_manager.scan_counts() IS 'Of scan(): what was counted.';
 
 CREATE FUNCTION quota_manager.subject_source() RETURNS text
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on
 AS $$
 DECLARE
 	source text := (SELECT i.user_source FROM quota_manager.quota_installation i);
@@ -80,6 +80,11 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION quota_manager.subject_source() IS 'A subquery with the columns id and subject over the users that scans look at.';
+
+CREATE FUNCTION quota_manager.has_own_users() RETURNS boolean
+LANGUAGE sql STABLE
+RETURN NOT EXISTS (SELECT 1 FROM quota_manager.quota_installation i WHERE i.user_source IS NOT NULL);
+COMMENT ON FUNCTION quota_manager.has_own_users() IS 'Do scans read users from user_info? Otherwise from the relation of set_user_source.';
 
 CREATE FUNCTION quota_manager.set_user_source(source regclass DEFAULT NULL)
 RETURNS TABLE (condition text, indexed boolean, advice text)
@@ -149,7 +154,7 @@ COMMENT ON FUNCTION quota_manager.create_access_time_index() IS 'Indexes user_in
 
 CREATE FUNCTION quota_manager.due_strategies(singles boolean DEFAULT true, strategy_name text DEFAULT NULL)
 RETURNS TABLE (strategy_id integer, name text, scheduled_time timestamptz)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
 DECLARE
 	strategy quota_manager.quota_strategy;
@@ -196,7 +201,7 @@ $$;
 COMMENT ON FUNCTION quota_manager.due_strategies(boolean, text) IS 'What a scan would do now: due firings of periodic strategies and, if asked for, single strategies and periodic ones with nothing but firings to be recorded as not run (scheduled_time null); of all or of the named one.';
 
 CREATE FUNCTION quota_manager.undecided(strategy_id integer) RETURNS TABLE (user_id text, gateway text)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
 DECLARE
 	strategy quota_manager.quota_strategy;
@@ -221,7 +226,7 @@ $$;
 COMMENT ON FUNCTION quota_manager.undecided(integer) IS 'Balances to read before the strategy is scanned: of users whose answer depends on one that is not known.';
 
 CREATE FUNCTION quota_manager.record_run(run quota_manager.quota_run) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
 DECLARE
 	last quota_manager.quota_run;
@@ -252,14 +257,14 @@ COMMENT ON FUNCTION quota_manager.record_run(quota_manager.quota_run) IS 'Of sca
 
 CREATE FUNCTION quota_manager.write_grants(strategy quota_manager.quota_strategy, run_id bigint, firing timestamptz, batch text, counted boolean, doubtful boolean,
 	OUT granted bigint, OUT left_out bigint)
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
 DECLARE
 	capped CONSTANT boolean := strategy.max_exec_per_user IS NOT NULL;
 	-- Someone who writes grants around the lock of the strategy is met as a key violation.
 	retries integer := 3;
-	-- Empty until an id has not fitted: then those that are too long are left out.
-	fitting text := '';
+	-- The ids of user_info fit, by its constraint. Others that are too long are left out, and counted.
+	fitting CONSTANT text := CASE WHEN quota_manager.has_own_users() THEN '' ELSE ' AND quota_manager.user_id_fits(s.id)' END;
 BEGIN
 	left_out := 0;
 	LOOP
@@ -270,20 +275,20 @@ BEGIN
 					status, next_attempt_time, doubt_time, last_error)
 				SELECT $1, s.id, $2, $3, $4, $5, $6, $7, $8, $11, $11, $12, $13, $14, $15 FROM '
 				-- OFFSET 0 has the condition asked first: whoever is counted must have met it.
-				|| CASE WHEN counted THEN '(SELECT s.id, g.strategy_id IS NOT NULL AS granted, ' || CASE WHEN capped THEN 'coalesce(c.grants >= $10, false)' ELSE 'false' END
+				|| CASE WHEN counted THEN '(SELECT s.id, ' || CASE
+						-- The grants of a single strategy are about as many as its users. Those of a periodic one only grow: by the key.
+						WHEN firing IS NULL THEN 'g.strategy_id IS NOT NULL'
+						ELSE '(SELECT true FROM quota_manager.quota_execute g
+							WHERE g.strategy_id = $1 AND g.user_id = s.id AND g.scheduled_time = $2 AND g.revision = 0) IS NOT NULL' END
+					|| ' AS granted, ' || CASE WHEN capped THEN '(SELECT count(*) FROM quota_manager.quota_execute c
+						WHERE c.strategy_id = $1 AND c.user_id = s.id AND c.revision = 0 AND c.status <> ''cancelled'') >= $10' ELSE 'false' END
 					|| ' AS capped FROM ' ELSE '' END
 				|| quota_manager.subject_source() || ' s'
-				|| CASE WHEN counted THEN '
+				|| CASE WHEN counted AND firing IS NULL THEN '
 				LEFT JOIN quota_manager.quota_execute g
 					ON g.strategy_id = $1 AND g.user_id = s.id AND g.scheduled_time = $2 AND g.revision = 0' ELSE '' END
-				|| CASE WHEN capped THEN '
-				LEFT JOIN (SELECT e.user_id, count(*) AS grants FROM quota_manager.quota_execute e
-					WHERE e.strategy_id = $1 AND e.revision = 0 AND e.status <> ''cancelled'' GROUP BY e.user_id) c ON c.user_id = s.id' ELSE '' END
 				|| ' WHERE s.id <> ''''' || fitting || ' AND s.subject OPERATOR(quota_manager.@@) $9'
-				|| CASE
-					WHEN NOT counted THEN ' AND NOT EXISTS (SELECT FROM quota_manager.quota_execute g
-						WHERE g.strategy_id = $1 AND g.user_id = s.id AND g.scheduled_time = $2 AND g.revision = 0)'
-					ELSE ' OFFSET 0) s WHERE quota_manager.scan_admit(s.granted, s.capped)' END
+				|| CASE WHEN counted THEN ' OFFSET 0) s WHERE quota_manager.scan_admit(s.granted, s.capped)' ELSE '' END
 				USING strategy.id, coalesce(firing, '-infinity'), run_id, strategy.version, strategy.amount, strategy.model,
 					quota_manager.gateway_of(strategy.model), batch, strategy.condition, strategy.max_exec_per_user, now(),
 					CASE WHEN doubtful THEN 'in_doubt' ELSE 'pending' END, CASE WHEN doubtful THEN 'infinity' ELSE '-infinity' END::timestamptz,
@@ -298,12 +303,6 @@ BEGIN
 			END IF;
 			-- Somebody has a grant after all.
 			counted := true;
-		WHEN program_limit_exceeded THEN
-			IF fitting <> '' THEN
-				RAISE;
-			END IF;
-			-- A user whose id is too long for the key is not to keep the others from their grants.
-			fitting := ' AND quota_manager.user_id_fits(s.id)';
 		END;
 	END LOOP;
 	IF fitting <> '' THEN
@@ -318,7 +317,7 @@ $$;
 COMMENT ON FUNCTION quota_manager.write_grants(quota_manager.quota_strategy, bigint, timestamptz, text, boolean, boolean) IS 'Of scan(): one set-wise INSERT ... SELECT; the primary key of quota_execute is the guard. Doubtful: see is_doubtful. Counted: scan_counts() tells who was not granted, for a third of a microsecond a user. left_out: users who met the condition and whose id is too long for a grant.';
 
 CREATE FUNCTION quota_manager.count_unknown(strategy quota_manager.quota_strategy, firing timestamptz, OUT unknown bigint, OUT left_out bigint)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
 BEGIN
 	unknown := 0;
@@ -356,7 +355,7 @@ $$;
 COMMENT ON FUNCTION quota_manager.admit_firing(quota_manager.quota_strategy, timestamptz) IS 'Of scan(): the firing that is to be run now where one was found to be due: itself, or the later one that has taken its place; null: none. Records those before it that are not run.';
 
 CREATE FUNCTION quota_manager.run_strategy(strategy_id integer, firing timestamptz) RETURNS quota_manager.quota_run
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
 DECLARE
 	strategy quota_manager.quota_strategy;

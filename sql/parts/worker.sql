@@ -69,7 +69,7 @@ COMMENT ON COLUMN quota_manager.quota_worker.last_error IS 'What went wrong last
 COMMENT ON COLUMN quota_manager.quota_worker.last_error_time IS 'When that was.';
 
 CREATE FUNCTION quota_manager.worker_queue(kind text, OUT depth bigint, OUT oldest_age interval)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
 DECLARE
 	-- Runs further apart than this, in ids of grants, are counted one after the other.
@@ -80,6 +80,7 @@ DECLARE
 	periodic record;
 	single record;
 BEGIN
+	PERFORM quota_manager.pin_statistics();
 	IF kind = 'courier' THEN
 		depth := 0;
 		FOR stretch IN

@@ -37,6 +37,7 @@ static const struct
 	{"row_security", "off"},
 	{"statement_timeout", "0"},
 	{"lock_timeout", "0"},
+	{"quota_manager.pinned_statistics", "on"},
 	{"idle_in_transaction_session_timeout", "0"},
 #if PG_VERSION_NUM >= 170000
 	{"transaction_timeout", "0"},

@@ -39,6 +39,12 @@ SELECT r.oid::regclass FROM pg_temp.relation r WHERE r.relnamespace <> 'quota_ma
 SELECT p.oid::regprocedure FROM pg_temp.routine p
 WHERE p.lanname NOT IN ('c', 'internal') AND p.prosqlbody IS NULL
 	AND NOT coalesce(p.proconfig, '{}') && ARRAY['search_path=pg_catalog, pg_temp'] ORDER BY 1;
+-- Functions that read tables which grow by millions, and would be planned by what ANALYZE found in them; a function that reads them by
+-- another one's view or function is not found here.
+SELECT p.oid::regprocedure FROM pg_temp.routine p
+WHERE p.lanname IN ('sql', 'plpgsql') AND p.prokind = 'f'
+	AND pg_get_functiondef(p.oid) ~ '(FROM|JOIN|INTO|UPDATE|USING)\s+quota_manager\.(quota_execute|quota_run|user_balance|grant_decision|known_balance)\M'
+	AND NOT coalesce(p.proconfig, '{}') && ARRAY['quota_manager.pinned_statistics=on'] ORDER BY 1;
 -- Functions that run as their owner: the one that shows this extension's own workers, the one that writes who decided, the one that tells of firings at an edit, and those that say whose installation this is.
 SELECT p.oid::regprocedure, p.proconfig FROM pg_temp.routine p WHERE p.prosecdef ORDER BY 1;
 -- Functions that PUBLIC may call although they are more than a computation.
