@@ -113,8 +113,7 @@ read_retry_after(const char *value, size_t length)
 
 /*
  * True if a line is "HTTP/1.1 200", as any version has it, with a blank or the
- * end of the line behind.  Versions of libcurl differ in what else they take:
- * small letters, and from 8.13 on "HTTP/1.1 2000 OK" for a 200.
+ * end of the line behind.  Versions of libcurl differ in what else they take.
  */
 static bool
 is_status_line(const char *line, size_t length)

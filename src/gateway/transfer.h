@@ -4,6 +4,20 @@
  *
  * A transfer is made once per connection a session may have and used again
  * and again; what does not change between requests is set once.
+ *
+ * Versions of libcurl from 7.88 to 8.23 are provided for.  Where they differ:
+ *
+ * - before 8.0, and from 8.22 on but once a second, it does not look whether
+ *   something arrived unasked on a kept connection: drop_disturbed (session.c);
+ *   8.16 can be told to drop idle connections for it;
+ * - 8.13 and later take "HTTP/1.1 2000 OK" for a 200, and all of them "http/1.1
+ *   200 OK": is_status_line;
+ * - 8.14 winds a form back at the start of the request after one that was
+ *   refused it: refuse_rewind;
+ * - the text and the code of a connection that was closed without a reply
+ *   depend on what was tried last: why_lost;
+ * - 7.85 has CURLOPT_PROTOCOLS_STR, 7.87 CURLOPT_QUICK_EXIT: set_common_options;
+ * - 8.0 and later hold a descriptor or two more for each session.
  */
 #ifndef QM_GATEWAY_TRANSFER_H
 #define QM_GATEWAY_TRANSFER_H

@@ -4,8 +4,13 @@
  */
 #include "amount.h"
 
+#include <ctype.h>
+#include <math.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 /* An exponent is clamped here: far beyond any limit, far from overflowing a long. */
 #define EXPONENT_CLAMP 100000000L
@@ -76,10 +81,10 @@ read_exponent(const char *text, size_t length, long *exponent)
 
 /*
  * The value of the digits (a point among them is skipped), where the first digit counts
- * 10^power; rounded half to even at AMOUNT_DECIMALS.  False beyond AMOUNT_LIMIT.
+ * 10^power; rounded half to even at so many decimals.  False beyond AMOUNT_LIMIT.
  */
 static bool
-digits_to_amount(const char *digits, size_t length, long power, amount *result)
+digits_to_amount(const char *digits, size_t length, long power, int decimals, amount *result)
 {
 	amount value = 0;
 	int    dropped = 0;
@@ -92,13 +97,13 @@ digits_to_amount(const char *digits, size_t length, long power, amount *result)
 		if (digits[i] == '.')
 			continue;
 		digit = digits[i] - '0';
-		if (power >= -AMOUNT_DECIMALS)
+		if (power >= -decimals)
 		{
 			value = value * 10 + digit;
 			if (value > AMOUNT_LIMIT)
 				return false;
 		}
-		else if (power == -AMOUNT_DECIMALS - 1)
+		else if (power == -decimals - 1)
 			dropped = digit;
 		else if (digit != 0)
 			sticky = true;
@@ -106,7 +111,7 @@ digits_to_amount(const char *digits, size_t length, long power, amount *result)
 	}
 
 	/* power now belongs to the digit after the last: what is missing down to the scale are zeros */
-	for (; power >= -AMOUNT_DECIMALS && value != 0; power--)
+	for (; power >= -decimals && value != 0; power--)
 	{
 		value *= 10;
 		if (value > AMOUNT_LIMIT)
@@ -147,10 +152,179 @@ amount_read_decimal(const char *text, size_t length, amount *result)
 		return false;
 	if (end < length && !read_exponent(text + end, length - end, &exponent))
 		return false;
-	if (!digits_to_amount(text + start, end - start, (long) whole - 1 + exponent, &value))
+	if (!digits_to_amount(text + start, end - start, (long) whole - 1 + exponent, AMOUNT_DECIMALS,
+						  &value))
 		return false;
 	*result = negative ? -value : value;
 	return true;
+}
+
+/*
+ * The words that Go reads as no number, in any case.
+ */
+static bool
+read_word(const char *text, amount *result)
+{
+	const char *word = text + (*text == '-' || *text == '+');
+
+	if (strcasecmp(text, "nan") == 0)
+		*result = AMOUNT_NAN;
+	else if (strcasecmp(word, "inf") == 0 || strcasecmp(word, "infinity") == 0)
+		*result = *text == '-' ? -AMOUNT_INFINITE : AMOUNT_INFINITE;
+	else
+		return false;
+	return true;
+}
+
+/*
+ * Copies a number without the underscores between its digits; false where one is not between two, or
+ * there is no room.
+ */
+static bool
+drop_underscores(const char *text, size_t length, char *into, size_t size)
+{
+	size_t used = 0;
+
+	for (size_t at = 0; at < length; at++)
+	{
+		bool between =
+			at > 0 && at + 1 < length &&
+			(isalnum((unsigned char) text[at - 1]) && isxdigit((unsigned char) text[at + 1]));
+
+		if (text[at] == '_' && !between)
+			return false;
+		if (text[at] == '\0' || used + 1 >= size)
+			return false;
+		if (text[at] != '_')
+			into[used++] = text[at];
+	}
+	into[used] = '\0';
+	return true;
+}
+
+/*
+ * Whether a text without underscores has the form of a number: a decimal one, or a hexadecimal one,
+ * whose exponent is not optional in Go.
+ */
+static bool
+is_number(const char *text)
+{
+	static const char decimal[] = "0123456789";
+	static const char hexadecimal[] = "0123456789abcdefABCDEF";
+	const char       *at = text + (*text == '-' || *text == '+');
+	bool              is_hex = at[0] == '0' && (at[1] == 'x' || at[1] == 'X');
+	const char       *digits = is_hex ? hexadecimal : decimal;
+	size_t            count;
+
+	at += is_hex ? 2 : 0;
+	count = strspn(at, digits);
+	at += count;
+	if (*at == '.')
+	{
+		at++;
+		count += strspn(at, digits);
+		at += strspn(at, digits);
+	}
+	if (count == 0)
+		return false;
+	if (*at == '\0')
+		return !is_hex;
+	if (strchr(is_hex ? "pP" : "eE", *at) == NULL)
+		return false;
+	at++;
+	at += *at == '-' || *at == '+';
+	return *at != '\0' && at[strspn(at, decimal)] == '\0';
+}
+
+/*
+ * Writes the shortest decimal number that stands for a float64, as d.ddde+xx; returns its digits.
+ */
+static int
+write_shortest(double value, char *into, size_t size)
+{
+	int digits = 1;
+
+	for (; digits < 17; digits++)
+	{
+		snprintf(into, size, "%.*e", digits - 1, value);
+		if (strtod(into, NULL) == value)
+			return digits;
+	}
+	snprintf(into, size, "%.*e", digits - 1, value);
+	return digits;
+}
+
+/*
+ * Reads a float64; see the header.
+ */
+bool
+amount_read_float(const char *text, size_t length, amount *result)
+{
+	char   number[400];
+	char   shortest[40];
+	char  *mantissa = shortest;
+	char  *exponent;
+	double value;
+	bool   valid;
+
+	if (!drop_underscores(text, length, number, sizeof(number)))
+		return false;
+	if (read_word(number, result))
+		return true;
+	if (!is_number(number))
+		return false;
+	value = strtod(number, NULL);
+	if (isinf(value))
+		return false;
+	write_shortest(fabs(value), shortest, sizeof(shortest));
+	exponent = strchr(shortest, 'e');
+	valid = digits_to_amount(mantissa, (size_t) (exponent - mantissa),
+							 strtol(exponent + 1, NULL, 10), FLOAT_DECIMALS, result);
+	if (valid && value < 0)
+		*result = -*result;
+	return valid;
+}
+
+/*
+ * Whether it is a number; see the header.
+ */
+bool
+amount_is_finite(amount value)
+{
+	return value >= -AMOUNT_LIMIT && value <= AMOUNT_LIMIT;
+}
+
+/*
+ * Writes as Go's encoding/json; see the header.
+ */
+void
+amount_write_float(amount value, char into[AMOUNT_TEXT])
+{
+	char   exact[AMOUNT_TEXT];
+	char   shortest[40];
+	double number;
+	int    digits;
+	int    exponent;
+
+	amount_write(value, FLOAT_DECIMALS, exact);
+	number = strtod(exact, NULL);
+	digits = write_shortest(number, shortest, sizeof(shortest));
+	exponent = (int) strtol(strchr(shortest, 'e') + 1, NULL, 10);
+	if (number != 0 && (exponent < -6 || exponent >= 21))
+		snprintf(into, AMOUNT_TEXT, "%.*se%+d", (int) (strchr(shortest, 'e') - shortest), shortest,
+				 exponent);
+	else if (digits - 1 > exponent)
+		snprintf(into, AMOUNT_TEXT, "%.*f", digits - 1 - exponent, number);
+	else
+	{
+		/* Go fills up with zeros where C writes all digits of the nearest binary number */
+		int  sign = shortest[0] == '-';
+		char first[3] = {shortest[0], sign ? shortest[1] : '\0', '\0'};
+
+		snprintf(into, AMOUNT_TEXT, "%s%.*s%0*d", first, digits - 1,
+				 digits > 1 ? shortest + sign + 2 : "", exponent - digits + 1, 0);
+		into[strlen(first) + (size_t) exponent] = '\0';
+	}
 }
 
 /*
@@ -161,7 +335,7 @@ amount_add(amount a, amount b, amount lowest, amount highest, amount *result)
 {
 	amount sum = a + b;
 
-	if (sum < lowest || sum > highest)
+	if (!amount_is_finite(a) || sum < lowest || sum > highest)
 		return false;
 	*result = sum;
 	return true;
@@ -180,6 +354,11 @@ amount_write(amount value, int scale, char into[AMOUNT_TEXT])
 	int    place = 0;
 	size_t length;
 
+	if (!amount_is_finite(value))
+		return (size_t) snprintf(into, AMOUNT_TEXT, "%s",
+								 value == AMOUNT_NAN ? "nan"
+								 : negative          ? "-inf"
+													 : "inf");
 	if (negative)
 		value = -value;
 

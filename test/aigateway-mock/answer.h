@@ -36,7 +36,8 @@ struct answer
 	const char          *content_type; /* a constant, or one of the strings owned below */
 	const char          *constant;     /* a body that lives for ever; otherwise the next one */
 	struct text          body;
-	struct MHD_Response *stream; /* a body that is made while it is sent, instead of either */
+	struct MHD_Response *stream;       /* a body that is made while it is sent, instead of either */
+	const char          *authenticate; /* a constant, or NULL */
 	char                *retry_after;
 	char                *location;
 	char                *own_content_type;

@@ -35,13 +35,22 @@ struct dialect
 	amount highest;
 	amount lowest_delta; /* what is below can be read but not added */
 
-	/*
-	 * Whether the header (NULL: there was none) carries the key; fills the answer if not.
-	 */
-	bool (*admit)(const char *header, const char *key, struct answer *answer);
+	/* what Redis says where that does not fit, and of a delta below lowest_delta */
+	const char *overflow;
+	const char *delta_overflow;
 
-	/* Refuses wrong parameters. */
-	void (*refuse)(enum action action, struct answer *answer);
+	/*
+	 * Whether the header (NULL: there was none) carries the key; fills the answer if not.  other_key
+	 * (NULL: there is none) is one that somebody has who may not change quotas.
+	 */
+	bool (*admit)(const char *header, const char *key, const char *other_key,
+				  struct answer *answer);
+
+	/* Refuses wrong parameters; has_user: it is the number that is wrong. */
+	void (*refuse)(enum action action, bool has_user, struct answer *answer);
+
+	/* Answers a query for a figure with a fraction where only integers are known; NULL: never. */
+	void (*answer_fraction)(enum action action, struct answer *answer);
 
 	/* Answers a query with the figure that the action asks for. */
 	void (*answer_query)(enum action action, const char *user, size_t user_length, amount figure,
@@ -55,6 +64,8 @@ struct dialect
 };
 
 extern const struct dialect dialect_higress;
+extern const struct dialect dialect_higress_pools; /* the version with group pools */
 extern const struct dialect dialect_zgsm;
+extern const struct dialect dialect_zgsm_integers; /* the public version */
 
 #endif

@@ -12,40 +12,64 @@
 #define NO_KEY "Request denied by Key Auth check. "
 
 /*
- * The key comes as "Authorization: Bearer <key>".  No key is 401 and a wrong one 403, as the plugin
- * key-auth in front has it.
+ * Refuses a key, as the plugin key-auth in front does.
  */
 static bool
-admit(const char *header, const char *key, struct answer *answer)
+refuse_key(unsigned status, const char *text, struct answer *answer)
+{
+	answer_constant(answer, status, type_text, text);
+	answer->authenticate = "Key realm=MSE Gateway";
+	return false;
+}
+
+/*
+ * The key comes as "Authorization: Bearer <key>".  No key is 401 and a wrong one 403; a key of somebody
+ * who is not the admin passes key-auth and is refused by the plugin itself.
+ */
+static bool
+admit(const char *header, const char *key, const char *other_key, struct answer *answer)
 {
 	static const char scheme[] = "Bearer ";
+	const char       *given;
 
-	if (header == NULL)
-	{
-		answer_constant(answer, 401, type_text, NO_KEY "No Key Authentication information found.");
-		return false;
-	}
-	if (strncasecmp(header, scheme, sizeof(scheme) - 1) != 0 ||
-		strcmp(header + sizeof(scheme) - 1, key) != 0)
-	{
-		answer_constant(answer, 403, type_text, NO_KEY "Unauthorized consumer.");
-		return false;
-	}
-	return true;
+	if (header == NULL || header[0] == '\0')
+		return refuse_key(401, NO_KEY "No Key Authentication information found.", answer);
+	given = strncasecmp(header, scheme, sizeof(scheme) - 1) == 0 ? header + sizeof(scheme) - 1 : "";
+	if (strcmp(given, key) == 0)
+		return true;
+	if (other_key == NULL || strcmp(given, other_key) != 0)
+		return refuse_key(403, NO_KEY "Unauthorized consumer.", answer);
+	answer_constant(answer, 403, type_text, DENIED "Unauthorized admin consumer.");
+	return false;
 }
 
 /*
  * Wrong parameters are 403 here, as a wrong key is: only the text tells them apart.
  */
 static void
-refuse(enum action action, struct answer *answer)
+refuse(enum action action, bool has_user, struct answer *answer)
 {
 	const char *text = DENIED "consumer can't be empty.";
 
+	(void) has_user;
 	if (action == ACTION_REFRESH)
 		text = DENIED "consumer can't be empty and quota must be integer.";
 	else if (action == ACTION_DELTA)
 		text = DENIED "consumer can't be empty and value must be integer.";
+	answer_constant(answer, 403, type_text, text);
+}
+
+/*
+ * The version with group pools has other words for it.
+ */
+static void
+refuse_pools(enum action action, bool has_user, struct answer *answer)
+{
+	const char *text = DENIED "consumer or group must be set.";
+
+	if (has_user)
+		text = action == ACTION_REFRESH ? DENIED "quota must be an integer."
+										: DENIED "value must be an integer.";
 	answer_constant(answer, 403, type_text, text);
 }
 
@@ -93,22 +117,18 @@ answer_store_error(unsigned status, const char *error, struct answer *answer)
 	answer_text(answer, status, type_text, &body);
 }
 
-const struct dialect dialect_higress = {
-	.name = "higress",
-	.path_prefix = "/v1/chat/completions",
-	.admin_path = "/quota",
-	.has_used = false,
-	.key_header = "Authorization",
-	.user_parameter = "consumer",
-	.read_amount = amount_read_integer,
-	.scale = 0,
-	.lowest = INT64_MIN,
-	.highest = INT64_MAX,
-	/* a negative delta is negated and sent as DECRBY, which the lowest integer does not survive */
-	.lowest_delta = -(amount) INT64_MAX,
-	.admit = admit,
-	.refuse = refuse,
-	.answer_query = answer_query,
-	.answer_applied = answer_applied,
+/*
+ * All but how wrong parameters are refused.  A negative delta is negated and sent as DECRBY, which the
+ * lowest integer does not survive.
+ */
+#define COMMON                                                                                     \
+	.name = "higress", .path_prefix = "/v1/chat/completions", .admin_path = "/quota",              \
+	.has_used = false, .key_header = "Authorization", .user_parameter = "consumer",                \
+	.read_amount = amount_read_integer, .scale = 0, .lowest = INT64_MIN, .highest = INT64_MAX,     \
+	.lowest_delta = -(amount) INT64_MAX, .overflow = "ERR increment or decrement would overflow",  \
+	.delta_overflow = "ERR decrement would overflow", .admit = admit,                              \
+	.answer_query = answer_query, .answer_applied = answer_applied,                                \
 	.answer_store_error = answer_store_error,
-};
+
+const struct dialect dialect_higress = {COMMON.refuse = refuse};
+const struct dialect dialect_higress_pools = {COMMON.refuse = refuse_pools};

@@ -33,8 +33,9 @@ answer_envelope(struct answer *answer, unsigned status, const char *code, const 
  * The header is the key, and nothing else.
  */
 static bool
-admit(const char *header, const char *key, struct answer *answer)
+admit(const char *header, const char *key, const char *other_key, struct answer *answer)
 {
+	(void) other_key;
 	if (header != NULL && strcmp(header, key) == 0)
 		return true;
 	answer_envelope(answer, 403, "ai-gateway.unauthorized", DENIED "Unauthorized admin operation.",
@@ -46,15 +47,44 @@ admit(const char *header, const char *key, struct answer *answer)
  * Wrong parameters are 400.
  */
 static void
-refuse(enum action action, struct answer *answer)
+refuse_with(enum action action, const char *quota_text, const char *value_text,
+			struct answer *answer)
 {
 	const char *message = DENIED "user_id can't be empty.";
 
 	if (action == ACTION_REFRESH || action == ACTION_USED_REFRESH)
-		message = DENIED "user_id can't be empty and quota must be a valid number.";
+		message = quota_text;
 	else if (action == ACTION_DELTA || action == ACTION_USED_DELTA)
-		message = DENIED "user_id can't be empty and value must be a valid number.";
+		message = value_text;
 	answer_envelope(answer, 400, "ai-gateway.invalid_params", message, false, NULL);
+}
+
+static void
+refuse(enum action action, bool has_user, struct answer *answer)
+{
+	(void) has_user;
+	refuse_with(action, DENIED "user_id can't be empty and quota must be a valid number.",
+				DENIED "user_id can't be empty and value must be a valid number.", answer);
+}
+
+static void
+refuse_integers(enum action action, bool has_user, struct answer *answer)
+{
+	(void) has_user;
+	refuse_with(action, DENIED "user_id can't be empty and quota must be integer.",
+				DENIED "user_id can't be empty and value must be integer.", answer);
+}
+
+/*
+ * What the decimal version has written cannot be read by the public one.
+ */
+static void
+answer_fraction(enum action action, struct answer *answer)
+{
+	answer_envelope(answer, 500, "ai-gateway.invalid_quota_format",
+					action == ACTION_USED_QUERY ? "Invalid used_quota format"
+												: "Invalid total_quota format",
+					false, NULL);
 }
 
 /*
@@ -77,7 +107,7 @@ answer_query(enum action action, const char *user, size_t user_length, amount fi
 						false, NULL);
 		return;
 	}
-	amount_write(figure, dialect_zgsm.scale, number);
+	amount_write_float(figure, number);
 	text_format(&data, "{\"quota\":%s,\"type\":\"%s\",\"user_id\":", number, type);
 	text_add_json(&data, user, user_length);
 	text_add_string(&data, "}");
@@ -119,21 +149,17 @@ answer_store_error(unsigned status, const char *error, struct answer *answer)
 	text_free(&message);
 }
 
-const struct dialect dialect_zgsm = {
-	.name = "zgsm",
-	.path_prefix = "",
-	.admin_path = "/v1/chat/completions/quota",
-	.has_used = true,
-	.key_header = "x-admin-key",
-	.user_parameter = "user_id",
-	.read_amount = amount_read_decimal,
-	.scale = AMOUNT_DECIMALS,
-	.lowest = -AMOUNT_LIMIT,
-	.highest = AMOUNT_LIMIT,
-	.lowest_delta = -AMOUNT_LIMIT,
-	.admit = admit,
-	.refuse = refuse,
-	.answer_query = answer_query,
-	.answer_applied = answer_applied,
+/* All but what is done about fractions. */
+#define COMMON                                                                                     \
+	.name = "zgsm", .path_prefix = "", .admin_path = "/v1/chat/completions/quota",                 \
+	.has_used = true, .key_header = "x-admin-key", .user_parameter = "user_id",                    \
+	.read_amount = amount_read_float, .scale = FLOAT_DECIMALS, .lowest = -AMOUNT_LIMIT,            \
+	.highest = AMOUNT_LIMIT, .lowest_delta = -AMOUNT_LIMIT,                                        \
+	.overflow = "ERR increment would produce NaN or Infinity",                                     \
+	.delta_overflow = "ERR increment would produce NaN or Infinity", .admit = admit,               \
+	.answer_query = answer_query, .answer_applied = answer_applied,                                \
 	.answer_store_error = answer_store_error,
-};
+
+const struct dialect dialect_zgsm = {COMMON.refuse = refuse};
+const struct dialect dialect_zgsm_integers = {COMMON.refuse = refuse_integers,
+											  .answer_fraction = answer_fraction};

@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include <microhttpd.h>
 
@@ -93,8 +94,14 @@ gateway_route(const char *path, enum action *action)
 	};
 	const size_t plain_routes = 3;
 	size_t count = settings->dialect->has_used ? sizeof(routes) / sizeof(routes[0]) : plain_routes;
-	size_t path_length = strlen(path);
+	size_t path_length;
 
+	/* what follows two slashes is a host to Go's url.Parse, and no part of the path */
+	if (strncmp(path, "//", 2) == 0)
+		path = strchr(path + 2, '/');
+	if (path == NULL)
+		return false;
+	path_length = strlen(path);
 	for (size_t i = 0; i < count; i++)
 	{
 		size_t length = path_length;
@@ -108,6 +115,52 @@ gateway_route(const char *path, enum action *action)
 		}
 	}
 	return false;
+}
+
+/*
+ * Called for each header: counts those of the name.
+ */
+struct counted_header
+{
+	const char *name;
+	int         count;
+};
+
+static enum MHD_Result
+count_header(void *context, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+	struct counted_header *counted = context;
+
+	(void) kind;
+	(void) value;
+	counted->count += strcasecmp(name, counted->name) == 0;
+	return MHD_YES;
+}
+
+/*
+ * The key header; several of one name are one to a proxy, joined by commas, which is no key.
+ */
+static const char *
+key_header(struct MHD_Connection *connection)
+{
+	struct counted_header counted = {settings->key_header, 0};
+
+	MHD_get_connection_values(connection, MHD_HEADER_KIND, count_header, &counted);
+	if (counted.count > 1)
+		return ",";
+	return MHD_lookup_connection_value(connection, MHD_HEADER_KIND, settings->key_header);
+}
+
+/*
+ * Whether the plugin leaves a body unread, so that the request passes it by: those that cannot be forms.
+ */
+static bool
+is_binary(struct MHD_Connection *connection)
+{
+	const char *type =
+		MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_TYPE);
+
+	return type != NULL && (strstr(type, "octet-stream") != NULL || strstr(type, "grpc") != NULL);
 }
 
 /*
@@ -129,11 +182,26 @@ admit(struct MHD_Connection *connection, struct answer *answer)
 			return false;
 		}
 	}
-	header = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, settings->key_header);
+	header = key_header(connection);
 	pthread_mutex_lock(&key_lock);
-	admitted = current_key == NULL || settings->dialect->admit(header, current_key, answer);
+	admitted = current_key == NULL ||
+			   settings->dialect->admit(header, current_key, settings->other_key, answer);
 	pthread_mutex_unlock(&key_lock);
 	return admitted;
+}
+
+/*
+ * Whether a figure of the dialect is a whole number.
+ */
+static bool
+is_whole(amount value)
+{
+	amount unit = 1;
+	int    place;
+
+	for (place = 0; place < settings->dialect->scale; place++)
+		unit *= 10;
+	return amount_is_finite(value) && value % unit == 0;
 }
 
 /*
@@ -159,7 +227,7 @@ read_parameters(enum action action, const struct text *query, const struct text 
 	valid = form_value(form->bytes, form->length, sets ? "quota" : "value", &number) &&
 			settings->dialect->read_amount(number.bytes, number.length, &parameters->value);
 	text_free(&number);
-	return valid;
+	return valid && (settings->dialect->answer_fraction == NULL || is_whole(parameters->value));
 }
 
 /*
@@ -182,9 +250,18 @@ change(struct MHD_Connection *connection, enum action action, const struct param
 			MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Idempotency-Key"),
 	};
 
-	if ((adds && parameters->value < dialect->lowest_delta) ||
-		ledger_apply(&request) == LEDGER_OUT_OF_RANGE)
-		dialect->answer_store_error(503, "ERR increment or decrement would overflow", answer);
+	/* SET takes any text that Go has written, and adds to no number any more */
+	if (!adds && !amount_is_finite(parameters->value))
+	{
+		request.lowest = -AMOUNT_NAN;
+		request.highest = AMOUNT_NAN;
+	}
+	if (adds && parameters->value == AMOUNT_NAN)
+		dialect->answer_store_error(503, "ERR value is not a valid float", answer);
+	else if (adds && parameters->value < dialect->lowest_delta)
+		dialect->answer_store_error(503, dialect->delta_overflow, answer);
+	else if (ledger_apply(&request) == LEDGER_OUT_OF_RANGE)
+		dialect->answer_store_error(503, dialect->overflow, answer);
 	else
 		dialect->answer_applied(action, answer);
 }
@@ -199,6 +276,7 @@ perform(struct MHD_Connection *connection, enum action action, const struct para
 {
 	amount quota;
 	amount used;
+	amount figure;
 
 	if (!action_only_reads(action))
 	{
@@ -209,8 +287,15 @@ perform(struct MHD_Connection *connection, enum action action, const struct para
 		return;
 	}
 	ledger_read(parameters->user.bytes, parameters->user.length, &quota, &used);
-	settings->dialect->answer_query(action, parameters->user.bytes, parameters->user.length,
-									action == ACTION_USED_QUERY ? used : quota, answer);
+	figure = action == ACTION_USED_QUERY ? used : quota;
+	/* JSON has no such numbers: the plugin fails to write its answer, and nobody gets one */
+	if (!amount_is_finite(figure))
+		answer->ending = END_HANG;
+	else if (settings->dialect->answer_fraction != NULL && !is_whole(figure))
+		settings->dialect->answer_fraction(action, answer);
+	else
+		settings->dialect->answer_query(action, parameters->user.bytes, parameters->user.length,
+										figure, answer);
 }
 
 /*
@@ -226,8 +311,10 @@ gateway_handle(struct MHD_Connection *connection, enum action action, const stru
 	answer->action = action;
 	if (!admit(connection, answer))
 		return;
-	if (!read_parameters(action, query, body, &parameters))
-		settings->dialect->refuse(action, answer);
+	if (!action_only_reads(action) && is_binary(connection))
+		answer_constant(answer, 404, type_text, "");
+	else if (!read_parameters(action, query, body, &parameters))
+		settings->dialect->refuse(action, parameters.user.length > 0, answer);
 	else if (!faults_take(action, parameters.user.bytes, parameters.user.length, parameters.value,
 						  &strike))
 		perform(connection, action, &parameters, true, answer);

@@ -135,8 +135,8 @@ replay(const struct record *record, const char *user, const char *key)
 										 .user = user,
 										 .user_length = record->user_length,
 										 .value = record->quota,
-										 .lowest = -AMOUNT_LIMIT,
-										 .highest = AMOUNT_LIMIT,
+										 .lowest = -AMOUNT_NAN,
+										 .highest = AMOUNT_NAN,
 										 .idempotency_key = record->has_key ? key : NULL};
 
 		return record->action < ACTION_COUNT && ledger_apply(&request) == LEDGER_APPLIED;

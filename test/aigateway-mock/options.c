@@ -20,6 +20,9 @@ static const char usage[] =
 	"printed\n"
 	"                       is \"listening on 127.0.0.1:PORT\"\n"
 	"  --key SECRET         ask for this key; without it no key is asked for\n"
+	"  --other-key SECRET   higress: a valid key of somebody who is not the admin\n"
+	"  --group-pools        higress: the words of the version with group pools\n"
+	"  --integers           zgsm: the public version, which knows no fractions\n"
 	"  --key-header NAME    zgsm: the header that carries the key (default x-admin-key)\n"
 	"  --admin-path PATH    higress: what follows /v1/chat/completions (default /quota)\n"
 	"                       zgsm: the whole path (default /v1/chat/completions/quota)\n"
@@ -89,6 +92,12 @@ complete(struct options *options)
 		refuse("--dialect is missing: higress or zgsm");
 	if (options->key_header != NULL && options->dialect != &dialect_zgsm)
 		refuse("--key-header is for the dialect zgsm; higress reads Authorization");
+	if (options->other_key != NULL && options->dialect != &dialect_higress)
+		refuse("--other-key is for the dialect higress");
+	if (options->group_pools && options->dialect != &dialect_higress)
+		refuse("--group-pools is for the dialect higress");
+	if (options->integers && options->dialect != &dialect_zgsm)
+		refuse("--integers is for the dialect zgsm");
 	if (options->model != NULL && options->dialect != &dialect_higress)
 		refuse("--model-header is for the dialect higress");
 	if (options->key_header == NULL)
@@ -97,6 +106,10 @@ complete(struct options *options)
 		options->admin_path = options->dialect->admin_path;
 	if (options->admin_path[0] != '/')
 		refuse("--admin-path must begin with a slash, not \"%s\"", options->admin_path);
+	if (options->group_pools)
+		options->dialect = &dialect_higress_pools;
+	if (options->integers)
+		options->dialect = &dialect_zgsm_integers;
 	if (options->key != NULL && options->key[0] == '\0')
 		options->key = NULL;
 }
@@ -111,6 +124,9 @@ read_options(int argc, char **argv, struct options *options)
 		{"dialect", required_argument, NULL, 'd'},
 		{"port", required_argument, NULL, 'p'},
 		{"key", required_argument, NULL, 'k'},
+		{"other-key", required_argument, NULL, 'o'},
+		{"group-pools", no_argument, NULL, 'g'},
+		{"integers", no_argument, NULL, 'i'},
 		{"key-header", required_argument, NULL, 'H'},
 		{"admin-path", required_argument, NULL, 'a'},
 		{"model-header", required_argument, NULL, 'm'},
@@ -137,6 +153,15 @@ read_options(int argc, char **argv, struct options *options)
 				break;
 			case 'k':
 				options->key = optarg;
+				break;
+			case 'o':
+				options->other_key = optarg;
+				break;
+			case 'g':
+				options->group_pools = true;
+				break;
+			case 'i':
+				options->integers = true;
 				break;
 			case 'H':
 				options->key_header = optarg;

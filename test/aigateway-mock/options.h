@@ -5,6 +5,7 @@
 #ifndef OPTIONS_H
 #define OPTIONS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "dialect.h"
@@ -17,8 +18,11 @@ struct options
 	const char           *key;  /* NULL: none is asked for */
 	const char           *admin_path;
 	const char           *key_header;
-	const char           *model;    /* NULL: no header is asked for */
-	unsigned              lifetime; /* seconds */
+	const char           *other_key;   /* NULL: nobody else has one */
+	bool                  group_pools; /* higress: the version that has them */
+	bool                  integers;    /* zgsm: the version that knows nothing else */
+	const char           *model;       /* NULL: no header is asked for */
+	unsigned              lifetime;    /* seconds */
 	unsigned              threads;
 	const char           *journal;      /* NULL: nothing outlives the process */
 	size_t                header_limit; /* bytes */

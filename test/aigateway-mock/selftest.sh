@@ -100,12 +100,24 @@ higress_checks()
 		"$(curl -s -d 'user=full&quota=9223372036854775807' "$base/mock/balance")"
 	check 'overflow' '503 text/plain redis error:ERR increment or decrement would overflow' \
 		"$(reply -H "$key" -d 'consumer=full&value=1' "$quota/delta")"
+	check 'overflow downwards' '503 text/plain redis error:ERR decrement would overflow' \
+		"$(reply -H "$key" -d 'consumer=u&value=-9223372036854775808' "$quota/delta")"
+	check 'key refusals ask for a key' 'Www-Authenticate: Key realm=MSE Gateway' \
+		"$(curl -s -o "$dir/body" -D - -H "${key}s" "$quota?consumer=u" | tr -d '\r' | grep -i ^www-auth | sed 's/^WWW/Www/')"
+	check 'other refusals do not' '' "$(curl -s -o "$dir/body" -D - -H "$key" "$quota" | grep -i ^www-auth)"
+	check 'empty key' "401 text/plain Request denied by Key Auth check. No Key Authentication information found." \
+		"$(reply -H 'Authorization;' "$quota?consumer=u")"
+	check 'two keys' 403 "$(reply -H "$key" -H "$key" "$quota?consumer=u" | cut -c 1-3)"
+	check 'two slashes before the path' 404 "$(reply --path-as-is -H "$key" "$base//v1/chat/completions/quota?consumer=u" | cut -c 1-3)"
+	check 'two slashes and a host' 200 "$(reply --path-as-is -H "$key" "$base//a/v1/chat/completions/quota?consumer=u" | cut -c 1-3)"
+	check 'bytes in the body' '404 ' "$(reply -H "$key" -H 'Content-Type: application/octet-stream' -d 'consumer=u&value=1' "$quota/delta" | cut -c 1-4)"
+	check 'grpc in the body' '404 ' "$(reply -H "$key" -H 'Content-Type: application/grpc' -d 'consumer=u&value=1' "$quota/delta" | cut -c 1-4)"
 	check 'the list as JSON' \
 		'{"seq":2,"user":"u","action":"delta","amount":"-7","idempotency_key":"k-1","balance_after":"-2"},' \
 		"$(curl -s "$base/mock/applied" | sed -n 3p)"
 	check 'the list as COPY text' $'3\tu\trefresh\t20\t\\N\t20' \
 		"$(curl -s "$base/mock/applied.tsv?from=3" | sed -n 2p)"
-	check 'counters' '"by_action":{"query":{"200":4,"401":1,"403":2},"delta":{"200":3,"403":1,"503":1},"refresh":{"200":1,"403":1},"other":{"404":1}}' \
+	check 'counters' '"by_action":{"query":{"200":5,"401":2,"403":5},"delta":{"200":3,"403":1,"404":2,"503":2},"refresh":{"200":1,"403":1},"other":{"404":2}}' \
 		"$(curl -s "$base/mock/stats" | grep -o '"by_action":.*}}')"
 
 	curl -s -o /dev/null -d on=1 "$base/mock/honour-idempotency"
@@ -149,6 +161,95 @@ higress_checks()
 	check 'model asked for' 404 "$(reply "$base/v1/chat/completions/balance?consumer=u" | cut -c 1-3)"
 	check 'model given' 200 "$(reply -H 'x-higress-llm-model: gpt-4' \
 		"$base/v1/chat/completions/balance?consumer=u" | cut -c 1-3)"
+	stop_mock
+}
+
+higress_version_checks()
+{
+	local key='Authorization: Bearer secret'
+	local denied='403 text/plain Request denied by ai quota check.'
+
+	start_mock --dialect higress --key secret --other-key mine --group-pools
+	check 'the key of somebody else' "$denied Unauthorized admin consumer." \
+		"$(reply -H 'Authorization: Bearer mine' "$quota?consumer=u")"
+	check 'group pools: no consumer' "$denied consumer or group must be set." "$(reply -H "$key" "$quota")"
+	check 'group pools: delta of no number' "$denied value must be an integer." \
+		"$(reply -H "$key" -d 'consumer=u&value=1.5' "$quota/delta")"
+	check 'group pools: refresh of no number' "$denied quota must be an integer." \
+		"$(reply -H "$key" -d 'consumer=u&quota=x' "$quota/refresh")"
+	check 'group pools: delta of nobody' "$denied consumer or group must be set." \
+		"$(reply -H "$key" -d 'value=1' "$quota/delta")"
+	check 'group pools: delta' '200 text/plain delta quota successful' \
+		"$(reply -H "$key" -d 'consumer=u&value=5' "$quota/delta")"
+	stop_mock
+}
+
+# stored NUMBER: the quota as a query shows it after it was set
+stored()
+{
+	curl -s -o "$dir/body" -H 'x-admin-key: secret' --data-urlencode "quota=$1" -d 'user_id=number' "$quota/refresh"
+	curl -s --max-time 0.3 -H 'x-admin-key: secret' "$quota?user_id=number" | sed 's/.*"quota":\([^,]*\),.*/\1/'
+}
+
+# Numbers are float64, read and written as Go does.
+zgsm_number_checks()
+{
+	local key='x-admin-key: secret'
+	local number shown error
+
+	start_mock --dialect zgsm --key secret
+	while read -r number shown; do
+		check "number $number" "$shown" "$(stored "$number")"
+	done <<- NUMBERS
+		0.0000001 1e-7
+		1.1e-7 1.1e-7
+		0.000001 0.000001
+		1e-16 1e-16
+		1e21 1e+21
+		123456789012345678901 123456789012345680000
+		9007199254740993 9007199254740992
+		0.1234567 0.1234567
+		0x1p-2 0.25
+		0X1.8p1 3
+		1_000 1000
+		1_000.5_0 1000.5
+		+5 5
+		.5 0.5
+		5. 5
+		1e3 1000
+		-0 0
+	NUMBERS
+	for number in '' 0x10 _1 1_ 1__0 1e 1e400 ten 0x1p 1,5 ' 1' +nan; do
+		check "no number: '$number'" 400 "$(reply -H "$key" --data-urlencode "quota=$number" -d user_id=u "$quota/refresh" | cut -c 1-3)"
+	done
+	check 'a total of nan is not answered' '' "$(stored NaN)"
+	check 'a total of infinity is not answered' '' "$(stored +Inf)"
+	check 'others are' 200 "$(reply -H "$key" "$quota?user_id=other" | cut -c 1-3)"
+	check 'nothing is added to it' 503 "$(reply -H "$key" -d 'user_id=number&value=1' "$quota/delta" | cut -c 1-3)"
+	check 'it is shown' '{"user":"number","quota":"inf","used":"0"}' "$(curl -s "$base/mock/balance?user=number")"
+	for number in nan:'value is not a valid float' inf:'increment would produce NaN or Infinity' \
+		-Infinity:'increment would produce NaN or Infinity'; do
+		error=${number#*:}
+		check "delta of ${number%%:*}" "503 application/json {\"code\":\"ai-gateway.error\",\"message\":\"redis error:ERR $error" \
+			"$(reply -H "$key" -d "user_id=u&value=${number%%:*}" "$quota/delta" | sed 's/\\u0000//; s/","success.*//')"
+	done
+	check 'a total below zero' 500 "$(reply -H "$key" -d 'user_id=below&value=-0.00000001' "$quota/delta" > "$dir/ignored"
+		reply -H "$key" "$quota?user_id=below" | cut -c 1-3)"
+	check 'too small to be seen' 1000000000000000 "$(stored 1e15)$(
+		curl -s -o "$dir/body" -H "$key" -d 'user_id=number&value=0.02' "$quota/delta")"
+	check 'and yet there' '{"user":"number","quota":"1000000000000000.02","used":"0"}' "$(curl -s "$base/mock/balance?user=number")"
+	check 'and not read' '"quota":1000000000000000,' "$(reply -H "$key" "$quota?user_id=number" | grep -o '"quota":[^,]*,')"
+	stop_mock
+
+	start_mock --dialect zgsm --key secret --integers
+	check 'integers: a fraction' \
+		'400 application/json {"code":"ai-gateway.invalid_params","message":"Request denied by ai quota check. user_id can'\''t be empty and value must be integer.","success":false}' \
+		"$(reply -H "$key" -d 'user_id=u&value=0.5' "$quota/delta")"
+	check 'integers: an integer' 200 "$(reply -H "$key" -d 'user_id=u&value=5' "$quota/delta" | cut -c 1-3)"
+	curl -s -o "$dir/body" -d 'user=u&quota=0.5' "$base/mock/balance"
+	check 'integers: what the decimal version wrote' \
+		'500 application/json {"code":"ai-gateway.invalid_quota_format","message":"Invalid total_quota format","success":false}' \
+		"$(reply -H "$key" "$quota?user_id=u")"
 	stop_mock
 }
 
@@ -262,12 +363,17 @@ option_checks()
 		--dialect zgsm --port 65536
 		--dialect zgsm --model-header m
 		--dialect higress --key-header k
+		--dialect higress --integers
+		--dialect zgsm --group-pools
+		--dialect zgsm --other-key k
 		--dialect higress --unknown
 	OPTIONS
 }
 
 higress_checks
+higress_version_checks
 zgsm_checks
+zgsm_number_checks
 journal_checks
 option_checks
 echo "$passed passed, $failed failed"

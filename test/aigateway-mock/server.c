@@ -121,6 +121,9 @@ make_response(struct answer *answer)
 	if (response != NULL)
 	{
 		MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, answer->content_type);
+		if (answer->authenticate != NULL)
+			MHD_add_response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE,
+									answer->authenticate);
 		if (answer->retry_after != NULL)
 			MHD_add_response_header(response, MHD_HTTP_HEADER_RETRY_AFTER, answer->retry_after);
 		if (answer->location != NULL)

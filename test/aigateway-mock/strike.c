@@ -248,7 +248,7 @@ strike_answer(struct strike *strike, const struct dialect *dialect, struct answe
 			answer_scripted(strike, dialect, answer);
 			break;
 		case SYMPTOM_REFUSAL:
-			dialect->refuse(answer->action, answer);
+			dialect->refuse(answer->action, true, answer);
 			break;
 		case SYMPTOM_PAGE:
 			answer_page(strike, answer);

@@ -190,4 +190,54 @@ grant($node, 'z', 0.02, 'rich');
 ok(deliver_all($node, 'z'), 'reconcile, a grant below the resolution: it ends');
 is(of_user('rich', 'status, attempts'), 'in_doubt|1', 'reconcile, a grant below the resolution: it is not sent twice');
 
+# A total that is not a number is never told; others are not kept waiting.
+forget($mock);
+$node->safe_psql('postgres', q{
+	TRUNCATE quota_manager.user_balance;
+	DELETE FROM quota_manager.quota_strategy;
+	DELETE FROM quota_manager.user_info;
+	INSERT INTO quota_manager.user_info (id) VALUES ('a'), ('nan'), ('z');
+	UPDATE quota_manager.quota_gateway SET request_timeout = '500 ms', max_connections = 4, doubt_policy = 'hold';
+	INSERT INTO quota_manager.quota_strategy (name, type, condition, amount, model) VALUES ('refill', 'single', 'quota-le("m", 0)', 5, 'm')});
+$mock->set_balance('nan', quota => 'NaN');
+my $started = time;
+$node->safe_psql('postgres', 'CALL quota_manager.tick()') foreach 1 .. 2;
+cmp_ok(time - $started, '<', 10, 'a total of nan: it takes no longer than the time-out');
+is($node->safe_psql('postgres', q{SELECT string_agg(user_id, ' ' ORDER BY user_id) FROM quota_manager.quota_execute}), 'a z', 'a total of nan: others are served');
+like($node->safe_psql('postgres', q{SELECT state, reason FROM quota_manager.quota_run ORDER BY id DESC LIMIT 1}), qr/^incomplete\|some balances are not known/,
+	'a total of nan: it is seen that somebody is missing');
+($status, $out, $err) = $node->psql('postgres', q{SELECT quota_manager.gateway_query('nan')});
+like($err, qr/gateway "z" did not answer: timed out without a whole reply/, 'a total of nan: asked by hand, it ends with a reason');
+
+# An id of many bytes can be paid, and not be asked about.
+($status, $out, $err) = $node->psql('postgres', q{SELECT quota_manager.gateway_delta(repeat('x', 300000), 5, 'long', 'z')});
+is($out, 'applied', 'an id of 300,000 bytes: a delta is applied');
+is((map { length $_->{user} } grep { $_->{user} =~ /^x/ } $mock->applied)[0], 300000, 'an id of 300,000 bytes: as it is');
+($status, $out, $err) = $node->psql('postgres', q{SELECT quota_manager.gateway_query(repeat('x', 300000), 'z')}, extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+like($err, qr/ERROR:  22023: gateway "z" refuses the request: HTTP 4(?:14|31)/, 'an id of 300,000 bytes: a query is refused, which is said');
+
+# The public version knows no fractions.
+my $public = QuotaTest::Mock->start(dialect => 'zgsm', integers => 1);
+add_gateway($node, 'public', $public);
+grant($node, 'public', 0.5, 'half');
+grant($node, 'public', 3, 'three');
+deliver($node);
+is($node->safe_psql('postgres', q{SELECT user_id, status, last_status FROM quota_manager.quota_execute WHERE gateway = 'public' ORDER BY user_id}),
+	"half|failed|400\nthree|completed|200", 'integers only: a fraction fails, alone');
+like(of_user('half', 'last_error'), qr/^HTTP 400: ai-gateway.invalid_params: .*must be integer/, 'integers only: with the words of the gateway');
+
+# The words of the version with group pools, and of a key that is not the admin's.
+my $pools = QuotaTest::Mock->start(dialect => 'higress', key => 'admin', other_key => 'mine', group_pools => 1);
+add_gateway($node, 'pools', $pools);
+$pools->fault(kind => 'refuse', match => 'grant', user => 'refused');
+grant($node, 'pools', 3, 'refused', 'accepted');
+ok(deliver_all($node, 'pools'), 'group pools: it ends');
+is($node->safe_psql('postgres', q{SELECT user_id, status, refusals FROM quota_manager.quota_execute WHERE gateway = 'pools' ORDER BY user_id}),
+	"accepted|completed|0\nrefused|failed|0", 'group pools: who blames the parameters is understood');
+$node->safe_psql('postgres', q{UPDATE quota_manager.quota_credential SET secret = 'mine' WHERE name = 'pools'});
+grant($node, 'pools', 3, 'waits');
+deliver($node) foreach 1 .. 3;
+is($node->safe_psql('postgres', q{SELECT e.status, g.state, g.state_reason FROM quota_manager.quota_execute e JOIN quota_manager.quota_gateway g ON g.name = e.gateway WHERE user_id = 'waits'}),
+	'pending|misconfigured|HTTP 403: Request denied by ai quota check. Unauthorized admin consumer.', 'the key of somebody else: the gateway is misconfigured');
+
 done_testing();

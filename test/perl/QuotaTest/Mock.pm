@@ -9,6 +9,7 @@ QuotaTest::Mock - an AiGateway for tests
 
   my $mock = QuotaTest::Mock->start(dialect => 'higress', key => 'secret');
   $mock->fault(kind => 'apply_close', match => 'delta');
+  my $public = QuotaTest::Mock->start(dialect => 'zgsm', integers => 1);
   $mock->kill9; $mock->start_again;    # with journal => FILE, what it applied is kept
   my @changes = $mock->applied;
 
@@ -44,6 +45,8 @@ sub _run
 
 	push @command, '--key', $self->{key} if defined $self->{key};
 	push @command, '--journal', $self->{journal} if defined $self->{journal};
+	push @command, '--other-key', $self->{other_key} if defined $self->{other_key};
+	push @command, map { "--$_" } grep { $self->{ s/-/_/r } } 'integers', 'group-pools';
 	$self->{pid} = open($self->{output}, '-|', @command) || die "cannot run $self->{path}: $!";
 	my $line = readline($self->{output}) // '';
 	$line =~ /^listening on 127\.0\.0\.1:(\d+)$/ or die "the mock said: $line";
