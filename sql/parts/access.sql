@@ -28,10 +28,10 @@ DECLARE
 	viewer_routines CONSTANT text[] := ARRAY['meets', 'may_match', 'balance_at', 'balance_horizon', 'gateway_of', 'check_condition',
 		'require_condition', 'condition_models', 'next_firing', 'firings', 'firing_range', 'firing_note', 'describe', 'schedule_zone', 'upcoming',
 		'schedule_now', 'local_time', 'check_time_zone', 'due_firings',
-		'due_strategies', 'undecided', 'subject_source', 'has_own_users', 'awaited_firing', 'list_workers', 'worker_queue', 'recorded_until', 'open_spans', 'catch_up_start', 'open_firings',
+		'due_strategies', 'undecided', 'subject_source', 'has_own_users', 'missing_source_rights', 'awaited_firing', 'list_workers', 'worker_queue', 'recorded_until', 'open_spans', 'catch_up_start', 'open_firings',
 		'retried_firings'];
 	operator_routines CONSTANT text[] := ARRAY['check_transaction', 'check_strategy_target', 'check_strategy_models', 'lock_strategy', 'scan', 'scan_begin', 'scan_admit', 'scan_counts', 'record_run', 'write_grants',
-		'count_unknown', 'record_skipped', 'record_passed_over', 'admit_firing', 'run_strategy', 'deliver', 'tick',
+		'check_source_ids', 'count_unknown', 'record_skipped', 'record_passed_over', 'admit_firing', 'run_strategy', 'deliver', 'tick',
 		'present_identity', 'identity_text', 'check_identity', 'require_identity', 'is_doubtful'];
 	-- Not the workers' role: what it does, nobody has decided.
 	decision_routines CONSTANT text[] := ARRAY['import_grants', 'audit_balances', 'gateway_query', 'gateway_refresh', 'gateway_delta', 'resolve', 'retry', 'cancel', 'decide_one', 'decide_many', 'decide', 'decision_candidates',

@@ -56,6 +56,23 @@ SELECT count(*) FROM subject s WHERE s @@ 'belong-to("org7")';
 EXECUTE by_condition ('and(belong-to("org7"), match-user("u7", "u8"))');
 RESET plan_cache_mode;
 
+-- Parameters of type text: as clients and functions have them.
+RESET plan_cache_mode;
+PREPARE by_text (text) AS SELECT s.id FROM subject s WHERE s @@ $1;
+SELECT pg_temp.plan($$EXECUTE by_text ('belong-to("org7")')$$);
+EXECUTE by_text ('and(belong-to("org7"), match-user("u7", "u8"))');
+EXECUTE by_text ('and(belong-to("org7"), nosuch())');
+EXECUTE by_text ('belong-to(');
+SET plan_cache_mode = force_generic_plan;
+EXECUTE by_text ('and(belong-to("org7"), match-user("u7", "u8"))');
+EXECUTE by_text ('belong-to(');
+RESET plan_cache_mode;
+PREPARE by_anything AS SELECT s.id FROM subject s WHERE s @@ $1;
+EXECUTE by_anything ('and(belong-to("org7"), match-user("u7", "u8"))');
+-- A condition is still a text where one is wanted, and a text that is not one is an error where it is written.
+SELECT 'true()'::condition || ' or not', upper('true()'::condition), 'true()'::condition = 'true()'::text, 'true()'::condition LIKE 'tr%';
+SELECT s.id FROM subject s WHERE s @@ 'nosuch';
+
 -- In target lists, and in a parallel plan.
 SELECT count(*) FILTER (WHERE s @@ 'is-vip(2)'), count(*) FILTER (WHERE s @@ 'github-star("zgsm")') FROM subject s;
 SET parallel_setup_cost = 0;

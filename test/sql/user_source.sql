@@ -80,7 +80,7 @@ SELECT strategy, matched, granted, error FROM scan('source-star');
 SELECT s.name, e.user_id FROM quota_execute e JOIN quota_strategy s ON s.id = e.strategy_id ORDER BY s.name, e.user_id;
 -- Whoever is there twice makes the scan of that strategy fail, and nobody is paid twice.
 INSERT INTO public.source_test VALUES ('s3', 9), ('s3', 9);
-SELECT strategy, matched, granted, error IS NOT NULL AS failed FROM scan('source-star');
+SELECT strategy, matched, granted, error FROM scan('source-star');
 DELETE FROM public.source_test WHERE id = 's3';
 TRUNCATE quota_execute, quota_run;
 
@@ -116,6 +116,13 @@ INSERT INTO user_balance (user_id, gateway, balance) VALUES ('s1', 'source-zgsm'
 SELECT * FROM pg_temp.scan('source-star');
 DELETE FROM user_balance WHERE user_id LIKE 's_';
 DELETE FROM quota_strategy WHERE name = 'source-daily';
+-- The limit is one of bytes, not of what they compress to.
+DELETE FROM public.source_test WHERE octet_length(id) > 2600;
+INSERT INTO public.source_test VALUES (repeat('x', 3000), 1), (repeat('y', 2601), 1), (repeat('z', 2600), 1);
+UPDATE quota_strategy SET condition = 'is-vip(1)' WHERE name = 'source-star';
+SELECT * FROM pg_temp.scan('source-star');
+SELECT octet_length(user_id) FROM quota_execute WHERE octet_length(user_id) > 100 ORDER BY 1;
+DELETE FROM public.source_test WHERE id LIKE 'z%';
 -- Nothing else is too long for anything: another error of that kind is the strategy's.
 CREATE FUNCTION quota_condition.source_test_limit(s subject) RETURNS boolean LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 BEGIN
@@ -157,6 +164,45 @@ SELECT * FROM set_user_source('source_test_temp');
 SELECT * FROM set_user_source('public.nosuch');
 SELECT * FROM set_user_source(0);
 SELECT user_source FROM quota_installation;
+
+-- All that is wrong is said at once.
+CREATE TABLE public.source_test_all (id uuid, vip bigint, org varchar, register_time timestamptz, access_time date);
+SELECT * FROM set_user_source('public.source_test_all');
+DROP TABLE public.source_test_all;
+
+-- What the source looks up for each user is not what the condition is searched by.
+CREATE TABLE public.source_test_lookup (uid text PRIMARY KEY, org text);
+CREATE VIEW public.source_test_subquery AS
+SELECT t.id, (SELECT l.org FROM public.source_test_lookup l WHERE l.uid = t.id) AS org FROM public.source_test t;
+SELECT condition, indexed, advice FROM set_user_source('public.source_test_subquery') WHERE condition ~ 'user|belong';
+DROP VIEW public.source_test_subquery;
+
+-- Who may scan and cannot read it, is named with what is missing; a scan of theirs says so, too.
+CREATE ROLE source_test_operator;
+SELECT grant_access('source_test_operator', 'operator');
+CREATE SCHEMA source_test_crm;
+CREATE TABLE source_test_crm.customer (id text, org text);
+INSERT INTO source_test_crm.customer VALUES ('c1', 'org7');
+CREATE VIEW source_test_crm.subject WITH (security_invoker) AS SELECT * FROM source_test_crm.customer;
+SELECT count(*) FROM set_user_source('source_test_crm.subject');
+SET ROLE source_test_operator;
+SELECT error FROM scan('source-star');
+SELECT * FROM undecided((SELECT id FROM quota_strategy WHERE name = 'source-star'));
+RESET ROLE;
+GRANT USAGE ON SCHEMA source_test_crm TO source_test_operator;
+GRANT SELECT (id, org) ON source_test_crm.subject TO source_test_operator;
+SELECT count(*) FROM set_user_source('source_test_crm.subject');
+GRANT SELECT ON source_test_crm.customer TO source_test_operator;
+SELECT count(*) FROM set_user_source('source_test_crm.subject');
+SET ROLE source_test_operator;
+UPDATE quota_strategy SET condition = 'true()' WHERE name = 'source-star';
+SELECT granted, error FROM scan('source-star');
+RESET ROLE;
+DROP OWNED BY source_test_operator;
+SELECT count(*) FROM set_user_source('public.source_test');
+DROP SCHEMA source_test_crm CASCADE;
+DROP ROLE source_test_operator;
+TRUNCATE quota_execute, quota_run;
 
 -- A source that was dropped is reported for each strategy, not raised; one of its columns likewise.
 ALTER TABLE public.source_test DROP COLUMN id;
