@@ -186,4 +186,24 @@ foreach my $access ('viewer', 'operator', 'admin', 'worker')
 		"$access: " . ($access =~ /operator|admin/ ? 'may' : 'may not'));
 }
 
+# On a standby too, where it keeps nothing from being cleaned up.
+my $mock = QuotaTest::Mock->start(dialect => 'zgsm');
+add_gateway($node, 'seen', $mock, is_default => 'true', sole_writer => 'true');
+grant($node, 'seen', 5, map { "user$_" } 1 .. 20);
+ok(deliver_all($node, 'seen'), 'standby: delivered');
+$mock->set_balance('user3', quota => 1);
+$node->backup('copy');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($node, 'copy', has_streaming => 1);
+$standby->start;
+$node->wait_for_catchup($standby);
+is($standby->safe_psql('postgres', "SELECT $columns FROM quota_manager.audit_balances()"), 'user3|1|5|5|-4|less than was granted', 'standby: it says the same');
+$standby->stop;
+
+# Nobody sees less than there is without being told.
+sql(q{ALTER TABLE quota_manager.quota_execute ENABLE ROW LEVEL SECURITY;
+	CREATE POLICY part ON quota_manager.quota_execute FOR SELECT TO operator USING (user_id <> 'user3')});
+my ($out, $err) = audit('seen', 'SET ROLE operator;');
+like($err, qr/ERROR:  42501: query would be affected by row-level security policy/, 'who may not see all grants is told so');
+
 done_testing();
