@@ -10,8 +10,8 @@
  * - before 8.0, and from 8.22 on but once a second, it does not look whether
  *   something arrived unasked on a kept connection: drop_disturbed (session.c);
  *   8.16 can be told to drop idle connections for it;
- * - 8.13 and later take "HTTP/1.1 2000 OK" for a 200, and all of them "http/1.1
- *   200 OK": is_status_line;
+ * - 7.88 takes "HTTP/1.1 200OK" for a 200, 8.13 and later "HTTP/1.1 2000 OK",
+ *   and all of them "http/1.1 200 OK": is_status_line;
  * - 8.14 winds a form back at the start of the request after one that was
  *   refused it: refuse_rewind;
  * - the text and the code of a connection that was closed without a reply
