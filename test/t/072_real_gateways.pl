@@ -128,6 +128,20 @@ foreach my $dialect ('higress', 'zgsm')
 		is(of_user('u', 'status, last_status'), 'in_doubt|503', "$dialect, $text: nobody knows");
 	}
 
+	# Redis has become a replica, after an answer was lost: nobody fails, nothing is in doubt for it, and it ends.
+	forget($mock);
+	$mock->fault(kind => 'apply_close', match => 'grant', user => 'user1');
+	$mock->fault(kind => 'status', body => redis_error($mock, $not_applied[0]), match => 'delta', count => 0);
+	grant($node, $gateway, 3, map { "user$_" } 1 .. 300);
+	deliver($node) foreach 1 .. 3;
+	is(statuses($node, $gateway), 'in_doubt 1, pending 299', "$dialect, a replica: what was not applied waits");
+	like($node->safe_psql('postgres', "SELECT state || ' ' || state_reason FROM quota_manager.quota_gateway WHERE name = '$gateway'"),
+		qr/^(?:closed|misconfigured) HTTP 503: .*READONLY/, "$dialect, a replica: the gateway says so");
+	$mock->clear_faults;
+	ok(deliver_all($node, $gateway), "$dialect, a replica: it ends");
+	is(statuses($node, $gateway), 'completed 299, in_doubt 1', "$dialect, a replica: everyone gets it");
+	is(scalar(() = $mock->delivered), 300, "$dialect, a replica: once");
+
 	# Killed while a request waits on a connection that is kept.
 	forget($mock);
 	$mock->fault(kind => 'hang', match => 'grant', user => 'second');
