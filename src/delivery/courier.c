@@ -302,15 +302,15 @@ courier_finds_work(Courier *courier, const WorkUnit *unit)
 	bool        isnull;
 	bool        found;
 	int64       count;
+	Datum       value;
 	TimestampTz update_time;
 
 	unit->begin();
 	(void) statement_run(&find_work, NULL, NULL);
 	found = DatumGetBool(result_datum(0, 1, &isnull));
 	count = DatumGetInt64(result_datum(0, 2, &isnull));
-	update_time = DatumGetTimestampTz(result_datum(0, 3, &isnull));
-	if (isnull)
-		update_time = DT_NOBEGIN;
+	value = result_datum(0, 3, &isnull);
+	update_time = isnull ? DT_NOBEGIN : DatumGetTimestampTz(value);
 	SPI_freetuptable(SPI_tuptable);
 	unit->commit();
 	return found || !gateways_are_known(courier, count, update_time);

@@ -139,16 +139,27 @@ moment_of(uint64 i, int column)
 }
 
 /*
- * When the answer to the grant of row i was lost: not longer ago than either
- * clock says, since the one may have been set, and the other begins anew with
- * the machine.
+ * Sets when the answer to the grant of row i was lost: not longer ago than
+ * either clock says, since the one may have been set, and the other begins anew
+ * with the machine.  What was lost at a time that is yet to come, by a clock
+ * that was set back, and of which nothing else is known, was lost now.
  */
-static MonoTime
-doubt_moment_of(const Grant *grant, uint64 i)
+static void
+set_doubt_moment(Grant *grant, uint64 i)
 {
 	TimestampTz now = GetCurrentTimestamp();
+	MonoTime    moment = moment_of(i, 14);
 
-	return Max(mono_at(Min(grant->doubt_time, now), now), moment_of(i, 14));
+	if (grant->doubt_time <= now)
+		grant->doubt_moment = Max(mono_at(grant->doubt_time, now), moment);
+	else if (moment != MONO_PAST)
+		grant->doubt_moment = moment;
+	else
+	{
+		grant->doubt_time = now;
+		grant->doubt_moment = mono_now();
+		grant->doubt_moved = true;
+	}
 }
 
 /*
@@ -189,7 +200,7 @@ doubtful_grant(const Lane *lane, uint64 i)
 	grant->refusals = DatumGetInt32(result_datum(i, 7, &isnull));
 	grant->doubt_time = DatumGetTimestampTz(result_datum(i, 11, &isnull));
 	grant->next_attempt_time = DatumGetTimestampTz(result_datum(i, 12, &isnull));
-	grant->doubt_moment = doubt_moment_of(grant, i);
+	set_doubt_moment(grant, i);
 	grant->due = due_of(grant, i);
 	/* nothing can be proven, but its user waits as long as it may still arrive */
 	if (grant->balance_before == NULL)

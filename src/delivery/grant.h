@@ -73,6 +73,7 @@ typedef struct Grant
 	bool        is_proof; /* its row is in_doubt, not processing */
 	TimestampTz doubt_time;
 	MonoTime    doubt_moment; /* when the answer was lost */
+	bool        doubt_moved;  /* the two are others than in its row, and belong there */
 	MonoTime    due;          /* when it is looked at next */
 	MonoTime    asked;        /* when the reading was asked for */
 

@@ -164,7 +164,7 @@ fill_row(Datum *k[K_COUNT], bool *nulls[K_COUNT], int i, const Grant *grant, boo
 	k[K_NEXT_ATTEMPT_TIME][i] = TimestampTzGetDatum(grant->next_attempt_time);
 	nulls[K_NEXT_ATTEMPT_TIME][i] = !grant_sets_time(grant);
 	k[K_DOUBT_TIME][i] = TimestampTzGetDatum(grant->doubt_time);
-	nulls[K_DOUBT_TIME][i] = !grant->lost;
+	nulls[K_DOUBT_TIME][i] = !grant->lost && !grant->doubt_moved;
 	k[K_DOUBT_MOMENT][i] = Int64GetDatum(grant->doubt_moment);
 	k[K_WAS][i] = CStringGetTextDatum(grant->is_proof ? "in_doubt" : "processing");
 }

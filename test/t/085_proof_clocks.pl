@@ -1,0 +1,116 @@
+# Policy reconcile while the wall clock is set: what a late request may still do, and what chats may have used, is counted
+# by the time that passes and not by what the clock shows.
+
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+
+use PostgreSQL::Test::Utils;
+use QuotaTest::Clock;
+use QuotaTest::Delivery qw(delivery_node start_workers add_gateway grant deliver statuses delivered_once wait_until);
+use QuotaTest::Mock;
+use Test::More;
+
+my $hour = 3600;
+my $clock = QuotaTest::Clock->new('2027-03-01 12:00:00');
+my $node;
+
+$clock->with(sub {
+	$node = delivery_node('proof_clocks', <<'CONF');
+shared_preload_libraries = 'quota_manager'
+quota_manager.retry_base = 1ms
+quota_manager.retry_max = 2ms
+quota_manager.linger = 4s
+quota_manager.workers = off
+CONF
+});
+my $zgsm = QuotaTest::Mock->start(dialect => 'zgsm', key => 'key');
+my $higress = QuotaTest::Mock->start(dialect => 'higress', key => 'key');
+my %reconcile = (doubt_policy => 'reconcile', sole_writer => 'true');
+
+add_gateway($node, 'late', $zgsm, %reconcile, request_timeout => '300 ms');
+add_gateway($node, 'used', $higress, %reconcile, max_usage_rate => 20);
+
+sub in_doubt
+{
+	my ($gateway) = @_;
+
+	return qq{SELECT count(*) > 0 FROM quota_manager.quota_execute WHERE gateway = '$gateway' AND status = 'in_doubt'};
+}
+
+sub settled
+{
+	my ($gateway) = @_;
+
+	return qq{SELECT count(*) = 0 FROM quota_manager.quota_execute WHERE gateway = '$gateway' AND (status IN ('pending', 'processing')
+		OR status = 'in_doubt' AND next_attempt_time < 'infinity')};
+}
+
+# Calls deliver() until nothing more is to be done by itself; false if that does not end.
+sub deliver_until_settled
+{
+	my ($gateway) = @_;
+	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
+
+	while ($node->safe_psql('postgres', settled($gateway)) eq 'f')
+	{
+		return 0 if time > $end;
+		deliver($node);
+	}
+	return 1;
+}
+
+# A request that arrives late, and a clock that is set ahead meanwhile: a balance that has not moved proves nothing yet.
+# By calls, each of which begins with what is in the tables, and by the worker.
+foreach my $by ('calls', 'worker')
+{
+	$node->safe_psql('postgres', 'TRUNCATE quota_manager.quota_execute, quota_manager.quota_run');
+	$zgsm->reset;
+	# it leaves after 300 ms, and the change is applied two seconds later
+	$zgsm->fault(kind => 'apply_late', match => 'grant', delay_ms => 2000);
+	if ($by eq 'worker')
+	{
+		$node->safe_psql('postgres', 'ALTER SYSTEM SET quota_manager.workers = on');
+		start_workers($node);
+	}
+	grant($node, 'late', 7, 'user');
+	deliver($node) if $by eq 'calls';
+	ok(wait_until($node, in_doubt('late')), "$by: the answer is lost");
+	$clock->advance($hour);
+	ok(deliver_until_settled('late'), 'the calls come to an end') if $by eq 'calls';
+	ok(wait_until($node, settled('late')), "$by: it is proven in the end");
+	is(statuses($node, 'late'), 'completed 1', "$by: as applied");
+	is($zgsm->balance('user'), 7, "$by: once");
+	like($node->safe_psql('postgres', 'SELECT last_error FROM quota_manager.quota_execute'), qr/^reconciled as applied/, "$by: by the balance");
+	$clock->advance(-$hour);
+}
+$node->safe_psql('postgres', 'ALTER SYSTEM SET quota_manager.workers = off');
+$node->safe_psql('postgres', 'SELECT pg_reload_conf()');
+ok(wait_until($node, q{SELECT count(pid) = 0 FROM quota_manager.worker_status WHERE kind <> 'launcher'}), 'the workers have ended');
+
+# A grant that was applied, chats that have used more than it since, within what they may, and a clock that is set back: the
+# balance is lower than before, and still proves nothing.
+foreach my $step (-$hour, -10 * 365 * 24 * $hour)
+{
+	$node->safe_psql('postgres', 'TRUNCATE quota_manager.quota_execute, quota_manager.quota_run');
+	$higress->reset;
+	$higress->set_balance('user', quota => 100);
+	$higress->fault(kind => 'apply_close', match => 'grant');
+	grant($node, 'used', 10, 'user');
+	deliver($node);
+	is(statuses($node, 'used'), 'in_doubt 1', "$step s: the answer is lost");
+	# 25 of the 80 that four seconds allow
+	$higress->set_balance('user', quota => 85);
+	$clock->advance($step);
+	ok(deliver_until_settled('used'), "$step s: the calls come to an end");
+	is(statuses($node, 'used'), 'in_doubt 1', "$step s: an operator decides");
+	is($higress->balance('user'), 85, "$step s: it is not sent again");
+	$clock->advance(-$step);
+}
+
+$zgsm->stop;
+$higress->stop;
+$node->stop;
+done_testing();
