@@ -25,12 +25,12 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	levels CONSTANT text[] := ARRAY['viewer', 'operator', 'admin', 'worker'];
-	viewer_routines CONSTANT text[] := ARRAY['meets', 'may_match', 'balance_at', 'balance_horizon', 'gateway_of', 'check_condition',
+	viewer_routines CONSTANT text[] := ARRAY['meets', 'may_match', 'balance_at', 'balance_horizon', 'balance_clock', 'answer_may_arrive', 'condition_gateways', 'open_users', 'gateway_of', 'check_condition',
 		'require_condition', 'condition_models', 'next_firing', 'firings', 'firing_range', 'firing_note', 'describe', 'schedule_zone', 'upcoming',
 		'schedule_now', 'local_time', 'check_time_zone', 'due_firings',
 		'due_strategies', 'undecided', 'subject_source', 'has_own_users', 'missing_source_rights', 'awaited_firing', 'list_workers', 'worker_queue', 'recorded_until', 'open_spans', 'catch_up_start', 'open_firings',
 		'retried_firings'];
-	operator_routines CONSTANT text[] := ARRAY['check_transaction', 'check_strategy_target', 'check_strategy_models', 'lock_strategy', 'scan', 'scan_begin', 'scan_admit', 'scan_counts', 'record_run', 'write_grants',
+	operator_routines CONSTANT text[] := ARRAY['check_transaction', 'check_strategy_target', 'check_strategy_models', 'lock_strategy', 'lock_balances', 'lock_scan', 'try_scan_locks', 'has_readings', 'forget_balances', 'scan', 'scan_begin', 'scan_admit', 'scan_counts', 'record_run', 'write_grants',
 		'check_source_ids', 'count_unknown', 'record_skipped', 'record_passed_over', 'admit_firing', 'run_strategy', 'deliver', 'tick',
 		'present_identity', 'identity_text', 'check_identity', 'require_identity', 'is_doubtful'];
 	-- Not the workers' role: what it does, nobody has decided.

@@ -105,6 +105,11 @@ DECLARE
 	decisions quota_manager.grant_decision[];
 BEGIN
 	PERFORM quota_manager.pin_statistics();
+	IF action IN ('resolve_not_applied', 'retry') THEN
+		-- Before the grants are looked at: a scan may decide by balances of their users.
+		PERFORM quota_manager.lock_balances(g.gateway) FROM (SELECT DISTINCT (c.execution).gateway
+			FROM quota_manager.decision_candidates(action, ids) c WHERE c.obstacle IS NULL ORDER BY 1) g;
+	END IF;
 	SELECT array_agg(c.execution) INTO chosen
 		FROM quota_manager.decision_candidates(action, ids) c WHERE c.obstacle IS NULL;
 	-- The runs first: whoever marks one delivered locks it, and then looks for open grants. What the courier knows of
@@ -136,6 +141,11 @@ BEGIN
 	SELECT array_agg(ROW(NULL, NULL, c.id, c.strategy_id, c.revision, c.user_id, c.scheduled_time, c.gateway, action,
 			c.status_before, c.status_after, NULL, NULL, coalesce(note, ''))::quota_manager.grant_decision ORDER BY c.id)
 		INTO decisions FROM changed c;
+	IF action IN ('resolve_not_applied', 'retry') THEN
+		UPDATE quota_manager.user_balance b SET balance = NULL, token = NULL
+			FROM (SELECT DISTINCT d.user_id, d.gateway FROM unnest(decisions) d) d
+			WHERE b.user_id = d.user_id AND b.gateway = d.gateway AND (b.balance IS NOT NULL OR b.token IS NOT NULL);
+	END IF;
 	PERFORM quota_manager.record_decisions(decisions);
 	RETURN ARRAY(SELECT d.grant_id FROM unnest(decisions) d);
 END

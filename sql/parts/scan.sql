@@ -1,11 +1,80 @@
 -- Scans: strategies x subjects -> quota_execute.
 
+-- The rule by which these locks are taken: src/scan/scan_lock.h.
 CREATE FUNCTION quota_manager.lock_strategy(strategy_id integer) RETURNS void
-LANGUAGE sql VOLATILE
-BEGIN ATOMIC
-	SELECT pg_catalog.pg_advisory_xact_lock(1902998388, strategy_id);
-END;
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_lock_strategy';
 COMMENT ON FUNCTION quota_manager.lock_strategy(integer) IS 'Waits for scans and edits of the strategy to end, and keeps others out until the transaction ends.';
+
+CREATE FUNCTION quota_manager.lock_balances(gateway text) RETURNS void
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_lock_balances';
+COMMENT ON FUNCTION quota_manager.lock_balances(text) IS 'Waits for scans that grant or decide by balances at the gateway, and keeps them out until the transaction ends.';
+
+CREATE FUNCTION quota_manager.lock_scan(strategy_id integer, exclusive_gateways text[], shared_gateway text) RETURNS boolean
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_lock_scan';
+COMMENT ON FUNCTION quota_manager.lock_scan(integer, text[], text) IS 'Of scan(): takes the lock of the strategy and those of the balances at gateways, all or none. False: another transaction has one, and this one must not wait since it holds others.';
+
+CREATE FUNCTION quota_manager.has_readings(gateway text) RETURNS boolean
+LANGUAGE sql VOLATILE SET quota_manager.pinned_statistics = on SET jit = off
+BEGIN ATOMIC
+	SELECT EXISTS (SELECT 1 FROM quota_manager.user_balance b WHERE b.gateway OPERATOR(pg_catalog.=) has_readings.gateway
+		AND (b.balance IS NOT NULL OR b.token IS NOT NULL));
+END;
+COMMENT ON FUNCTION quota_manager.has_readings(text) IS 'Of scan(): is a balance at the gateway known, or asked for?';
+
+CREATE FUNCTION quota_manager.condition_gateways(condition quota_manager.condition) RETURNS text[]
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+	SELECT coalesce(pg_catalog.array_agg(DISTINCT quota_manager.gateway_of(m.m)), '{}')
+		FROM pg_catalog.unnest(quota_manager.condition_models(condition)) m(m) WHERE quota_manager.gateway_of(m.m) IS NOT NULL;
+END;
+COMMENT ON FUNCTION quota_manager.condition_gateways(quota_manager.condition) IS 'Gateways whose balances a condition asks for.';
+
+CREATE FUNCTION quota_manager.try_scan_locks(strategy quota_manager.quota_strategy) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	target CONSTANT text := coalesce(quota_manager.gateway_of(strategy.model), '');
+	decides text[] := quota_manager.condition_gateways(strategy.condition);
+BEGIN
+	-- Who clears readings must be alone: two would meet the same rows in different orders.
+	IF quota_manager.has_readings(target) THEN
+		decides := decides || target;
+	END IF;
+	RETURN quota_manager.lock_scan(strategy.id, decides, target);
+END
+$$;
+COMMENT ON FUNCTION quota_manager.try_scan_locks(quota_manager.quota_strategy) IS 'Of scan(): takes what a run of the strategy locks; see lock_scan.';
+
+CREATE FUNCTION quota_manager.open_users(gateways text[]) RETURNS TABLE (user_id text, gateway text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
+AS $$
+BEGIN
+	PERFORM quota_manager.pin_statistics();
+	RETURN QUERY SELECT DISTINCT o.user_id, o.gateway
+		FROM quota_manager.quota_run r
+		-- OFFSET 0 has the grants of each run looked for by their ids, not all of them read.
+		CROSS JOIN LATERAL (SELECT e.* FROM quota_manager.quota_execute e
+			WHERE e.run_id = r.id AND e.id BETWEEN r.first_grant_id AND r.last_grant_id OFFSET 0) o
+		WHERE r.undelivered AND o.gateway = ANY (gateways)
+			AND (o.status IN ('pending', 'processing') OR o.status = 'in_doubt' AND o.next_attempt_time < 'infinity');
+END
+$$;
+COMMENT ON FUNCTION quota_manager.open_users(text[]) IS 'Users who have something open at gateways: granted, and neither settled nor left to an operator. Their balances cannot count.';
+
+CREATE FUNCTION quota_manager.forget_balances(run_id bigint, first_grant_id bigint, last_grant_id bigint, gateway text) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
+AS $$
+BEGIN
+	PERFORM quota_manager.pin_statistics();
+	IF quota_manager.has_readings(gateway) THEN
+		UPDATE quota_manager.user_balance b SET balance = NULL, token = NULL
+			FROM (SELECT DISTINCT e.user_id FROM quota_manager.quota_execute e WHERE e.run_id = forget_balances.run_id
+				AND e.id BETWEEN first_grant_id AND last_grant_id AND e.gateway = forget_balances.gateway) e
+			WHERE b.user_id = e.user_id AND b.gateway = forget_balances.gateway AND (b.balance IS NOT NULL OR b.token IS NOT NULL);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION quota_manager.forget_balances(bigint, bigint, bigint, text) IS 'Of scan(): the balances of users who were granted something at the gateway are not known any more, nor will answers that are under way count.';
 
 CREATE FUNCTION quota_manager.lock_edited_strategy() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -266,13 +335,14 @@ DECLARE
 	gateways text[];
 BEGIN
 	SELECT s.* INTO strategy FROM quota_manager.quota_strategy s WHERE s.id = undecided.strategy_id;
-	SELECT array_agg(DISTINCT quota_manager.gateway_of(m)) INTO gateways
-		FROM unnest(quota_manager.condition_models(strategy.condition)) m WHERE quota_manager.gateway_of(m) IS NOT NULL;
-	IF gateways IS NULL THEN
+	gateways := quota_manager.condition_gateways(strategy.condition);
+	IF strategy.condition IS NULL OR gateways = '{}' THEN
 		RETURN;
 	END IF;
 	RETURN QUERY EXECUTE format('SELECT s.id, g FROM %s s CROSS JOIN unnest($2) g
-		WHERE s.id <> '''' AND quota_manager.may_match(s.subject, $1) AND (s.subject OPERATOR(quota_manager.@@) $1) IS NOT TRUE
+		LEFT JOIN quota_manager.open_users($2) o ON o.user_id = s.id AND o.gateway = g
+		LEFT JOIN quota_manager.user_balance l ON l.user_id = s.id AND l.gateway = g AND l.lost_time IS NOT NULL
+		WHERE o.user_id IS NULL AND quota_manager.answer_may_arrive(l.lost_time, l.lost_moment) IS NOT TRUE AND s.id <> '''' AND quota_manager.may_match(s.subject, $1) AND (s.subject OPERATOR(quota_manager.@@) $1) IS NOT TRUE
 			AND (s.subject).balances -> g IS NULL AND quota_manager.user_id_fits(s.id)
 			AND ($4 OR NOT EXISTS (SELECT FROM quota_manager.quota_execute e
 				WHERE e.strategy_id = $3 AND e.user_id = s.id AND e.scheduled_time = ''-infinity'' AND e.revision = 0))
@@ -281,7 +351,7 @@ BEGIN
 		quota_manager.subject_source()) USING strategy.condition, gateways, strategy.id, strategy.type = 'periodic', strategy.max_exec_per_user;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.undecided(integer) IS 'Balances to read before the strategy is scanned: of users whose answer depends on one that is not known.';
+COMMENT ON FUNCTION quota_manager.undecided(integer) IS 'Balances to read before the strategy is scanned: of users whose answer depends on one that is not known, and would count: nothing of theirs is open at the gateway.';
 
 CREATE FUNCTION quota_manager.record_run(run quota_manager.quota_run) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
@@ -304,7 +374,8 @@ BEGIN
 	INSERT INTO quota_manager.quota_run AS r VALUES (run.*)
 	ON CONFLICT (strategy_id, scheduled_time) DO UPDATE SET
 		strategy_version = excluded.strategy_version, state = excluded.state, reason = excluded.reason,
-		matched = excluded.matched, granted = r.granted + excluded.granted, already_granted = excluded.already_granted,
+		-- Who was granted in an earlier go may not meet the condition any more.
+		matched = greatest(excluded.matched, r.granted + excluded.granted), granted = r.granted + excluded.granted, already_granted = excluded.already_granted,
 		capped = excluded.capped, unknown_balance = excluded.unknown_balance,
 		first_grant_id = least(r.first_grant_id, excluded.first_grant_id),
 		last_grant_id = greatest(r.last_grant_id, excluded.last_grant_id),
@@ -444,6 +515,7 @@ DECLARE
 	left_out bigint;
 	left_out_undecided bigint;
 	doubtful boolean;
+	gained boolean;
 	detail text;
 BEGIN
 	run.strategy_id := strategy_id;
@@ -457,8 +529,20 @@ BEGIN
 	run.undelivered := false;
 	PERFORM quota_manager.check_transaction('strategies are scanned');
 	PERFORM quota_manager.require_identity(true);
-	PERFORM quota_manager.lock_strategy(strategy_id);
 	SELECT s.* INTO strategy FROM quota_manager.quota_strategy s WHERE s.id = run_strategy.strategy_id;
+	gained := quota_manager.try_scan_locks(strategy);
+	IF gained THEN
+		-- As it is now that nobody edits it; what it locks may be something else then.
+		SELECT s.* INTO strategy FROM quota_manager.quota_strategy s WHERE s.id = run_strategy.strategy_id;
+		gained := quota_manager.try_scan_locks(strategy);
+	END IF;
+	IF NOT gained THEN
+		run.scheduled_time := firing;
+		run.state := 'locked';
+		run.reason := 'left out: another transaction edits or scans it, or uses the balances at a gateway of its';
+		run.finish_time := clock_timestamp();
+		RETURN run;
+	END IF;
 	-- Changed, disabled or already run since it was found due.
 	IF NOT FOUND OR strategy.type = 'single' AND (firing IS NOT NULL OR NOT strategy.enabled OR strategy.archived
 			OR quota_manager.schedule_now() < strategy.valid_from OR quota_manager.schedule_now() >= strategy.valid_until) THEN
@@ -496,6 +580,7 @@ BEGIN
 		IF run.granted > 0 THEN
 			run.last_grant_id := nextval(grant_ids);
 			run.undelivered := NOT doubtful;
+			PERFORM quota_manager.forget_balances(run.id, run.first_grant_id, run.last_grant_id, quota_manager.gateway_of(strategy.model));
 		ELSE
 			run.first_grant_id := NULL;
 		END IF;

@@ -54,28 +54,47 @@ COMMENT ON INDEX quota_manager.user_info_register_time IS 'Serves register-befor
 COMMENT ON TRIGGER set_update_time ON quota_manager.user_info IS 'Keeps update_time.';
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.user_info', '');
 
+-- A reading counts if it was asked for after everything that happened to the user at the gateway, and nothing is open there.
+-- So whatever happens clears balance and token: src/scan/balance_table.h.
 CREATE TABLE quota_manager.user_balance (
 	user_id text,
 	gateway text,
-	balance numeric NOT NULL,
+	balance numeric,
 	read_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	token bigint,
+	lost_time timestamptz,
+	lost_moment bigint,
 	PRIMARY KEY (user_id, gateway)
 ) WITH (fillfactor = 70);
-COMMENT ON TABLE quota_manager.user_balance IS 'What was last read of a user''s remaining quota, per gateway.';
+CREATE INDEX user_balance_readings ON quota_manager.user_balance (gateway) WHERE balance IS NOT NULL OR token IS NOT NULL;
+COMMENT ON TABLE quota_manager.user_balance IS 'What is known of users'' remaining quota, per gateway.';
 COMMENT ON COLUMN quota_manager.user_balance.user_id IS 'Id of the user.';
 COMMENT ON COLUMN quota_manager.user_balance.gateway IS 'Gateway that was asked.';
-COMMENT ON COLUMN quota_manager.user_balance.balance IS 'Remaining quota as answered.';
-COMMENT ON COLUMN quota_manager.user_balance.read_time IS 'When the answer arrived; older than quota_manager.balance_max_age is not used.';
+COMMENT ON COLUMN quota_manager.user_balance.balance IS 'Remaining quota as answered; null: not known, because it was not answered or something happened to the user since it was asked for.';
+COMMENT ON COLUMN quota_manager.user_balance.read_time IS 'When it was asked for; what is older than quota_manager.balance_max_age, or later than now, is not used.';
+COMMENT ON COLUMN quota_manager.user_balance.token IS 'An answer that brings this token is awaited; null: none.';
+COMMENT ON COLUMN quota_manager.user_balance.lost_time IS 'When the answer to a grant or a change by hand was lost: for quota_manager.linger it may still arrive, and no balance is asked for. Null: none since the last reading.';
+COMMENT ON COLUMN quota_manager.user_balance.lost_moment IS 'The same in microseconds of the machine''s monotonic clock.';
+COMMENT ON INDEX quota_manager.user_balance_readings IS 'Tells scans whether anything is known of balances at a gateway.';
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.user_balance', '');
 
 CREATE FUNCTION quota_manager.balance_horizon() RETURNS timestamptz
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_balance_horizon';
-COMMENT ON FUNCTION quota_manager.balance_horizon() IS 'Balances read at or before this time are too old to be used: now() - quota_manager.balance_max_age.';
+COMMENT ON FUNCTION quota_manager.balance_horizon() IS 'Balances asked for at or before this time are too old to be used: now() - quota_manager.balance_max_age.';
+
+CREATE FUNCTION quota_manager.balance_clock() RETURNS timestamptz
+LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_balance_clock';
+COMMENT ON FUNCTION quota_manager.balance_clock() IS 'Balances asked for after this time, the present, are from before the clock was set back and are not used.';
+
+CREATE FUNCTION quota_manager.answer_may_arrive(lost_time timestamptz, lost_moment bigint) RETURNS boolean
+LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_answer_may_arrive';
+COMMENT ON FUNCTION quota_manager.answer_may_arrive(timestamptz, bigint) IS 'May a request whose answer was lost then still arrive at its gateway? For quota_manager.linger it may.';
 
 CREATE VIEW quota_manager.known_balance WITH (security_invoker = true) AS
 SELECT b.user_id, pg_catalog.jsonb_object_agg(b.gateway, b.balance) AS balances
 FROM quota_manager.user_balance b
-WHERE b.read_time OPERATOR(pg_catalog.>) quota_manager.balance_horizon()
+WHERE b.balance IS NOT NULL AND b.read_time OPERATOR(pg_catalog.>) quota_manager.balance_horizon()
+	AND b.read_time OPERATOR(pg_catalog.<=) quota_manager.balance_clock()
 GROUP BY b.user_id;
 COMMENT ON VIEW quota_manager.known_balance IS 'Fresh balances of a user, one row per user: grouped, so that a join to it is dropped where no condition asks for a balance.';
 COMMENT ON COLUMN quota_manager.known_balance.user_id IS 'Id of the user.';

@@ -1,22 +1,19 @@
 /*
  * balances.c
- *		Reads balances over HTTP and writes them down.
+ *		Reads balances over HTTP.
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/latch.h"
-#include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/wait_event.h"
 
 #include "common/crash_point.h"
-#include "delivery/balances.h"
 #include "delivery/courier.h"
 #include "delivery/settings.h"
-#include "delivery/statement.h"
+#include "scan/balance_table.h"
 
 /* Answers taken at once. */
 #define POLL_RESULTS 64
@@ -29,63 +26,18 @@
 typedef struct Reader
 {
 	Lane            *lane;
-	BalanceRequest **requests;
+	BalanceQuestion *questions;
 	int              count;
 	int              next;
 	int              failures; /* in a row */
 	bool             doubted;  /* nobody is asked about until it is known whether it answers */
 	bool             checking; /* the query that tells is in flight */
 	bool             given_up;
+	bool             busy;    /* a scan uses the balances */
+	TimestampTz     *sent;    /* when, for each question */
+	BalanceAnswer   *answers; /* that are not stored yet */
+	int              answer_count;
 } Reader;
-
-/* Answers that are not written yet. */
-typedef struct Answers
-{
-	Balance *balances;
-	int      count;
-} Answers;
-
-/*
- * In the order of the key, so that two that write the same rows wait for each
- * other instead of locking each other out.  A key has room for 2678 bytes in
- * an index; what does not fit is not known, and keeps no other from being so.
- */
-static Statement write_balances = {
-	"INSERT INTO quota_manager.user_balance AS b (user_id, gateway, balance, read_time)"
-	" SELECT k.user_id, k.gateway, k.balance::numeric, k.read_time"
-	" FROM unnest($1, $2, $3, $4) AS k(user_id, gateway, balance, read_time)"
-	" WHERE octet_length(k.user_id) + octet_length(k.gateway) <= 2678"
-	" ORDER BY k.user_id, k.gateway"
-	" ON CONFLICT (user_id, gateway) DO UPDATE"
-	" SET balance = excluded.balance, read_time = excluded.read_time"
-	" WHERE b.read_time <= excluded.read_time",
-	4,
-	{TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID},
-	NULL};
-
-void
-balances_write(const Balance *balances, int count)
-{
-	Datum *users = palloc(sizeof(Datum) * count);
-	Datum *gateways = palloc(sizeof(Datum) * count);
-	Datum *amounts = palloc(sizeof(Datum) * count);
-	Datum *times = palloc(sizeof(Datum) * count);
-	Datum  values[4];
-	int    i;
-
-	for (i = 0; i < count; i++)
-	{
-		users[i] = CStringGetTextDatum(balances[i].user_id);
-		gateways[i] = CStringGetTextDatum(balances[i].gateway);
-		amounts[i] = CStringGetTextDatum(balances[i].amount);
-		times[i] = TimestampTzGetDatum(balances[i].read_time);
-	}
-	values[0] = array_of(TEXTOID, users, NULL, count);
-	values[1] = array_of(TEXTOID, gateways, NULL, count);
-	values[2] = array_of(TEXTOID, amounts, NULL, count);
-	values[3] = array_of(TIMESTAMPTZOID, times, NULL, count);
-	statement_run(&write_balances, values, NULL);
-}
 
 /*
  * Orders requests by gateway and user.
@@ -148,11 +100,13 @@ make_readers(Courier *courier, List *requests)
 				continue;
 			reader = palloc0(sizeof(Reader));
 			reader->lane = lane;
-			reader->requests = palloc(sizeof(BalanceRequest *) * list_length(sorted));
+			reader->questions = palloc(sizeof(BalanceQuestion) * list_length(sorted));
+			reader->sent = palloc(sizeof(TimestampTz) * list_length(sorted));
+			reader->answers = palloc(sizeof(BalanceAnswer) * list_length(sorted));
 			readers = lappend(readers, reader);
 		}
 		if (reader != NULL)
-			reader->requests[reader->count++] = request;
+			reader->questions[reader->count++].user_id = request->user_id;
 	}
 	return readers;
 }
@@ -176,8 +130,9 @@ send_queries(Reader *reader)
 	{
 		GatewayRequest query = {GATEWAY_QUERY};
 
-		query.user_id = reader->requests[reader->next]->user_id;
-		query.token = reader->requests[reader->next];
+		query.user_id = reader->questions[reader->next].user_id;
+		query.token = &reader->questions[reader->next];
+		reader->sent[reader->next] = GetCurrentTimestamp();
 		if (!gateway_submit(reader->lane->session, &query))
 		{
 			reader->given_up = gateway_in_flight(reader->lane->session) == 0;
@@ -194,9 +149,9 @@ send_queries(Reader *reader)
  * users are the reason.
  */
 static void
-take_answer(Reader *reader, const GatewayResult *result, Answers *answers)
+take_answer(Reader *reader, const GatewayResult *result)
 {
-	const BalanceRequest *request = result->token;
+	const BalanceQuestion *question = result->token;
 
 	if (result->token == reader)
 	{
@@ -208,12 +163,12 @@ take_answer(Reader *reader, const GatewayResult *result, Answers *answers)
 	}
 	if (result->reply.outcome == GATEWAY_COMPLETED)
 	{
-		Balance *balance = &answers->balances[answers->count++];
+		BalanceAnswer *answer = &reader->answers[reader->answer_count++];
 
-		balance->user_id = request->user_id;
-		balance->gateway = request->gateway;
-		strlcpy(balance->amount, result->reply.balance, sizeof(balance->amount));
-		balance->read_time = GetCurrentTimestamp();
+		answer->user_id = question->user_id;
+		answer->token = question->token;
+		strlcpy(answer->amount, result->reply.balance, sizeof(answer->amount));
+		answer->asked = reader->sent[question - reader->questions];
 		reader->failures = 0;
 		CRASH_POINT(balance_read);
 		return;
@@ -230,7 +185,7 @@ take_answer(Reader *reader, const GatewayResult *result, Answers *answers)
  * Waits for answers of all gateways.  False: nothing is in flight.
  */
 static bool
-poll_readers(List *readers, Answers *answers)
+poll_readers(List *readers)
 {
 	static GatewayResult results[POLL_RESULTS];
 	int                  active = 0;
@@ -253,7 +208,7 @@ poll_readers(List *readers, Answers *answers)
 			continue;
 		count = gateway_poll(reader->lane->session, timeout_ms, results, POLL_RESULTS);
 		for (i = 0; i < count; i++)
-			take_answer(reader, &results[i], answers);
+			take_answer(reader, &results[i]);
 	}
 	pgstat_report_wait_end();
 	return true;
@@ -292,29 +247,70 @@ read_gateways(Courier *courier, void *argument)
 }
 
 static void
-write_answers(Courier *courier, void *argument)
+ask_questions(Courier *courier, void *argument)
 {
-	const Answers *answers = argument;
+	Reader          *reader = argument;
+	BalanceQuestion *questions = reader->questions;
+	int              count = 0;
+	int              i;
 
-	balances_write(answers->balances, answers->count);
+	reader->busy = !balance_table_ask(reader->lane->row->name, questions, reader->count);
+	if (reader->busy)
+		return;
+	for (i = 0; i < reader->count; i++)
+		if (questions[i].token != BALANCE_NO_TOKEN)
+			questions[count++] = questions[i];
+	reader->count = count;
+}
+
+static void
+store_answers(Courier *courier, void *argument)
+{
+	Reader *reader = argument;
+	int     stored;
+
+	reader->busy = !balance_table_store(reader->lane->row->name, reader->answers,
+										reader->answer_count, &stored);
 	CRASH_POINT(balances_writing);
 }
 
 /*
- * Writes the answers there are, in a transaction.
+ * Runs a transaction about a gateway's balances, again until no scan is in its
+ * way.  False: it is to stop before.
+ */
+static bool
+transact(Courier *courier, void (*body)(Courier *, void *), Reader *reader,
+		 volatile sig_atomic_t *stop)
+{
+	for (;;)
+	{
+		ErrorData *error = courier_transact(courier, body, reader);
+
+		if (error != NULL)
+			ReThrowError(error);
+		if (!reader->busy)
+			return true;
+		if (stop != NULL && *stop)
+			return false;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, POLL_ONE,
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		leave_dead_server();
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/*
+ * Stores the answers there are.
  */
 static void
-flush_answers(Courier *courier, Answers *answers)
+flush_answers(Courier *courier, Reader *reader, volatile sig_atomic_t *stop)
 {
-	ErrorData *error;
-
-	if (answers->count == 0)
+	if (reader->answer_count == 0)
 		return;
-	error = courier_transact(courier, write_answers, answers);
-	if (error != NULL)
-		ReThrowError(error);
+	(void) transact(courier, store_answers, reader, stop);
 	CRASH_POINT(balances_written);
-	answers->count = 0;
+	reader->answer_count = 0;
 }
 
 bool
@@ -324,7 +320,6 @@ courier_read_balances(Courier *courier, List *requests, volatile sig_atomic_t *s
 												 ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller;
 	ErrorData    *error;
-	Answers       answers = {0};
 	List         *readers;
 	ListCell     *cell;
 	bool          answering = false;
@@ -337,19 +332,28 @@ courier_read_balances(Courier *courier, List *requests, volatile sig_atomic_t *s
 
 	caller = MemoryContextSwitchTo(memory);
 	readers = make_readers(courier, requests);
-	answers.balances =
-		palloc(sizeof(Balance) * (delivery_claim_batch + POLL_RESULTS * list_length(readers)));
+	foreach (cell, readers)
+	{
+		Reader *reader = lfirst(cell);
+
+		if (!transact(courier, ask_questions, reader, stop))
+			reader->given_up = true;
+	}
 	do
 	{
 		leave_dead_server();
 		CHECK_FOR_INTERRUPTS();
 		if (stop != NULL && *stop)
 			break;
-		if (answers.count >= delivery_claim_batch)
-			flush_answers(courier, &answers);
 		foreach (cell, readers)
-			send_queries(lfirst(cell));
-	} while (poll_readers(readers, &answers) || wait_for_rate(readers));
+		{
+			Reader *reader = lfirst(cell);
+
+			if (reader->answer_count >= delivery_claim_batch)
+				flush_answers(courier, reader, stop);
+			send_queries(reader);
+		}
+	} while (poll_readers(readers) || wait_for_rate(readers));
 
 	foreach (cell, readers)
 	{
@@ -363,8 +367,8 @@ courier_read_balances(Courier *courier, List *requests, volatile sig_atomic_t *s
 			lane_close(lane);
 			lane->reopen = true;
 		}
+		flush_answers(courier, reader, stop);
 	}
-	flush_answers(courier, &answers);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(memory);
 	return answering;

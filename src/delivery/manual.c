@@ -19,10 +19,10 @@
 #include "utils/numeric.h"
 #include "utils/wait_event.h"
 
-#include "delivery/balances.h"
 #include "delivery/gateway_row.h"
 #include "delivery/owner.h"
 #include "delivery/statement.h"
+#include "scan/balance_table.h"
 
 PG_FUNCTION_INFO_V1(qm_gateway_query);
 PG_FUNCTION_INFO_V1(qm_gateway_refresh);
@@ -39,6 +39,8 @@ typedef struct ManualCall
 	const char   *amount; /* NULL for a query */
 	const char   *reason; /* NULL: none was asked for */
 	const char   *gateway;
+	TimestampTz   asked;
+	int64         token; /* of the balance that is read; see balance_table.h */
 	GatewayReply  reply;
 } ManualCall;
 
@@ -144,6 +146,41 @@ log_call(const ManualCall *call, const char *role, const char *outcome)
 }
 
 /*
+ * Before the request is sent.  What is known of the user's balance is so no
+ * more if it is to be changed.  If it is read, the answer is stored where it
+ * will count and no scan is under way.
+ */
+static void
+prepare_balance(ManualCall *call)
+{
+	BalanceQuestion question = {call->user_id, BALANCE_NO_TOKEN};
+
+	call->asked = GetCurrentTimestamp();
+	if (XactReadOnly || RecoveryInProgress())
+		return;
+	if (call->action != GATEWAY_QUERY)
+		balance_table_forget(call->gateway, call->user_id);
+	else if (balance_table_ask(call->gateway, &question, 1))
+		call->token = question.token;
+}
+
+/*
+ * Stores the balance that was read, if it counts.
+ */
+static void
+store_balance(const ManualCall *call)
+{
+	BalanceAnswer answer = {call->user_id, call->token};
+	int           stored;
+
+	if (call->token == BALANCE_NO_TOKEN)
+		return;
+	strlcpy(answer.amount, call->reply.balance, sizeof(answer.amount));
+	answer.asked = call->asked;
+	(void) balance_table_store(call->gateway, &answer, 1, &stored);
+}
+
+/*
  * Writes the call, and a balance that was read, where that can be done.
  */
 static void
@@ -172,16 +209,7 @@ record_call(const ManualCall *call, const char *role)
 			values[i] = CStringGetTextDatum(texts[i]);
 	}
 	statement_run(&write_call, values, nulls);
-	if (call->action == GATEWAY_QUERY)
-	{
-		Balance balance;
-
-		balance.user_id = call->user_id;
-		balance.gateway = call->gateway;
-		strlcpy(balance.amount, call->reply.balance, sizeof(balance.amount));
-		balance.read_time = GetCurrentTimestamp();
-		balances_write(&balance, 1);
-	}
+	store_balance(call);
 }
 
 /*
@@ -312,6 +340,7 @@ run_call(FunctionCallInfo fcinfo, ManualCall *call)
 				 errmsg("amount %s cannot be sent to gateway \"%s\"", call->amount, row->name)));
 	if (call->action != GATEWAY_QUERY)
 		refuse_where_reconciled(row);
+	prepare_balance(call);
 	session = gateway_row_open(row, &problem);
 	if (session == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

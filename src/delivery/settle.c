@@ -13,6 +13,7 @@
 #include "delivery/settings.h"
 #include "delivery/settle.h"
 #include "delivery/statement.h"
+#include "scan/balance_table.h"
 
 /* No probe is further ahead than this, in milliseconds. */
 #define PROBE_SHOWN_MAX (24 * 3600 * 1000)
@@ -66,12 +67,14 @@ static Statement settle_completed = {
 	NULL};
 
 /*
- * A balance that was read before a grant arrived would have a condition on it
- * met once more.
+ * Nothing is known of the balances of users who have something open: grants
+ * clear it.  To be safe, it is cleared here, too.
  */
 static Statement forget_balances = {
-	"DELETE FROM quota_manager.user_balance AS b USING unnest($1) AS k(user_id)"
-	" WHERE b.user_id = k.user_id AND b.gateway = $2",
+	"UPDATE quota_manager.user_balance AS b SET balance = NULL, token = NULL"
+	" FROM unnest($1) AS k(user_id)"
+	" WHERE b.user_id = k.user_id AND b.gateway = $2"
+	" AND (b.balance IS NOT NULL OR b.token IS NOT NULL)",
 	2,
 	{TEXTARRAYOID, TEXTOID},
 	NULL};
@@ -108,6 +111,15 @@ static Statement save_state = {
 	" FOR NO KEY UPDATE SKIP LOCKED)",
 	4,
 	{INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID},
+	NULL};
+
+/* Of a run: whose grants have become in doubt at a time. */
+static Statement read_lost_users = {
+	"SELECT e.user_id FROM quota_manager.quota_execute e"
+	" WHERE e.run_id = $1 AND e.id BETWEEN $2 AND $3 AND e.gateway = $4"
+	" AND e.status = 'in_doubt' AND e.doubt_time = $5",
+	5,
+	{INT8OID, INT8OID, INT8OID, TEXTOID, TIMESTAMPTZOID},
 	NULL};
 
 /* The columns of the table k above. */
@@ -198,6 +210,28 @@ compare_ids(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
+/*
+ * Notes for whom answers were lost: their balances are not asked for until
+ * what was sent cannot arrive any more.
+ */
+static void
+note_lost_answers(Lane *lane)
+{
+	Datum     *users = palloc(sizeof(Datum) * lane->done_count);
+	int        count = 0;
+	dlist_iter iter;
+
+	dlist_foreach(iter, &lane->done)
+	{
+		const Grant *grant = dlist_container(Grant, node, iter.cur);
+
+		if (grant->lost)
+			users[count++] = CStringGetTextDatum(grant->user_id);
+	}
+	if (count > 0)
+		balance_table_note_lost(lane->row->name, array_of(TEXTOID, users, NULL, count));
+}
+
 void
 settle_done(Lane *lane)
 {
@@ -233,6 +267,7 @@ settle_done(Lane *lane)
 		balances[0] = values[K_USER_ID];
 		balances[1] = CStringGetTextDatum(lane->row->name);
 		statement_run(&forget_balances, balances, NULL);
+		note_lost_answers(lane);
 	}
 	if (columns == K_COUNT)
 	{
@@ -321,6 +356,26 @@ settle_finish(Lane *lane, DeliveryCount *count)
 }
 
 /*
+ * Notes that answers were lost: of the grants of a run that have just become
+ * in doubt.  The run, its range and the gateway are the first of the values.
+ */
+static void
+note_lost_of_run(const Datum *range, TimestampTz doubt_time)
+{
+	Datum  values[5] = {range[0], range[1], range[2], range[3], TimestampTzGetDatum(doubt_time)};
+	uint64 count = statement_run(&read_lost_users, values, NULL);
+	Datum *users = palloc(sizeof(Datum) * Max(count, 1));
+	uint64 row;
+	bool   isnull;
+
+	for (row = 0; row < count; row++)
+		users[row] = PointerGetDatum(DatumGetTextPCopy(result_datum(row, 1, &isnull)));
+	SPI_freetuptable(SPI_tuptable);
+	balance_table_note_lost(TextDatumGetCString(range[3]),
+							array_of(TEXTOID, users, NULL, (int) count));
+}
+
+/*
  * Settles what another sender has left of a run; returns how many are in doubt.
  */
 static int64
@@ -347,6 +402,8 @@ settle_leftovers_of_run(const Lane *lane, const Run *run, const Backlog *backlog
 		if (strcmp(result_text(row, 1, CurrentMemoryContext), "in_doubt") == 0)
 			in_doubt++;
 	SPI_freetuptable(SPI_tuptable);
+	if (in_doubt > 0)
+		note_lost_of_run(values, now);
 	return in_doubt;
 }
 

@@ -21,6 +21,7 @@
 
 PG_FUNCTION_INFO_V1(qm_balance_at);
 PG_FUNCTION_INFO_V1(qm_balance_horizon);
+PG_FUNCTION_INFO_V1(qm_balance_clock);
 
 static int balance_max_age;
 
@@ -120,4 +121,14 @@ Datum
 qm_balance_horizon(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_TIMESTAMPTZ(GetCurrentTransactionStartTimestamp() - balance_max_age * USECS_PER_SEC);
+}
+
+/*
+ * balance_clock(): balances asked for after it are from a clock that was set
+ * back since.  Not the transaction's time: it may have waited for them.
+ */
+Datum
+qm_balance_clock(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TIMESTAMPTZ(GetCurrentTimestamp());
 }

@@ -1,0 +1,64 @@
+/*
+ * balance_table.h
+ *		What is known of balances: the table user_balance.
+ *
+ * A reading counts only if it was asked for after everything that happened to
+ * the user at the gateway, and nothing is open there.  So it is asked for in
+ * two steps.  balance_table_ask writes a token for the user and is committed
+ * before the query is sent.  Whatever happens to the user at the gateway from
+ * then on (a grant, a settlement, a change by hand, a lost answer) takes the
+ * token away, and an answer is stored only in exchange for the token.
+ *
+ * All functions here run in a transaction of a WorkUnit that holds no row
+ * locks, for one gateway; they never wait for a scan: false means that one is
+ * under way, nothing was done, and the caller is to try again soon.
+ */
+#ifndef QM_BALANCE_TABLE_H
+#define QM_BALANCE_TABLE_H
+
+#include "postgres.h"
+
+#include "utils/timestamp.h"
+
+/* No token: the balance must not be asked for now. */
+#define BALANCE_NO_TOKEN 0
+
+typedef struct BalanceQuestion
+{
+	const char *user_id;
+	int64       token; /* set by balance_table_ask */
+} BalanceQuestion;
+
+typedef struct BalanceAnswer
+{
+	const char *user_id;
+	int64       token;
+	char        amount[64]; /* a decimal literal */
+	TimestampTz asked;      /* when the query was sent */
+} BalanceAnswer;
+
+/*
+ * Asks for the balances of users, each given once.  Those who have something
+ * open at the gateway, or an answer that was lost less than linger ago, and
+ * those whose id does not fit into the table get BALANCE_NO_TOKEN.  A token
+ * may be shared with another reader that has asked already.
+ */
+extern bool balance_table_ask(const char *gateway, BalanceQuestion *questions, int count);
+
+/*
+ * Stores answers, each user's once; those whose token was taken away are
+ * dropped, to be asked for again.  *stored is how many were stored.
+ */
+extern bool balance_table_store(const char *gateway, const BalanceAnswer *answers, int count,
+								int *stored);
+
+/*
+ * Before a user's quota is changed by hand: waits for the lock of the
+ * gateway's balances, and clears what is known of the user's.
+ */
+extern void balance_table_forget(const char *gateway, const char *user_id);
+
+/* Notes that answers to requests for users were lost now; an array of text, some more than once. */
+extern void balance_table_note_lost(const char *gateway, Datum user_ids);
+
+#endif /* QM_BALANCE_TABLE_H */
