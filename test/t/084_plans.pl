@@ -12,6 +12,7 @@ use JSON::PP;
 use PostgreSQL::Test::Utils;
 use QuotaTest::Delivery qw(delivery_node log_part);
 use QuotaTest::Mock;
+use QuotaTest::Wait qw(poll_sql);
 use Test::More;
 
 use constant USERS => 1500;
@@ -196,7 +197,7 @@ sub plans
 
 		next if $query !~ /quota_execute|quota_run|user_balance|grant_decision|known_balance/;
 		# What this test asks for itself, and what counts the buffers of others.
-		next if $query =~ /quota_manager\.scan\(|^ ?(SET|SELECT unnest|SELECT ARRAY)|TABLE quota_manager|SET undelivered = true WHERE granted > 0/;
+		next if $query =~ /of this test|quota_manager\.scan\(|^ ?(SET|SELECT unnest|SELECT ARRAY)|TABLE quota_manager|SET undelivered = true WHERE granted > 0/;
 		$plans{$query}{ shape($report->{Plan}) } //= $report->{Plan};
 		my ($kept) = $plans{$query}{ shape($report->{Plan}) };
 		my $buffers = $report->{Plan}{'Shared Hit Blocks'} + $report->{Plan}{'Shared Read Blocks'};
@@ -211,12 +212,38 @@ my %plans;
 foreach my $database ('never', 'empty', 'small')
 {
 	make_database($database);
-	my $from = -s $node->logfile;
+	my $start = -s $node->logfile;
 	work($database);
 	$_->reset foreach values %mock;
-	$plans{$database} = plans($database, log_part($node, $from));
+	$plans{$database} = plans($database, log_part($node, $start));
 	cmp_ok(scalar(keys %{ $plans{$database} }), '>', 25, "$database: statements were seen");
 }
+
+# The same by workers, which have statements of their own. The log does not tell their databases: one plan serves all.
+$node->append_conf('postgresql.conf', <<'CONF');
+shared_preload_libraries = 'quota_manager, auto_explain'
+session_preload_libraries = ''
+quota_manager.worker_role = 'quota_worker'
+quota_manager.max_workers = 3
+quota_manager.poll_interval = '100ms'
+CONF
+$node->restart;
+my $from = -s $node->logfile;
+$node->safe_psql('postgres', 'CREATE ROLE quota_worker LOGIN');
+foreach my $database (sort keys %plans)
+{
+	$node->safe_psql($database, q{SELECT quota_manager.grant_access('quota_worker', 'worker');
+		UPDATE quota_manager.quota_strategy SET enabled = false;
+		INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition) VALUES
+			('by workers', 'single', 1, 'model-hold', 'is-vip(4)')});
+	ok(poll_sql($node, $database, q{
+			SELECT count(*) > 0 AND bool_and(e.status = 'completed') AND NOT EXISTS (SELECT FROM quota_manager.quota_run r WHERE r.undelivered)
+			FROM quota_manager.quota_execute e JOIN quota_manager.quota_strategy s ON s.id = e.strategy_id
+			WHERE s.name = 'by workers' -- of this test
+		}), "$database: workers grant and deliver");
+}
+$plans{workers} = plans('', log_part($node, $from));
+cmp_ok(scalar(grep { !$plans{never}{$_} } keys %{ $plans{workers} }), '>', 0, 'workers: statements of their own were seen');
 
 my %queries = map { $_ => 1 } map { keys %$_ } values %plans;
 foreach my $query (sort keys %queries)
@@ -231,6 +258,8 @@ foreach my $query (sort keys %queries)
 			is($shapes{$database}, $shapes{never}, "$database: planned as where it was never analysed")
 			  if $shapes{$database} ne '' && $shapes{never} ne '';
 		}
+		is(scalar(split /\n/, $shapes{workers}), 1, 'workers: planned the same way in all databases')
+		  if $shapes{workers} ne '' && $shapes{never} eq '';
 		foreach my $database (sort keys %plans)
 		{
 			my @plans = values %{ $plans{$database}{$query} // {} };
