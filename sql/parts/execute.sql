@@ -24,6 +24,9 @@ CREATE TABLE quota_manager.quota_run (
 	undelivered boolean NOT NULL DEFAULT false,
 	start_time timestamptz NOT NULL,
 	finish_time timestamptz NOT NULL,
+	tries integer NOT NULL DEFAULT 0,
+	retry_time timestamptz,
+	setup bigint,
 	CONSTRAINT quota_run_state_is_known CHECK (state IN ('done', 'incomplete', 'failed', 'skipped')),
 	CONSTRAINT quota_run_range_is_whole CHECK ((first_grant_id IS NULL) = (last_grant_id IS NULL))
 );
@@ -51,6 +54,9 @@ COMMENT ON COLUMN quota_manager.quota_run.last_grant_id IS 'The ids of its grant
 COMMENT ON COLUMN quota_manager.quota_run.undelivered IS 'Some of its grants may be pending or processing: the courier looks there.';
 COMMENT ON COLUMN quota_manager.quota_run.start_time IS 'When it began (real time).';
 COMMENT ON COLUMN quota_manager.quota_run.finish_time IS 'When it ended (real time).';
+COMMENT ON COLUMN quota_manager.quota_run.tries IS 'How many tries in a row failed or were incomplete.';
+COMMENT ON COLUMN quota_manager.quota_run.retry_time IS 'Until when tick() and the workers wait with the next try, if it failed or is incomplete, or was made due by end_back_offs(). An edit of the strategy and a change of gateways or models end the wait.';
+COMMENT ON COLUMN quota_manager.quota_run.setup IS 'Tells what gateways and models were when it ran from other settings: see gateway_setup().';
 COMMENT ON INDEX quota_manager.quota_run_firing IS 'A firing is accounted for once.';
 COMMENT ON INDEX quota_manager.quota_run_unfinished IS 'Finds firings that may have to be tried again.';
 COMMENT ON INDEX quota_manager.quota_run_single IS 'Finds the last scan of a single strategy.';

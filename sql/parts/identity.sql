@@ -231,6 +231,7 @@ BEGIN
 	END IF;
 	UPDATE quota_manager.quota_installation SET system_identifier = present.system_identifier, database_oid = present.database_oid,
 		timeline = present.timeline;
+	PERFORM quota_manager.end_back_offs();
 	PERFORM quota_manager.wake_workers();
 	RAISE LOG 'role "%" resumed this database with policy %', role, policy
 		USING DETAIL = format('It granted and delivered as: %s. Now it is: %s.', recorded_identity, present_identity);

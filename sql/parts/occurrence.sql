@@ -4,9 +4,19 @@ CREATE FUNCTION quota_manager.recorded_until(strategy quota_manager.quota_strate
 LANGUAGE sql STABLE SET quota_manager.pinned_statistics = on
 RETURN greatest(strategy.schedule_since,
 	(SELECT coalesce(r.last_scheduled_time, r.scheduled_time) FROM quota_manager.quota_run r
-		WHERE r.strategy_id OPERATOR(pg_catalog.=) strategy.id AND r.scheduled_time IS NOT NULL
+		WHERE r.strategy_id OPERATOR(pg_catalog.=) strategy.id AND r.scheduled_time OPERATOR(pg_catalog.<=) (SELECT quota_manager.schedule_now())
 		ORDER BY r.scheduled_time DESC LIMIT 1));
-COMMENT ON FUNCTION quota_manager.recorded_until(quota_manager.quota_strategy) IS 'The last firing of a periodic strategy that quota_run tells of, or the time before which none is due: what comes after is open.';
+COMMENT ON FUNCTION quota_manager.recorded_until(quota_manager.quota_strategy) IS 'The last firing of a periodic strategy up to now that quota_run tells of, or the time before which none is due: what comes after is open. What is recorded of later firings, because the clock was ahead, counts when they come.';
+
+CREATE FUNCTION quota_manager.last_run(strategy_id integer) RETURNS quota_manager.quota_run
+LANGUAGE sql STABLE SET quota_manager.pinned_statistics = on
+BEGIN ATOMIC
+	SELECT r FROM quota_manager.quota_run r
+	WHERE r.strategy_id OPERATOR(pg_catalog.=) last_run.strategy_id AND r.state OPERATOR(pg_catalog.<>) 'skipped'
+		AND (r.scheduled_time OPERATOR(pg_catalog.<=) (SELECT quota_manager.schedule_now()) OR r.scheduled_time IS NULL)
+	ORDER BY r.scheduled_time DESC NULLS LAST, r.id DESC LIMIT 1;
+END;
+COMMENT ON FUNCTION quota_manager.last_run(integer) IS 'The last run of a strategy that was not skipped.';
 
 CREATE FUNCTION quota_manager.open_spans(strategy quota_manager.quota_strategy)
 RETURNS TABLE (after_time timestamptz, until_time timestamptz, reason text)
@@ -130,7 +140,7 @@ DECLARE
 	last quota_manager.quota_run;
 BEGIN
 	SELECT r.* INTO last FROM quota_manager.quota_run r
-		WHERE r.strategy_id = strategy.id AND r.scheduled_time IS NOT NULL ORDER BY r.scheduled_time DESC LIMIT 1;
+		WHERE r.strategy_id = strategy.id AND r.scheduled_time < first_firing ORDER BY r.scheduled_time DESC LIMIT 1;
 	IF last.state = 'skipped' AND last.reason = why AND last.granted = 0 THEN
 		UPDATE quota_manager.quota_run r SET last_scheduled_time = last_firing, occurrences = r.occurrences + firings, finish_time = clock_timestamp()
 			WHERE r.id = last.id;

@@ -279,54 +279,6 @@ END
 $$;
 COMMENT ON FUNCTION quota_manager.create_access_time_index() IS 'Indexes user_info.access_time for access-after. Logins become dearer: their updates can no longer stay in place. pg_dump does not keep it.';
 
-CREATE FUNCTION quota_manager.due_strategies(singles boolean DEFAULT true, strategy_name text DEFAULT NULL)
-RETURNS TABLE (strategy_id integer, name text, scheduled_time timestamptz)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
-AS $$
-DECLARE
-	strategy quota_manager.quota_strategy;
-	clock CONSTANT timestamptz := quota_manager.schedule_now();
-	in_use boolean;
-BEGIN
-	-- The CASE spares the closer look at those that have no firing to be run, tried again or recorded: ten times faster than
-	-- functions of plpgsql would tell. A schedule that cannot be read is looked at.
-	FOR strategy IN SELECT s.* FROM quota_manager.quota_strategy s
-		WHERE (strategy_name IS NULL OR s.name = strategy_name) AND (singles OR s.enabled AND NOT s.archived AND s.type = 'periodic')
-			AND CASE WHEN s.type = 'periodic' AND quota_manager.check_time_zone(quota_manager.schedule_zone(s.periodic_expr, s.time_zone)) THEN
-				quota_manager.next_firing(s.periodic_expr, greatest(s.schedule_since,
-					(SELECT coalesce(r.last_scheduled_time, r.scheduled_time) FROM quota_manager.quota_run r
-						WHERE r.strategy_id = s.id AND r.scheduled_time IS NOT NULL ORDER BY r.scheduled_time DESC LIMIT 1)), s.time_zone) <= clock
-				OR EXISTS (SELECT FROM quota_manager.quota_run r
-					WHERE r.strategy_id = s.id AND r.scheduled_time > s.schedule_since AND r.state IN ('failed', 'incomplete'))
-				ELSE true END
-		ORDER BY s.id
-	LOOP
-		in_use := strategy.enabled AND NOT strategy.archived;
-		strategy_id := strategy.id;
-		name := strategy.name;
-		scheduled_time := NULL;
-		IF strategy.type = 'single' THEN
-			IF in_use AND quota_manager.schedule_now() >= strategy.valid_from AND quota_manager.schedule_now() < strategy.valid_until THEN
-				RETURN NEXT;
-			END IF;
-			CONTINUE;
-		END IF;
-		BEGIN
-			RETURN QUERY SELECT strategy.id, strategy.name, f FROM quota_manager.due_firings(strategy) f;
-			IF NOT FOUND AND singles AND EXISTS (SELECT FROM quota_manager.open_firings(strategy)) THEN
-				RETURN NEXT;
-			END IF;
-		EXCEPTION WHEN OTHERS THEN
-			-- A schedule that cannot be read is reported by the scan, for this strategy alone.
-			IF in_use THEN
-				RETURN NEXT;
-			END IF;
-		END;
-	END LOOP;
-END
-$$;
-COMMENT ON FUNCTION quota_manager.due_strategies(boolean, text) IS 'What a scan would do now: due firings of periodic strategies and, if asked for, single strategies and periodic ones with nothing but firings to be recorded as not run (scheduled_time null); of all or of the named one.';
-
 CREATE FUNCTION quota_manager.undecided(strategy_id integer) RETURNS TABLE (user_id text, gateway text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
@@ -359,17 +311,26 @@ AS $$
 DECLARE
 	last quota_manager.quota_run;
 BEGIN
-	-- A single scan that changed nothing, like the one before it, is one row with it.
-	IF run.scheduled_time IS NULL AND run.granted = 0 THEN
+	IF run.scheduled_time IS NULL THEN
 		SELECT r.* INTO last FROM quota_manager.quota_run r
 			WHERE r.strategy_id = run.strategy_id AND r.scheduled_time IS NULL ORDER BY r.id DESC LIMIT 1;
-		IF last.granted = 0
-			AND (last.strategy_version, last.state, last.reason, last.matched, last.already_granted, last.capped, last.unknown_balance)
-				IS NOT DISTINCT FROM (run.strategy_version, run.state, run.reason, run.matched, run.already_granted, run.capped, run.unknown_balance)
-		THEN
-			UPDATE quota_manager.quota_run r SET occurrences = r.occurrences + 1, finish_time = run.finish_time WHERE r.id = last.id;
-			RETURN;
-		END IF;
+	ELSE
+		SELECT r.* INTO last FROM quota_manager.quota_run r WHERE r.strategy_id = run.strategy_id AND r.scheduled_time = run.scheduled_time;
+	END IF;
+	run.tries := CASE
+		WHEN run.state = 'done' THEN 0
+		-- What is tried in other circumstances is tried for the first time.
+		WHEN (last.strategy_version, last.setup) = (run.strategy_version, run.setup) THEN least(last.tries, 1000000) + 1
+		ELSE 1 END;
+	run.retry_time := CASE WHEN run.tries > 0 THEN run.finish_time + quota_manager.retry_delay(run.tries) END;
+	-- A single scan that changed nothing, like the one before it, is one row with it.
+	IF run.scheduled_time IS NULL AND run.granted = 0 AND last.granted = 0
+		AND (last.strategy_version, last.state, last.reason, last.matched, last.already_granted, last.capped, last.unknown_balance)
+			IS NOT DISTINCT FROM (run.strategy_version, run.state, run.reason, run.matched, run.already_granted, run.capped, run.unknown_balance)
+	THEN
+		UPDATE quota_manager.quota_run r SET occurrences = r.occurrences + 1, finish_time = run.finish_time,
+			setup = run.setup, tries = run.tries, retry_time = run.retry_time WHERE r.id = last.id;
+		RETURN;
 	END IF;
 	INSERT INTO quota_manager.quota_run AS r VALUES (run.*)
 	ON CONFLICT (strategy_id, scheduled_time) DO UPDATE SET
@@ -379,10 +340,11 @@ BEGIN
 		capped = excluded.capped, unknown_balance = excluded.unknown_balance,
 		first_grant_id = least(r.first_grant_id, excluded.first_grant_id),
 		last_grant_id = greatest(r.last_grant_id, excluded.last_grant_id),
-		undelivered = r.undelivered OR excluded.undelivered, finish_time = excluded.finish_time;
+		undelivered = r.undelivered OR excluded.undelivered, finish_time = excluded.finish_time,
+		setup = excluded.setup, tries = excluded.tries, retry_time = excluded.retry_time;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.record_run(quota_manager.quota_run) IS 'Of scan(): writes what became of a run.';
+COMMENT ON FUNCTION quota_manager.record_run(quota_manager.quota_run) IS 'Of scan(): writes what became of a run, and when it is tried again if it failed or is incomplete.';
 
 CREATE FUNCTION quota_manager.check_source_ids(condition quota_manager.condition) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off
@@ -527,6 +489,8 @@ BEGIN
 	run.capped := 0;
 	run.unknown_balance := 0;
 	run.undelivered := false;
+	-- As it is before anything is looked up: what is changed meanwhile is a reason to try again.
+	run.setup := quota_manager.gateway_setup();
 	PERFORM quota_manager.check_transaction('strategies are scanned');
 	PERFORM quota_manager.require_identity(true);
 	SELECT s.* INTO strategy FROM quota_manager.quota_strategy s WHERE s.id = run_strategy.strategy_id;
@@ -622,7 +586,7 @@ DECLARE
 BEGIN
 	PERFORM quota_manager.check_transaction('strategies are scanned');
 	PERFORM quota_manager.require_identity(false);
-	FOR due IN SELECT d.* FROM quota_manager.due_strategies(true, strategy_name) d LOOP
+	FOR due IN SELECT d.* FROM quota_manager.due_strategies(strategy_name) d LOOP
 		run := quota_manager.run_strategy(due.strategy_id, due.scheduled_time);
 		CONTINUE WHEN run.strategy_id IS NULL;
 		found_due := true;
@@ -644,8 +608,87 @@ BEGIN
 			WHEN NOT idle.enabled THEN 'disabled'
 			WHEN quota_manager.schedule_now() >= idle.valid_until THEN 'not valid since ' || idle.valid_until
 			WHEN quota_manager.schedule_now() < idle.valid_from THEN 'not valid before ' || idle.valid_from
-			ELSE 'not due; next firing ' || coalesce(
-				quota_manager.next_firing(idle.periodic_expr, quota_manager.schedule_now(), idle.time_zone)::text, 'never') END;
+			ELSE (SELECT 'not due; next firing ' || coalesce(max(d.scheduled_time) FILTER (WHERE d.state = 'scheduled')::text, 'never') || coalesce('; ' || max(d.reason), '')
+				FROM quota_manager.strategy_due d WHERE d.strategy_id = idle.id) END;
 END
 $$;
 COMMENT ON FUNCTION quota_manager.scan(text) IS 'Runs every due strategy, or the named one if it is due, and tells per strategy how many users matched and were granted. Does no HTTP: balances that are not known and fresh are reported, see tick().';
+
+CREATE FUNCTION quota_manager.run_due(strategy_id integer)
+RETURNS TABLE (scheduled_time timestamptz, state text, matched bigint, granted bigint, already_granted bigint, capped bigint, unknown_balance bigint,
+	reason text, is_news boolean)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+	due record;
+	run quota_manager.quota_run;
+	last quota_manager.quota_run;
+BEGIN
+	FOR due IN SELECT d.scheduled_time FROM quota_manager.strategy_due d
+		WHERE d.strategy_id = run_due.strategy_id AND d.state IN ('due', 'recording') AND d.due_time <= clock_timestamp() ORDER BY 1
+	LOOP
+		last := quota_manager.last_run(run_due.strategy_id);
+		run := quota_manager.run_strategy(run_due.strategy_id, due.scheduled_time);
+		CONTINUE WHEN run.strategy_id IS NULL OR run.state = 'locked';
+		RETURN QUERY SELECT run.scheduled_time, run.state, run.matched, run.granted, run.already_granted, run.capped, run.unknown_balance, run.reason,
+			(last.strategy_version, last.state, last.reason) IS DISTINCT FROM (run.strategy_version, run.state, run.reason);
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION quota_manager.run_due(integer) IS 'Of tick() and the scheduler: runs what is due of a strategy by strategy_due. is_news: not the same came of the run before.';
+
+CREATE FUNCTION quota_manager.record_failure(strategy_id integer, reason text) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
+AS $$
+DECLARE
+	strategy quota_manager.quota_strategy;
+	run quota_manager.quota_run;
+BEGIN
+	PERFORM quota_manager.lock_strategy(strategy_id);
+	SELECT s.* INTO strategy FROM quota_manager.quota_strategy s WHERE s.id = record_failure.strategy_id;
+	SELECT d.scheduled_time INTO run.scheduled_time FROM quota_manager.strategy_due d
+		WHERE d.strategy_id = record_failure.strategy_id AND d.state = 'due' ORDER BY 1 LIMIT 1;
+	IF NOT FOUND THEN
+		RETURN;
+	END IF;
+	IF run.scheduled_time IS NOT NULL THEN
+		run.scheduled_time := quota_manager.admit_firing(strategy, run.scheduled_time);
+		IF run.scheduled_time IS NULL THEN
+			RETURN;
+		END IF;
+	END IF;
+	run.id := coalesce((SELECT r.id FROM quota_manager.quota_run r WHERE r.strategy_id = strategy.id AND r.scheduled_time = run.scheduled_time),
+		nextval(pg_get_serial_sequence('quota_manager.quota_run', 'id')));
+	run.strategy_id := strategy.id;
+	run.strategy_version := strategy.version;
+	run.setup := quota_manager.gateway_setup();
+	run.state := 'failed';
+	run.reason := reason;
+	run.occurrences := 1;
+	run.matched := 0;
+	run.granted := 0;
+	run.already_granted := 0;
+	run.capped := 0;
+	run.unknown_balance := 0;
+	run.undelivered := false;
+	run.start_time := clock_timestamp();
+	run.finish_time := run.start_time;
+	PERFORM quota_manager.record_run(run);
+END
+$$;
+COMMENT ON FUNCTION quota_manager.record_failure(integer, text) IS 'Of tick() and the scheduler: records that running a strategy was broken off by an error or a cancel, so that it is tried again after its back-off.';
+
+CREATE FUNCTION quota_manager.end_back_offs() RETURNS bigint
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
+AS $$
+	WITH ended AS (
+		UPDATE quota_manager.quota_run r SET retry_time = clock_timestamp()
+		WHERE r.state IN ('failed', 'incomplete') AND r.retry_time > clock_timestamp()
+			OR r.state = 'done' AND r.id IN (SELECT (SELECT u.id FROM quota_manager.quota_run u
+					WHERE u.strategy_id = s.id AND u.scheduled_time IS NULL ORDER BY u.id DESC LIMIT 1)
+				FROM quota_manager.quota_strategy s WHERE s.type = 'single' AND s.enabled AND NOT s.archived)
+		RETURNING 1)
+	SELECT count(*) FROM ended
+$$;
+COMMENT ON FUNCTION quota_manager.end_back_offs() IS 'Lets everything that waits run now: what failed or is incomplete, and single strategies whose scan_interval is not over. Workers do it when their settings are reloaded or what was missing in the database is there again, and resume() does. Returns how many runs waited.';

@@ -118,6 +118,8 @@ BEGIN
 		NEW.schedule_since := CASE
 			WHEN NEW.enabled AND NOT OLD.enabled OR OLD.archived AND NOT NEW.archived
 				OR (NEW.type, NEW.periodic_expr::text, NEW.time_zone) IS DISTINCT FROM (OLD.type, OLD.periodic_expr::text, OLD.time_zone)
+				-- Written while the clock was ahead: see restart_schedule().
+				OR NEW.schedule_since < OLD.schedule_since AND OLD.schedule_since > quota_manager.schedule_now()
 			THEN quota_manager.schedule_now() ELSE OLD.schedule_since END;
 		-- A broken strategy can always be put out of use.
 		IF NOT NEW.enabled OR NEW.archived THEN

@@ -20,23 +20,6 @@ LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_wake_workers';
 COMMENT ON FUNCTION quota_manager.wake_workers() IS
 	'Lets the launcher look into this database at the end of the transaction, when the extension was created or its role got its rights; it does so by itself every minute.';
 
-CREATE FUNCTION quota_manager.awaited_firing(strategy quota_manager.quota_strategy, covered_until timestamptz) RETURNS timestamptz
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-	firing timestamptz;
-BEGIN
-	firing := quota_manager.next_firing(strategy.periodic_expr,
-		greatest(covered_until, strategy.schedule_since, strategy.valid_from - interval '1 us'), strategy.time_zone);
-	RETURN CASE WHEN firing < strategy.valid_until THEN firing END;
-EXCEPTION WHEN OTHERS THEN
-	-- A schedule that cannot be read is reported by the scan; the others are waited for all the same.
-	RETURN NULL;
-END
-$$;
-COMMENT ON FUNCTION quota_manager.awaited_firing(quota_manager.quota_strategy, timestamptz) IS
-	'Of the scheduler: the first firing of a periodic strategy after those that were looked at; null: none, or its schedule cannot be read.';
-
 -- What may make something due is told to the workers at commit.
 CREATE FUNCTION quota_manager.wake_at_commit() RETURNS trigger
 LANGUAGE C AS 'MODULE_PATHNAME', 'qm_wake_at_commit';
@@ -74,11 +57,8 @@ AS $$
 DECLARE
 	-- Runs further apart than this, in ids of grants, are counted one after the other.
 	far_apart CONSTANT bigint := 100000;
-	scan_interval CONSTANT interval := coalesce(current_setting('quota_manager.scan_interval', true), '1 h')::interval;
 	stretch record;
 	counted record;
-	periodic record;
-	single record;
 BEGIN
 	PERFORM quota_manager.pin_statistics();
 	IF kind = 'courier' THEN
@@ -102,22 +82,9 @@ BEGIN
 			oldest_age := greatest(oldest_age, clock_timestamp() - counted.oldest);
 		END LOOP;
 	ELSIF kind = 'scheduler' THEN
-		-- What decides about each strategy is not to be planned anew for each.
-		PERFORM set_config('plan_cache_mode', 'auto', true);
-		SELECT count(*) AS depth, min(d.scheduled_time) AS oldest INTO periodic
-		FROM quota_manager.due_strategies(false) d;
-		-- Since it was edited, or since the scan_interval after its last scan was over.
-		SELECT count(*) AS depth, min(d.due_time) AS oldest INTO single
-		FROM (SELECT CASE WHEN l.strategy_version = s.version AND l.state = 'done' THEN l.finish_time + scan_interval
-				ELSE greatest(s.update_time, s.valid_from) END AS due_time
-			FROM quota_manager.quota_strategy s
-			LEFT JOIN LATERAL (SELECT r.strategy_version, r.state, r.finish_time FROM quota_manager.quota_run r
-				WHERE r.strategy_id = s.id AND r.scheduled_time IS NULL ORDER BY r.id DESC LIMIT 1) l ON true
-			WHERE s.type = 'single' AND s.enabled AND NOT s.archived
-				AND quota_manager.schedule_now() >= s.valid_from AND quota_manager.schedule_now() < s.valid_until) d
-		WHERE d.due_time <= clock_timestamp();
-		depth := periodic.depth + single.depth;
-		oldest_age := greatest(quota_manager.schedule_now() - periodic.oldest, clock_timestamp() - single.oldest);
+		SELECT count(*), max(CASE WHEN d.scheduled_time IS NULL OR d.tries > 0 THEN clock_timestamp() - d.due_time ELSE quota_manager.schedule_now() - d.scheduled_time END)
+			INTO depth, oldest_age
+			FROM quota_manager.strategy_due d WHERE d.state = 'due';
 	END IF;
 END
 $$;

@@ -28,6 +28,9 @@ static Statement write_trouble = {
 	{TEXTOID, TEXTOID},
 	NULL};
 
+static Statement clear_trouble = {
+	"DELETE FROM quota_manager.quota_worker WHERE kind = $1", 1, {TEXTOID}, NULL};
+
 void
 trouble_write(const char *kind, const char *message)
 {
@@ -40,8 +43,25 @@ trouble_write(const char *kind, const char *message)
 	(void) statement_run(&write_trouble, values, NULL);
 }
 
-void
-trouble_note(const WorkUnit *unit, const char *kind, const char *message)
+/*
+ * Erases it, in the transaction that is open.
+ */
+static void
+trouble_erase(const char *kind)
+{
+	Datum values[1];
+
+	set_local("lock_timeout", LOCK_TIMEOUT);
+	values[0] = CStringGetTextDatum(kind);
+	(void) statement_run(&clear_trouble, values, NULL);
+}
+
+/*
+ * Writes or, with no message, clears it in a transaction of its own, and
+ * drops an error but a cancel.
+ */
+static void
+try_to_keep(const WorkUnit *unit, const char *kind, const char *message)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext transaction_context;
@@ -54,7 +74,10 @@ trouble_note(const WorkUnit *unit, const char *kind, const char *message)
 	MemoryContextSwitchTo(transaction_context);
 	PG_TRY();
 	{
-		trouble_write(kind, message);
+		if (message != NULL)
+			trouble_write(kind, message);
+		else
+			trouble_erase(kind);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -70,4 +93,16 @@ trouble_note(const WorkUnit *unit, const char *kind, const char *message)
 	CurrentResourceOwner = transaction_owner;
 	unit->commit();
 	MemoryContextSwitchTo(caller);
+}
+
+void
+trouble_note(const WorkUnit *unit, const char *kind, const char *message)
+{
+	try_to_keep(unit, kind, message);
+}
+
+void
+trouble_clear(const WorkUnit *unit, const char *kind)
+{
+	try_to_keep(unit, kind, NULL);
 }

@@ -29,4 +29,7 @@ extern void trouble_write(const char *kind, const char *message);
  */
 extern void trouble_note(const WorkUnit *unit, const char *kind, const char *message);
 
+/* Forgets it, in a transaction of its own: it is over. */
+extern void trouble_clear(const WorkUnit *unit, const char *kind);
+
 #endif /* QM_TROUBLE_H */

@@ -20,7 +20,6 @@
 #include "storage/dsm.h"
 
 #include "common/monotonic.h"
-#include "worker/agenda.h"
 
 /* Why a scheduler ended. */
 typedef enum SchedulerEnd
@@ -40,11 +39,10 @@ typedef enum SchedulerEnd
 /* What one turn of a database leaves for the next. */
 typedef struct TurnMemory
 {
-	Oid          extension; /* it is of this one; InvalidOid: there is none */
-	bool         fenced;    /* that the database is a copy was said */
-	uint32       complaint; /* hash of the error that was logged last; 0: none */
-	uint32       damage;    /* the same of what is missing */
-	AgendaMemory agenda;
+	Oid    extension; /* it is of this one; InvalidOid: there is none */
+	bool   fenced;    /* that the database is a copy was said */
+	uint32 complaint; /* hash of the error that was logged last; 0: none */
+	uint32 damage;    /* the same of what is missing */
 } TurnMemory;
 
 /* How far a scheduler has come with its courier. */

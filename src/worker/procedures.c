@@ -15,6 +15,7 @@
 
 #include "common/version.h"
 #include "delivery/installation.h"
+#include "delivery/trouble.h"
 #include "worker/own_launcher.h"
 #include "worker/process.h"
 #include "worker/tick.h"
@@ -31,32 +32,31 @@ PG_FUNCTION_INFO_V1(qm_wake_workers);
 static void
 run_due_strategies(int64 *strategies, int64 *granted)
 {
+	DueLook   look;
 	Courier  *courier;
-	List     *due;
 	ListCell *cell;
 
 	*strategies = 0;
 	*granted = 0;
 	installation_require(&procedure_work_unit);
-	due = due_strategies(&procedure_work_unit, true);
+	look_for_due(&procedure_work_unit, &look);
 	/* here and not in the first scan, which would keep the row locked for as long as it takes */
-	if (due != NIL)
+	if (look.due != NIL)
 		(void) installation_check(&procedure_work_unit, true);
 	courier = courier_create(&procedure_work_unit);
-	foreach (cell, due)
+	foreach (cell, look.due)
 	{
-		const DueStrategy *strategy = lfirst(cell);
-		TickResult         result;
+		TickResult result;
 
 		CHECK_FOR_INTERRUPTS();
-		(void) tick_strategy(&procedure_work_unit, courier, strategy, NULL, &result);
-		if (result.error != NULL)
-			ereport(WARNING, (errcode(ERRCODE_WARNING),
-							  errmsg("strategy \"%s\" failed: %s", strategy->name, result.error)));
+		(void) tick_strategy(&procedure_work_unit, courier, lfirst(cell), NULL, &result);
 		*strategies += 1;
 		*granted += result.granted;
+		look.trouble = look.trouble || result.error != NULL;
 	}
 	courier_free(courier);
+	if (!look.trouble)
+		trouble_clear(&procedure_work_unit, TROUBLE_SCHEDULER);
 }
 
 /*

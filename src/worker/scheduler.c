@@ -20,9 +20,10 @@
 #include "storage/latch.h"
 #include "utils/memutils.h"
 
+#include "common/monotonic.h"
 #include "common/version.h"
 #include "delivery/installation.h"
-#include "worker/agenda.h"
+#include "delivery/trouble.h"
 #include "worker/courier_child.h"
 #include "worker/doorbell.h"
 #include "worker/obstacle.h"
@@ -30,6 +31,7 @@
 #include "worker/process.h"
 #include "worker/survive.h"
 #include "worker/tick.h"
+#include "worker/wake.h"
 
 /* After errors, work is tried again after these times. */
 #define RETRY_MIN_MS 1000
@@ -43,6 +45,9 @@
  */
 #define TURN_MIN_MS 1000
 #define TURN_MAX_MS (10 * 1000)
+
+/* By so much the wall clock is out of step with the other one when somebody has set it. */
+#define CLOCK_STEP_MS 100
 
 /* How far ahead a scheduler says when it wants to be back. */
 #define WANTED_MAX_MS (60 * 60 * 1000)
@@ -75,16 +80,30 @@ static bool admitted = false;
 static bool noted = false;
 static bool fenced = false;
 
-static Agenda *agenda;
+/*
+ * What the view strategy_due said when it was last asked, and when that was by
+ * each clock and by the count of transactions that have ended.  It is all that
+ * is remembered of strategies, and holds until one of the three moves on.
+ */
+static DueLook     look;
+static bool        look_holds = false;
+static uint64      looked_at; /* completed_transactions() before; 0: that cannot be told */
+static TimestampTz looked_wall;
+static MonoTime    looked_mono;
+
+/* The table of troubles may say something that is over. */
+static bool trouble_noted = true;
 
 /*
- * Of one tick: what is due (NIL also if nothing was looked for), the strategy
- * whose turn it is, and the courier that reads balances.
+ * Of one tick: whether something was due (false also if nothing was looked
+ * for), the strategy whose turn it is, what broke it off, and the courier that
+ * reads balances.
  */
 static MemoryContext tick_context;
 static bool          taken;
-static List         *due;
 static DueStrategy  *current;
+static const char   *broken_off;
+static bool          got_something_done;
 static MemoryContext reader_context;
 static Courier      *reader;
 
@@ -142,11 +161,11 @@ end_without_extension(void)
 static bool
 survives(void (*step)(void))
 {
-	if (survive_step(step, tick_context, &complaint))
+	if (survive_step(step, tick_context, &complaint, &broken_off))
 		return true;
 	if (extension_is_gone())
 		end_without_extension();
-	failed = true;
+	failed = trouble_noted = true;
 	return false;
 }
 
@@ -175,22 +194,58 @@ is_admitted(void)
 }
 
 /*
- * Step: finds out whether something is due, and what.
+ * True if the view may say something else by now.  A step of the wall clock,
+ * by which firings are due, is seen by its difference from the other one.
+ */
+static bool
+must_look(void)
+{
+	uint64 completed = completed_transactions();
+	int64  step = (GetCurrentTimestamp() - looked_wall) - (int64) (mono_now() - looked_mono);
+
+	return !look_holds || completed == 0 || completed != looked_at || mono_now() >= look.next ||
+		   Abs(step) > CLOCK_STEP_MS * 1000;
+}
+
+/*
+ * Milliseconds until there may be something to do, at most limit_ms.
+ */
+static long
+look_pause(long limit_ms)
+{
+	return look_holds ? Max(mono_ms_until(look.next, limit_ms), 1) : 1;
+}
+
+/*
+ * Step: finds out what is due.
  */
 static void
 take_due_strategies(void)
 {
-	if (!agenda_look(agenda, &database_work_unit))
-		end_scheduler(SCHEDULER_DISABLED);
-	if (!is_admitted() || !agenda_has_work(agenda))
+	if (!must_look())
 		return;
-	report_phase("looking for due strategies");
+	looked_at = completed_transactions();
+	looked_wall = GetCurrentTimestamp();
+	looked_mono = mono_now();
 	MemoryContextSwitchTo(tick_context);
-	due = agenda_take(agenda, &database_work_unit);
-	taken = true;
+	look_for_due(&database_work_unit, &look);
+	look_holds = true;
+	if (!look.enabled)
+		end_scheduler(SCHEDULER_DISABLED);
+	if (!is_admitted())
+	{
+		look.due = NIL;
+		look_holds = false;
+	}
+	taken = look.due != NIL;
 	/* here and not in the first scan, which would keep the row locked for as long as it takes */
-	if (due != NIL && !noted)
+	if (taken && !noted)
 		noted = installation_check(&database_work_unit, true) == INSTALLATION_OURS;
+	if (!taken && !look.trouble && trouble_noted && !failed && damage == 0)
+	{
+		trouble_clear(&database_work_unit, TROUBLE_SCHEDULER);
+		trouble_noted = false;
+	}
 }
 
 /*
@@ -213,13 +268,45 @@ run_current_strategy(void)
 	MemoryContextSwitchTo(tick_context);
 	if (!tick_strategy(&database_work_unit, reader, current, &reload_requested, &result))
 		return;
-	agenda_note(agenda, current, &result);
+	if (result.error != NULL)
+		trouble_noted = true;
+	if (result.done)
+		got_something_done = true;
 	if (result.granted > 0)
 		ask_courier();
 }
 
 /*
- * One tick: runs what is due.  Returns false if that could not be found out.
+ * Step: records that it was broken off.
+ */
+static void
+record_current_failure(void)
+{
+	record_failure(&database_work_unit, current, broken_off);
+}
+
+/*
+ * Runs the strategy whose turn it is.  False: it was broken off by an error,
+ * and the database does not take down even that.
+ */
+static bool
+run_one(void)
+{
+	if (survives(run_current_strategy))
+		return true;
+	if (reader != NULL)
+		MemoryContextDelete(reader_context);
+	reader = NULL;
+	if (!survives(record_current_failure))
+		return false;
+	got_something_done = true;
+	return true;
+}
+
+/*
+ * One tick: runs what is due.  Returns false if that could not be found out,
+ * what was run could not be recorded, or nothing came of all that was due: it
+ * would be due again at once.
  */
 static bool
 tick(void)
@@ -228,39 +315,41 @@ tick(void)
 	bool      ran = false;
 	ListCell *cell;
 
-	taken = false;
-	due = NIL;
+	taken = got_something_done = false;
 	reader = NULL;
 	success = survives(take_due_strategies);
 	if (success)
 		keep_courier_running();
-	foreach (cell, due)
+	foreach (cell, taken ? look.due : NIL)
 	{
+		look_holds = false;
 		if (reload_requested || ShutdownRequestPending)
 			break;
-		current = lfirst(cell);
 		/* each turn gets something done */
 		if (ran && board_is_contended(board) && turn_has_lasted(TURN_MAX_MS))
-		{
-			agenda_postpone(agenda, current);
-			continue;
-		}
+			break;
+		current = lfirst(cell);
 		ran = true;
-		if (!survives(run_current_strategy))
-		{
-			agenda_note(agenda, current, NULL);
-			if (reader != NULL)
-				MemoryContextDelete(reader_context);
-			reader = NULL;
-		}
+		success = run_one() && success;
 		keep_courier_running();
 	}
-	if (taken)
-		agenda_done(agenda);
+	if (ran && !got_something_done && !reload_requested)
+		success = false;
+	look.due = NIL;
 	pgstat_report_stat(taken);
 	report_phase(NULL);
 	MemoryContextReset(tick_context);
 	return success;
+}
+
+/*
+ * Step: lets everything that failed be tried again now.
+ */
+static void
+end_back_offs(void)
+{
+	look_holds = false;
+	retry_all(&database_work_unit);
 }
 
 /*
@@ -278,7 +367,7 @@ check_database(void)
 	StartTransactionCommand();
 	obstacle = find_obstacle(place->obstacle);
 	CommitTransactionCommand();
-	if (obstacle != SCHEDULER_YIELDED && (obstacle != SCHEDULER_DAMAGED || agenda == NULL))
+	if (obstacle != SCHEDULER_YIELDED && (obstacle != SCHEDULER_DAMAGED || !place->served))
 		end_scheduler(obstacle);
 
 	if (obstacle == SCHEDULER_DAMAGED)
@@ -293,7 +382,7 @@ check_database(void)
 		/* it is mended: what failed may be tried at once */
 		backoff_none(&backoff);
 		retry_courier();
-		agenda_forget(agenda);
+		(void) survives(end_back_offs);
 	}
 	damage = hash;
 }
@@ -332,7 +421,6 @@ resume_turn(void)
 		fenced = memory->fenced;
 		complaint = memory->complaint;
 		damage = memory->damage;
-		agenda_restore(agenda, &memory->agenda);
 	}
 	memory->extension = extension;
 }
@@ -347,7 +435,7 @@ next_turn(void)
 
 	if (fenced)
 		return mono_in_ms(WANTED_MAX_MS);
-	wanted = mono_in_ms(agenda_pause(agenda, WANTED_MAX_MS));
+	wanted = mono_in_ms(look_pause(WANTED_MAX_MS));
 	wanted = Max(wanted, backoff.not_before);
 	return Min(wanted, courier_wanted());
 }
@@ -363,7 +451,7 @@ turn_is_complete(bool ticked)
 		return false;
 	if (turn_has_lasted(TURN_MAX_MS))
 		return true;
-	if (!ticked || (backoff.delay_ms == 0 && !fenced && (taken || agenda_has_work(agenda))))
+	if (!ticked || (backoff.delay_ms == 0 && !fenced && (taken || must_look())))
 		return false;
 	return courier_has_delivered();
 }
@@ -402,7 +490,6 @@ yield_place(void)
 	memory->fenced = fenced;
 	memory->complaint = complaint;
 	memory->damage = damage;
-	agenda_save(agenda, &memory->agenda);
 	place->wanted = next_turn();
 	end_scheduler(SCHEDULER_YIELDED);
 }
@@ -440,7 +527,6 @@ qm_scheduler_main(Datum main_arg)
 	MemoryContextSwitchTo(TopMemoryContext);
 	tick_context =
 		AllocSetContextCreate(TopMemoryContext, "quota_manager tick", ALLOCSET_DEFAULT_SIZES);
-	agenda = agenda_create();
 	prepare_courier(&order, place);
 	resume_turn();
 	announce();
@@ -466,7 +552,7 @@ qm_scheduler_main(Datum main_arg)
 				failed = false;
 				(void) survives(check_database);
 			}
-			pause = fenced ? FENCED_NAP_MS : agenda_pause(agenda, poll_interval);
+			pause = fenced ? FENCED_NAP_MS : look_pause(poll_interval);
 		}
 		keep_courier_running();
 		if (board_is_contended(board) && turn_is_complete(ticked))
@@ -486,7 +572,7 @@ qm_scheduler_main(Datum main_arg)
 			(void) worker_reload();
 			backoff_none(&backoff);
 			retry_courier();
-			agenda_forget(agenda);
+			(void) survives(end_back_offs);
 		}
 	}
 	proc_exit(0);

@@ -68,11 +68,11 @@ recover(MemoryContext scratch, uint32 *complaint)
  * See survive.h.
  */
 bool
-survive_step(void (*step)(void), MemoryContext scratch, uint32 *complaint)
+survive_step(void (*step)(void), MemoryContext scratch, uint32 *complaint, const char **message)
 {
 	/* Change between setjmp and longjmp. */
 	volatile bool succeeded = false;
-	char *volatile message = NULL;
+	char *volatile found = NULL;
 
 	begin_interruptible();
 	PG_TRY();
@@ -82,12 +82,13 @@ survive_step(void (*step)(void), MemoryContext scratch, uint32 *complaint)
 	}
 	PG_CATCH();
 	{
-		message = recover(scratch, complaint);
+		found = recover(scratch, complaint);
 	}
 	PG_END_TRY();
 	end_interruptible();
 	MemoryContextSwitchTo(TopMemoryContext);
-	if (message != NULL && !extension_is_gone())
-		note_trouble(TROUBLE_SCHEDULER, message);
+	if (found != NULL && !extension_is_gone())
+		note_trouble(TROUBLE_SCHEDULER, found);
+	*message = found;
 	return succeeded;
 }

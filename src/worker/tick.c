@@ -5,6 +5,8 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "access/heaptoast.h"
 #include "access/htup_details.h"
 #include "access/tupdesc.h"
@@ -19,6 +21,7 @@
 #include "utils/tuplestore.h"
 
 #include "common/crash_point.h"
+#include "delivery/statement.h"
 #include "delivery/trouble.h"
 #include "worker/tick.h"
 
@@ -26,60 +29,101 @@
 #define BALANCE_BATCH 10000
 #define FETCH_BATCH 1000
 
+/* Nothing needs to be looked for later than this. */
+#define LOOK_MAX_MS (60 * 60 * 1000)
+
 /*
- * Column of the current SPI row, which is never null there, as a number.
+ * The first row tells when to look again, the others what is due.  A look
+ * that comes a moment too early comes again.  A view finds its tables also
+ * when they are renamed; what runs strategies does not, so they are named.
+ */
+static Statement ask_view = {
+	"WITH d AS MATERIALIZED (SELECT * FROM quota_manager.strategy_due)"
+	" SELECT null::int4, null::text, null::bool,"
+	" least(extract(epoch FROM min(d.due_time) - clock_timestamp()) * 1000, $1)::float8,"
+	" coalesce(bool_or(d.tries > 0), false),"
+	" coalesce((SELECT i.workers_enabled FROM quota_manager.quota_installation i), true)"
+	" FROM d WHERE d.state <> 'due' AND (d.state <> 'recording' OR d.due_time > clock_timestamp())"
+	" AND NOT EXISTS (SELECT 1 FROM quota_manager.quota_strategy WHERE false)"
+	" AND NOT EXISTS (SELECT 1 FROM quota_manager.quota_run WHERE false)"
+	" UNION ALL SELECT r.* FROM (SELECT d.strategy_id, d.name, bool_or(d.state = 'due'),"
+	" null::float8, null::bool, null::bool"
+	" FROM d WHERE d.state = 'due' OR d.state = 'recording' AND d.due_time <= clock_timestamp()"
+	" GROUP BY 1, 2 ORDER BY min(d.due_time), 1) r",
+	1,
+	{FLOAT8OID},
+	NULL};
+
+static Statement run_strategy = {
+	"SELECT r.state, r.granted, r.unknown_balance, r.matched, r.already_granted, r.capped,"
+	" r.reason, r.is_news FROM quota_manager.run_due($1) r",
+	1,
+	{INT4OID},
+	NULL};
+
+static Statement write_failure = {
+	"SELECT quota_manager.record_failure($1, $2)", 2, {INT4OID, TEXTOID}, NULL};
+
+static Statement end_back_offs = {"SELECT quota_manager.end_back_offs()", 0, {0}, NULL};
+
+/*
+ * Column of a row of SPI_tuptable, which is never null there, as a number.
  */
 static int64
 number_column(uint64 row, int column)
 {
 	bool  isnull;
-	Datum value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, &isnull);
+	Datum value = result_datum(row, column, &isnull);
 
-	if (isnull)
-		return 0;
-	return SPI_gettypeid(SPI_tuptable->tupdesc, column) == INT4OID ? DatumGetInt32(value)
-																   : DatumGetInt64(value);
+	return isnull ? 0 : DatumGetInt64(value);
 }
 
 /*
- * See tick.h.  Strategies whose conditions ask for no balance come first: a
- * gateway that hangs is not to hold them up.
+ * Takes in the row that tells when to look again.
  */
-List *
-due_strategies(const WorkUnit *unit, bool singles)
+static void
+take_prospect(DueLook *look)
 {
-	static const char *const query =
-		"SELECT s.id, s.version, s.type, s.name"
-		" FROM quota_manager.quota_strategy s"
-		" WHERE s.id IN (SELECT d.strategy_id FROM quota_manager.due_strategies($1) d)"
-		" ORDER BY position('quota-le' IN s.condition::text) > 0, s.id";
+	bool  isnull;
+	Datum value = result_datum(0, 4, &isnull);
+
+	look->next = mono_in_ms(isnull ? LOOK_MAX_MS : (int64) ceil(Max(DatumGetFloat8(value), 0)));
+	value = result_datum(0, 5, &isnull);
+	look->trouble = DatumGetBool(value);
+	value = result_datum(0, 6, &isnull);
+	look->enabled = DatumGetBool(value);
+}
+
+/*
+ * See tick.h.
+ */
+void
+look_for_due(const WorkUnit *unit, DueLook *look)
+{
 	MemoryContext caller_context = CurrentMemoryContext;
-	Oid           types[] = {BOOLOID};
-	Datum         values[] = {BoolGetDatum(singles)};
-	List         *result = NIL;
-	int           rc;
+	Datum         values[] = {Float8GetDatum(LOOK_MAX_MS)};
+	List         *due = NIL;
+	uint64        rows;
 
 	unit->begin();
-	rc = SPI_execute_with_args(query, 1, types, values, NULL, false, 0);
-	if (rc != SPI_OK_SELECT)
-		elog(ERROR, "could not list due strategies: %s", SPI_result_code_string(rc));
-	for (uint64 row = 0; row < SPI_processed; row++)
+	rows = statement_run(&ask_view, values, NULL);
+	take_prospect(look);
+	for (uint64 row = 1; row < rows; row++)
 	{
 		MemoryContext spi_context = MemoryContextSwitchTo(caller_context);
 		DueStrategy  *strategy = palloc(sizeof(DueStrategy));
+		bool          isnull;
 
-		strategy->id = number_column(row, 1);
-		strategy->version = number_column(row, 2);
-		strategy->single =
-			strcmp(SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 3), "single") == 0;
-		strategy->name = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 4);
-		result = lappend(result, strategy);
+		strategy->id = DatumGetInt32(result_datum(row, 1, &isnull));
+		strategy->name = result_text(row, 2, caller_context);
+		strategy->runs = DatumGetBool(result_datum(row, 3, &isnull));
+		due = lappend(due, strategy);
 		MemoryContextSwitchTo(spi_context);
 	}
 	SPI_freetuptable(SPI_tuptable);
 	unit->commit();
 	MemoryContextSwitchTo(caller_context);
-	return result;
+	look->due = due;
 }
 
 /* Pairs of user and gateway that outlive the transaction they were found in. */
@@ -248,57 +292,61 @@ read_balances(const WorkUnit *unit, Courier *courier, const DueStrategy *strateg
 }
 
 /*
- * Scans one strategy in one transaction.
+ * Logs what came of a run, for people if it is not what came of the one
+ * before.
+ */
+static void
+log_run(const DueStrategy *strategy, uint64 row)
+{
+	bool        isnull;
+	bool        is_news = DatumGetBool(result_datum(row, 8, &isnull));
+	const char *state = result_text(row, 1, CurrentMemoryContext);
+
+	if (strcmp(state, "failed") == 0)
+		ereport(is_news ? WARNING : DEBUG1,
+				(errcode(ERRCODE_WARNING), errmsg("strategy \"%s\" failed: %s", strategy->name,
+												  result_text(row, 7, CurrentMemoryContext))));
+	else if (strcmp(state, "incomplete") == 0)
+		ereport(is_news ? LOG : DEBUG1, (errmsg("strategy \"%s\" waits for " INT64_FORMAT
+												" balances that could not be read",
+												strategy->name, number_column(row, 3))));
+	ereport(is_news && number_column(row, 2) > 0 ? LOG : DEBUG1,
+			(errmsg("strategy \"%s\": granted " INT64_FORMAT ", matched " INT64_FORMAT
+					", already granted " INT64_FORMAT ", capped " INT64_FORMAT
+					", balance unknown " INT64_FORMAT,
+					strategy->name, number_column(row, 2), number_column(row, 4),
+					number_column(row, 5), number_column(row, 6), number_column(row, 3))));
+}
+
+/*
+ * Runs one strategy in one transaction.
  */
 static void
 scan_strategy(const WorkUnit *unit, const DueStrategy *strategy, TickResult *result)
 {
-	static const char *const query =
-		"SELECT s.granted, s.unknown_balance, s.matched, s.already_granted, s.capped, s.error"
-		" FROM quota_manager.scan($1) s";
 	MemoryContext caller_context = CurrentMemoryContext;
-	Oid           types[] = {TEXTOID};
-	Datum         values[1];
-	int64         matched = 0;
-	int64         already_granted = 0;
-	int64         capped = 0;
-	int           rc;
+	Datum         values[] = {Int32GetDatum(strategy->id)};
+	uint64        rows;
 
 	CRASH_POINT(scan_starting);
 	unit->begin();
-	values[0] = CStringGetTextDatum(strategy->name);
-	rc = SPI_execute_with_args(query, 1, types, values, NULL, false, 0);
-	if (rc != SPI_OK_SELECT)
-		elog(ERROR, "could not scan: %s", SPI_result_code_string(rc));
-	for (uint64 row = 0; row < SPI_processed; row++)
+	rows = statement_run(&run_strategy, values, NULL);
+	for (uint64 row = 0; row < rows; row++)
 	{
-		MemoryContext spi_context;
-		char         *error;
+		char *state = result_text(row, 1, CurrentMemoryContext);
 
-		result->granted += number_column(row, 1);
-		result->unknown_balance += number_column(row, 2);
-		matched += number_column(row, 3);
-		already_granted += number_column(row, 4);
-		capped += number_column(row, 5);
-
-		spi_context = MemoryContextSwitchTo(caller_context);
-		error = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 6);
-		if (error != NULL)
-			result->error = error;
-		MemoryContextSwitchTo(spi_context);
+		result->granted += number_column(row, 2);
+		result->unknown_balance += number_column(row, 3);
+		if (strcmp(state, "failed") == 0)
+			result->error = result_text(row, 7, caller_context);
+		log_run(strategy, row);
 	}
+	result->done = strategy->runs ? rows > 0 : result->error == NULL;
 	SPI_freetuptable(SPI_tuptable);
 	CRASH_POINT(scan_committing);
 	unit->commit();
 	CRASH_POINT(scan_committed);
 	MemoryContextSwitchTo(caller_context);
-
-	ereport(result->granted > 0 ? LOG : DEBUG1,
-			(errmsg("strategy \"%s\": granted " INT64_FORMAT ", matched " INT64_FORMAT
-					", already granted " INT64_FORMAT ", capped " INT64_FORMAT
-					", balance unknown " INT64_FORMAT,
-					strategy->name, result->granted, matched, already_granted, capped,
-					result->unknown_balance)));
 }
 
 /*
@@ -309,7 +357,8 @@ tick_strategy(const WorkUnit *unit, Courier *courier, const DueStrategy *strateg
 			  volatile sig_atomic_t *stop, TickResult *result)
 {
 	memset(result, 0, sizeof(*result));
-	read_balances(unit, courier, strategy, stop);
+	if (strategy->runs)
+		read_balances(unit, courier, strategy, stop);
 	if (stop && *stop)
 		return false;
 	scan_strategy(unit, strategy, result);
@@ -317,4 +366,37 @@ tick_strategy(const WorkUnit *unit, Courier *courier, const DueStrategy *strateg
 		trouble_note(unit, TROUBLE_SCHEDULER,
 					 psprintf("strategy \"%s\" failed: %s", strategy->name, result->error));
 	return true;
+}
+
+/*
+ * See tick.h.
+ */
+void
+record_failure(const WorkUnit *unit, const DueStrategy *strategy, const char *reason)
+{
+	MemoryContext caller_context = CurrentMemoryContext;
+	Datum         values[2];
+
+	unit->begin();
+	set_local("lock_timeout", "100ms");
+	values[0] = Int32GetDatum(strategy->id);
+	values[1] = CStringGetTextDatum(reason);
+	(void) statement_run(&write_failure, values, NULL);
+	unit->commit();
+	MemoryContextSwitchTo(caller_context);
+}
+
+/*
+ * See tick.h.
+ */
+void
+retry_all(const WorkUnit *unit)
+{
+	MemoryContext caller_context = CurrentMemoryContext;
+
+	unit->begin();
+	set_local("lock_timeout", "100ms");
+	(void) statement_run(&end_back_offs, NULL, NULL);
+	unit->commit();
+	MemoryContextSwitchTo(caller_context);
 }

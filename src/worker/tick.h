@@ -13,16 +13,25 @@
 
 #include "nodes/pg_list.h"
 
+#include "common/monotonic.h"
 #include "delivery/delivery.h"
 
 /* A strategy that is due. */
 typedef struct DueStrategy
 {
 	int32 id;
-	int32 version;
-	bool  single;
 	char *name;
+	bool  runs; /* false: there are only firings to be recorded as not run */
 } DueStrategy;
+
+/* What the view strategy_due says. */
+typedef struct DueLook
+{
+	List    *due;     /* of DueStrategy; what has been due longest comes first */
+	MonoTime next;    /* when more will be due, unless something is committed or the clock set */
+	bool     trouble; /* the last run of some strategy failed */
+	bool     enabled; /* stop_workers() was not called */
+} DueLook;
 
 /* What running one did, over all its firings that were due. */
 typedef struct TickResult
@@ -30,22 +39,31 @@ typedef struct TickResult
 	int64 granted;
 	int64 unknown_balance;
 	char *error; /* NULL: none */
+	bool  done;  /* otherwise nothing came of it: it may be due still */
 } TickResult;
 
 /*
- * Lists what is due now, each strategy once, single strategies only if asked
- * for.  List of DueStrategy in the current memory context.
+ * Asks the view, in one short transaction.  The list is allocated in the current memory context.
  */
-extern List *due_strategies(const WorkUnit *unit, bool singles);
+extern void look_for_due(const WorkUnit *unit, DueLook *look);
 
 /*
- * Reads balances and scans one strategy.  Returns false if *stop (may be
- * NULL) became true before it was scanned; *result is filled otherwise.
- * What is wrong with the strategy is in result->error; errors raised are of
- * the database as a whole.  Results are in the current memory context, which
- * is left with some garbage.
+ * Reads balances and runs one strategy.  Returns false if *stop (may be
+ * NULL) became true before it was run; *result is filled otherwise.
+ * What is wrong with the strategy is in result->error, and in the log if it is
+ * news; errors raised are of the database as a whole.  Results are in the
+ * current memory context, which is left with some garbage.
  */
 extern bool tick_strategy(const WorkUnit *unit, Courier *courier, const DueStrategy *strategy,
 						  volatile sig_atomic_t *stop, TickResult *result);
+
+/*
+ * Records that running one was broken off by an error, so that it waits
+ * before it is tried again.  Raises an error if that cannot be done at once.
+ */
+extern void record_failure(const WorkUnit *unit, const DueStrategy *strategy, const char *reason);
+
+/* Lets everything that failed be tried again now. */
+extern void retry_all(const WorkUnit *unit);
 
 #endif /* QM_TICK_H */

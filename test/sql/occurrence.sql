@@ -177,7 +177,6 @@ SELECT (run_strategy(id, '2025-07-01 07:00:00+00')).scheduled_time FROM quota_st
 SELECT pg_temp.begin_anew();
 SELECT pg_temp.write('late', '0 * * * *', 'none');
 SELECT pg_temp.at('1 03:30:00');
-SELECT name, scheduled_time FROM due_strategies(false);
 SELECT name, scheduled_time FROM due_strategies();
 SELECT strategy, scheduled_time, note FROM scan('late');
 SELECT name, scheduled_time FROM due_strategies();

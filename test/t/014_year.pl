@@ -204,7 +204,7 @@ sub steps_by_session
 		}
 		elsif ($scan < 0.93)
 		{
-			sql($how eq 'tick' ? 'CALL quota_manager.tick();' : 'SELECT count(*) FROM quota_manager.scan();');
+			sql($how eq 'tick' ? 'SELECT count(quota_manager.end_back_offs()); CALL quota_manager.tick();' : 'SELECT count(*) FROM quota_manager.scan();');
 			$simulation->scan($now);
 		}
 		while (rand() < 0.1) { change() }

@@ -31,10 +31,12 @@ $zgsm->set_balance("user$_", quota => 10, used => $_ <= 20 ? 8 : 1) foreach 1 ..
 my $unreadable = '1000000000000000000';
 $zgsm->set_balance('user50', quota => $unreadable);
 
+# A single strategy is due when it was edited, whenever its last scan was.
 sub tick
 {
 	my ($settings) = @_;
 
+	$node->safe_psql('postgres', 'UPDATE quota_manager.quota_strategy SET title = title');
 	return $node->safe_psql('postgres', ($settings // '') . ' CALL quota_manager.tick()');
 }
 

@@ -81,16 +81,20 @@ sub await_statistics
 	return;
 }
 $session->query('CALL quota_manager.tick()');
-is(status('scheduler', 'queue_depth, state'), '1|not running', 'tick() runs what waits');
+is(status('scheduler', 'queue_depth, state'), '0|not running', 'tick() runs what waits; what failed is not due before its back-off is over');
+is(sql(q{SELECT state, tries FROM quota_manager.strategy_due WHERE name = 'broken'}), 'waiting|1', 'but waits');
 like(status('scheduler', 'last_error'), qr/^strategy "broken" failed: .*gone/, 'and leaves what failed');
 is(status('scheduler', q{last_error_time BETWEEN now() - interval '1 min' AND clock_timestamp()}), 't', 'and when');
 is(status('courier', q{queue_depth, oldest_age BETWEEN '0' AND '1 min', last_error}), '40|t|', 'grants wait for the courier');
 
-# A single strategy waits again when its scan_interval is over; a broken one always.
-sql(q{UPDATE quota_manager.quota_run SET finish_time = finish_time - interval '3 h' WHERE scheduled_time IS NULL AND state = 'done'});
-is(status('scheduler', q{queue_depth, oldest_age BETWEEN '2 h' AND '2 h 1 min'}), '2|t', 'single strategies wait again after scan_interval');
+# A single strategy waits again when its scan_interval is over, a broken one after its back-off.
+sql(q{SELECT quota_manager.end_back_offs()});
+is(status('scheduler', 'queue_depth'), '1', 'what failed is due when its back-off is over');
 $session->query('CALL quota_manager.tick()');
-is(status('scheduler', 'queue_depth'), '1', 'until they are run');
+sql(q{UPDATE quota_manager.quota_run SET finish_time = finish_time - interval '3 h' WHERE scheduled_time IS NULL AND state = 'done'});
+is(status('scheduler', q{queue_depth, oldest_age BETWEEN '2 h' AND '2 h 1 min'}), '1|t', 'single strategies wait again after scan_interval');
+$session->query('CALL quota_manager.tick()');
+is(status('scheduler', 'queue_depth'), '0', 'until they are run');
 
 # CALL deliver() meets a gateway that is down, and grants that are not for it.
 my $url = sql(q{SELECT base_url FROM quota_manager.quota_gateway});
@@ -106,7 +110,8 @@ sql(q{UPDATE quota_manager.quota_execute SET status = 'pending', next_attempt_ti
 
 # That it cannot be written does not matter.
 sql(q{ALTER TABLE quota_manager.quota_worker RENAME TO quota_worker_away});
-is($session->query('CALL quota_manager.tick()'), '2|0', 'tick() works without the table of errors');
+sql(q{SELECT quota_manager.end_back_offs()});
+is($session->query('CALL quota_manager.tick()'), '1|0', 'tick() works without the table of errors');
 # A session that has shown its statistics less than a second ago shows the next ones when it has been idle for ten.
 my $flushed = sql('SELECT clock_timestamp()');
 await("SELECT clock_timestamp() > '$flushed'::timestamptz + interval '1100 ms'");
@@ -117,14 +122,18 @@ is(status('courier', 'queue_depth, oldest_age'), '0|', 'deliver() does, too: not
 await_statistics(40, 80, 'what tick() and deliver() wrote while the session is open');
 $session->quit;
 
-# Workers run. What went wrong before a restart is still there.
+# Workers run. What went wrong before a restart is still there as long as it is wrong.
 my $error_time = status('scheduler', 'last_error_time');
-sql(q{UPDATE quota_manager.quota_strategy SET enabled = false WHERE name = 'broken'});
 sql(q{ALTER SYSTEM SET quota_manager.workers = on});
 $node->restart;
 QuotaTest::Workers::await_worker($node, 'postgres', 'courier');
 await(q{SELECT bool_and(state = 'idle') FROM quota_manager.worker_status});
-is(status('scheduler', 'last_error_time'), $error_time, 'what went wrong is remembered over a restart');
+isnt($error_time, '', 'what went wrong is remembered');
+await(q{SELECT last_error ~ '^strategy "broken" failed: ' AND last_error_time >= '} . $error_time . q{' FROM quota_manager.worker_status WHERE kind = 'scheduler'});
+pass('also over a restart');
+sql(q{UPDATE quota_manager.quota_strategy SET enabled = false WHERE name = 'broken'});
+await(q{SELECT last_error IS NULL AND last_error_time IS NULL FROM quota_manager.worker_status WHERE kind = 'scheduler'});
+pass('and forgotten when it is over');
 like(status('courier', 'last_error'), qr/^gateway "gateway" is closed: /, 'also of the courier');
 is($node->safe_psql('postgres', q{SELECT string_agg(concat_ws(' ', kind, role, pid > 0, queue_depth), ',' ORDER BY kind) FROM quota_manager.worker_status},
 		connstr => $node->connstr('postgres') . ' user=onlooker'),
@@ -158,7 +167,7 @@ sql(q{BEGIN;
 	INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition) VALUES ('broken too', 'single', 5, 'm', 'gone()');
 	DROP FUNCTION quota_condition.gone;
 	COMMIT});
-await(q{SELECT last_error ~ '^strategy "broken too" failed: ' AND queue_depth = 1 FROM quota_manager.worker_status WHERE kind = 'scheduler'});
+await(q{SELECT last_error ~ '^strategy "broken too" failed: ' FROM quota_manager.worker_status WHERE kind = 'scheduler'});
 pass('a strategy that fails is an error of the scheduler');
 sql(q{DELETE FROM quota_manager.quota_strategy WHERE name = 'broken too'});
 
