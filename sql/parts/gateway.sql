@@ -212,6 +212,31 @@ CREATE TRIGGER check_gateway BEFORE INSERT OR UPDATE OF name, id, dialect, base_
 	ON quota_manager.quota_gateway FOR EACH ROW EXECUTE FUNCTION quota_manager.check_gateway();
 COMMENT ON TRIGGER check_gateway ON quota_manager.quota_gateway IS 'Refuses a gateway that could not be used.';
 
+-- Not by column rights: a scan locks the row of its gateway, for which a role needs a right to update some column.
+CREATE FUNCTION quota_manager.check_gateway_state() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	-- Deliveries write it as the owner of the table.
+	IF NOT pg_has_role((SELECT c.relowner FROM pg_class c WHERE c.oid = TG_RELID), 'USAGE') THEN
+		RAISE EXCEPTION 'the state of gateway "%" is written by deliveries alone', NEW.name
+			USING ERRCODE = 'insufficient_privilege',
+				DETAIL = 'state, state_reason and next_probe_time tell what deliveries met.',
+				HINT = 'CALL quota_manager.deliver() asks a gateway at once whether it works again; so does a worker when the row is edited.';
+	END IF;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION quota_manager.check_gateway_state() IS 'Trigger: refuses a state that was not found by delivering.';
+CREATE TRIGGER check_gateway_state BEFORE UPDATE OF state, state_reason, next_probe_time ON quota_manager.quota_gateway
+	FOR EACH ROW WHEN ((OLD.state, OLD.state_reason, OLD.next_probe_time) IS DISTINCT FROM (NEW.state, NEW.state_reason, NEW.next_probe_time))
+	EXECUTE FUNCTION quota_manager.check_gateway_state();
+COMMENT ON TRIGGER check_gateway_state ON quota_manager.quota_gateway IS 'Refuses a state that was not found by delivering.';
+CREATE TRIGGER check_gateway_new_state BEFORE INSERT ON quota_manager.quota_gateway
+	FOR EACH ROW WHEN ((NEW.state, NEW.state_reason, NEW.next_probe_time) IS DISTINCT FROM ('open', NULL, NULL))
+	EXECUTE FUNCTION quota_manager.check_gateway_state();
+COMMENT ON TRIGGER check_gateway_new_state ON quota_manager.quota_gateway IS 'Refuses a new gateway with a state that was not found by delivering.';
+
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.quota_gateway', '');
 SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('quota_manager.quota_gateway', 'id'), '');
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.quota_model', '');

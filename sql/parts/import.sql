@@ -11,23 +11,28 @@ BEGIN
 			HINT = 'Give a query that returns strategy name, user id and time, such as SELECT name, user_id, paid_at FROM public.old_grants.';
 	END IF;
 	PERFORM quota_manager.check_transaction('grants are imported');
-	CREATE TEMPORARY TABLE quota_manager_import (strategy text, user_id text, grant_time timestamptz) ON COMMIT DROP;
+	CREATE TEMPORARY TABLE quota_manager_import (strategy text, user_id text, grant_time timestamptz, amount numeric) ON COMMIT DROP;
 	BEGIN
 		EXECUTE 'INSERT INTO pg_temp.quota_manager_import ' || query;
 	EXCEPTION WHEN datatype_mismatch OR syntax_error THEN
 		RAISE EXCEPTION 'the query to import from does not return strategy name, user id and time: %', SQLERRM
 			USING ERRCODE = 'datatype_mismatch',
-				HINT = 'Its columns are text, text and timestamp with time zone, in this order.';
+				HINT = 'Its columns are text, text and timestamp with time zone, in this order, and numeric for the amount, which can be left out.';
 	WHEN undefined_table THEN
 		RAISE EXCEPTION 'the query to import from cannot be run: %', SQLERRM
 			USING ERRCODE = 'undefined_table', HINT = 'Write names with their schema, such as public.old_grants; temporary tables need none.';
 	END;
+	IF EXISTS (SELECT 1 FROM pg_temp.quota_manager_import g WHERE g.amount = 0 OR g.amount IN ('NaN', 'Infinity', '-Infinity')) THEN
+		RAISE EXCEPTION 'the query to import from returns an amount that no grant can have'
+			USING ERRCODE = 'invalid_parameter_value', DETAIL = 'It is 0, infinite or not a number.',
+				HINT = 'Leave the row out, or return null, which means the amount of the strategy.';
+	END IF;
 	UPDATE pg_temp.quota_manager_import g SET grant_time = now() WHERE g.grant_time IS NULL OR NOT isfinite(g.grant_time);
 	PERFORM quota_manager.lock_strategy(s.id) FROM (SELECT k.id FROM quota_manager.quota_strategy k
 		WHERE k.name IN (SELECT g.strategy FROM pg_temp.quota_manager_import g) ORDER BY k.id) s;
 	RETURN QUERY
 	WITH row_of AS (
-		SELECT g.strategy, g.user_id, g.grant_time, s.id AS strategy_id, s.type, s.version, s.amount, s.model, s.time_zone,
+		SELECT g.strategy, g.user_id, g.grant_time, s.id AS strategy_id, s.type, s.version, coalesce(g.amount, s.amount) AS amount, s.model, s.time_zone,
 			quota_manager.gateway_of(s.model) AS gateway, g.user_id <> '' AND quota_manager.user_id_fits(g.user_id) AS usable,
 			row_number() OVER (PARTITION BY g.strategy, g.user_id ORDER BY g.grant_time) AS nth
 		FROM pg_temp.quota_manager_import g LEFT JOIN quota_manager.quota_strategy s ON s.name = g.strategy
@@ -58,4 +63,4 @@ BEGIN
 	DROP TABLE pg_temp.quota_manager_import;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.import_grants(text) IS 'Takes over completed grants of single strategies from a query that returns strategy name, user id and time, so that the next scan does not pay again. Tells per strategy what was imported, was there already, came twice, or was not known.';
+COMMENT ON FUNCTION quota_manager.import_grants(text) IS 'Takes over completed grants of single strategies from a query that returns strategy name, user id, time and perhaps amount (left out or null: the amount that the strategy has now), so that the next scan does not pay again. Tells per strategy what was imported, was there already, came twice, or was not known.';

@@ -94,6 +94,39 @@ END
 $$;
 COMMENT ON FUNCTION quota_manager.check_job_role(name, name) IS 'Of schedule_jobs(): an error if the jobs of a database cannot run as a role, or not be scheduled for it.';
 
+CREATE FUNCTION quota_manager.warn_of_failing_jobs(database name, role name) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+	-- Not to be seen by everyone.
+	by_connection CONSTANT boolean := coalesce((SELECT s.setting = 'off' FROM pg_settings s WHERE s.name = 'cron.use_background_workers'), false);
+	host CONSTANT text := coalesce((SELECT nullif(s.setting, '') FROM pg_settings s WHERE s.name = 'cron.host'), 'localhost');
+	cure CONSTANT text := format('Set cron.use_background_workers = on and restart the server, or let role "%s" connect from %s to database "%s" without a password (pg_hba.conf).',
+		role, host, database);
+	last_run record;
+BEGIN
+	-- How the last run of them ended that pg_cron knows of, and lets us see.
+	EXECUTE 'SELECT d.status, d.return_message, d.start_time FROM cron.job_run_details d
+		WHERE d.command IN (SELECT j.command FROM quota_manager.pg_cron_jobs($1) j) AND d.database = $1 AND d.username = $2
+			AND d.status IN (''succeeded'', ''failed'')
+		ORDER BY d.runid DESC LIMIT 1' INTO last_run USING database, role;
+	IF last_run.status = 'failed' THEN
+		RAISE WARNING 'the last run of a job of pg_cron for database "%" failed: %', database, last_run.return_message
+			USING ERRCODE = '01000', DETAIL = format('It was started %s.', coalesce('at ' || last_run.start_time, 'never')),
+				HINT = CASE WHEN by_connection THEN cure ELSE 'See cron.job_run_details.' END;
+	ELSIF by_connection AND last_run.status IS NULL THEN
+		RAISE WARNING 'pg_cron connects to % to run the jobs of database "%"', host, database
+			USING ERRCODE = '01000', DETAIL = format('Where pg_hba.conf asks role "%s" for a password, every run fails with "connection failed".', role),
+				HINT = cure || ' How runs end is in cron.job_run_details, and told when schedule_jobs() is called again.';
+	END IF;
+EXCEPTION WHEN undefined_table OR undefined_column OR insufficient_privilege THEN
+	-- Not to be seen: what cannot be known is not warned of.
+	RETURN;
+END
+$$;
+COMMENT ON FUNCTION quota_manager.warn_of_failing_jobs(name, name) IS 'Of schedule_jobs(): warns if runs of the jobs of a database fail, or if pg_cron has to connect for them and it is not known whether it can.';
+
 CREATE FUNCTION quota_manager.schedule_jobs(database name DEFAULT pg_catalog.current_database(), role regrole DEFAULT NULL)
 RETURNS TABLE (job_id bigint, job_name text)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -138,6 +171,7 @@ BEGIN
 		END IF;
 		RETURN NEXT;
 	END LOOP;
+	PERFORM quota_manager.warn_of_failing_jobs(target, runner);
 END
 $$;
 COMMENT ON FUNCTION quota_manager.schedule_jobs(name, regrole) IS

@@ -11,6 +11,7 @@
 #include "common/crash_point.h"
 #include "delivery/runs.h"
 #include "delivery/settings.h"
+#include "delivery/owner.h"
 #include "delivery/settle.h"
 #include "delivery/statement.h"
 #include "scan/balance_table.h"
@@ -426,11 +427,16 @@ settle_leftovers(Lane *lane, List *runs)
 	return in_doubt;
 }
 
+/*
+ * As the owner: nobody else may write what the status says.
+ */
 bool
 settle_state(Lane *lane)
 {
-	Datum values[4];
-	char  nulls[4] = {' ', ' ', ' ', ' '};
+	CallerIdentity caller;
+	Datum          values[4];
+	char           nulls[4] = {' ', ' ', ' ', ' '};
+	bool           written;
 
 	values[0] = Int32GetDatum(lane->row->id);
 	values[1] = CStringGetTextDatum(gateway_state_name(lane->state));
@@ -443,7 +449,10 @@ settle_state(Lane *lane)
 		GetCurrentTimestamp(), mono_ms_until(lane->probe_time, PROBE_SHOWN_MAX)));
 	if (lane->state == GATEWAY_STATE_OPEN || lane->state == GATEWAY_STATE_PROBING)
 		nulls[3] = 'n';
-	if (statement_run(&save_state, values, nulls) == 0)
+	become_owner("quota_gateway", &caller);
+	written = statement_run(&save_state, values, nulls) > 0;
+	become_caller(&caller);
+	if (!written)
 		return false;
 	CRASH_POINT(state_saved);
 	return true;

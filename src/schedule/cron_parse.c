@@ -19,6 +19,9 @@
 /* A prefix, six fields, and one more to point at when there are too many. */
 #define MAX_WORDS (CRON_FIELDS + 2)
 
+/* The longest step, more than the seconds of a day, so that adding it to a value cannot overflow. */
+#define MAX_STEP 99999
+
 /* How much of a text is repeated in a message, in bytes. */
 #define MAX_QUOTED 128
 
@@ -275,19 +278,19 @@ parse_range(Parser *parser, CronField field, Slice slice, const char *dash, int 
 }
 
 /*
- * Reads the number behind a slash.
+ * Reads the number behind a slash.  One beyond the field's values leaves the
+ * first of them alone, as "16-23/24" has it in many a crontab.
  */
 static bool
 parse_step(Parser *parser, CronField field, Slice slice, int *step)
 {
 	const FieldRule *rule = &field_rules[field];
-	const char      *hint = psprintf("A step is a number from 1 to %d here.", rule->high);
+	const char      *hint = psprintf("A step is a number from 1 to %d.", MAX_STEP);
 
 	if (!read_number(slice, step))
 		return fail(parser, ERRCODE_INVALID_TEXT_REPRESENTATION, slice.start,
 					psprintf("invalid step %s in the %s field", quote(slice), rule->name), hint);
-	/* A longer step would silently mean the first value alone. */
-	if (*step < 1 || *step > rule->high)
+	if (*step < 1 || *step > MAX_STEP)
 		return fail(parser, ERRCODE_INVALID_PARAMETER_VALUE, slice.start,
 					psprintf("step %s in the %s field is out of range", quote(slice), rule->name),
 					hint);

@@ -142,6 +142,14 @@ SELECT resume('may_have_run');
 UPDATE quota_installation SET database_oid = 1;
 SELECT begin_doubt('x');
 
+-- Nor does an admin write how a gateway fares: that is the couriers' to say.
+SET ROLE regress_quota_admin;
+UPDATE quota_gateway SET state = 'open' WHERE name = 'access-zgsm';
+UPDATE quota_gateway SET next_probe_time = now() WHERE name = 'access-zgsm';
+INSERT INTO quota_gateway (name, dialect, base_url, state) VALUES ('closed', 'zgsm', 'http://127.0.0.1:1', 'closed');
+UPDATE quota_gateway SET base_url = base_url WHERE name = 'access-zgsm';
+RESET ROLE;
+
 -- The workers' role scans and delivers, and edits nothing.
 SET ROLE regress_quota_worker;
 SELECT import_grants('SELECT 1');

@@ -5,6 +5,7 @@ SET datestyle = 'ISO';
 INSERT INTO quota_gateway (name, dialect, base_url, is_default) VALUES
 	('cf-default', 'zgsm', 'http://127.0.0.1:1', true), ('cf-other', 'zgsm', 'http://127.0.0.1:1', false);
 INSERT INTO quota_model VALUES ('cf-model', 'cf-other');
+SELECT star_list(E'\t\x0b\f a\u3000b \u3000,\u00a0\u2003c\u0085,\u3000, \u1680\u2028d\u2029\u202f\u205f,\u200be\ufeff,\u3001f,') = ARRAY[E'a\u3000b', 'c', 'd', E'\u200be\ufeff', E'\u3001f'] AS trimmed;
 INSERT INTO user_info (id, github_star, vip, org, register_time, access_time) VALUES
 	('u1', 'zgsm, a/b ,,	c', 2, 'org1', '2024-01-01 00:00:00+00', '2025-01-01 00:00:00+00'),
 	('u2', NULL, NULL, NULL, NULL, NULL),

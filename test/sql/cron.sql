@@ -44,7 +44,7 @@ INSERT INTO wrong (written) VALUES
 	('99999999999999999999 * * * *'), ('-1 * * * *'), ('+1 * * * *'), ('1.5 * * * *'), ('0x1 * * * *'),
 	('x * * * *'), ('0 0 * foo *'), ('0 0 * * monday'), ('MON * * * *'), ('0 0 L * *'), ('0 0 15W * *'), ('0 0 * * 5#3'),
 	('** * * * *'), ('*5 * * * *'), ('*-5 * * * *'), ('1-2-3 * * * *'), ('1/2/3 * * * *'), ('1, * * * *'), (',1 * * * *'), ('1,,2 * * * *'), ('1- * * * *'), ('-  * * * *'),
-	('*/0 * * * *'), ('*/60 * * * *'), ('0 */24 * * *'), ('*/ * * * *'), ('*/x * * * *'), ('*/-5 * * * *'),
+	('*/0 * * * *'), ('*/100000 * * * *'), ('0 */99999999999 * * *'), ('*/ * * * *'), ('*/x * * * *'), ('*/-5 * * * *'),
 	('0 22-6 * * *'), ('0 0 * nov-2 *'), ('0 0 * * FRI-MON'), ('0 0 * * MON-0'), ('0 0 * * 7-2'),
 	('? * * * *'), ('0 0 * ? *'), ('0 0 ?,1 * *'), ('0 0 ?/2 * *'),
 	('0 0 30 2 *'), ('0 0 31 4 *'), ('0 0 31 4,6,9,11 *'), ('0 0 30,31 2 MON'), ('CRON_TZ=UTC 0 0 0 31 feb ?'),
@@ -55,6 +55,8 @@ INSERT INTO wrong (written) VALUES
 \pset format unaligned
 \pset tuples_only on
 SELECT pg_temp.complaint(format('SELECT %L::quota_manager.cron', written)) FROM wrong ORDER BY n;
+-- A step beyond the values means the first of them.
+SELECT w::cron, describe(w::cron) FROM (VALUES ('0 16-23/24 * * *'), ('*/60 * * * *'), ('0 0 5/99 * *'), ('0 0 1 */99999 *'), ('0 9 * * MON-FRI/7')) x (w);
 -- The longest that is accepted.
 SELECT length(('0 0 * * ' || repeat('1,', 507) || '1 ')::cron::text);
 

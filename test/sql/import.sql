@@ -61,11 +61,17 @@ SELECT * FROM import_grants('SELECT plan, uid, paid_at FROM public.import_test W
 SELECT * FROM import_grants($$VALUES ('star', 'short', timestamptz '2024-01-01 00:00:00+00'), ('star', repeat('x', 2600), NULL), ('star', '', NULL), ('star', NULL, NULL),
 	('star', (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 32768) i), NULL)$$);
 
--- What is not a query of three columns.
+-- The amount that was paid then, where the query knows it.
+SELECT * FROM import_grants($$VALUES ('star', 'paid-7', timestamptz '2024-01-01 00:00:00+00', 7), ('star', 'paid-now', NULL, NULL)$$);
+SELECT e.user_id, e.amount = s.amount AS is_of_today, e.amount FROM quota_execute e JOIN quota_strategy s ON s.id = e.strategy_id WHERE e.user_id ~ '^paid' ORDER BY 1;
+-- What is not a query of three columns or four.
 SELECT * FROM import_grants(NULL);
 SELECT * FROM import_grants('');
 SELECT * FROM import_grants('SELEC');
-SELECT * FROM import_grants('SELECT plan, uid, paid_at, 1 FROM public.import_test');
+SELECT * FROM import_grants('SELECT plan, uid, paid_at, 1, 1 FROM public.import_test');
+SELECT * FROM import_grants('SELECT plan, uid, paid_at, uid FROM public.import_test');
+SELECT * FROM import_grants('SELECT plan, uid, paid_at, 0 FROM public.import_test');
+SELECT * FROM import_grants($$SELECT plan, uid, paid_at, 'NaN'::numeric FROM public.import_test$$);
 SELECT * FROM import_grants('SELECT plan, uid, paid_at::text FROM public.import_test');
 SELECT * FROM import_grants('SELECT plan, paid_at, uid FROM public.import_test');
 SELECT * FROM import_grants('DELETE FROM public.import_test RETURNING *');

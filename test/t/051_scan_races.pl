@@ -68,6 +68,8 @@ foreach my $round (1 .. 5)
 			UPDATE quota_manager.quota_strategy SET enabled = true, max_exec_per_user = 2 WHERE name = 'restless'},
 		q{UPDATE quota_manager.user_info SET vip = vip + 1 WHERE id LIKE 'u1%'});
 }
+# Whichever of the two edits was the last.
+$node->safe_psql('postgres', q{UPDATE quota_manager.quota_strategy SET max_exec_per_user = 2 WHERE name = 'restless'});
 at_once(scan_at('10:00:00'), scan_at('10:00:01'), scan_at('10:00:02'));
 at_once(scan_at('10:00:03'));
 at_once(scan_at('10:00:04'));

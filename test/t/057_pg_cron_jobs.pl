@@ -45,6 +45,25 @@ refused('postgres', q{SELECT quota_manager.schedule_jobs('nowhere')}, qr/there i
 is($node->safe_psql('postgres', 'SELECT count(*) FROM cron.job'), 0, 'nothing was scheduled by what was refused');
 is($node->safe_psql('postgres', $schedule), 2, 'and then it is');
 
+# Runs that fail are told of, and what to do.
+warns(undef, 'nothing to warn of by background workers');
+$node->safe_psql('postgres', q{
+	INSERT INTO cron.job_run_details (runid, jobid, database, username, command, status, return_message, start_time)
+		SELECT 1000000 + jobid, jobid, database, username, command, 'failed', 'connection failed', now() FROM cron.job});
+warns(qr/last run of a job .* failed: connection failed.*HINT:  See cron\.job_run_details/s, 'a run that failed');
+$node->append_conf('postgresql.conf', 'cron.use_background_workers = off');
+$node->restart;
+warns(qr/failed: connection failed.*HINT:  Set cron\.use_background_workers = on.*"quota_worker".*pg_hba\.conf/s, 'a run that failed to connect');
+$node->safe_psql('postgres', 'DELETE FROM cron.job_run_details');
+warns(qr/pg_cron connects to .*asks role "quota_worker" for a password.*HINT:  Set cron\.use_background_workers = on/s, 'connections that nobody has tried');
+$node->safe_psql('postgres', q{
+	INSERT INTO cron.job_run_details (runid, jobid, database, username, command, status, return_message, start_time)
+		SELECT 2000000 + jobid, jobid, database, username, command, 'succeeded', 'CALL', now() FROM cron.job});
+warns(undef, 'connections that are known to work');
+$node->safe_psql('postgres', 'DELETE FROM cron.job_run_details');
+$node->append_conf('postgresql.conf', 'cron.use_background_workers = on');
+$node->restart;
+
 # Whoever is no superuser runs jobs as himself, and takes rights for that.
 $node->safe_psql('postgres', q{
 	CREATE ROLE boss LOGIN;
@@ -136,4 +155,15 @@ sub refused
 
 	like("$error\n", $pattern, "refused: $what");
 	return "$error\n" =~ $pattern ? $1 : undef;
+}
+
+# Checks what schedule_jobs() warns of; undef: nothing.
+sub warns
+{
+	my ($pattern, $name) = @_;
+	my ($code, $out, $err) = $node->psql('postgres', $schedule);
+
+	is($code, 0, "$name: jobs are scheduled");
+	defined $pattern ? like($err, $pattern, "$name: warned of") : is($err, '', "$name: no warning");
+	return;
 }

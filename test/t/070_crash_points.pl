@@ -135,11 +135,20 @@ sub write_strategy
 	$condition //= 'true()';
 	$condition =~ s/MODEL/$gateway/;
 	$node->safe_psql('postgres', 'UPDATE quota_manager.quota_strategy SET enabled = false WHERE enabled');
-	QuotaTest::Workers::strategy($node, 'postgres',
-		name => $name,
-		model => $gateway,
-		condition => $condition,
-		max_exec_per_user => 1);
+	my $written = eval {
+		QuotaTest::Workers::strategy($node, 'postgres',
+			name => $name,
+			model => $gateway,
+			condition => $condition,
+			max_exec_per_user => 1);
+		1;
+	};
+
+	return if $written;
+	my $error = $@;
+
+	# The crash that its commit causes can cut off whoever waits for the answer: then it is there nevertheless.
+	wait_until($node, "SELECT count(*) = 1 FROM quota_manager.quota_strategy WHERE name = '$name'") or die $error;
 	return;
 }
 

@@ -56,6 +56,9 @@ use constant MAX_DEPTH => 500;
 my $WORD = qr{[A-Za-z0-9_./:@-]};
 my $SPACE = qr{[ \t\r\n]};
 
+# What is trimmed from the elements of a list, in UTF-8.
+my $TRIM = qr/(?:[\t-\r ]|\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xa8\xa9\xaf]|\xe2\x81\x9f|\xe3\x80\x80)/;
+
 # What each function takes: kinds of its arguments, the last one repeated at
 # will when it ends with "...".
 my %signature = (
@@ -421,8 +424,8 @@ sub _call_answer
 		return 0 if $values[0] eq '' || !defined $user->{github_star};
 		foreach my $element (split /,/, $user->{github_star}, -1)
 		{
-			$element =~ s/\A$SPACE+//;
-			$element =~ s/$SPACE+\z//;
+			$element =~ s/\A$TRIM+//;
+			$element =~ s/$TRIM+\z//;
 			return 1 if $element eq $values[0];
 		}
 		return 0;
