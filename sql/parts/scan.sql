@@ -292,9 +292,10 @@ BEGIN
 		RETURN;
 	END IF;
 	RETURN QUERY EXECUTE format('SELECT s.id, g FROM %s s CROSS JOIN unnest($2) g
-		LEFT JOIN quota_manager.open_users($2) o ON o.user_id = s.id AND o.gateway = g
 		LEFT JOIN quota_manager.user_balance l ON l.user_id = s.id AND l.gateway = g AND l.lost_time IS NOT NULL
-		WHERE o.user_id IS NULL AND quota_manager.answer_may_arrive(l.lost_time, l.lost_moment) IS NOT TRUE AND s.id <> '''' AND quota_manager.may_match(s.subject, $1) AND (s.subject OPERATOR(quota_manager.@@) $1) IS NOT TRUE
+		-- NOT IN, which is hashed once: nobody can tell beforehand how many are open, and a join might be a loop over both.
+		WHERE (s.id, g) NOT IN (SELECT o.user_id, o.gateway FROM quota_manager.open_users($2) o)
+			AND quota_manager.answer_may_arrive(l.lost_time, l.lost_moment) IS NOT TRUE AND s.id <> '''' AND quota_manager.may_match(s.subject, $1) AND (s.subject OPERATOR(quota_manager.@@) $1) IS NOT TRUE
 			AND (s.subject).balances -> g IS NULL AND quota_manager.user_id_fits(s.id)
 			AND ($4 OR NOT EXISTS (SELECT FROM quota_manager.quota_execute e
 				WHERE e.strategy_id = $3 AND e.user_id = s.id AND e.scheduled_time = ''-infinity'' AND e.revision = 0))
@@ -684,10 +685,14 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pi
 AS $$
 	WITH ended AS (
 		UPDATE quota_manager.quota_run r SET retry_time = clock_timestamp()
-		WHERE r.state IN ('failed', 'incomplete') AND r.retry_time > clock_timestamp()
-			OR r.state = 'done' AND r.id IN (SELECT (SELECT u.id FROM quota_manager.quota_run u
-					WHERE u.strategy_id = s.id AND u.scheduled_time IS NULL ORDER BY u.id DESC LIMIT 1)
-				FROM quota_manager.quota_strategy s WHERE s.type = 'single' AND s.enabled AND NOT s.archived)
+		-- OFFSET 0 has the runs of each strategy looked for by an index, not all of them read.
+		WHERE r.id IN (SELECT f.id FROM quota_manager.quota_strategy s
+				CROSS JOIN LATERAL (SELECT u.id FROM quota_manager.quota_run u WHERE u.strategy_id = s.id
+					AND u.state IN ('failed', 'incomplete') AND u.retry_time > clock_timestamp() OFFSET 0) f
+			UNION ALL SELECT l.id FROM quota_manager.quota_strategy s
+				CROSS JOIN LATERAL (SELECT u.id, u.state FROM quota_manager.quota_run u
+					WHERE u.strategy_id = s.id AND u.scheduled_time IS NULL ORDER BY u.id DESC LIMIT 1) l
+				WHERE s.type = 'single' AND s.enabled AND NOT s.archived AND l.state = 'done')
 		RETURNING 1)
 	SELECT count(*) FROM ended
 $$;
