@@ -13,6 +13,9 @@
 #include "delivery/settings.h"
 #include "delivery/statement.h"
 
+/* Milliseconds for which the rows of grants in doubt are believed to be as they were. */
+#define DOUBTS_BELIEVED 1000
+
 /* Without a balance, the grant is sent all the same: see take_reading in flight.c. */
 static Statement record_balances = {
 	"UPDATE quota_manager.quota_execute AS e"
@@ -48,17 +51,42 @@ static Statement read_doubts = {
 	{INT8OID, INT8OID, INT8OID, TEXTOID},
 	NULL};
 
+/* Of grants that were in doubt after so many attempts: those that still are. */
+static Statement read_undecided = {
+	"SELECT e.id"
+	" FROM unnest($1, $2, $3, $4, $5) AS k(strategy_id, user_id, scheduled_time, revision, "
+	"attempts)"
+	" JOIN quota_manager.quota_execute e ON e.strategy_id = k.strategy_id"
+	" AND e.user_id = k.user_id AND e.scheduled_time = k.scheduled_time"
+	" AND e.revision = k.revision"
+	" WHERE e.status = 'in_doubt' AND e.attempts = k.attempts ORDER BY e.id",
+	5,
+	{INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, INT4ARRAYOID},
+	NULL};
+
+/* The first columns of what is written say which rows are meant. */
+#define KEY_COLUMNS 5
+
 /*
- * Fills row i of what is written.
+ * Fills row i of the columns that say which rows are meant.
  */
 static void
-fill_row(Datum *k[RECORD_COLUMNS], bool *nulls, int i, const Grant *grant)
+fill_key(Datum **k, int i, const Grant *grant)
 {
 	k[0][i] = Int32GetDatum(grant->strategy_id);
 	k[1][i] = CStringGetTextDatum(grant->user_id);
 	k[2][i] = TimestampTzGetDatum(grant->scheduled_time);
 	k[3][i] = Int32GetDatum(grant->revision);
 	k[4][i] = Int32GetDatum(grant->attempts);
+}
+
+/*
+ * Fills row i of what is written.
+ */
+static void
+fill_row(Datum *k[RECORD_COLUMNS], bool *nulls, int i, const Grant *grant)
+{
+	fill_key(k, i, grant);
 	nulls[i] = grant->balance_before == NULL;
 	if (grant->balance_before != NULL)
 		k[5][i] = CStringGetTextDatum(grant->balance_before);
@@ -255,4 +283,51 @@ doubts_load(Lane *lane, List *runs)
 		/* what is proven of them changes it */
 		backlog->touched = true;
 	}
+}
+
+/*
+ * The ids of those of the lane's waiting grants whose rows are in doubt as they
+ * were, in ascending order.
+ */
+static int64 *
+undecided_ids(Lane *lane, int *count)
+{
+	Datum     *k[KEY_COLUMNS];
+	Datum      values[KEY_COLUMNS];
+	int64     *ids;
+	int        rows = 0;
+	int        column;
+	int        i = 0;
+	bool       isnull;
+	dlist_iter iter;
+
+	dlist_foreach(iter, &lane->doubts) rows++;
+	for (column = 0; column < KEY_COLUMNS; column++)
+		k[column] = palloc(sizeof(Datum) * rows);
+	dlist_foreach(iter, &lane->doubts) fill_key(k, i++, dlist_container(Grant, node, iter.cur));
+	for (column = 0; column < KEY_COLUMNS; column++)
+		values[column] = array_of(record_types[column], k[column], NULL, rows);
+	*count = (int) statement_run(&read_undecided, values, NULL);
+	ids = palloc(sizeof(int64) * Max(*count, 1));
+	for (i = 0; i < *count; i++)
+		ids[i] = DatumGetInt64(result_datum(i, 1, &isnull));
+	SPI_freetuptable(SPI_tuptable);
+	return ids;
+}
+
+void
+doubts_check(Lane *lane)
+{
+	MonoTime begin = mono_now();
+	int64   *ids;
+	int      count;
+
+	/* where nobody has waited since, it does not matter yet */
+	if (dlist_is_empty(&lane->doubts) || lane->doubts_check > begin ||
+		lane->rest_until < lane->doubts_check)
+		return;
+	ids = undecided_ids(lane, &count);
+	lane_keep_doubts(lane, ids, count);
+	lane->doubts_check =
+		mono_in_ms(Max(DOUBTS_BELIEVED, (mono_now() - begin) / 1000 * RUNS_LOOK_SHARE));
 }

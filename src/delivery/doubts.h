@@ -30,4 +30,10 @@ extern void doubts_finish(Lane *lane);
  */
 extern void doubts_load(Lane *lane, List *runs);
 
+/*
+ * Forgets those whose rows are in doubt no more, since an operator has decided
+ * about them, once in a while: their users have no longer to wait.
+ */
+extern void doubts_check(Lane *lane);
+
 #endif /* QM_DOUBTS_H */

@@ -69,6 +69,7 @@ lane_create(GatewayRow *row, MemoryContext memory)
 	lane->next_proof_time = MONO_NEVER;
 	lane->policy_seen = DT_NOBEGIN;
 	lane->policy_moment = policy_moment(row->doubt_policy_since);
+	lane->doubts_check = mono_now();
 	lane->rest_until = MONO_PAST;
 	lane->restart_time = MONO_NEVER;
 	lane->due_since = MONO_NEVER;

@@ -127,6 +127,7 @@ typedef struct Lane
 	int                    proving_count;
 	MonoTime               next_proof_time; /* not before it one of them is due */
 	struct doubtuser_hash *doubtful;        /* users who get nothing until theirs are settled */
+	MonoTime               doubts_check;    /* not before it they are compared with their rows */
 	bool                   reexamine;       /* the policy changed: which are there is not known */
 	TimestampTz            policy_seen;     /* when such a change was seen, by the wall clock */
 	MonoTime               policy_moment;   /* since when the policy is what it is */
@@ -307,6 +308,9 @@ extern bool lane_has_doubt(Lane *lane, int64 id);
 
 /* Forgets those that wait: the policy is another one. */
 extern void lane_forget_doubts(Lane *lane);
+
+/* Forgets those that wait whose id is none of these, which are in ascending order. */
+extern void lane_keep_doubts(Lane *lane, const int64 *ids, int count);
 
 /* Asks about those whose time has come. */
 extern void lane_prove(Lane *lane);

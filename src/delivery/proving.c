@@ -123,6 +123,31 @@ lane_forget_doubts(Lane *lane)
 	lane->next_proof_time = MONO_NEVER;
 }
 
+static int
+compare_ids(const void *a, const void *b)
+{
+	int64 x = *(const int64 *) a;
+	int64 y = *(const int64 *) b;
+
+	return x < y ? -1 : x > y;
+}
+
+void
+lane_keep_doubts(Lane *lane, const int64 *ids, int count)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &lane->doubts)
+	{
+		Grant *grant = dlist_container(Grant, node, iter.cur);
+
+		if (count > 0 && bsearch(&grant->id, ids, count, sizeof(int64), compare_ids) != NULL)
+			continue;
+		dlist_delete(&grant->node);
+		forget(lane, grant);
+	}
+}
+
 /*
  * Asks about a grant in doubt, which is in no list.  False: nothing more can
  * be asked now.

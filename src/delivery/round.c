@@ -301,6 +301,8 @@ courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, Deliv
 							(errcode(error->sqlerrcode),
 							 errmsg("deliveries wait for another session: %s", error->message)));
 				contended = true;
+				/* what was known of the work was thrown away with it */
+				is_look = true;
 				FreeErrorData(error);
 				/* not every lock is waited for */
 				if (!poll_lanes(courier, POLL_ONE))

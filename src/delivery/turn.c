@@ -286,7 +286,10 @@ look(Courier *courier, Turn *turn)
 			take_lock(courier, lane, turn);
 		restart_if_due(courier, lane);
 		if (lane_is_sender(lane) && lane_policy(lane) == DOUBT_RECONCILE)
+		{
+			doubts_check(lane);
 			doubts_load(lane, courier->runs);
+		}
 		due = MONO_NEVER;
 		has_work = has_backlog(courier, lane, &due);
 		if (!has_work && !lane->state_unsaved && lane_is_empty(lane) && lane_in_flight(lane) == 0)
