@@ -247,9 +247,20 @@ since_balance(const Grant *grant, TimestampTz now)
 	return Max(elapsed, 0);
 }
 
+/*
+ * True if the balance before was asked for after a time, by all that is known:
+ * the wall clock may have been ahead when it was.
+ */
+static bool
+read_since(const Grant *grant, TimestampTz since, MonoTime since_moment)
+{
+	return grant->balance_time > since &&
+		   (grant->balance_moment == MONO_PAST || grant->balance_moment > since_moment);
+}
+
 void
-grant_prove(Grant *grant, const GatewayRow *row, TimestampTz since, const GatewayReply *reply,
-			TimestampTz now)
+grant_prove(Grant *grant, const GatewayRow *row, TimestampTz since, MonoTime since_moment,
+			const GatewayReply *reply, TimestampTz now)
 {
 	GatewayReadings readings = {row->dialect, grant->balance_before, reply->balance, grant->amount};
 	GatewayProof    proof;
@@ -271,7 +282,7 @@ grant_prove(Grant *grant, const GatewayRow *row, TimestampTz since, const Gatewa
 	readings.max_usage =
 		row->max_usage_rate < 0 ? -1 : row->max_usage_rate * (since_balance(grant, now) / 1e6);
 	readings.lingered = grant->asked >= grant_arrived(grant);
-	proof = grant->balance_time > since ? gateway_prove(&readings) : GATEWAY_PROOF_NONE;
+	proof = read_since(grant, since, since_moment) ? gateway_prove(&readings) : GATEWAY_PROOF_NONE;
 	if (reply->below_zero)
 		readings.after = "below zero";
 	if (proof == GATEWAY_PROOF_APPLIED)

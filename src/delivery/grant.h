@@ -122,10 +122,10 @@ extern void grant_lose(Grant *grant, DoubtPolicy policy, TimestampTz now);
 /*
  * Draws the conclusion from a reading about a grant in doubt.  Nothing is
  * concluded from one that was not answered: it is taken again later; or if the
- * balance before was read before the time since.
+ * balance before was read before the time since, or its moment.
  */
 extern void grant_prove(Grant *grant, const GatewayRow *row, TimestampTz since,
-						const GatewayReply *reply, TimestampTz now);
+						MonoTime since_moment, const GatewayReply *reply, TimestampTz now);
 
 /* The same for a grant of which no balance was read before: an operator decides. */
 extern void grant_unprovable(Grant *grant);

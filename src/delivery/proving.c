@@ -219,7 +219,7 @@ lane_take_proof(Lane *lane, Grant *grant, const GatewayReply *reply, TimestampTz
 		forget(lane, grant);
 		return;
 	}
-	grant_prove(grant, lane->row, lane_policy_since(lane), reply, now);
+	grant_prove(grant, lane->row, lane_policy_since(lane), lane->policy_moment, reply, now);
 	lane_done(lane, grant);
 	CRASH_POINT(proof_read);
 	if (reply->outcome == GATEWAY_NOT_SENT || reply->outcome == GATEWAY_THROTTLED)

@@ -110,6 +110,22 @@ foreach my $step (-$hour, -10 * 365 * 24 * $hour)
 	$clock->advance(-$step);
 }
 
+# A balance that was read while the clock was ahead, and a policy that was another one in between: what somebody else has
+# added meanwhile is not taken for the grant.
+$node->safe_psql('postgres', 'TRUNCATE quota_manager.quota_execute, quota_manager.quota_run');
+$zgsm->reset;
+$clock->advance($hour);
+$zgsm->fault(kind => 'close', match => 'grant');
+grant($node, 'late', 7, 'user');
+deliver($node);
+is(statuses($node, 'late'), 'in_doubt 1', 'the clock is ahead: the answer is lost');
+$clock->advance(-$hour);
+$node->safe_psql('postgres', q{UPDATE quota_manager.quota_gateway SET doubt_policy = 'hold' WHERE name = 'late'});
+$node->safe_psql('postgres', q{SELECT quota_manager.gateway_delta('user', 7, 'by hand', 'late')});
+$node->safe_psql('postgres', q{UPDATE quota_manager.quota_gateway SET doubt_policy = 'reconcile' WHERE name = 'late'});
+ok(deliver_until_settled('late'), 'the calls come to an end');
+is(statuses($node, 'late'), 'in_doubt 1', 'an operator decides');
+
 $zgsm->stop;
 $higress->stop;
 $node->stop;
