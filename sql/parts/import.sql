@@ -8,7 +8,7 @@ AS $$
 BEGIN
 	IF query IS NULL OR query = '' THEN
 		RAISE EXCEPTION 'no query to import from' USING ERRCODE = 'invalid_parameter_value',
-			HINT = 'Give a query that returns strategy name, user id and time, such as SELECT name, user_id, paid_at FROM public.old_grants.';
+			HINT = 'Give a query that returns strategy name, user id, time and, if you have it, amount, such as SELECT name, user_id, paid_at, amount FROM public.old_grants.';
 	END IF;
 	PERFORM quota_manager.check_transaction('grants are imported');
 	CREATE TEMPORARY TABLE quota_manager_import (strategy text, user_id text, grant_time timestamptz, amount numeric) ON COMMIT DROP;
