@@ -292,7 +292,7 @@ BEGIN
 		RETURN;
 	END IF;
 	RETURN QUERY EXECUTE format('SELECT s.id, g FROM %s s CROSS JOIN unnest($2) g
-		LEFT JOIN quota_manager.user_balance l ON l.user_id = s.id AND l.gateway = g AND l.lost_time IS NOT NULL
+		LEFT JOIN quota_manager.user_balance l ON l.user_id = s.id AND l.gateway = g AND l.lost_time > ''-infinity''
 		-- NOT IN, which is hashed once: nobody can tell beforehand how many are open, and a join might be a loop over both.
 		WHERE (s.id, g) NOT IN (SELECT o.user_id, o.gateway FROM quota_manager.open_users($2) o)
 			AND quota_manager.answer_may_arrive(l.lost_time, l.lost_moment) IS NOT TRUE AND s.id <> '''' AND quota_manager.may_match(s.subject, $1) AND (s.subject OPERATOR(quota_manager.@@) $1) IS NOT TRUE

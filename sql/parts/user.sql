@@ -62,8 +62,8 @@ CREATE TABLE quota_manager.user_balance (
 	balance numeric,
 	read_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	token bigint,
-	lost_time timestamptz,
-	lost_moment bigint,
+	lost_time timestamptz NOT NULL DEFAULT '-infinity',
+	lost_moment bigint NOT NULL DEFAULT '-9223372036854775808',
 	PRIMARY KEY (user_id, gateway)
 ) WITH (fillfactor = 70);
 CREATE INDEX user_balance_readings ON quota_manager.user_balance (gateway) WHERE balance IS NOT NULL OR token IS NOT NULL;
@@ -73,7 +73,7 @@ COMMENT ON COLUMN quota_manager.user_balance.gateway IS 'Gateway that was asked.
 COMMENT ON COLUMN quota_manager.user_balance.balance IS 'Remaining quota as answered; null: not known, because it was not answered or something happened to the user since it was asked for.';
 COMMENT ON COLUMN quota_manager.user_balance.read_time IS 'When it was asked for; what is older than quota_manager.balance_max_age, or later than now, is not used.';
 COMMENT ON COLUMN quota_manager.user_balance.token IS 'An answer that brings this token is awaited; null: none.';
-COMMENT ON COLUMN quota_manager.user_balance.lost_time IS 'When the answer to a grant or a change by hand was lost: for quota_manager.linger it may still arrive, and no balance is asked for. Null: none since the last reading.';
+COMMENT ON COLUMN quota_manager.user_balance.lost_time IS 'When the answer to a grant or a change by hand was lost: for quota_manager.linger it may still arrive, and no balance is asked for. -infinity: never.';
 COMMENT ON COLUMN quota_manager.user_balance.lost_moment IS 'The same in microseconds of the machine''s monotonic clock.';
 COMMENT ON INDEX quota_manager.user_balance_readings IS 'Tells scans whether anything is known of balances at a gateway.';
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.user_balance', '');

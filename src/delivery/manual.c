@@ -40,6 +40,7 @@ typedef struct ManualCall
 	const char   *reason; /* NULL: none was asked for */
 	const char   *gateway;
 	TimestampTz   asked;
+	BalanceChange change;
 	int64         token; /* of the balance that is read; see balance_table.h */
 	GatewayReply  reply;
 } ManualCall;
@@ -159,20 +160,26 @@ prepare_balance(ManualCall *call)
 	if (XactReadOnly || RecoveryInProgress())
 		return;
 	if (call->action != GATEWAY_QUERY)
-		balance_table_forget(call->gateway, call->user_id);
+	{
+		call->change.gateway = call->gateway;
+		call->change.user_id = call->user_id;
+		balance_table_begin_change(&call->change);
+	}
 	else if (balance_table_ask(call->gateway, &question, 1))
 		call->token = question.token;
 }
 
 /*
- * Stores the balance that was read, if it counts.
+ * Stores the balance that was read, if it counts, or forgets what was known.
  */
 static void
-store_balance(const ManualCall *call)
+record_balance(const ManualCall *call)
 {
 	BalanceAnswer answer = {call->user_id, call->token};
 	int           stored;
 
+	if (call->action != GATEWAY_QUERY)
+		balance_table_end_change(&call->change);
 	if (call->token == BALANCE_NO_TOKEN)
 		return;
 	strlcpy(answer.amount, call->reply.balance, sizeof(answer.amount));
@@ -209,7 +216,7 @@ record_call(const ManualCall *call, const char *role)
 			values[i] = CStringGetTextDatum(texts[i]);
 	}
 	statement_run(&write_call, values, nulls);
-	store_balance(call);
+	record_balance(call);
 }
 
 /*

@@ -4,10 +4,20 @@
  */
 #include "postgres.h"
 
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xlog.h"
+#include "catalog/pg_am_d.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "nodes/makefuncs.h"
 #include "utils/builtins.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
 
 #include "common/monotonic.h"
 #include "delivery/settings.h"
@@ -33,7 +43,8 @@ static Statement ask_balances = {
 	" AND k.user_id NOT IN (SELECT o.user_id FROM quota_manager.open_users(ARRAY[$2]) o)"
 	" AND quota_manager.answer_may_arrive(l.lost_time, l.lost_moment) IS NOT TRUE"
 	" ORDER BY k.user_id"
-	" ON CONFLICT (user_id, gateway) DO UPDATE SET token = coalesce(b.token, excluded.token)"
+	" ON CONFLICT (user_id, gateway) DO UPDATE SET token = coalesce(nullif(b.token, 0), "
+	"excluded.token)"
 	" RETURNING b.user_id, b.token",
 	4,
 	{TEXTARRAYOID, TEXTOID, TIMESTAMPTZOID, INT8ARRAYOID},
@@ -41,19 +52,26 @@ static Statement ask_balances = {
 
 static Statement store_balances = {
 	"UPDATE quota_manager.user_balance AS b"
-	" SET balance = k.balance::numeric, read_time = k.read_time, token = NULL,"
-	" lost_time = NULL, lost_moment = NULL"
+	" SET balance = k.balance::numeric, read_time = k.read_time, token = NULL"
 	" FROM unnest($1, $3, $4, $5) AS k(user_id, token, balance, read_time)"
 	" WHERE b.user_id = k.user_id AND b.gateway = $2 AND b.token = k.token",
 	5,
 	{TEXTARRAYOID, TEXTOID, INT8ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID},
 	NULL};
 
-static Statement forget_balance = {
-	"UPDATE quota_manager.user_balance AS b SET balance = NULL, token = NULL"
-	" WHERE b.user_id = $1 AND b.gateway = $2 AND (b.balance IS NOT NULL OR b.token IS NOT NULL)",
+static Statement lock_balance = {
+	"SELECT b.ctid, b.lost_time, b.lost_moment FROM quota_manager.user_balance b"
+	" WHERE b.user_id = $1 AND b.gateway = $2 FOR NO KEY UPDATE",
 	2,
 	{TEXTOID, TEXTOID},
+	NULL};
+
+static Statement forget_balance = {
+	"UPDATE quota_manager.user_balance AS b"
+	" SET balance = NULL, token = NULL, lost_time = $3, lost_moment = $4"
+	" WHERE b.user_id = $1 AND b.gateway = $2",
+	4,
+	{TEXTOID, TEXTOID, TIMESTAMPTZOID, INT8OID},
 	NULL};
 
 static Statement note_lost = {
@@ -171,12 +189,87 @@ balance_table_store(const char *gateway, const BalanceAnswer *answers, int count
 	return true;
 }
 
-void
-balance_table_forget(const char *gateway, const char *user_id)
+/*
+ * Makes a row of user_balance say that nothing is known of its balance and
+ * that an answer was lost just now, in a way that no rollback undoes, and
+ * nothing that a crash could.  The row is locked by this transaction, so that
+ * nobody has changed or will change it meanwhile.
+ */
+static void
+spoil_row(Relation table, ItemPointer row)
 {
-	Datum values[2] = {CStringGetTextDatum(user_id), CStringGetTextDatum(gateway)};
+	TupleDesc       columns = RelationGetDescr(table);
+	TupleTableSlot *slot = table_slot_create(table, NULL);
+	Datum          *values = palloc0(sizeof(Datum) * columns->natts);
+	bool           *nulls = palloc0(sizeof(bool) * columns->natts);
+	bool           *replaced = palloc0(sizeof(bool) * columns->natts);
+	HeapTuple       tuple;
+	bool            must_free;
+	int             i;
 
-	balance_lock_wait(gateway);
+	if (!table_tuple_fetch_row_version(table, row, SnapshotAny, slot))
+		elog(ERROR, "a locked row of user_balance is missing");
+	slot_getallattrs(slot);
+	for (i = 0; i < columns->natts; i++)
+	{
+		const char *name = NameStr(TupleDescAttr(columns, i)->attname);
+
+		/* what is null stays so: the row keeps its length */
+		replaced[i] = !slot->tts_isnull[i];
+		if (strcmp(name, "read_time") == 0)
+			values[i] = TimestampTzGetDatum(DT_NOBEGIN);
+		else if (strcmp(name, "token") == 0)
+			values[i] = Int64GetDatum(BALANCE_NO_TOKEN);
+		else if (strcmp(name, "lost_time") == 0)
+			values[i] = TimestampTzGetDatum(GetCurrentTimestamp());
+		else if (strcmp(name, "lost_moment") == 0)
+			values[i] = Int64GetDatum(mono_now());
+		else
+			replaced[i] = false;
+	}
+	tuple = ExecFetchSlotHeapTuple(slot, true, &must_free);
+	tuple = heap_modify_tuple(tuple, columns, values, nulls, replaced);
+	tuple->t_self = *row;
+	heap_inplace_update(table, tuple);
+	XLogFlush(XactLastRecEnd);
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+/*
+ * See balance_table.h.  Where the table is not a plain one of this server, a
+ * rollback brings back what was known.
+ */
+void
+balance_table_begin_change(BalanceChange *change)
+{
+	Datum values[2] = {CStringGetTextDatum(change->user_id), CStringGetTextDatum(change->gateway)};
+	Relation table;
+	bool     isnull;
+
+	balance_lock_wait(change->gateway);
+	change->is_known = statement_run(&lock_balance, values, NULL) > 0;
+	if (!change->is_known)
+		return;
+	change->lost_time = DatumGetTimestampTz(result_datum(0, 2, &isnull));
+	change->lost_moment = DatumGetInt64(result_datum(0, 3, &isnull));
+	table = table_openrv(makeRangeVar("quota_manager", "user_balance", -1), RowExclusiveLock);
+	if (table->rd_rel->relkind == RELKIND_RELATION && table->rd_rel->relam == HEAP_TABLE_AM_OID)
+		spoil_row(table, (ItemPointer) DatumGetPointer(result_datum(0, 1, &isnull)));
+	table_close(table, NoLock);
+	SPI_freetuptable(SPI_tuptable);
+}
+
+void
+balance_table_end_change(const BalanceChange *change)
+{
+	Datum values[4];
+
+	if (!change->is_known)
+		return;
+	values[0] = CStringGetTextDatum(change->user_id);
+	values[1] = CStringGetTextDatum(change->gateway);
+	values[2] = TimestampTzGetDatum(change->lost_time);
+	values[3] = Int64GetDatum(change->lost_moment);
 	statement_run(&forget_balance, values, NULL);
 }
 

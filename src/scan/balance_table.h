@@ -52,11 +52,25 @@ extern bool balance_table_ask(const char *gateway, BalanceQuestion *questions, i
 extern bool balance_table_store(const char *gateway, const BalanceAnswer *answers, int count,
 								int *stored);
 
+/* A change of a user's quota by hand, in the transaction of whoever makes it. */
+typedef struct BalanceChange
+{
+	const char *gateway;
+	const char *user_id;
+	bool        is_known; /* the rest is about a row of the table */
+	TimestampTz lost_time;
+	int64       lost_moment;
+} BalanceChange;
+
 /*
- * Before a user's quota is changed by hand: waits for the lock of the
- * gateway's balances, and clears what is known of the user's.
+ * Before the request is sent: waits for the lock of the gateway's balances and
+ * forgets the user's, also if the transaction is rolled back; then the answer
+ * counts as lost.
  */
-extern void balance_table_forget(const char *gateway, const char *user_id);
+extern void balance_table_begin_change(BalanceChange *change);
+
+/* After it was applied: no answer was lost. */
+extern void balance_table_end_change(const BalanceChange *change);
 
 /* Notes that answers to requests for users were lost now; an array of text, some more than once. */
 extern void balance_table_note_lost(const char *gateway, Datum user_ids);
