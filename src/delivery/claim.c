@@ -31,8 +31,13 @@
 /* An empty window is followed by one of twice the size, up to this. */
 #define WINDOW_MAX (INT64CONST(1) << 30)
 
-/* What was written later than now is from before the clock was set back: it is due. */
-#define IS_DUE(now) "(e.next_attempt_time <= " now " OR e.update_time > " now ")"
+/*
+ * What was written later than now is from before the clock was set back: it is
+ * due, unless it is left to an operator.
+ */
+#define IS_DUE(now)                                                                                \
+	"(e.next_attempt_time <= " now " OR (e.update_time > " now                                     \
+	" AND e.next_attempt_time < 'infinity'))"
 
 static Statement read_candidates = {
 	"SELECT e.strategy_id, e.user_id, e.scheduled_time, e.revision, e.id"

@@ -110,20 +110,6 @@ extern void courier_explain(const Courier *courier);
  */
 extern bool courier_finds_work(Courier *courier, const WorkUnit *unit);
 
-/* A balance to read. */
-typedef struct BalanceRequest
-{
-	char *user_id;
-	char *gateway;
-} BalanceRequest;
-
-/*
- * Reads balances over HTTP, concurrently, each pair (user, gateway) once, and
- * writes those that were answered to user_balance.  What was not is no error;
- * false: no gateway answers, and it is no use to go on asking.
- */
-extern bool courier_read_balances(Courier *courier, List *requests, volatile sig_atomic_t *stop);
-
 /* Sets a setting to the end of the current transaction. */
 extern void set_local(const char *name, const char *value);
 

@@ -13,6 +13,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
+#include "common/monotonic.h"
 #include "common/version.h"
 #include "delivery/installation.h"
 #include "delivery/trouble.h"
@@ -21,42 +22,86 @@
 #include "worker/tick.h"
 #include "worker/wake.h"
 
+/* How long tick() waits for balances at most, how often it looks for what is due, and for answers. */
+#define TICK_MAX_MS (10 * 60 * 1000)
+#define TICK_LOOK_MS 500
+#define TICK_POLL_MS 50
+
 PG_FUNCTION_INFO_V1(qm_tick);
 PG_FUNCTION_INFO_V1(qm_start_workers);
 PG_FUNCTION_INFO_V1(qm_stop_workers);
 PG_FUNCTION_INFO_V1(qm_wake_workers);
 
 /*
- * Runs what is due.
+ * Runs what is due now.  Adds to *granted, and to the list of those that were
+ * run.  False: some strategy is in trouble.
  */
-static void
-run_due_strategies(int64 *strategies, int64 *granted)
+static bool
+run_due_once(BalanceReader *reader, List **run, int64 *granted)
 {
 	DueLook   look;
-	Courier  *courier;
 	ListCell *cell;
 
-	*strategies = 0;
-	*granted = 0;
-	installation_require(&procedure_work_unit);
 	look_for_due(&procedure_work_unit, &look);
 	/* here and not in the first scan, which would keep the row locked for as long as it takes */
 	if (look.due != NIL)
 		(void) installation_check(&procedure_work_unit, true);
-	courier = courier_create(&procedure_work_unit);
 	foreach (cell, look.due)
 	{
-		TickResult result;
+		const DueStrategy *strategy = lfirst(cell);
+		TickResult         result;
 
 		CHECK_FOR_INTERRUPTS();
-		(void) tick_strategy(&procedure_work_unit, courier, lfirst(cell), NULL, &result);
-		*strategies += 1;
+		tick_strategy(&procedure_work_unit, reader, strategy, &result);
+		*run = list_append_unique_int(*run, strategy->id);
 		*granted += result.granted;
 		look.trouble = look.trouble || result.error != NULL;
+		if (balance_reader_is_busy(reader))
+			balance_reader_step(reader, 1);
 	}
-	courier_free(courier);
-	if (!look.trouble)
-		trouble_clear(&procedure_work_unit, TROUBLE_SCHEDULER);
+	return !look.trouble;
+}
+
+/*
+ * Runs what is due, and while balances are read what becomes due meanwhile.
+ */
+static void
+run_due_strategies(int64 *strategies, int64 *granted)
+{
+	BalanceReader *reader = balance_reader_create(&procedure_work_unit);
+	MonoTime       end = mono_in_ms(TICK_MAX_MS);
+	List          *run = NIL;
+	bool           healthy;
+
+	*granted = 0;
+	PG_TRY();
+	{
+		MonoTime look_at;
+
+		installation_require(&procedure_work_unit);
+		healthy = run_due_once(reader, &run, granted);
+		while (balance_reader_is_busy(reader) && mono_now() < end)
+		{
+			look_at = mono_in_ms(TICK_LOOK_MS);
+			while (balance_reader_is_busy(reader) && mono_now() < look_at)
+			{
+				CHECK_FOR_INTERRUPTS();
+				leave_dead_server();
+				balance_reader_step(reader, TICK_POLL_MS);
+				if (!balance_reader_in_flight(reader))
+					pg_usleep(1000);
+			}
+			healthy = run_due_once(reader, &run, granted);
+		}
+		if (healthy)
+			trouble_clear(&procedure_work_unit, TROUBLE_SCHEDULER);
+	}
+	PG_FINALLY();
+	{
+		balance_reader_free(reader);
+	}
+	PG_END_TRY();
+	*strategies = list_length(run);
 }
 
 /*

@@ -46,6 +46,9 @@
 #define TURN_MIN_MS 1000
 #define TURN_MAX_MS (10 * 1000)
 
+/* How often answers are looked for while balances are read. */
+#define READING_NAP_MS 10
+
 /* By so much the wall clock is out of step with the other one when somebody has set it. */
 #define CLOCK_STEP_MS 100
 
@@ -104,8 +107,9 @@ static bool          taken;
 static DueStrategy  *current;
 static const char   *broken_off;
 static bool          got_something_done;
-static MemoryContext reader_context;
-static Courier      *reader;
+
+/* Reads balances beside everything else; NULL: an error has left none. */
+static BalanceReader *reader = NULL;
 
 /*
  * SIGHUP handler.
@@ -258,16 +262,7 @@ run_current_strategy(void)
 
 	MemoryContextSwitchTo(tick_context);
 	report_phase(psprintf("running strategy \"%s\"", current->name));
-	if (reader == NULL)
-	{
-		reader_context =
-			AllocSetContextCreate(tick_context, "quota_manager reader", ALLOCSET_DEFAULT_SIZES);
-		MemoryContextSwitchTo(reader_context);
-		reader = courier_create(&database_work_unit);
-	}
-	MemoryContextSwitchTo(tick_context);
-	if (!tick_strategy(&database_work_unit, reader, current, &reload_requested, &result))
-		return;
+	tick_strategy(&database_work_unit, reader, current, &result);
 	if (result.error != NULL)
 		trouble_noted = true;
 	if (result.done)
@@ -286,6 +281,42 @@ record_current_failure(void)
 }
 
 /*
+ * Step: moves the readings on.
+ */
+static void
+step_reader(void)
+{
+	char *activity;
+
+	MemoryContextSwitchTo(tick_context);
+	balance_reader_step(reader, 1);
+	activity = balance_reader_activity(reader);
+	if (activity != NULL)
+		report_phase(activity);
+}
+
+/*
+ * Throws away what an error may have left of the reader.
+ */
+static void
+renew_reader(void)
+{
+	balance_reader_free(reader);
+	MemoryContextSwitchTo(TopMemoryContext);
+	reader = balance_reader_create(&database_work_unit);
+}
+
+/*
+ * Moves the readings on, beside other work.
+ */
+static void
+read_balances(void)
+{
+	if (balance_reader_is_busy(reader) && !survives(step_reader))
+		renew_reader();
+}
+
+/*
  * Runs the strategy whose turn it is.  False: it was broken off by an error,
  * and the database does not take down even that.
  */
@@ -294,9 +325,7 @@ run_one(void)
 {
 	if (survives(run_current_strategy))
 		return true;
-	if (reader != NULL)
-		MemoryContextDelete(reader_context);
-	reader = NULL;
+	renew_reader();
 	if (!survives(record_current_failure))
 		return false;
 	got_something_done = true;
@@ -316,7 +345,6 @@ tick(void)
 	ListCell *cell;
 
 	taken = got_something_done = false;
-	reader = NULL;
 	success = survives(take_due_strategies);
 	if (success)
 		keep_courier_running();
@@ -331,13 +359,15 @@ tick(void)
 		current = lfirst(cell);
 		ran = true;
 		success = run_one() && success;
+		read_balances();
 		keep_courier_running();
 	}
 	if (ran && !got_something_done && !reload_requested)
 		success = false;
 	look.due = NIL;
 	pgstat_report_stat(taken);
-	report_phase(NULL);
+	if (!balance_reader_is_busy(reader))
+		report_phase(NULL);
 	MemoryContextReset(tick_context);
 	return success;
 }
@@ -451,7 +481,8 @@ turn_is_complete(bool ticked)
 		return false;
 	if (turn_has_lasted(TURN_MAX_MS))
 		return true;
-	if (!ticked || (backoff.delay_ms == 0 && !fenced && (taken || must_look())))
+	if (!ticked || (backoff.delay_ms == 0 && !fenced &&
+					(taken || must_look() || balance_reader_is_busy(reader))))
 		return false;
 	return courier_has_delivered();
 }
@@ -527,6 +558,7 @@ qm_scheduler_main(Datum main_arg)
 	MemoryContextSwitchTo(TopMemoryContext);
 	tick_context =
 		AllocSetContextCreate(TopMemoryContext, "quota_manager tick", ALLOCSET_DEFAULT_SIZES);
+	reader = balance_reader_create(&database_work_unit);
 	prepare_courier(&order, place);
 	resume_turn();
 	announce();
@@ -555,6 +587,14 @@ qm_scheduler_main(Datum main_arg)
 			pause = fenced ? FENCED_NAP_MS : look_pause(poll_interval);
 		}
 		keep_courier_running();
+		if (balance_reader_is_busy(reader))
+		{
+			read_balances();
+			MemoryContextReset(tick_context);
+			if (!balance_reader_is_busy(reader))
+				report_phase(NULL);
+			pause = Min(pause, READING_NAP_MS);
+		}
 		if (board_is_contended(board) && turn_is_complete(ticked))
 		{
 			if (!is_about_to_leave(true))

@@ -1,7 +1,6 @@
 /*
  * tick.h
- *		Runs strategies that are due: reads the balances that their
- *		conditions need, then scans.
+ *		Finds out which strategies are due, and runs them.
  *
  * Works in the transactions of a WorkUnit and holds none while it talks to a
  * gateway, so it serves a worker and a procedure alike.
@@ -15,6 +14,7 @@
 
 #include "common/monotonic.h"
 #include "delivery/delivery.h"
+#include "scan/balance_reader.h"
 
 /* A strategy that is due. */
 typedef struct DueStrategy
@@ -48,14 +48,13 @@ typedef struct TickResult
 extern void look_for_due(const WorkUnit *unit, DueLook *look);
 
 /*
- * Reads balances and runs one strategy.  Returns false if *stop (may be
- * NULL) became true before it was run; *result is filled otherwise.
+ * Runs one strategy with the balances that are known; the reader gets what is missing.
  * What is wrong with the strategy is in result->error, and in the log if it is
  * news; errors raised are of the database as a whole.  Results are in the
  * current memory context, which is left with some garbage.
  */
-extern bool tick_strategy(const WorkUnit *unit, Courier *courier, const DueStrategy *strategy,
-						  volatile sig_atomic_t *stop, TickResult *result);
+extern void tick_strategy(const WorkUnit *unit, BalanceReader *reader, const DueStrategy *strategy,
+						  TickResult *result);
 
 /*
  * Records that running one was broken off by an error, so that it waits

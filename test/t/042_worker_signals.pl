@@ -62,9 +62,10 @@ my %applied;
 $applied{ $_->{idempotency_key} }++ foreach $gateway->applied;
 is(scalar(grep { $_ > 1 } values %applied), 0, 'nothing was sent twice');
 
-# Balances hang.
+# Balances hang, of users of whom nothing is open or in doubt.
+$node->safe_psql('postgres', q{INSERT INTO quota_manager.user_info (id) SELECT 'new' || n FROM generate_series(1, 3) n});
 $gateway->fault('hang', match => 'query');
-QuotaTest::Workers::strategy($node, 'postgres', name => 'refill', condition => 'quota-le("m", 1000)');
+QuotaTest::Workers::strategy($node, 'postgres', name => 'refill', condition => 'and(match-user("new1", "new2", "new3"), quota-le("m", 1000))');
 my $asking = q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'quota_manager scheduler' AND state = 'active' AND xact_start IS NULL};
 QuotaTest::Workers::await($node, 'postgres', $asking);
 QuotaTest::Workers::within_a_second('SIGHUP, scheduler whose gateway hangs',

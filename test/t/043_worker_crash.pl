@@ -49,11 +49,12 @@ is(scalar(grep { $sent{$_} && !exists $state{$_} } keys %sent), 0, 'nothing was 
 $gateway->mend;
 $gateway->fault('hang', match => 'any');
 QuotaTest::Workers::strategy($node, 'postgres', name => 'hangs');
-QuotaTest::Workers::strategy($node, 'postgres', name => 'asks', condition => 'quota-le("m", 1)');
 QuotaTest::Workers::await($node, 'postgres',
 	q{SELECT count(*) > 0 FROM quota_manager.quota_execute WHERE status = 'processing'});
+$node->safe_psql('postgres', q{INSERT INTO quota_manager.user_info (id) VALUES ('new')});
+QuotaTest::Workers::strategy($node, 'postgres', name => 'asks', condition => 'and(match-user("new"), quota-le("m", 1))');
 QuotaTest::Workers::await($node, 'postgres',
-	q{SELECT count(*) = 1 FROM quota_manager.worker_status WHERE kind = 'scheduler' AND state = 'active' AND activity LIKE 'running strategy %'});
+	q{SELECT count(*) = 1 FROM quota_manager.worker_status WHERE kind = 'scheduler' AND state = 'active' AND activity LIKE 'reading balances%'});
 my $took = QuotaTest::Workers::kill_postmaster($node);
 cmp_ok($took, '<', 5, sprintf 'nothing outlives the postmaster (%.1f s)', $took);
 

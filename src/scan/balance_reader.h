@@ -1,0 +1,49 @@
+/*
+ * balance_reader.h
+ *		Reads balances that conditions ask for from the gateways, beside other work.
+ *
+ * A strategy is run with the balances that are known.  Where some are missing
+ * its users are given to the reader, and it is made due again as soon as
+ * answers are stored.  Nothing here waits: whoever owns the reader steps it
+ * between other work, with no transaction open.
+ *
+ * A gateway that does not answer is left alone for a while, ever longer up to
+ * a minute; the others do not notice.  Users wait in a file beyond work_mem.
+ *
+ * Errors are those of the database.  After one the reader can only be freed;
+ * what it had to read is asked for again by the runs that are incomplete.
+ */
+#ifndef QM_BALANCE_READER_H
+#define QM_BALANCE_READER_H
+
+#include "postgres.h"
+
+#include "delivery/delivery.h"
+
+typedef struct BalanceReader BalanceReader;
+
+/* Makes a reader in the current memory context. */
+extern BalanceReader *balance_reader_create(const WorkUnit *unit);
+
+/* Closes its connections and files.  Works after an error, too. */
+extern void balance_reader_free(BalanceReader *reader);
+
+/* Takes on the users whose balances a strategy lacks, unless it is being served already. */
+extern void balance_reader_add(BalanceReader *reader, int32 strategy_id);
+
+/* True while something is to be read. */
+extern bool balance_reader_is_busy(const BalanceReader *reader);
+
+/*
+ * Sends, takes answers and stores them, in short transactions.  Waits for
+ * answers for at most so long.
+ */
+extern void balance_reader_step(BalanceReader *reader, int timeout_ms);
+
+/* True while answers are awaited: balance_reader_step waits for them. */
+extern bool balance_reader_in_flight(const BalanceReader *reader);
+
+/* What it is doing, for people; NULL: nothing.  In the current memory context. */
+extern char *balance_reader_activity(const BalanceReader *reader);
+
+#endif /* QM_BALANCE_READER_H */
