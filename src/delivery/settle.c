@@ -69,13 +69,16 @@ static Statement settle_completed = {
 
 /*
  * Nothing is known of the balances of users who have something open: grants
- * clear it.  To be safe, it is cleared here, too.
+ * clear it.  To be safe, it is cleared here, too, where anything is known of
+ * balances at the gateway.
  */
 static Statement forget_balances = {
 	"UPDATE quota_manager.user_balance AS b SET balance = NULL, token = NULL"
 	" FROM unnest($1) AS k(user_id)"
 	" WHERE b.user_id = k.user_id AND b.gateway = $2"
-	" AND (b.balance IS NOT NULL OR b.token IS NOT NULL)",
+	" AND (b.balance IS NOT NULL OR b.token IS NOT NULL)"
+	" AND (SELECT EXISTS (SELECT 1 FROM quota_manager.user_balance a WHERE a.gateway = $2"
+	" AND (a.balance IS NOT NULL OR a.token IS NOT NULL)))",
 	2,
 	{TEXTARRAYOID, TEXTOID},
 	NULL};
