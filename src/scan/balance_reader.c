@@ -33,6 +33,9 @@
 /* Nobody is called so; asked about to learn whether a gateway answers at all. */
 #define NOBODY "quota_manager-probe"
 
+/* Rows of gateways are read again after this time: they may have been edited. */
+#define REREAD_MS 1000
+
 /* A scan that has the balances locked is asked again after this time. */
 #define BUSY_MS 50
 
@@ -89,6 +92,7 @@ struct BalanceReader
 	const WorkUnit *unit;
 	MemoryContext   rows_memory;
 	List           *rows; /* of GatewayRow */
+	MonoTime        rows_read;
 	List           *sources;
 	TupleDesc       users_desc; /* of the files in which users wait */
 };
@@ -129,8 +133,7 @@ balance_reader_create(const WorkUnit *unit)
 
 	reader->memory = memory;
 	reader->unit = unit;
-	reader->rows_memory =
-		AllocSetContextCreate(memory, "quota_manager gateways", ALLOCSET_DEFAULT_SIZES);
+	reader->rows_read = MONO_PAST;
 	caller = MemoryContextSwitchTo(memory);
 	reader->users_desc = CreateTemplateTupleDesc(1);
 	/* unlike its sister, it needs no transaction */
@@ -166,6 +169,23 @@ drop_jobs(Source *source)
 }
 
 /*
+ * Overwrites the keys in memory that is about to be freed.
+ */
+static void
+wipe_keys(List *rows)
+{
+	ListCell *cell;
+
+	foreach (cell, rows)
+	{
+		GatewayRow *row = lfirst(cell);
+
+		if (row->secret != NULL)
+			explicit_bzero(row->secret, strlen(row->secret));
+	}
+}
+
+/*
  * See balance_reader.h.
  */
 void
@@ -175,6 +195,7 @@ balance_reader_free(BalanceReader *reader)
 
 	foreach (cell, reader->sources)
 		drop_jobs(lfirst(cell));
+	wipe_keys(reader->rows);
 	MemoryContextDelete(reader->memory);
 }
 
@@ -215,25 +236,58 @@ is_served(const BalanceReader *reader, int32 strategy_id)
 }
 
 /*
- * Reads the gateways anew, in a transaction, and lets go of connections.
- * Nothing is to be read.
+ * The row of a gateway among rows; NULL: it is not there.
+ */
+static GatewayRow *
+row_of(List *rows, const char *name)
+{
+	ListCell *cell;
+
+	foreach (cell, rows)
+	{
+		if (strcmp(((GatewayRow *) lfirst(cell))->name, name) == 0)
+			return lfirst(cell);
+	}
+	return NULL;
+}
+
+/*
+ * Reads the gateways anew, in a transaction, if that was long ago.  What is
+ * being read at one that was edited or dropped is let go of: the runs that
+ * need it ask again.
  */
 static void
 refresh_gateways(BalanceReader *reader)
 {
-	ListCell *cell;
+	MemoryContext memory;
+	List         *rows;
+	ListCell     *cell;
 
+	if (reader->rows_read != MONO_PAST && mono_add_ms(reader->rows_read, REREAD_MS) > mono_now())
+		return;
+	memory =
+		AllocSetContextCreate(CurrentMemoryContext, "quota_manager gateways", ALLOCSET_SMALL_SIZES);
+	rows = gateway_rows_read(memory);
+	MemoryContextSetParent(memory, reader->memory);
 	foreach (cell, reader->sources)
 	{
-		Source *source = lfirst(cell);
+		Source     *source = lfirst(cell);
+		GatewayRow *row = row_of(rows, source->name);
 
-		gateway_close(source->session);
-		source->session = NULL;
-		source->row = NULL;
+		if (row == NULL || source->row == NULL || !gateway_row_same(row, source->row))
+		{
+			drop_jobs(source);
+			source->outage_ms = 0;
+			source->outage_until = MONO_PAST;
+		}
+		source->row = row;
 	}
-	reader->rows = NIL;
-	MemoryContextReset(reader->rows_memory);
-	reader->rows = gateway_rows_read(reader->rows_memory);
+	wipe_keys(reader->rows);
+	if (reader->rows_memory != NULL)
+		MemoryContextDelete(reader->rows_memory);
+	reader->rows_memory = memory;
+	reader->rows = rows;
+	reader->rows_read = mono_now();
 }
 
 /*
@@ -263,13 +317,7 @@ find_source(BalanceReader *reader, const char *name)
 		MemoryContextSwitchTo(caller);
 	}
 	if (source->row == NULL)
-	{
-		foreach (cell, reader->rows)
-		{
-			if (strcmp(((GatewayRow *) lfirst(cell))->name, name) == 0)
-				source->row = lfirst(cell);
-		}
-	}
+		source->row = row_of(reader->rows, name);
 	return source->row != NULL && source->outage_until <= mono_now() ? source : NULL;
 }
 
@@ -336,8 +384,7 @@ balance_reader_add(BalanceReader *reader, int32 strategy_id)
 	if (is_served(reader, strategy_id))
 		return;
 	reader->unit->begin();
-	if (!balance_reader_is_busy(reader))
-		refresh_gateways(reader);
+	refresh_gateways(reader);
 	portal =
 		SPI_cursor_open_with_args(NULL,
 								  "SELECT u.user_id, u.gateway FROM quota_manager.undecided($1)"
