@@ -56,8 +56,8 @@ use constant MAX_DEPTH => 500;
 my $WORD = qr{[A-Za-z0-9_./:@-]};
 my $SPACE = qr{[ \t\r\n]};
 
-# What is trimmed from the elements of a list, in UTF-8.
-my $TRIM = qr/(?:[\t-\r ]|\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xa8\xa9\xaf]|\xe2\x81\x9f|\xe3\x80\x80)/;
+# What is trimmed from the elements of a list: the white space of Unicode, in characters like everything here.
+my $TRIM = qr/[\t-\r \x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]/;
 
 # What each function takes: kinds of its arguments, the last one repeated at
 # will when it ends with "...".
