@@ -189,7 +189,6 @@ DECLARE
 	role CONSTANT text := coalesce(nullif(current_setting('role'), 'none'), session_user::text);
 	clock timestamptz;
 	strategy quota_manager.quota_strategy;
-	run quota_manager.quota_run;
 	firing timestamptz;
 BEGIN
 	SELECT s.* INTO strategy FROM quota_manager.quota_strategy s WHERE s.name = strategy_name;
