@@ -159,42 +159,53 @@ sub set_broken
 	return;
 }
 
+# What the users have at a gateway is asked for and answered, or it is too old. It counts only where nothing is open,
+# so what was granted there has been delivered by then.
 sub set_balances_known
 {
-	my ($known) = @_;
+	my ($gateway, $known) = @_;
 
 	sql($known
-		? q(INSERT INTO quota_manager.user_balance VALUES ('u1', 'gateway', 5), ('u2', 'gateway', 50), ('u3', 'gateway', 5) ON CONFLICT DO NOTHING;)
-		: 'DELETE FROM quota_manager.user_balance;');
-	$simulation->set_balances_known($known);
+		? "UPDATE quota_manager.quota_execute SET status = 'completed' WHERE status <> 'completed' AND gateway = '$gateway';
+			INSERT INTO quota_manager.user_balance VALUES ('u1', '$gateway', 5), ('u2', '$gateway', 50), ('u3', '$gateway', 5)
+			ON CONFLICT (user_id, gateway) DO UPDATE SET balance = excluded.balance, read_time = excluded.read_time, token = NULL;"
+		: "DELETE FROM quota_manager.user_balance WHERE gateway = '$gateway';");
+	$simulation->set_balances_known($gateway, $known ? qw(u1 u2 u3) : ());
 	return;
 }
 
-# A random change of what there is. Models and balances come back more readily than they go. While a courier runs,
-# balances do not: it forgets those of users to whom it sends.
+# A random change of what there is. Models and balances come back more readily than they go; balances at the given
+# gateways only, whatever is said of the others.
 sub change
 {
-	my ($courier_runs) = @_;
+	my (@readable) = @_;
 	my $what = rand;
 
 	if ($what < 0.7) { edit() }
 	elsif ($what < 0.75 && $simulation->names < 1.25 * $strategies) { create('s' . (1000 + $simulation->names)) }
-	elsif ($what < 0.85) { set_balances_known(!$courier_runs && rand() < 0.7) }
+	elsif ($what < 0.85)
+	{
+		my $gateway = pick('gateway', 'elsewhere');
+		set_balances_known($gateway, rand() < 0.7 && scalar(grep { $_ eq $gateway } @readable));
+	}
 	else { set_broken('m' . between(1, $QuotaTest::RandomStrategies::models), rand() < 0.25) }
 	return;
 }
 
-# Steps in which a session scans or ticks by itself, with changes before and after.
+# Steps in which a session scans or ticks by itself, with changes before and after. A tick takes first what has been
+# due for longest, by the real time: no balance may depend on what it does before.
 sub steps_by_session
 {
 	my ($left, $number, $how) = @_;
+	my @readable = ('elsewhere', $how eq 'scan' ? 'gateway' : ());
 
+	set_balances_known('gateway', 0) if $how eq 'tick';
 	foreach my $step (1 .. $number)
 	{
 		$now = next_time($left - $step);
 		say_time();
 		sql(sprintf q(SET timezone = '%s';), pick(@zones)) if rand() < 0.1;
-		while (rand() < 0.25) { change() }
+		while (rand() < 0.25) { change(@readable) }
 		my $scan = rand;
 		if ($scan < 0.08)
 		{
@@ -204,10 +215,10 @@ sub steps_by_session
 		}
 		elsif ($scan < 0.93)
 		{
-			sql($how eq 'tick' ? 'SELECT count(quota_manager.end_back_offs()); CALL quota_manager.tick();' : 'SELECT count(*) FROM quota_manager.scan();');
-			$simulation->scan($now);
+			sql($how eq 'tick' ? 'SELECT quota_manager.end_back_offs(); CALL quota_manager.tick();' : 'SELECT count(*) FROM quota_manager.scan();');
+			$how eq 'tick' ? $simulation->tick($now) : $simulation->scan($now);
 		}
-		while (rand() < 0.1) { change() }
+		while (rand() < 0.1) { change(@readable) }
 		$count{$how}++;
 	}
 	flush();
@@ -233,8 +244,8 @@ sub restart
 	return;
 }
 
-# Waits until the workers have done all that the simulation says of strategies that are in use and valid; what
-# they record of others may come later.
+# Waits until the workers have done all that the simulation says of strategies that are in use and valid; others they
+# need not have looked at yet, which makes no difference to what they record.
 sub await_workers
 {
 	my @names = grep {
@@ -265,33 +276,34 @@ SQL
 	return;
 }
 
-# Steps in which the workers do it; nothing else happens before they are done, but that the server crashes.
+# Steps in which the workers do it; nothing else happens before they are done, but that the server crashes. A reload of
+# their settings ends all back-offs. Nobody reads balances for them, and it is not told which strategy they run first.
 sub steps_by_workers
 {
 	my ($left, $number) = @_;
 
-	set_balances_known(0);
+	set_balances_known($_, 0) foreach 'gateway', 'elsewhere';
 	flush();
 	set_for_all('quota_manager.schedule_clock', time_text($now));
 	set_for_all('quota_manager.workers', 'on');
 	# what was edited after the last scan, or left over by one that was broken off
-	$simulation->scan($now);
+	$simulation->tick($now);
 	await_workers();
 	foreach my $step (1 .. $number)
 	{
 		$now = next_time($left - $step);
 		set_for_all('quota_manager.schedule_clock', time_text($now));
-		push @history, [ undef, sprintf q(SET quota_manager.schedule_clock = '%s'; SELECT count(*) FROM quota_manager.scan(); -- workers), time_text($now) ];
+		push @history, [ undef, sprintf q(SET quota_manager.schedule_clock = '%s'; SELECT quota_manager.end_back_offs(); CALL quota_manager.tick(); -- workers), time_text($now) ];
 		restart() if rand() < ($long ? 0.05 : 0.1);
-		$simulation->scan($now);
+		$simulation->tick($now);
 		await_workers();
 		if (rand() < 0.3)
 		{
 			say_time();
-			change(1);
+			change();
 			flush();
 			set_for_all('quota_manager.schedule_clock', time_text($now));
-			$simulation->scan($now);
+			$simulation->tick($now);
 			await_workers();
 		}
 		$count{workers}++;
@@ -312,8 +324,10 @@ sub crash_in_scan
 	my ($left) = @_;
 
 	$now = next_time($left);
+	set_balances_known('gateway', 0);
+	flush();
 	my $clock = sprintf q(SET quota_manager.schedule_clock = '%s'), time_text($now);
-	my $scan = pick('CALL quota_manager.tick()', 'SELECT count(*) FROM quota_manager.scan()');
+	my @scan = pick([ 'SELECT quota_manager.end_back_offs()', 'CALL quota_manager.tick()' ], ['SELECT count(*) FROM quota_manager.scan()']);
 	my @names = grep { !$simulation->refused($_) } $simulation->names;
 	my @due = grep { $simulation->is_due($_, $now) } @names;
 	my $name = pick(@due ? @due : @names);
@@ -326,7 +340,7 @@ UPDATE quota_manager.quota_strategy SET title = title WHERE name = '$name';
 PREPARE TRANSACTION 'edit';
 SQL
 	my $scanner = IPC::Run::start(
-		[ 'psql', '-XAtq', '-d', $node->connstr('postgres'), map { ('-c', $_) } $clock, $scan, 'CREATE TABLE scanned ()' ],
+		[ 'psql', '-XAtq', '-d', $node->connstr('postgres'), map { ('-c', $_) } $clock, @scan, 'CREATE TABLE scanned ()' ],
 		'<', '/dev/null', '>', \$out, '2>', \$err);
 	poll_sql($node, 'postgres', q(SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted) OR to_regclass('scanned') IS NOT NULL)) or die 'no scan';
 	if (rand() < 0.5) { QuotaTest::Workers::kill_postmaster($node) }
@@ -335,7 +349,7 @@ SQL
 	$scanner->finish;
 	my $scanned = $node->safe_psql('postgres', q(SELECT to_regclass('scanned') IS NOT NULL; ROLLBACK PREPARED 'edit'; DROP TABLE IF EXISTS scanned;));
 	$count{ $scanned eq 't' ? 'crashes after scans' : 'crashes in scans' }++;
-	push @history, [ undef, "$clock; $scan; -- crashes" ];
+	push @history, [ undef, join "; ", $clock, @scan, "-- crashes" ];
 
 	my %once = map { $_ => 1 } split /\n/, $node->safe_psql('postgres', <<'SQL');
 SELECT DISTINCT s.name FROM quota_manager.quota_execute e JOIN quota_manager.quota_strategy s ON s.id = e.strategy_id WHERE e.scheduled_time = '-infinity'
@@ -390,12 +404,14 @@ EOC
 	$random = QuotaTest::RandomStrategies->new($begin - 86_400 * $second, $end + 86_400 * $second, @zones);
 	$simulation = QuotaTest::FiringSimulation->new(
 		firings => sub { return $random->firings(@_) },
-		users => \&users_of);
+		users => \&users_of,
+		pays_at => 'gateway');
 	sql(q(INSERT INTO quota_manager.user_info (id, vip) VALUES ('u1', 0), ('u2', 1), ('u3', 2);));
 	sql(q(UPDATE quota_manager.quota_gateway SET is_default = false;));
-	sql(q(INSERT INTO quota_manager.quota_model VALUES ('balance', 'gateway');));
+	sql(q(INSERT INTO quota_manager.quota_gateway (name, dialect, base_url) VALUES ('elsewhere', 'higress', 'http://127.0.0.1:9');));
+	sql(q(INSERT INTO quota_manager.quota_model VALUES ('paid', 'gateway'), ('elsewhere', 'elsewhere');));
 	set_broken("m$_", 0) foreach 1 .. $QuotaTest::RandomStrategies::models;
-	set_balances_known(1);
+	set_balances_known($_, 1) foreach 'gateway', 'elsewhere';
 	say_time();
 	create('s' . (1000 + $_)) foreach 0 .. $strategies - 1;
 

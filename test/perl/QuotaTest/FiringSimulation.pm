@@ -9,7 +9,7 @@ QuotaTest::FiringSimulation - what becomes of the firings of strategies, by the 
 
   my $simulation = QuotaTest::FiringSimulation->new(
   	firings => sub { my ($expr, $zone) = @_; return [ ... ] },
-  	users => sub { my ($condition, $balances_known) = @_; return ([@matching], $undecided) });
+  	users => sub { my ($condition, $known) = @_; return ([@matching], [@undecided]) });
   $simulation->create($now, name => 'daily', periodic_expr => '0 8 * * *', ...);
   $simulation->scan($later);
   $simulation->edit($later, 'daily', enabled => 0);
@@ -22,7 +22,9 @@ Times are whole microseconds since 1970.  A row is what quota_run is to show of 
 periodic strategy: first and last firing, how many, state and reason.
 
 The firings of a schedule are given: an array in ascending order that covers all
-that is simulated.
+that is simulated.  So is who meets a condition, where the balances are known that
+a hash has: of gateways, each a hash of users.  A grant goes to C<pays_at>, if that
+is given, and the balance of its user there is not known any more.
 
 =cut
 
@@ -37,6 +39,7 @@ use List::Util qw(max);
 our @EXPORT_OK = qw(position_after);
 
 my $second = 1_000_000;
+my $scan_interval = 3600 * $second;
 my $day = 86_400 * $second;
 my $late = 120 * $second;
 
@@ -58,9 +61,10 @@ sub new
 	return bless {
 		firings_of => $option{firings},
 		users_of => $option{users},
+		pays_at => $option{pays_at},
 		strategies => {},
 		broken => {},
-		balances_known => 1 }, $class;
+		known => {} }, $class;
 }
 
 # Whether a gateway serves a model.
@@ -72,12 +76,12 @@ sub set_broken
 	return;
 }
 
-# Whether the balances that conditions ask for are known.
+# Of whom the balance at a gateway is known from now on, until something is granted there.
 sub set_balances_known
 {
-	my ($self, $known) = @_;
+	my ($self, $gateway, @users) = @_;
 
-	$self->{balances_known} = $known;
+	$self->{known}{$gateway} = { map { $_ => 1 } @users };
 	return;
 }
 
@@ -268,16 +272,20 @@ sub _skip
 	return;
 }
 
-# Grants to who meets the condition and has no grant yet; state and reason.  Why a run is incomplete is text
-# for people, and not told here.
+# Grants to who meets the condition and has no grant yet; state and reason.  Whoever is granted something has no
+# balance that is known where it goes.  Why a run is incomplete is text for people, and not told here.
 sub _grant
 {
 	my ($self, $strategy, $granted) = @_;
 	my ($name, $model, $condition) = @{ $strategy->{columns} }{qw(name model condition)};
 
 	return ('failed', qq(no gateway serves model "$model" of strategy "$name")) if $self->{broken}{$model};
-	my ($users, $undecided) = $self->{users_of}->($condition, $self->{balances_known});
-	$granted->{$_} = 1 foreach @$users;
+	my ($users, $undecided) = $self->{users_of}->($condition, $self->{known});
+	foreach my $user (grep { !$granted->{$_} } @$users)
+	{
+		$granted->{$user} = 1;
+		delete $self->{known}{ $self->{pays_at} }{$user} if defined $self->{pays_at};
+	}
 	return (grep({ !$granted->{$_} } @$undecided) ? 'incomplete' : 'done', undef);
 }
 
@@ -289,15 +297,38 @@ sub scan
 	foreach my $name (@names ? @names : $self->names)
 	{
 		my $strategy = $self->{strategies}{$name};
-		my $columns = $strategy->{columns};
 
 		$self->apply($strategy, $_) foreach $self->actions($strategy, $now);
-		$self->_grant($strategy, $strategy->{once})
-		  if $columns->{type} eq 'single'
-		  && !defined _out_of_use($columns)
-		  && $now >= $columns->{valid_from}
-		  && $now < $columns->{valid_until};
+		$self->_grant_once($strategy, $now);
 	}
+	return;
+}
+
+# A tick when all back-offs are over: that nothing is run may be told of later.
+sub tick
+{
+	my ($self, $now) = @_;
+
+	foreach my $name ($self->names)
+	{
+		my $strategy = $self->{strategies}{$name};
+		my @actions = $self->actions($strategy, $now);
+
+		$self->apply($strategy, $_)
+		  foreach grep({ $_->[0] ne 'skip' } @actions) || @actions && $actions[0][1] + $scan_interval <= $now ? @actions : ();
+		$self->_grant_once($strategy, $now);
+	}
+	return;
+}
+
+# What a strategy grants that is not periodic.
+sub _grant_once
+{
+	my ($self, $strategy, $now) = @_;
+	my $columns = $strategy->{columns};
+
+	$self->_grant($strategy, $strategy->{once})
+	  if $columns->{type} eq 'single' && !defined _out_of_use($columns) && $now >= $columns->{valid_from} && $now < $columns->{valid_until};
 	return;
 }
 

@@ -45,14 +45,15 @@ my %descriptors = (
 	'@monthly' => '0 0 1 * *',
 	'@yearly' => '0 0 1 1 *');
 
-# Three users of vip 0, 1 and 2.  What a balance decides, it decides for the first two, and for the first one it
-# says yes.
+# Three users of vip 0, 1 and 2, of whom the first and the last have 5, the second 50. Who meets a condition for
+# certain; and the gateway where it asks for the balances of the first two.
 my %conditions = (
-	'true()' => [ [qw(u1 u2 u3)], [] ],
-	'is-vip(1)' => [ [qw(u2 u3)], [] ],
-	'match-user("u1")' => [ ['u1'], [] ],
-	'false()' => [ [], [] ],
-	'or(is-vip(2), quota-le("balance", 10))' => [ ['u3'], [ 'u1', 'u2' ], [ 'u1', 'u3' ] ]);
+	'true()' => [ [qw(u1 u2 u3)] ],
+	'is-vip(1)' => [ [qw(u2 u3)] ],
+	'match-user("u1")' => [ ['u1'] ],
+	'false()' => [ [] ],
+	'or(is-vip(2), quota-le("elsewhere", 10))' => [ ['u3'], 'elsewhere' ],
+	'or(is-vip(2), quota-le("paid", 10))' => [ ['u3'], 'gateway' ]);
 
 # Number of models that strategies share; a strategy fails while its model has no gateway.
 our $models = 8;
@@ -63,10 +64,11 @@ sub between { return $_[0] + int rand($_[1] - $_[0] + 1) }
 # Who meets a condition, and whose answer depends on a balance that is not known.
 sub users_of
 {
-	my ($condition, $balances_known) = @_;
-	my ($sure, $asked, $known) = @{ $conditions{$condition} };
+	my ($condition, $known) = @_;
+	my ($sure, $asked) = @{ $conditions{$condition} };
 
-	return $known && $balances_known ? ($known, []) : ($sure, $asked);
+	return ($sure, []) if !defined $asked;
+	return ([ $known->{$asked}{u1} ? 'u1' : (), @$sure ], [ grep { !$known->{$asked}{$_} } 'u1', 'u2' ]);
 }
 
 # From and until are the times between which firings are told.
