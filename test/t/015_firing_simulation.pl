@@ -20,9 +20,11 @@ sub begin
 
 	$simulation = QuotaTest::FiringSimulation->new(
 		firings => sub { return [ map { $_ * $_[0] * $hour } 1 .. 200 / $_[0] ] },
+		pays_at => 'paid',
 		users => sub {
 			my ($condition, $known) = @_;
 			return (['a'], []) if $condition eq 'one';
+			return $known->{paid}{b} ? (['b'], []) : ([], ['b']) if $condition eq 'low';
 			return $known->{g}{b} ? ([ 'a', 'b' ], []) : (['a'], ['b']);
 		});
 	$simulation->create(0, name => 's', model => 'm', periodic_expr => 1, condition => 'one', %columns);
@@ -30,6 +32,7 @@ sub begin
 }
 
 sub scan { $simulation->scan($_[0] * $hour); return }
+sub tick { $simulation->tick($_[0] * $hour); return }
 sub edit { my ($now, %change) = @_; $simulation->edit($now * $hour, 's', %change); return }
 
 # Rows as text: first-last xcount state (reason), in hours.
@@ -179,5 +182,30 @@ $simulation->set_balances_known('g', 'b');
 scan(1);
 is_rows('and done', '1 done');
 is_deeply($simulation->grants('s'), { $hour => { a => 1, b => 1 } }, 'each once');
+scan(2);
+is_rows('what is paid elsewhere does not matter', '1 done', '2 done');
+
+begin(condition => 'low');
+$simulation->set_balances_known('paid', 'b');
+scan(1);
+scan(2);
+is_rows('one balance grants once', '1 done', '2 incomplete');
+$simulation->set_balances_known('paid', 'b');
+scan(2);
+is_rows('and again when it was read again', '1 done', '2 done');
+
+# A tick.
+begin(enabled => 0);
+tick(1.9);
+is_rows('what is not run is not told of at once');
+tick(2);
+is_rows('but scan_interval after the first of them', '1-2-2 skipped disabled');
+tick(2.5);
+scan(3);
+is_rows('and by any scan', '1-3-3 skipped disabled');
+begin(valid_from => 2 * $hour);
+tick(1.5);
+tick(2);
+is_rows('or with what is run', '1 skipped before valid_from', '2 done');
 
 done_testing();

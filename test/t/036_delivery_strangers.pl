@@ -17,7 +17,7 @@ use Test::More;
 
 my $node = delivery_node('strangers');
 my $mock = QuotaTest::Mock->start(dialect => 'zgsm', key => 'key');
-add_gateway($node, 'g', $mock);
+add_gateway($node, 'g', $mock, request_timeout => '5 min');
 
 # Ends the session of that name.
 sub end_session
@@ -52,13 +52,15 @@ is(deliver($node), '1|0|0|0', 'a stranger cannot take the lock of the sender');
 end_session('holding');
 end_call($stranger);
 
-# The answer comes while a table is locked: it is read, and settled when the lock is gone.
+# The answer comes while a table is locked: it is read, and settled when the lock is gone. The gateway stands still until
+# then.
 grant($node, 'g', 1, 'table1', 'table2');
 my $log = -s $node->logfile;
-$mock->fault(kind => 'slow', match => 'delta', count => 2, delay_ms => 300);
+kill STOP => $mock->{pid};
 my $call = begin_call($node, 'CALL quota_manager.deliver()');
 wait_until($node, "SELECT count(*) = 2 FROM quota_manager.quota_execute WHERE status = 'processing'");
 my $locker = holder('LOCK TABLE quota_manager.quota_execute IN SHARE MODE');
+kill CONT => $mock->{pid};
 my $waited = 0;
 until (log_part($node, $log) =~ /deliveries wait for another session/ or $waited++ > 600)
 {
