@@ -42,8 +42,10 @@ $primary->safe_psql('postgres', q{
 $primary->wait_for_catchup($standby);
 $standby->stop;
 
-# What it does not hear: all of that is paid, and a firing.
-$primary->safe_psql('postgres', q{UPDATE quota_manager.quota_execute SET status = 'pending' WHERE status = 'processing'});
+# What it does not hear: all of that is paid, and a firing. The new user is not left until scan_interval is over.
+$primary->safe_psql('postgres', q{
+	UPDATE quota_manager.quota_execute SET status = 'pending' WHERE status = 'processing';
+	SELECT quota_manager.end_back_offs()});
 QuotaTest::Workers::set($primary, 'quota_manager.schedule_clock', "$day 08:00:00+00");
 QuotaTest::Workers::set($primary, 'quota_manager.workers', 'on');
 QuotaTest::Workers::await_grants($primary, 'postgres', $_, 3) foreach qw(early late hourly);
