@@ -33,9 +33,6 @@
 /* Nobody is called so; asked about to learn whether a gateway answers at all. */
 #define NOBODY "quota_manager-probe"
 
-/* Rows of gateways are read again after this time: they may have been edited. */
-#define REREAD_MS 1000
-
 /* A scan that has the balances locked is asked again after this time. */
 #define BUSY_MS 50
 
@@ -92,8 +89,8 @@ struct BalanceReader
 	const WorkUnit *unit;
 	MemoryContext   rows_memory;
 	List           *rows; /* of GatewayRow */
-	MonoTime        rows_read;
 	List           *sources;
+	bool            made_due;   /* a strategy, since it was asked last */
 	TupleDesc       users_desc; /* of the files in which users wait */
 };
 
@@ -133,7 +130,6 @@ balance_reader_create(const WorkUnit *unit)
 
 	reader->memory = memory;
 	reader->unit = unit;
-	reader->rows_read = MONO_PAST;
 	caller = MemoryContextSwitchTo(memory);
 	reader->users_desc = CreateTemplateTupleDesc(1);
 	/* unlike its sister, it needs no transaction */
@@ -252,22 +248,17 @@ row_of(List *rows, const char *name)
 }
 
 /*
- * Reads the gateways anew, in a transaction, if that was long ago.  What is
- * being read at one that was edited or dropped is let go of: the runs that
- * need it ask again.
+ * Reads the gateways anew, in a transaction.  What is being read at one that
+ * was edited or dropped is let go of: the runs that need it ask again.
  */
 static void
 refresh_gateways(BalanceReader *reader)
 {
-	MemoryContext memory;
-	List         *rows;
-	ListCell     *cell;
-
-	if (reader->rows_read != MONO_PAST && mono_add_ms(reader->rows_read, REREAD_MS) > mono_now())
-		return;
-	memory =
+	MemoryContext memory =
 		AllocSetContextCreate(CurrentMemoryContext, "quota_manager gateways", ALLOCSET_SMALL_SIZES);
-	rows = gateway_rows_read(memory);
+	List     *rows = gateway_rows_read(memory);
+	ListCell *cell;
+
 	MemoryContextSetParent(memory, reader->memory);
 	foreach (cell, reader->sources)
 	{
@@ -287,7 +278,6 @@ refresh_gateways(BalanceReader *reader)
 		MemoryContextDelete(reader->rows_memory);
 	reader->rows_memory = memory;
 	reader->rows = rows;
-	reader->rows_read = mono_now();
 }
 
 /*
@@ -416,6 +406,7 @@ make_strategy_due(BalanceReader *reader, Job *job)
 	if (job->stored == 0)
 		return;
 	job->stored = 0;
+	reader->made_due = true;
 	reader->unit->begin();
 	(void) statement_run(&make_due, values, NULL);
 	reader->unit->commit();
@@ -718,6 +709,18 @@ balance_reader_step(BalanceReader *reader, int timeout_ms)
 			take_answer(source, &results[i]);
 	}
 	MemoryContextSwitchTo(caller);
+}
+
+/*
+ * See balance_reader.h.
+ */
+bool
+balance_reader_made_due(BalanceReader *reader)
+{
+	bool result = reader->made_due;
+
+	reader->made_due = false;
+	return result;
 }
 
 /*

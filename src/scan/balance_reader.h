@@ -40,6 +40,9 @@ extern bool balance_reader_is_busy(const BalanceReader *reader);
  */
 extern void balance_reader_step(BalanceReader *reader, int timeout_ms);
 
+/* True once if a strategy was made due since the last call. */
+extern bool balance_reader_made_due(BalanceReader *reader);
+
 /* True while answers are awaited: balance_reader_step waits for them. */
 extern bool balance_reader_in_flight(const BalanceReader *reader);
 

@@ -79,9 +79,11 @@ run_due_strategies(int64 *strategies, int64 *granted)
 		MonoTime look_at;
 
 		installation_require(&procedure_work_unit);
-		healthy = run_due_once(reader, &run, granted);
-		while (balance_reader_is_busy(reader) && mono_now() < end)
+		/* what was read while others were run, too, is looked for */
+		do
 		{
+			(void) balance_reader_made_due(reader);
+			healthy = run_due_once(reader, &run, granted);
 			look_at = mono_in_ms(TICK_LOOK_MS);
 			while (balance_reader_is_busy(reader) && mono_now() < look_at)
 			{
@@ -91,8 +93,8 @@ run_due_strategies(int64 *strategies, int64 *granted)
 				if (!balance_reader_in_flight(reader))
 					pg_usleep(1000);
 			}
-			healthy = run_due_once(reader, &run, granted);
-		}
+		} while ((balance_reader_is_busy(reader) || balance_reader_made_due(reader)) &&
+				 mono_now() < end);
 		if (healthy)
 			trouble_clear(&procedure_work_unit, TROUBLE_SCHEDULER);
 	}

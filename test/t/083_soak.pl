@@ -65,6 +65,8 @@ my @gateways = sort keys %mock;
 my $monitor = begin_session($node);
 my $locker = begin_session($node);
 my $operator = begin_session($node);
+
+ok(wait_until($node, q{SELECT count(pid) = 3 FROM quota_manager.worker_status}), 'the workers run');
 my $from = -s $node->logfile;
 my $pids = worker_pids();
 
@@ -224,6 +226,8 @@ is_deeply([ $audit->all_problems ], [], 'completed is applied once, applied is c
 is_deeply([ $audit->open ], [], 'nothing is pending, processing or failed');
 is(worker_pids(), $pids, 'no worker was started again');
 my $log = log_part($node, $from);
+# the scheduler meets the locks of this test, too, and tries again
+$log =~ s/^.*ERROR:  canceling statement due to lock timeout.*\n//mg;
 is(join("\n", $log =~ /^.*(?:PANIC|FATAL|ERROR|WARNING|terminated by signal|their sender ended).*$/mg), '', 'no error is in the log');
 
 end_session($_) foreach $monitor, $locker, $operator;
