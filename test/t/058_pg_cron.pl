@@ -53,7 +53,7 @@ is($node->safe_psql('postgres', q{SELECT DISTINCT status || ' ' || return_messag
 	'', 'no run of a job failed');
 my $runs = q{
 	SELECT s.name, r.scheduled_time::timestamp, r.state, r.granted FROM quota_manager.quota_run r
-	JOIN quota_manager.quota_strategy s ON s.id = r.strategy_id WHERE r.granted > 0 OR r.scheduled_time IS NOT NULL ORDER BY s.name, r.scheduled_time};
+	JOIN quota_manager.quota_strategy s ON s.id = r.strategy_id WHERE r.granted > 0 OR r.scheduled_time IS NOT NULL ORDER BY s.name, r.scheduled_time, r.id};
 is($node->safe_psql('postgres', $runs), <<'OUT' =~ s/\n\z//r, 'each firing is run once, and each strategy');
 minutely|2026-12-31 23:59:00|done|3
 minutely|2027-01-01 00:00:00|done|3
