@@ -32,20 +32,20 @@ QuotaTest::Workers::strategy($primary, 'postgres', name => 'hourly', amount => 1
 QuotaTest::Workers::await_grants($primary, 'postgres', 'early', 2);
 my $standby = standby_of($primary, 'standby');
 
-# The last that the standby hears: two grants of which one is in flight, and a new user.
+# The last that the standby hears: two grants of which one is in flight, and a new user, who is not to wait until
+# scan_interval is over.
 workers_off($primary);
 QuotaTest::Workers::strategy($primary, 'postgres', name => 'late', amount => 20);
 $primary->safe_psql('postgres', q{
 	SELECT quota_manager.scan('late');
 	UPDATE quota_manager.quota_execute SET status = 'processing', attempts = 1 WHERE status = 'pending' AND user_id = 'user2';
-	INSERT INTO quota_manager.user_info (id) VALUES ('user3')});
+	INSERT INTO quota_manager.user_info (id) VALUES ('user3');
+	SELECT quota_manager.end_back_offs()});
 $primary->wait_for_catchup($standby);
 $standby->stop;
 
-# What it does not hear: all of that is paid, and a firing. The new user is not left until scan_interval is over.
-$primary->safe_psql('postgres', q{
-	UPDATE quota_manager.quota_execute SET status = 'pending' WHERE status = 'processing';
-	SELECT quota_manager.end_back_offs()});
+# What it does not hear: all of that is paid, and a firing.
+$primary->safe_psql('postgres', q{UPDATE quota_manager.quota_execute SET status = 'pending' WHERE status = 'processing'});
 QuotaTest::Workers::set($primary, 'quota_manager.schedule_clock', "$day 08:00:00+00");
 QuotaTest::Workers::set($primary, 'quota_manager.workers', 'on');
 QuotaTest::Workers::await_grants($primary, 'postgres', $_, 3) foreach qw(early late hourly);
