@@ -25,7 +25,7 @@ quota_manager.retry_base = 10ms
 quota_manager.retry_max = 50ms
 quota_manager.linger = 1s
 CONF
-my %mock = map { $_ => QuotaTest::Mock->start(dialect => 'zgsm', key => $_) } qw(a b);
+my %mock = map { $_ => QuotaTest::Mock->start(dialect => 'zgsm', key => $_, lifetime => 7200) } qw(a b);
 my $users = 30;
 
 note("QUOTA_MANAGER_SEED=$seed");
@@ -131,7 +131,7 @@ ok(wait_until($node, q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_t
 
 # Jobs each minute, a gateway that takes 60 requests a second and often asks to come back later, five hours to be caught up.
 my $many = $long ? 5000 : 120;
-my $mock = QuotaTest::Mock->start(dialect => 'zgsm', key => 'c');
+my $mock = QuotaTest::Mock->start(dialect => 'zgsm', key => 'c', lifetime => 7200);
 add_gateway($node, 'c', $mock, rate_limit => 60);
 sql(q{INSERT INTO quota_manager.quota_model VALUES ('c', 'c')}, 'DELETE FROM quota_manager.user_info', "INSERT INTO quota_manager.user_info (id) SELECT 'many' || n FROM generate_series(1, $many) n",
 	q{SET quota_manager.schedule_clock = '2025-07-01 03:00:00+00'},
