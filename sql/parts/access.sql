@@ -30,11 +30,11 @@ DECLARE
 		'schedule_now', 'local_time', 'check_time_zone', 'due_firings',
 		'due_strategies', 'due_firings_of', 'gateway_setup', 'retry_delay', 'next_try', 'next_open_firing', 'never_fires', 'last_run', 'undecided', 'subject_source', 'has_own_users', 'missing_source_rights', 'list_workers', 'worker_queue', 'recorded_until', 'open_spans', 'catch_up_start', 'open_firings',
 		'retried_firings'];
-	operator_routines CONSTANT text[] := ARRAY['check_transaction', 'check_strategy_target', 'check_strategy_models', 'lock_strategy', 'lock_balances', 'lock_scan', 'try_scan_locks', 'has_readings', 'forget_balances', 'scan', 'scan_begin', 'scan_admit', 'scan_counts', 'record_run', 'write_grants',
+	operator_routines CONSTANT text[] := ARRAY['check_transaction', 'check_strategy_target', 'check_strategy_models', 'lock_strategy', 'lock_balances', 'lock_scan', 'try_scan_locks', 'has_readings', 'forget_balances', 'guard_balances', 'scan', 'scan_begin', 'scan_admit', 'scan_counts', 'record_run', 'write_grants',
 		'check_source_ids', 'count_unknown', 'record_skipped', 'record_passed_over', 'admit_firing', 'run_strategy', 'run_due', 'record_failure', 'end_back_offs', 'deliver', 'tick',
 		'present_identity', 'identity_text', 'check_identity', 'require_identity', 'is_doubtful'];
 	-- Not the workers' role: what it does, nobody has decided.
-	decision_routines CONSTANT text[] := ARRAY['import_grants', 'audit_balances', 'gateway_query', 'gateway_refresh', 'gateway_delta', 'restart_schedule', 'resolve', 'retry', 'cancel', 'decide_one', 'decide_many', 'decide', 'decision_candidates',
+	decision_routines CONSTANT text[] := ARRAY['import_grants', 'release_balances', 'audit_balances', 'gateway_query', 'gateway_refresh', 'gateway_delta', 'restart_schedule', 'resolve', 'retry', 'cancel', 'decide_one', 'decide_many', 'decide', 'decision_candidates',
 		'decision_hint', 'deciding_role', 'record_decisions'];
 	routine regprocedure;
 BEGIN
@@ -48,15 +48,18 @@ BEGIN
 	END IF;
 	EXECUTE format('GRANT USAGE ON SCHEMA quota_manager, quota_condition TO %s', role);
 	EXECUTE format('GRANT SELECT ON quota_manager.quota_strategy, quota_manager.quota_run, quota_manager.quota_execute, quota_manager.user_info,
-		quota_manager.user_balance, quota_manager.quota_gateway, quota_manager.quota_model, quota_manager.quota_installation,
+		quota_manager.user_balance, quota_manager.balance_suspension, quota_manager.quota_gateway, quota_manager.quota_model, quota_manager.quota_installation,
 		quota_manager.known_balance, quota_manager.subject, quota_manager.gateway_call, quota_manager.grant_decision, quota_manager.delivery_status,
 		quota_manager.strategy_due, quota_manager.worker_status, quota_manager.quota_worker TO %s', role);
 	EXECUTE format('GRANT EXECUTE ON ALL ROUTINES IN SCHEMA quota_condition TO %s', role);
 	IF access IN ('operator', 'admin') THEN
 		EXECUTE format('GRANT INSERT, UPDATE, DELETE ON quota_manager.quota_strategy, quota_manager.user_info TO %s', role);
+		EXECUTE format('GRANT DELETE ON quota_manager.balance_suspension TO %s', role);
 	END IF;
 	IF access IN ('operator', 'admin', 'worker') THEN
 		EXECUTE format('GRANT INSERT, UPDATE ON quota_manager.quota_run, quota_manager.user_balance, quota_manager.quota_worker TO %s', role);
+		-- Whoever scans may suspend balances; the workers release none.
+		EXECUTE format('GRANT INSERT ON quota_manager.balance_suspension TO %s', role);
 		-- What was granted to whom stays as it was written.
 		EXECUTE format('GRANT INSERT, UPDATE (status, attempts, refusals, last_status, last_error, next_attempt_time, update_time,
 			doubt_time, balance_time, balance_before, doubt_moment, balance_moment)

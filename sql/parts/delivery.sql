@@ -57,7 +57,7 @@ COMMENT ON FUNCTION quota_manager.audit_balances(text) IS 'Asks a gateway with s
 CREATE VIEW quota_manager.delivery_status WITH (security_invoker = true) AS
 SELECT coalesce(g.name, o.gateway) AS gateway, g.state, g.state_reason, g.next_probe_time,
 	coalesce(o.pending, 0) AS pending, coalesce(o.processing, 0) AS processing, coalesce(o.doubts_to_settle, 0) AS doubts_to_settle,
-	o.oldest_pending, o.next_attempt_time
+	o.oldest_pending, o.next_attempt_time, b.since AS balances_suspended_since, b.reason AS balances_reason
 FROM quota_manager.quota_gateway g
 FULL JOIN (
 	SELECT e.gateway,
@@ -72,7 +72,8 @@ FULL JOIN (
 		AND e.id OPERATOR(pg_catalog.>=) r.first_grant_id AND e.id OPERATOR(pg_catalog.<=) r.last_grant_id
 	WHERE r.undelivered
 	GROUP BY e.gateway
-) o ON o.gateway OPERATOR(pg_catalog.=) g.name;
+) o ON o.gateway OPERATOR(pg_catalog.=) g.name
+LEFT JOIN quota_manager.balance_suspension b ON b.gateway OPERATOR(pg_catalog.=) coalesce(g.name, o.gateway);
 COMMENT ON VIEW quota_manager.delivery_status IS 'Gateways: their state, and what waits for them.';
 COMMENT ON COLUMN quota_manager.delivery_status.gateway IS 'Name of the gateway.';
 COMMENT ON COLUMN quota_manager.delivery_status.state IS 'open, closed, probing or misconfigured: see quota_gateway.';
@@ -83,3 +84,5 @@ COMMENT ON COLUMN quota_manager.delivery_status.processing IS 'Grants claimed by
 COMMENT ON COLUMN quota_manager.delivery_status.doubts_to_settle IS 'Grants in doubt that are to be sent again or reconciled; those left to an operator are not counted.';
 COMMENT ON COLUMN quota_manager.delivery_status.oldest_pending IS 'When the oldest grant to be sent was made.';
 COMMENT ON COLUMN quota_manager.delivery_status.next_attempt_time IS 'When the first of them may be sent; -infinity: at once.';
+COMMENT ON COLUMN quota_manager.delivery_status.balances_suspended_since IS 'Since when conditions know no balance of the gateway; null: they do. See release_balances().';
+COMMENT ON COLUMN quota_manager.delivery_status.balances_reason IS 'Why.';

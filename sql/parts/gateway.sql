@@ -16,6 +16,7 @@ CREATE TABLE quota_manager.quota_gateway (
 	doubt_policy text NOT NULL DEFAULT 'hold',
 	sole_writer boolean NOT NULL DEFAULT false,
 	max_usage_rate double precision,
+	guard_balances boolean NOT NULL DEFAULT true,
 	doubt_policy_since timestamptz NOT NULL DEFAULT '-infinity',
 	is_default boolean NOT NULL DEFAULT false,
 	state text NOT NULL DEFAULT 'open',
@@ -52,6 +53,7 @@ COMMENT ON COLUMN quota_manager.quota_gateway.rate_limit IS 'Requests per second
 COMMENT ON COLUMN quota_manager.quota_gateway.doubt_policy IS 'What becomes of a delivery whose answer was lost: hold (an operator decides with resolve), resend (with the same Idempotency-Key, for a gateway that honours it) or reconcile (what the gateway says before and after proves it; needs sole_writer).';
 COMMENT ON COLUMN quota_manager.quota_gateway.sole_writer IS 'Nobody but this database changes quotas at this gateway; chats may use them.';
 COMMENT ON COLUMN quota_manager.quota_gateway.max_usage_rate IS 'Most that the chats of one user can use, in units per second; null: unlimited. Lets reconcile prove more where the dialect is higress.';
+COMMENT ON COLUMN quota_manager.quota_gateway.guard_balances IS 'Suspend its balances when those of nearly all users fall to 0 at once; see release_balances(). False: believe them.';
 COMMENT ON COLUMN quota_manager.quota_gateway.doubt_policy_since IS 'When doubt_policy, sole_writer or where the gateway is was last changed; what was read before proves nothing. Kept by itself.';
 COMMENT ON COLUMN quota_manager.quota_gateway.is_default IS 'Serves every model that quota_model does not name.';
 COMMENT ON COLUMN quota_manager.quota_gateway.state IS 'open: grants are sent; closed: unreachable or failing, probing: being tried again, misconfigured: refuses us (key, path).';
@@ -208,7 +210,7 @@ END
 $$;
 COMMENT ON FUNCTION quota_manager.check_gateway() IS 'Trigger: refuses a gateway that could not be used, with a message that says why; keeps update_time.';
 CREATE TRIGGER check_gateway BEFORE INSERT OR UPDATE OF name, id, dialect, base_url, admin_path, credential, key_header,
-	route_model, connect_timeout, request_timeout, max_connections, rate_limit, doubt_policy, sole_writer, max_usage_rate, doubt_policy_since, is_default
+	route_model, connect_timeout, request_timeout, max_connections, rate_limit, doubt_policy, sole_writer, max_usage_rate, guard_balances, doubt_policy_since, is_default
 	ON quota_manager.quota_gateway FOR EACH ROW EXECUTE FUNCTION quota_manager.check_gateway();
 COMMENT ON TRIGGER check_gateway ON quota_manager.quota_gateway IS 'Refuses a gateway that could not be used.';
 

@@ -76,6 +76,55 @@ END
 $$;
 COMMENT ON FUNCTION quota_manager.forget_balances(bigint, bigint, bigint, text) IS 'Of scan(): the balances of users who were granted something at the gateway are not known any more, nor will answers that are under way count.';
 
+CREATE FUNCTION quota_manager.guard_balances(gateways text[]) RETURNS text
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
+AS $$
+DECLARE
+	horizon CONSTANT timestamptz := quota_manager.balance_horizon();
+	clock CONSTANT timestamptz := quota_manager.balance_clock();
+	checked record;
+	fallen bigint;
+	others bigint;
+	awaited bigint;
+	since timestamptz;
+	problem text;
+BEGIN
+	PERFORM quota_manager.pin_statistics();
+	FOR checked IN
+		SELECT g.name, g.guard_balances AS is_guarded FROM quota_manager.quota_gateway g
+		WHERE g.name = ANY (gateways) AND NOT EXISTS (SELECT FROM quota_manager.balance_suspension s WHERE s.gateway = g.name)
+		ORDER BY g.name
+	LOOP
+		SELECT count(*), min(b.read_time) INTO fallen, since FROM quota_manager.user_balance b
+			WHERE b.gateway = checked.name AND b.balance = 0 AND b.last_balance > 0 AND b.read_time > horizon AND b.read_time <= clock;
+		CONTINUE WHEN fallen = 0;
+		-- What was answered long before the first that fell tells nothing of what the gateway has now.
+		SELECT count(*) FILTER (WHERE b.balance <> 0 AND b.read_time > greatest(horizon, since - interval '10 s') AND b.read_time <= clock),
+				count(*) FILTER (WHERE b.balance IS NULL AND b.token <> 0 AND b.last_balance > 0)
+			INTO others, awaited FROM quota_manager.user_balance b
+			WHERE b.gateway = checked.name AND (b.balance IS NOT NULL OR b.token IS NOT NULL);
+		IF checked.is_guarded AND fallen * 10 >= (fallen + others) * 9 THEN
+			IF fallen + others >= 10 THEN
+				problem := format('balances of gateway "%s" are suspended: %s of %s users read 0 at once; see release_balances',
+					checked.name, fallen, fallen + others);
+				INSERT INTO quota_manager.balance_suspension (gateway, since, reason) VALUES (checked.name, clock, problem);
+				RAISE WARNING '%', problem
+					USING ERRCODE = 'object_not_in_prerequisite_state',
+						DETAIL = 'Their last balances were above 0. Perhaps the gateway lost its data, or keeps it elsewhere since it was upgraded.',
+						HINT = format('If the balances are right, call quota_manager.release_balances(%L, note). Until then they count as unknown.', checked.name);
+				CONTINUE;
+			ELSIF fallen + others + awaited >= 10 AND since > clock - interval '1 min' THEN
+				RETURN format('left out: all but %s of %s users read 0 at gateway "%s", and answers for others are awaited', others, fallen + others, checked.name);
+			END IF;
+		END IF;
+		UPDATE quota_manager.user_balance b SET last_balance = NULL
+			WHERE b.gateway = checked.name AND b.balance = 0 AND b.last_balance > 0 AND b.read_time > horizon AND b.read_time <= clock;
+	END LOOP;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION quota_manager.guard_balances(text[]) IS 'Of scan(), which has the balances at the gateways locked: suspends those of a gateway where at least 90 percent of at least 10 users fell to 0 since they were believed last, and believes the others. Returns why nothing must be decided by them yet; null: it may be.';
+
 CREATE FUNCTION quota_manager.lock_edited_strategy() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -288,6 +337,8 @@ DECLARE
 BEGIN
 	SELECT s.* INTO strategy FROM quota_manager.quota_strategy s WHERE s.id = undecided.strategy_id;
 	gateways := quota_manager.condition_gateways(strategy.condition);
+	-- Those of others would not be known afterwards either.
+	gateways := ARRAY(SELECT n FROM unnest(gateways) n WHERE n NOT IN (SELECT b.gateway FROM quota_manager.balance_suspension b));
 	IF strategy.condition IS NULL OR gateways = '{}' THEN
 		RETURN;
 	END IF;
@@ -479,6 +530,7 @@ DECLARE
 	left_out_undecided bigint;
 	doubtful boolean;
 	gained boolean;
+	waits_for text;
 	detail text;
 BEGIN
 	run.strategy_id := strategy_id;
@@ -534,6 +586,13 @@ BEGIN
 		PERFORM FROM quota_manager.quota_gateway g WHERE g.name = quota_manager.gateway_of(strategy.model) FOR KEY SHARE;
 		PERFORM quota_manager.check_strategy_target(strategy.name, strategy.model, strategy.amount);
 		PERFORM quota_manager.check_strategy_models(strategy.name, strategy.condition);
+		waits_for := quota_manager.guard_balances(quota_manager.condition_gateways(strategy.condition));
+		IF waits_for IS NOT NULL THEN
+			run.state := 'locked';
+			run.reason := waits_for;
+			run.finish_time := clock_timestamp();
+			RETURN run;
+		END IF;
 		run.first_grant_id := nextval(grant_ids);
 		-- Where nobody has a grant yet, who matches is who is granted.  The order makes the planner take the index.
 		counted := strategy.max_exec_per_user IS NOT NULL OR CASE WHEN firing IS NULL
@@ -554,6 +613,8 @@ BEGIN
 		SELECT u.unknown, u.left_out INTO run.unknown_balance, left_out_undecided FROM quota_manager.count_unknown(strategy, firing) u;
 		run.state := CASE WHEN run.unknown_balance > 0 THEN 'incomplete' ELSE 'done' END;
 		run.reason := nullif(concat_ws('; ', CASE WHEN run.unknown_balance > 0 THEN 'some balances are not known' END,
+			CASE WHEN run.unknown_balance > 0 THEN (SELECT string_agg(b.reason, '; ' ORDER BY b.gateway) FROM quota_manager.balance_suspension b
+				WHERE b.gateway = ANY (quota_manager.condition_gateways(strategy.condition))) END,
 			CASE WHEN doubtful AND run.granted > 0 THEN 'granted in doubt' END,
 			CASE WHEN left_out + left_out_undecided > 0 THEN
 				'users left out because their ids are longer than 2600 bytes: ' || left_out + left_out_undecided END), '');
@@ -697,3 +758,27 @@ AS $$
 	SELECT count(*) FROM ended
 $$;
 COMMENT ON FUNCTION quota_manager.end_back_offs() IS 'Lets everything that waits run now: what failed or is incomplete, and single strategies whose scan_interval is not over. Workers do it when their settings are reloaded or what was missing in the database is there again, and resume() does. Returns how many runs waited.';
+
+CREATE FUNCTION quota_manager.release_balances(gateway text, note text) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
+AS $$
+BEGIN
+	PERFORM quota_manager.check_transaction('balances are released');
+	IF note IS NULL OR note = '' THEN
+		RAISE EXCEPTION 'why the balances are released must be given' USING ERRCODE = 'null_value_not_allowed';
+	END IF;
+	PERFORM quota_manager.lock_balances(release_balances.gateway);
+	DELETE FROM quota_manager.balance_suspension s WHERE s.gateway = release_balances.gateway;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'balances of gateway "%" are not suspended', release_balances.gateway
+			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'See SELECT gateway, reason FROM quota_manager.balance_suspension.';
+	END IF;
+	PERFORM quota_manager.pin_statistics();
+	-- What is asked for from now on counts, whatever it was before.
+	UPDATE quota_manager.user_balance b SET balance = NULL, token = NULL, last_balance = NULL
+		WHERE b.gateway = release_balances.gateway AND (b.balance IS NOT NULL OR b.token IS NOT NULL OR b.last_balance IS NOT NULL);
+	PERFORM quota_manager.end_back_offs();
+	RAISE LOG 'balances of gateway "%" were released by %: %', release_balances.gateway, quota_manager.deciding_role(), note;
+END
+$$;
+COMMENT ON FUNCTION quota_manager.release_balances(text, text) IS 'Lets balances of a gateway count again after scans suspended them: all are asked for anew and believed, zeros too. Ends back-offs. Who did it and why is logged.';

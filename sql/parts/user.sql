@@ -64,6 +64,7 @@ CREATE TABLE quota_manager.user_balance (
 	token bigint,
 	lost_time timestamptz NOT NULL DEFAULT '-infinity',
 	lost_moment bigint NOT NULL DEFAULT '-9223372036854775808',
+	last_balance numeric,
 	PRIMARY KEY (user_id, gateway)
 ) WITH (fillfactor = 70);
 CREATE INDEX user_balance_readings ON quota_manager.user_balance (gateway) WHERE balance IS NOT NULL OR token IS NOT NULL;
@@ -75,8 +76,20 @@ COMMENT ON COLUMN quota_manager.user_balance.read_time IS 'When it was asked for
 COMMENT ON COLUMN quota_manager.user_balance.token IS 'An answer that brings this token is awaited; null: none.';
 COMMENT ON COLUMN quota_manager.user_balance.lost_time IS 'When the answer to a grant or a change by hand was lost: for quota_manager.linger it may still arrive, and no balance is asked for. -infinity: never.';
 COMMENT ON COLUMN quota_manager.user_balance.lost_moment IS 'The same in microseconds of the machine''s monotonic clock.';
+COMMENT ON COLUMN quota_manager.user_balance.last_balance IS 'The last balance above 0 that was answered, also if it is not known any more; null: none, or that it fell to 0 since was believed.';
 COMMENT ON INDEX quota_manager.user_balance_readings IS 'Tells scans whether anything is known of balances at a gateway.';
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.user_balance', '');
+
+CREATE TABLE quota_manager.balance_suspension (
+	gateway text PRIMARY KEY,
+	since timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	reason text NOT NULL
+);
+COMMENT ON TABLE quota_manager.balance_suspension IS 'Gateways whose balances do not count, because those of nearly all users fell to 0 at once. Written by scans, ended by release_balances().';
+COMMENT ON COLUMN quota_manager.balance_suspension.gateway IS 'Gateway whose balances are unknown to conditions.';
+COMMENT ON COLUMN quota_manager.balance_suspension.since IS 'When a scan found it.';
+COMMENT ON COLUMN quota_manager.balance_suspension.reason IS 'What was found.';
+SELECT pg_catalog.pg_extension_config_dump('quota_manager.balance_suspension', '');
 
 CREATE FUNCTION quota_manager.balance_horizon() RETURNS timestamptz
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_balance_horizon';
@@ -95,8 +108,9 @@ SELECT b.user_id, pg_catalog.jsonb_object_agg(b.gateway, b.balance) AS balances
 FROM quota_manager.user_balance b
 WHERE b.balance IS NOT NULL AND b.read_time OPERATOR(pg_catalog.>) quota_manager.balance_horizon()
 	AND b.read_time OPERATOR(pg_catalog.<=) quota_manager.balance_clock()
+	AND b.gateway OPERATOR(pg_catalog.<>) ALL (SELECT s.gateway FROM quota_manager.balance_suspension s)
 GROUP BY b.user_id;
-COMMENT ON VIEW quota_manager.known_balance IS 'Fresh balances of a user, one row per user: grouped, so that a join to it is dropped where no condition asks for a balance.';
+COMMENT ON VIEW quota_manager.known_balance IS 'Fresh balances of a user at gateways whose balances count, one row per user: grouped, so that a join to it is dropped where no condition asks for a balance.';
 COMMENT ON COLUMN quota_manager.known_balance.user_id IS 'Id of the user.';
 COMMENT ON COLUMN quota_manager.known_balance.balances IS 'Remaining quota per gateway name.';
 

@@ -52,7 +52,9 @@ static Statement ask_balances = {
 
 static Statement store_balances = {
 	"UPDATE quota_manager.user_balance AS b"
-	" SET balance = k.balance::numeric, read_time = k.read_time, token = NULL"
+	" SET balance = k.balance::numeric, read_time = k.read_time, token = NULL,"
+	" last_balance = CASE WHEN k.balance::numeric > 0 THEN k.balance::numeric"
+	" WHEN k.balance::numeric = 0 THEN b.last_balance END"
 	" FROM unnest($1, $3, $4, $5) AS k(user_id, token, balance, read_time)"
 	" WHERE b.user_id = k.user_id AND b.gateway = $2 AND b.token = k.token",
 	5,

@@ -47,7 +47,8 @@ extern bool balance_table_ask(const char *gateway, BalanceQuestion *questions, i
 
 /*
  * Stores answers, each user's once; those whose token was taken away are
- * dropped, to be asked for again.  *stored is how many were stored.
+ * dropped, to be asked for again.  A balance that falls from above 0 to 0 is
+ * stored so that guard_balances() can tell.  *stored is how many were stored.
  */
 extern bool balance_table_store(const char *gateway, const BalanceAnswer *answers, int count,
 								int *stored);

@@ -28,6 +28,7 @@ static const struct
 	{"quota_gateway", ACL_SELECT},
 	{"quota_model", ACL_SELECT},
 	{"user_balance", ACL_SELECT | ACL_INSERT | ACL_UPDATE},
+	{"balance_suspension", ACL_SELECT | ACL_INSERT},
 };
 
 static const struct

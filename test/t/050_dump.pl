@@ -32,6 +32,7 @@ INSERT INTO user_info (id, name, github_star, vip, org, register_time, access_ti
 		timestamptz '2020-01-01' + i * interval '1 day', now() - i * interval '1 minute' FROM generate_series(1, 200) i;
 INSERT INTO user_info (id) VALUES (''''), ('%s'), (E'\\.'), (E'\t'), (repeat('x', 1000));
 INSERT INTO user_balance (user_id, gateway, balance, read_time) VALUES ('u1', 'gateway', 3.000001, now()), ('u2', 'gateway', 'NaN', '-infinity');
+INSERT INTO balance_suspension VALUES ('gateway', now(), 'all read 0');
 INSERT INTO quota_strategy (name, type, amount, model, condition, title) VALUES
 	('star', 'single', 20, 'm', 'github-star("zgsm")', E'title\twith tab'),
 	('take', 'single', -3, 'whole', 'is-vip(3) and not belong-to("org1", "a ""quoted"" one")', ''),

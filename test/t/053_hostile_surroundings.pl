@@ -189,7 +189,7 @@ SQL
 		next if $types eq 'quota_manager_subject';
 		$sql .= "CREATE FUNCTION public.\"$name\"($types) RETURNS text LANGUAGE plpgsql AS \$\$ BEGIN RAISE EXCEPTION 'captured: $name'; END \$\$;\n";
 	}
-	foreach my $relation (qw(quota_strategy quota_execute quota_run quota_gateway quota_model quota_installation user_info user_balance known_balance subject
+	foreach my $relation (qw(quota_strategy quota_execute quota_run quota_gateway quota_model quota_installation user_info user_balance balance_suspension known_balance subject
 		pg_class pg_attribute pg_proc pg_namespace))
 	{
 		$sql .= "CREATE VIEW public.$relation AS SELECT public.capture('$relation') AS id;\n";
@@ -202,6 +202,6 @@ SQL
 sub temporary_objects
 {
 	return join '', map { "CREATE TEMPORARY TABLE $_ (id integer);\n" }
-	  qw(quota_strategy quota_execute quota_run quota_gateway quota_model quota_installation user_info user_balance subject pg_class pg_attribute pg_proc
+	  qw(quota_strategy quota_execute quota_run quota_gateway quota_model quota_installation user_info user_balance balance_suspension subject pg_class pg_attribute pg_proc
 	  pg_extension);
 }
