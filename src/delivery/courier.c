@@ -21,23 +21,6 @@ static Statement find_work = {
 	NULL};
 
 /*
- * Overwrites the keys of gateways whose memory is about to be freed.
- */
-static void
-wipe_keys(List *gateways)
-{
-	ListCell *cell;
-
-	foreach (cell, gateways)
-	{
-		GatewayRow *row = lfirst(cell);
-
-		if (row->secret != NULL)
-			explicit_bzero(row->secret, strlen(row->secret));
-	}
-}
-
-/*
  * Ends the connections and releases the locks, whatever happens to the memory
  * afterwards.
  */
@@ -54,7 +37,7 @@ close_courier(void *argument)
 		lane_close(lane);
 		lane_release_lock(lane);
 	}
-	wipe_keys(courier->gateways);
+	gateway_rows_wipe(courier->gateways);
 	courier->lanes = NIL;
 	courier->gateways = NIL;
 }
@@ -179,7 +162,7 @@ courier_read_gateways(Courier *courier)
 	}
 	list_free(courier->lanes);
 	courier->lanes = drop_idle_lanes(lanes, gone);
-	wipe_keys(courier->gateways);
+	gateway_rows_wipe(courier->gateways);
 	if (courier->gateways_memory != NULL)
 		MemoryContextDelete(courier->gateways_memory);
 	courier->gateways_memory = memory;

@@ -142,6 +142,20 @@ gateway_row_choose(List *rows, const char *name)
 	return NULL;
 }
 
+void
+gateway_rows_wipe(List *rows)
+{
+	ListCell *cell;
+
+	foreach (cell, rows)
+	{
+		GatewayRow *row = lfirst(cell);
+
+		if (row->secret != NULL)
+			explicit_bzero(row->secret, strlen(row->secret));
+	}
+}
+
 static bool
 same_text(const char *a, const char *b)
 {

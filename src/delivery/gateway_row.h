@@ -55,6 +55,9 @@ extern List *gateway_rows_read(MemoryContext memory);
  */
 extern GatewayRow *gateway_row_choose(List *rows, const char *name);
 
+/* Overwrites the keys of such a list, whose memory is about to be freed. */
+extern void gateway_rows_wipe(List *rows);
+
 /* True if a session opened for one serves the other just as well. */
 extern bool gateway_row_same(const GatewayRow *a, const GatewayRow *b);
 

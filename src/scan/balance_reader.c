@@ -165,23 +165,6 @@ drop_jobs(Source *source)
 }
 
 /*
- * Overwrites the keys in memory that is about to be freed.
- */
-static void
-wipe_keys(List *rows)
-{
-	ListCell *cell;
-
-	foreach (cell, rows)
-	{
-		GatewayRow *row = lfirst(cell);
-
-		if (row->secret != NULL)
-			explicit_bzero(row->secret, strlen(row->secret));
-	}
-}
-
-/*
  * See balance_reader.h.
  */
 void
@@ -191,7 +174,7 @@ balance_reader_free(BalanceReader *reader)
 
 	foreach (cell, reader->sources)
 		drop_jobs(lfirst(cell));
-	wipe_keys(reader->rows);
+	gateway_rows_wipe(reader->rows);
 	MemoryContextDelete(reader->memory);
 }
 
@@ -273,7 +256,7 @@ refresh_gateways(BalanceReader *reader)
 		}
 		source->row = row;
 	}
-	wipe_keys(reader->rows);
+	gateway_rows_wipe(reader->rows);
 	if (reader->rows_memory != NULL)
 		MemoryContextDelete(reader->rows_memory);
 	reader->rows_memory = memory;
