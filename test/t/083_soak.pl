@@ -228,6 +228,8 @@ is(worker_pids(), $pids, 'no worker was started again');
 my $log = log_part($node, $from);
 # the scheduler meets the locks of this test, too, and tries again
 $log =~ s/^.*ERROR:  canceling statement due to lock timeout.*\n//mg;
+# and a grant that is to be retried may have been sent meanwhile
+$log =~ s/^.*WARNING:  \d+ of \d+ grants were left as they are.*\n//mg;
 is(join("\n", $log =~ /^.*(?:PANIC|FATAL|ERROR|WARNING|terminated by signal|their sender ended).*$/mg), '', 'no error is in the log');
 
 end_session($_) foreach $monitor, $locker, $operator;
