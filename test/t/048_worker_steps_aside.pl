@@ -57,7 +57,7 @@ sub busy_database
 	{
 		write_strategy($node, $name, name => 'asks', condition => 'quota-le("m", 10)');
 		QuotaTest::Workers::await($node, $name,
-			qq{SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = '$name' AND backend_type = 'quota_manager scheduler' AND query = 'running strategy "asks"' AND xact_start IS NULL});
+			qq{SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = '$name' AND backend_type = 'quota_manager scheduler' AND query LIKE 'reading balances%' AND xact_start IS NULL});
 	}
 	if ($how eq 'scan')
 	{
