@@ -209,16 +209,7 @@ open_cursor(Statement *statement, Datum *values)
 	MemoryContext caller = CurrentMemoryContext;
 	Portal        cursor;
 
-	if (statement->plan == NULL)
-	{
-		SPIPlanPtr plan = SPI_prepare(statement->sql, statement->nargs, statement->argtypes);
-
-		if (plan == NULL)
-			elog(ERROR, "could not prepare a statement: %s", SPI_result_code_string(SPI_result));
-		if (SPI_keepplan(plan) != 0)
-			elog(ERROR, "could not keep a statement");
-		statement->plan = plan;
-	}
+	statement_prepare(statement);
 	cursor = SPI_cursor_open(NULL, statement->plan, values, NULL, false);
 	MemoryContextSwitchTo(caller);
 	return cursor;

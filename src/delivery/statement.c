@@ -10,6 +10,21 @@
 
 #include "delivery/statement.h"
 
+void
+statement_prepare(Statement *statement)
+{
+	SPIPlanPtr plan;
+
+	if (statement->plan != NULL)
+		return;
+	plan = SPI_prepare(statement->sql, statement->nargs, statement->argtypes);
+	if (plan == NULL)
+		elog(ERROR, "could not prepare a statement: %s", SPI_result_code_string(SPI_result));
+	if (SPI_keepplan(plan) != 0)
+		elog(ERROR, "could not keep a statement");
+	statement->plan = plan;
+}
+
 /*
  * Runs a statement, preparing it the first time.  SPI leaves its own memory
  * context behind, which lives as long as a procedure runs.
@@ -20,16 +35,7 @@ statement_run(Statement *statement, Datum *values, const char *nulls)
 	MemoryContext caller = CurrentMemoryContext;
 	int           result;
 
-	if (statement->plan == NULL)
-	{
-		SPIPlanPtr plan = SPI_prepare(statement->sql, statement->nargs, statement->argtypes);
-
-		if (plan == NULL)
-			elog(ERROR, "could not prepare a statement: %s", SPI_result_code_string(SPI_result));
-		if (SPI_keepplan(plan) != 0)
-			elog(ERROR, "could not keep a statement");
-		statement->plan = plan;
-	}
+	statement_prepare(statement);
 	result = SPI_execute_plan(statement->plan, values, nulls, false, 0);
 	if (result < 0)
 		elog(ERROR, "could not run a statement: %s", SPI_result_code_string(result));

@@ -22,6 +22,9 @@ typedef struct Statement
 	SPIPlanPtr  plan; /* NULL until first used; then kept */
 } Statement;
 
+/* Sets its plan, for who runs it in another way.  SPI must be connected. */
+extern void statement_prepare(Statement *statement);
+
 /*
  * Runs a statement with a snapshot of its own and returns how many rows it
  * gave; they are in SPI_tuptable, which the caller frees.  nulls as for
