@@ -8,7 +8,8 @@ BEGIN
 	FOR routine, is_pure IN
 		SELECT p.oid, p.provolatile = 'i'
 			FROM pg_catalog.pg_proc p
-			WHERE p.pronamespace IN ('quota_manager'::pg_catalog.regnamespace, 'quota_condition'::pg_catalog.regnamespace)
+			WHERE p.pronamespace IN ('quota_manager'::pg_catalog.regnamespace, 'quota_internal'::pg_catalog.regnamespace,
+				'quota_condition'::pg_catalog.regnamespace)
 				AND EXISTS (SELECT FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON d.refobjid OPERATOR(pg_catalog.=) e.oid
 					WHERE d.objid OPERATOR(pg_catalog.=) p.oid AND d.deptype OPERATOR(pg_catalog.=) 'e'
 						AND e.extname OPERATOR(pg_catalog.=) 'quota_manager')
@@ -46,7 +47,7 @@ BEGIN
 	IF role IS NULL OR role = 0 THEN
 		RAISE EXCEPTION 'no role to give access to' USING ERRCODE = 'invalid_parameter_value';
 	END IF;
-	EXECUTE format('GRANT USAGE ON SCHEMA quota_manager, quota_condition TO %s', role);
+	EXECUTE format('GRANT USAGE ON SCHEMA quota_manager, quota_internal, quota_condition TO %s', role);
 	EXECUTE format('GRANT SELECT ON quota_manager.quota_strategy, quota_manager.quota_run, quota_manager.quota_execute, quota_manager.user_info,
 		quota_manager.user_balance, quota_manager.balance_suspension, quota_manager.quota_gateway, quota_manager.quota_model, quota_manager.quota_installation,
 		quota_manager.known_balance, quota_manager.subject, quota_manager.gateway_call, quota_manager.grant_decision, quota_manager.delivery_status,
@@ -73,7 +74,7 @@ BEGIN
 		EXECUTE format('GRANT INSERT, UPDATE, DELETE ON quota_manager.quota_gateway, quota_manager.quota_model, quota_manager.quota_credential TO %s', role);
 		EXECUTE format('GRANT SELECT (name) ON quota_manager.quota_credential TO %s', role);
 	END IF;
-	FOR routine IN SELECT p.oid FROM pg_proc p WHERE p.pronamespace = 'quota_manager'::regnamespace
+	FOR routine IN SELECT p.oid FROM pg_proc p WHERE p.pronamespace IN ('quota_manager'::regnamespace, 'quota_internal'::regnamespace)
 		AND (access = 'admin' OR p.proname = ANY (viewer_routines) OR access <> 'viewer' AND p.proname = ANY (operator_routines)
 			OR access = 'operator' AND p.proname = ANY (decision_routines))
 		-- A trigger needs no right once it is there, and some are the owner's.

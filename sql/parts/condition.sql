@@ -2,27 +2,27 @@
 
 CREATE TYPE quota_manager.condition;
 
-CREATE FUNCTION quota_manager.condition_in(cstring) RETURNS quota_manager.condition
+CREATE FUNCTION quota_internal.condition_in(cstring) RETURNS quota_manager.condition
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_condition_in';
-COMMENT ON FUNCTION quota_manager.condition_in(cstring) IS 'Input: checks syntax and limits, stores the canonical text.';
+COMMENT ON FUNCTION quota_internal.condition_in(cstring) IS 'Input: checks syntax and limits, stores the canonical text.';
 
-CREATE FUNCTION quota_manager.condition_out(quota_manager.condition) RETURNS cstring
+CREATE FUNCTION quota_internal.condition_out(quota_manager.condition) RETURNS cstring
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_condition_out';
-COMMENT ON FUNCTION quota_manager.condition_out(quota_manager.condition) IS 'Output: the canonical text.';
+COMMENT ON FUNCTION quota_internal.condition_out(quota_manager.condition) IS 'Output: the canonical text.';
 
-CREATE FUNCTION quota_manager.condition_recv(internal) RETURNS quota_manager.condition
+CREATE FUNCTION quota_internal.condition_recv(internal) RETURNS quota_manager.condition
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_condition_recv';
-COMMENT ON FUNCTION quota_manager.condition_recv(internal) IS 'Binary input: as the text input.';
+COMMENT ON FUNCTION quota_internal.condition_recv(internal) IS 'Binary input: as the text input.';
 
-CREATE FUNCTION quota_manager.condition_send(quota_manager.condition) RETURNS bytea
+CREATE FUNCTION quota_internal.condition_send(quota_manager.condition) RETURNS bytea
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_condition_send';
-COMMENT ON FUNCTION quota_manager.condition_send(quota_manager.condition) IS 'Binary output: the canonical text.';
+COMMENT ON FUNCTION quota_internal.condition_send(quota_manager.condition) IS 'Binary output: the canonical text.';
 
 CREATE TYPE quota_manager.condition (
-	INPUT = quota_manager.condition_in,
-	OUTPUT = quota_manager.condition_out,
-	RECEIVE = quota_manager.condition_recv,
-	SEND = quota_manager.condition_send,
+	INPUT = quota_internal.condition_in,
+	OUTPUT = quota_internal.condition_out,
+	RECEIVE = quota_internal.condition_recv,
+	SEND = quota_internal.condition_send,
 	LIKE = pg_catalog.text,
 	CATEGORY = 'S',
 	COLLATABLE = true

@@ -1,14 +1,14 @@
 -- The built-in condition functions, and the operator that asks whether a subject meets a condition.
 -- Each body uses the subject once: a body that uses a costly argument twice is not inlined by the planner.
 
-CREATE FUNCTION quota_manager.vip_at_least(vip integer, level bigint) RETURNS boolean
+CREATE FUNCTION quota_internal.vip_at_least(vip integer, level bigint) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN vip OPERATOR(pg_catalog.>=) level OR (level OPERATOR(pg_catalog.<=) 0 AND vip IS NULL);
-COMMENT ON FUNCTION quota_manager.vip_at_least(integer, bigint) IS 'vip >= level where a null vip counts as 0, in a form that reaches an index on vip.';
+COMMENT ON FUNCTION quota_internal.vip_at_least(integer, bigint) IS 'vip >= level where a null vip counts as 0, in a form that reaches an index on vip.';
 
-CREATE FUNCTION quota_manager.balance_at(balances jsonb, model text) RETURNS numeric
+CREATE FUNCTION quota_internal.balance_at(balances jsonb, model text) RETURNS numeric
 LANGUAGE C STABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'qm_balance_at';
-COMMENT ON FUNCTION quota_manager.balance_at(jsonb, text) IS 'Balance at the gateway that serves the model; null: not known.';
+COMMENT ON FUNCTION quota_internal.balance_at(jsonb, text) IS 'Balance at the gateway that serves the model; null: not known.';
 
 CREATE FUNCTION quota_condition."true"(s quota_manager.subject) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -42,12 +42,12 @@ COMMENT ON FUNCTION quota_condition.github_star(quota_manager.subject, text) IS 
 
 CREATE FUNCTION quota_condition.quota_le(s quota_manager.subject, model text, amount numeric) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE
-RETURN quota_manager.balance_at((s).balances, model) OPERATOR(pg_catalog.<=) amount;
+RETURN quota_internal.balance_at((s).balances, model) OPERATOR(pg_catalog.<=) amount;
 COMMENT ON FUNCTION quota_condition.quota_le(quota_manager.subject, text, numeric) IS 'quota-le(model, amount): the remaining balance at the gateway that serves the model is at most amount; null: not known.';
 
 CREATE FUNCTION quota_condition.is_vip(s quota_manager.subject, level bigint) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN quota_manager.vip_at_least((s).vip, level);
+RETURN quota_internal.vip_at_least((s).vip, level);
 COMMENT ON FUNCTION quota_condition.is_vip(quota_manager.subject, bigint) IS 'is-vip(level): the user''s VIP level is at least level; no level counts as 0.';
 
 CREATE FUNCTION quota_condition.belong_to(s quota_manager.subject, VARIADIC orgs text[]) RETURNS boolean
@@ -55,21 +55,21 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN (s).org OPERATOR(pg_catalog.=) ANY (orgs);
 COMMENT ON FUNCTION quota_condition.belong_to(quota_manager.subject, text[]) IS 'belong-to(org, ...): the user''s organisation equals one argument exactly.';
 
-CREATE FUNCTION quota_manager.meets_support(internal) RETURNS internal
+CREATE FUNCTION quota_internal.meets_support(internal) RETURNS internal
 LANGUAGE C STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_meets_support';
-COMMENT ON FUNCTION quota_manager.meets_support(internal) IS 'Planner support of meets: turns a constant condition into predicates on columns.';
+COMMENT ON FUNCTION quota_internal.meets_support(internal) IS 'Planner support of meets: turns a constant condition into predicates on columns.';
 
-CREATE FUNCTION quota_manager.may_match_support(internal) RETURNS internal
+CREATE FUNCTION quota_internal.may_match_support(internal) RETURNS internal
 LANGUAGE C STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_may_match_support';
-COMMENT ON FUNCTION quota_manager.may_match_support(internal) IS 'Planner support of may_match: turns a constant condition into predicates on columns.';
+COMMENT ON FUNCTION quota_internal.may_match_support(internal) IS 'Planner support of may_match: turns a constant condition into predicates on columns.';
 
 CREATE FUNCTION quota_manager.meets(s quota_manager.subject, c quota_manager.condition) RETURNS boolean
-LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100 SUPPORT quota_manager.meets_support
+LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100 SUPPORT quota_internal.meets_support
 AS 'MODULE_PATHNAME', 'qm_meets';
 COMMENT ON FUNCTION quota_manager.meets(quota_manager.subject, quota_manager.condition) IS 'Does the subject meet the condition? Behind the operator @@.';
 
 CREATE FUNCTION quota_manager.may_match(s quota_manager.subject, c quota_manager.condition) RETURNS boolean
-LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100 SUPPORT quota_manager.may_match_support
+LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100 SUPPORT quota_internal.may_match_support
 AS 'MODULE_PATHNAME', 'qm_may_match';
 COMMENT ON FUNCTION quota_manager.may_match(quota_manager.subject, quota_manager.condition) IS 'Would the subject meet the condition if every balance that is not known were favourable? Where this is true and @@ is not, the user is undecided.';
 
@@ -94,9 +94,9 @@ CREATE FUNCTION quota_manager.check_condition(
 LANGUAGE C STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_check_condition';
 COMMENT ON FUNCTION quota_manager.check_condition(text) IS 'Checks a condition, names and types included, without raising an error: what is wrong, where (in characters, from 1), and what to write instead.';
 
-CREATE FUNCTION quota_manager.require_condition(condition quota_manager.condition) RETURNS void
+CREATE FUNCTION quota_internal.require_condition(condition quota_manager.condition) RETURNS void
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_require_condition';
-COMMENT ON FUNCTION quota_manager.require_condition(quota_manager.condition) IS 'Raises an error that says what is wrong with a condition, names and types included.';
+COMMENT ON FUNCTION quota_internal.require_condition(quota_manager.condition) IS 'Raises an error that says what is wrong with a condition, names and types included.';
 
 CREATE FUNCTION quota_manager.condition_models(condition quota_manager.condition) RETURNS text[]
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_condition_models';

@@ -40,12 +40,12 @@ COMMENT ON INDEX quota_manager.grant_decision_grant IS 'Finds the decisions abou
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.grant_decision', '');
 SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('quota_manager.grant_decision', 'id'), '');
 
-CREATE FUNCTION quota_manager.deciding_role() RETURNS text
+CREATE FUNCTION quota_internal.deciding_role() RETURNS text
 LANGUAGE sql STABLE
 RETURN coalesce(nullif(pg_catalog.current_setting('role'), 'none'), session_user::text);
-COMMENT ON FUNCTION quota_manager.deciding_role() IS 'Of resolve(), retry() and cancel(): the role that the session acts as, also inside of functions that run as their owner.';
+COMMENT ON FUNCTION quota_internal.deciding_role() IS 'Of resolve(), retry() and cancel(): the role that the session acts as, also inside of functions that run as their owner.';
 
-CREATE FUNCTION quota_manager.decision_candidates(action text, ids bigint[])
+CREATE FUNCTION quota_internal.decision_candidates(action text, ids bigint[])
 RETURNS TABLE (execution quota_manager.quota_execute, obstacle text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
@@ -53,7 +53,7 @@ DECLARE
 	lowest CONSTANT bigint := (SELECT min(i) FROM unnest(ids) i);
 	highest CONSTANT bigint := (SELECT max(i) FROM unnest(ids) i);
 BEGIN
-	PERFORM quota_manager.pin_statistics();
+	PERFORM quota_internal.pin_statistics();
 	-- The range is for the index, which would be searched once for each element of the array.
 	RETURN QUERY
 	SELECT e, CASE
@@ -77,20 +77,20 @@ BEGIN
 	WHERE e.id BETWEEN lowest AND highest AND e.id + 0 = ANY (ids);
 END
 $$;
-COMMENT ON FUNCTION quota_manager.decision_candidates(text, bigint[]) IS 'Of resolve(), retry() and cancel(): grants by their ids, and why the action cannot be done to them (it is ...); null: it can.';
+COMMENT ON FUNCTION quota_internal.decision_candidates(text, bigint[]) IS 'Of resolve(), retry() and cancel(): grants by their ids, and why the action cannot be done to them (it is ...); null: it can.';
 
-CREATE FUNCTION quota_manager.record_decisions(decisions quota_manager.grant_decision[]) RETURNS void
+CREATE FUNCTION quota_internal.record_decisions(decisions quota_manager.grant_decision[]) RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on
 BEGIN ATOMIC
 	INSERT INTO quota_manager.grant_decision (grant_id, strategy_id, revision, user_id, scheduled_time, gateway, action,
 		status_before, status_after, role, session_role, note)
 	SELECT d.grant_id, d.strategy_id, d.revision, d.user_id, d.scheduled_time, d.gateway, d.action,
-		d.status_before, d.status_after, quota_manager.deciding_role(), session_user, d.note
+		d.status_before, d.status_after, quota_internal.deciding_role(), session_user, d.note
 	FROM pg_catalog.unnest(decisions) d;
 END;
-COMMENT ON FUNCTION quota_manager.record_decisions(quota_manager.grant_decision[]) IS 'Of resolve(), retry() and cancel(): writes the trace. When and by whom is not for the caller to say.';
+COMMENT ON FUNCTION quota_internal.record_decisions(quota_manager.grant_decision[]) IS 'Of resolve(), retry() and cancel(): writes the trace. When and by whom is not for the caller to say.';
 
-CREATE FUNCTION quota_manager.decide(action text, ids bigint[], note text) RETURNS bigint[]
+CREATE FUNCTION quota_internal.decide(action text, ids bigint[], note text) RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
 DECLARE
@@ -99,19 +99,19 @@ DECLARE
 			WHEN 'resolve_not_applied' THEN 'resolved as not applied by '
 			WHEN 'retry' THEN 'retried by '
 			WHEN 'cancel' THEN 'cancelled by ' END
-		|| quota_manager.deciding_role() || CASE WHEN note <> '' THEN ': ' || note ELSE '' END;
+		|| quota_internal.deciding_role() || CASE WHEN note <> '' THEN ': ' || note ELSE '' END;
 	chosen quota_manager.quota_execute[];
 	runs bigint[];
 	decisions quota_manager.grant_decision[];
 BEGIN
-	PERFORM quota_manager.pin_statistics();
+	PERFORM quota_internal.pin_statistics();
 	IF action IN ('resolve_not_applied', 'retry') THEN
 		-- Before the grants are looked at: a scan may decide by balances of their users.
-		PERFORM quota_manager.lock_balances(g.gateway) FROM (SELECT DISTINCT (c.execution).gateway
-			FROM quota_manager.decision_candidates(action, ids) c WHERE c.obstacle IS NULL ORDER BY 1) g;
+		PERFORM quota_internal.lock_balances(g.gateway) FROM (SELECT DISTINCT (c.execution).gateway
+			FROM quota_internal.decision_candidates(action, ids) c WHERE c.obstacle IS NULL ORDER BY 1) g;
 	END IF;
 	SELECT array_agg(c.execution) INTO chosen
-		FROM quota_manager.decision_candidates(action, ids) c WHERE c.obstacle IS NULL;
+		FROM quota_internal.decision_candidates(action, ids) c WHERE c.obstacle IS NULL;
 	-- The runs first: whoever marks one delivered locks it, and then looks for open grants. What the courier knows of
 	-- a run is valid until its row changes: so also where a grant is open no more, or due at another time.
 	SELECT array_agg(DISTINCT c.run_id) INTO runs FROM unnest(chosen) c
@@ -146,21 +146,21 @@ BEGIN
 			FROM (SELECT DISTINCT d.user_id, d.gateway FROM unnest(decisions) d) d
 			WHERE b.user_id = d.user_id AND b.gateway = d.gateway AND (b.balance IS NOT NULL OR b.token IS NOT NULL);
 	END IF;
-	PERFORM quota_manager.record_decisions(decisions);
+	PERFORM quota_internal.record_decisions(decisions);
 	RETURN ARRAY(SELECT d.grant_id FROM unnest(decisions) d);
 END
 $$;
-COMMENT ON FUNCTION quota_manager.decide(text, bigint[], text) IS 'Of resolve(), retry() and cancel(): does the action to those of the grants that it can be done to, and returns their ids.';
+COMMENT ON FUNCTION quota_internal.decide(text, bigint[], text) IS 'Of resolve(), retry() and cancel(): does the action to those of the grants that it can be done to, and returns their ids.';
 
-CREATE FUNCTION quota_manager.decision_hint(action text) RETURNS text
+CREATE FUNCTION quota_internal.decision_hint(action text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE action
 	WHEN 'retry' THEN 'Grants can be retried that failed, wait for a later time, or are in doubt at a gateway whose doubt policy can act on them.'
 	WHEN 'cancel' THEN 'Only grants that are pending can be cancelled.'
 	ELSE 'Only grants in doubt can be resolved.' END;
-COMMENT ON FUNCTION quota_manager.decision_hint(text) IS 'Of resolve(), retry() and cancel(): what an action is for.';
+COMMENT ON FUNCTION quota_internal.decision_hint(text) IS 'Of resolve(), retry() and cancel(): what an action is for.';
 
-CREATE FUNCTION quota_manager.decide_one(action text, id bigint, note text) RETURNS void
+CREATE FUNCTION quota_internal.decide_one(action text, id bigint, note text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -171,8 +171,8 @@ BEGIN
 				ELSE 'the grant and whether it was applied must be given' END
 			USING ERRCODE = 'null_value_not_allowed';
 	END IF;
-	WHILE cardinality(quota_manager.decide(action, ARRAY[id], note)) = 0 LOOP
-		SELECT c.obstacle INTO obstacle FROM quota_manager.decision_candidates(action, ARRAY[id]) c;
+	WHILE cardinality(quota_internal.decide(action, ARRAY[id], note)) = 0 LOOP
+		SELECT c.obstacle INTO obstacle FROM quota_internal.decision_candidates(action, ARRAY[id]) c;
 		IF NOT FOUND THEN
 			RAISE EXCEPTION 'grant % does not exist', id USING ERRCODE = 'no_data_found';
 		END IF;
@@ -187,13 +187,13 @@ BEGIN
 				WHEN obstacle LIKE 'in doubt%' THEN 'Find out whether it was applied, and use quota_manager.resolve().'
 				WHEN obstacle = 'without a run' THEN 'It was not written by a scan.'
 				WHEN obstacle = 'processing' THEN 'It is being sent: wait for what becomes of it.'
-				ELSE quota_manager.decision_hint(action) END;
+				ELSE quota_internal.decision_hint(action) END;
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.decide_one(text, bigint, text) IS 'Of resolve(), retry() and cancel(): does the action to a grant, or raises an error that says why not.';
+COMMENT ON FUNCTION quota_internal.decide_one(text, bigint, text) IS 'Of resolve(), retry() and cancel(): does the action to a grant, or raises an error that says why not.';
 
-CREATE FUNCTION quota_manager.decide_many(action text, ids bigint[], note text) RETURNS bigint
+CREATE FUNCTION quota_internal.decide_many(action text, ids bigint[], note text) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -204,61 +204,61 @@ BEGIN
 	IF action IS NULL THEN
 		RAISE EXCEPTION 'whether the grants were applied must be given' USING ERRCODE = 'null_value_not_allowed';
 	END IF;
-	decided := quota_manager.decide(action, ids, note);
+	decided := quota_internal.decide(action, ids, note);
 	rest := ARRAY(SELECT i FROM unnest(ids) i WHERE i IS NOT NULL EXCEPT SELECT d FROM unnest(decided) d);
 	IF cardinality(rest) > 0 THEN
 		SELECT string_agg(o.grants || ' ' || o.obstacle, '; ' ORDER BY o.grants DESC, o.obstacle) INTO reasons
 			FROM (SELECT coalesce(c.obstacle, CASE WHEN c.execution IS NULL THEN 'not found' ELSE 'changed at this moment' END) AS obstacle,
 					count(*) AS grants
-				FROM unnest(rest) i LEFT JOIN quota_manager.decision_candidates(action, rest) c ON (c.execution).id = i
+				FROM unnest(rest) i LEFT JOIN quota_internal.decision_candidates(action, rest) c ON (c.execution).id = i
 				GROUP BY 1) o;
 		RAISE WARNING '% of % grants were left as they are', cardinality(rest), cardinality(rest) + cardinality(decided)
 			USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = format('They are: %s.', reasons),
-				HINT = quota_manager.decision_hint(action);
+				HINT = quota_internal.decision_hint(action);
 	END IF;
 	RETURN cardinality(decided);
 END
 $$;
-COMMENT ON FUNCTION quota_manager.decide_many(text, bigint[], text) IS 'Of resolve(), retry() and cancel(): does the action to the grants that it can be done to, tells of the others in one warning, and returns how many it was done to.';
+COMMENT ON FUNCTION quota_internal.decide_many(text, bigint[], text) IS 'Of resolve(), retry() and cancel(): does the action to the grants that it can be done to, tells of the others in one warning, and returns how many it was done to.';
 
 CREATE FUNCTION quota_manager.resolve(id bigint, applied boolean, note text DEFAULT '') RETURNS void
 LANGUAGE sql VOLATILE
 BEGIN ATOMIC
-	SELECT quota_manager.decide_one(CASE applied WHEN true THEN 'resolve_applied' WHEN false THEN 'resolve_not_applied' END, id, note);
+	SELECT quota_internal.decide_one(CASE applied WHEN true THEN 'resolve_applied' WHEN false THEN 'resolve_not_applied' END, id, note);
 END;
 COMMENT ON FUNCTION quota_manager.resolve(bigint, boolean, text) IS 'Decides about a grant in doubt: applied, then it is completed; not applied, then it is sent again.';
 
 CREATE FUNCTION quota_manager.resolve(ids bigint[], applied boolean, note text DEFAULT '') RETURNS bigint
 LANGUAGE sql VOLATILE
 BEGIN ATOMIC
-	SELECT quota_manager.decide_many(CASE applied WHEN true THEN 'resolve_applied' WHEN false THEN 'resolve_not_applied' END, ids, note);
+	SELECT quota_internal.decide_many(CASE applied WHEN true THEN 'resolve_applied' WHEN false THEN 'resolve_not_applied' END, ids, note);
 END;
 COMMENT ON FUNCTION quota_manager.resolve(bigint[], boolean, text) IS 'Decides about grants in doubt and returns about how many; others among the ids are left alone and told of in a warning.';
 
 CREATE FUNCTION quota_manager.retry(id bigint, note text DEFAULT '') RETURNS void
 LANGUAGE sql VOLATILE
 BEGIN ATOMIC
-	SELECT quota_manager.decide_one('retry', id, note);
+	SELECT quota_internal.decide_one('retry', id, note);
 END;
 COMMENT ON FUNCTION quota_manager.retry(bigint, text) IS 'Sends a grant again that failed; makes one due now that waits for a later time; has the doubt policy of its gateway act anew on one in doubt.';
 
 CREATE FUNCTION quota_manager.retry(ids bigint[], note text DEFAULT '') RETURNS bigint
 LANGUAGE sql VOLATILE
 BEGIN ATOMIC
-	SELECT quota_manager.decide_many('retry', ids, note);
+	SELECT quota_internal.decide_many('retry', ids, note);
 END;
 COMMENT ON FUNCTION quota_manager.retry(bigint[], text) IS 'Retries grants and returns how many; those that cannot be retried are left alone and told of in a warning.';
 
 CREATE FUNCTION quota_manager.cancel(id bigint, note text DEFAULT '') RETURNS void
 LANGUAGE sql VOLATILE
 BEGIN ATOMIC
-	SELECT quota_manager.decide_one('cancel', id, note);
+	SELECT quota_internal.decide_one('cancel', id, note);
 END;
 COMMENT ON FUNCTION quota_manager.cancel(bigint, text) IS 'Cancels a grant that is pending: it is not sent, and not granted again for its firing.';
 
 CREATE FUNCTION quota_manager.cancel(ids bigint[], note text DEFAULT '') RETURNS bigint
 LANGUAGE sql VOLATILE
 BEGIN ATOMIC
-	SELECT quota_manager.decide_many('cancel', ids, note);
+	SELECT quota_internal.decide_many('cancel', ids, note);
 END;
 COMMENT ON FUNCTION quota_manager.cancel(bigint[], text) IS 'Cancels grants and returns how many; those that are not pending are left alone and told of in a warning.';

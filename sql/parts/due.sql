@@ -1,6 +1,6 @@
 -- When each strategy is due: one definition for scans, workers and worker_status.
 
-CREATE FUNCTION quota_manager.gateway_setup() RETURNS bigint
+CREATE FUNCTION quota_internal.gateway_setup() RETURNS bigint
 LANGUAGE sql STABLE
 BEGIN ATOMIC
 	SELECT (SELECT coalesce(pg_catalog.sum(pg_catalog.hashtext(pg_catalog.concat_ws(' ', g.name, pg_catalog.date_part('epoch', g.update_time)))), 0)
@@ -8,15 +8,15 @@ BEGIN ATOMIC
 		OPERATOR(pg_catalog.+) (SELECT coalesce(pg_catalog.sum(pg_catalog.hashtext(pg_catalog.concat_ws(' ', m.model, m.gateway))), 0)
 			FROM quota_manager.quota_model m);
 END;
-COMMENT ON FUNCTION quota_manager.gateway_setup() IS 'Tells one state of the settings of gateways and models from another, whoever commits late included.';
+COMMENT ON FUNCTION quota_internal.gateway_setup() IS 'Tells one state of the settings of gateways and models from another, whoever commits late included.';
 
-CREATE FUNCTION quota_manager.retry_delay(tries integer) RETURNS interval
+CREATE FUNCTION quota_internal.retry_delay(tries integer) RETURNS interval
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN pg_catalog.make_interval(secs => least(5 OPERATOR(pg_catalog.*) pg_catalog.power(2, least(tries OPERATOR(pg_catalog.-) 1, 10)), 300));
-COMMENT ON FUNCTION quota_manager.retry_delay(integer) IS 'How long a run waits to be tried again after so many tries that failed or were incomplete: 5 s, doubling up to 5 min.';
+COMMENT ON FUNCTION quota_internal.retry_delay(integer) IS 'How long a run waits to be tried again after so many tries that failed or were incomplete: 5 s, doubling up to 5 min.';
 
 -- A time that was written when the clock was ahead of the present one does not count: then the run is due now.
-CREATE FUNCTION quota_manager.next_try(state text, finish_time timestamptz, retry_time timestamptz, same_setup boolean, pace interval, real_now timestamptz)
+CREATE FUNCTION quota_internal.next_try(state text, finish_time timestamptz, retry_time timestamptz, same_setup boolean, pace interval, real_now timestamptz)
 RETURNS timestamptz
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN CASE
@@ -24,9 +24,9 @@ RETURN CASE
 	WHEN state OPERATOR(pg_catalog.=) 'done' THEN coalesce(retry_time, finish_time OPERATOR(pg_catalog.+) pace)
 	WHEN same_setup THEN coalesce(retry_time, finish_time)
 	ELSE finish_time END;
-COMMENT ON FUNCTION quota_manager.next_try(text, timestamptz, timestamptz, boolean, interval, timestamptz) IS 'When a run is tried again: after its back-off, which ends with any change of gateways and models; after the pace if it is done.';
+COMMENT ON FUNCTION quota_internal.next_try(text, timestamptz, timestamptz, boolean, interval, timestamptz) IS 'When a run is tried again: after its back-off, which ends with any change of gateways and models; after the pace if it is done.';
 
-CREATE FUNCTION quota_manager.next_open_firing(strategy quota_manager.quota_strategy, after_time timestamptz) RETURNS timestamptz
+CREATE FUNCTION quota_internal.next_open_firing(strategy quota_manager.quota_strategy, after_time timestamptz) RETURNS timestamptz
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
 DECLARE
@@ -44,16 +44,16 @@ BEGIN
 	RETURN firing;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.next_open_firing(quota_manager.quota_strategy, timestamptz) IS 'The first firing after a time that quota_run does not tell of yet: where the schedule clock was ahead, later ones may be recorded.';
+COMMENT ON FUNCTION quota_internal.next_open_firing(quota_manager.quota_strategy, timestamptz) IS 'The first firing after a time that quota_run does not tell of yet: where the schedule clock was ahead, later ones may be recorded.';
 
-CREATE FUNCTION quota_manager.never_fires(firing timestamptz, valid_until timestamptz) RETURNS text
+CREATE FUNCTION quota_internal.never_fires(firing timestamptz, valid_until timestamptz) RETURNS text
 LANGUAGE sql STABLE
 RETURN CASE
 	WHEN firing IS NULL THEN 'does not fire within a hundred years'
 	WHEN firing OPERATOR(pg_catalog.>=) valid_until THEN pg_catalog.concat('does not fire before valid_until, ', valid_until) END;
-COMMENT ON FUNCTION quota_manager.never_fires(timestamptz, timestamptz) IS 'Why a firing will not come; null: it will.';
+COMMENT ON FUNCTION quota_internal.never_fires(timestamptz, timestamptz) IS 'Why a firing will not come; null: it will.';
 
-CREATE FUNCTION quota_manager.due_firings_of(strategy quota_manager.quota_strategy, clock timestamptz, clock_offset interval, pace interval, present_setup bigint,
+CREATE FUNCTION quota_internal.due_firings_of(strategy quota_manager.quota_strategy, clock timestamptz, clock_offset interval, pace interval, present_setup bigint,
 	real_now timestamptz)
 RETURNS TABLE (scheduled_time timestamptz, state text, due_time timestamptz, tries integer, reason text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
@@ -67,15 +67,15 @@ DECLARE
 	problem text;
 BEGIN
 	FOR entry IN
-		SELECT f.firing, r.tries, r.reason, quota_manager.next_try(r.state, r.finish_time, r.retry_time,
+		SELECT f.firing, r.tries, r.reason, quota_internal.next_try(r.state, r.finish_time, r.retry_time,
 				r.strategy_version = strategy.version AND r.setup = present_setup, pace, real_now) AS next_try
-			FROM quota_manager.retried_firings(strategy) f (firing)
+			FROM quota_internal.retried_firings(strategy) f (firing)
 			JOIN quota_manager.quota_run r ON r.strategy_id = strategy.id AND r.scheduled_time = f.firing
 	LOOP
 		found_due := true;
 		RETURN QUERY SELECT entry.firing, CASE WHEN entry.next_try <= real_now THEN 'due' ELSE 'waiting' END, entry.next_try, entry.tries, entry.reason;
 	END LOOP;
-	FOR entry IN SELECT o.* FROM quota_manager.open_firings(strategy) o LOOP
+	FOR entry IN SELECT o.* FROM quota_internal.open_firings(strategy) o LOOP
 		IF entry.reason IS NULL THEN
 			found_due := true;
 			RETURN QUERY SELECT entry.first_firing, 'due', entry.first_firing + clock_offset, 0, NULL::text;
@@ -86,23 +86,23 @@ BEGIN
 	IF NOT found_due AND skipped IS NOT NULL THEN
 		RETURN QUERY SELECT NULL::timestamptz, 'recording', skipped.first_firing + clock_offset + pace, 0, skipped.reason;
 	END IF;
-	since := greatest(clock, quota_manager.recorded_until(strategy));
+	since := greatest(clock, quota_internal.recorded_until(strategy));
 	problem := CASE WHEN since > clock OR EXISTS (SELECT 1 FROM quota_manager.quota_run r WHERE r.strategy_id = strategy.id AND r.scheduled_time > clock) THEN
 		'firings after the schedule clock are recorded already: see restart_schedule()' END;
-	since := quota_manager.next_open_firing(strategy, greatest(since, strategy.valid_from - interval '1 us'));
+	since := quota_internal.next_open_firing(strategy, greatest(since, strategy.valid_from - interval '1 us'));
 	RETURN QUERY SELECT since, CASE WHEN since < strategy.valid_until THEN 'scheduled' ELSE 'idle' END,
 		CASE WHEN since < strategy.valid_until THEN since + clock_offset END, 0,
-		coalesce(problem, quota_manager.never_fires(since, strategy.valid_until), CASE WHEN clock < strategy.valid_from THEN 'not valid before ' || strategy.valid_from END);
+		coalesce(problem, quota_internal.never_fires(since, strategy.valid_until), CASE WHEN clock < strategy.valid_from THEN 'not valid before ' || strategy.valid_from END);
 EXCEPTION WHEN OTHERS THEN
 	-- What cannot be read is reported by the scan, for this strategy alone.
 	problem := SQLERRM;
 	RETURN QUERY SELECT NULL::timestamptz, CASE WHEN w.at <= real_now THEN 'due' ELSE 'waiting' END, w.at, w.tries, problem
-		FROM (SELECT coalesce(max(quota_manager.next_try(r.state, r.finish_time, r.retry_time, r.setup = present_setup, pace, real_now)), real_now) AS at, coalesce(max(r.tries), 0) AS tries
+		FROM (SELECT coalesce(max(quota_internal.next_try(r.state, r.finish_time, r.retry_time, r.setup = present_setup, pace, real_now)), real_now) AS at, coalesce(max(r.tries), 0) AS tries
 			FROM (SELECT u.* FROM quota_manager.quota_run u WHERE u.strategy_id = strategy.id AND u.scheduled_time IS NULL ORDER BY u.id DESC LIMIT 1) r
 			WHERE r.strategy_version = strategy.version) w;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.due_firings_of(quota_manager.quota_strategy, timestamptz, interval, interval, bigint, timestamptz) IS
+COMMENT ON FUNCTION quota_internal.due_firings_of(quota_manager.quota_strategy, timestamptz, interval, interval, bigint, timestamptz) IS
 	'Of strategy_due: what there is to do for a periodic strategy in use that has more to it than its next firing.';
 
 -- The subqueries keep what is asked once from being asked for each row, or for each column.  Most strategies have nothing to
@@ -112,12 +112,12 @@ SELECT s.id AS strategy_id, s.name, s.type, d.scheduled_time, d.state, d.due_tim
 FROM (SELECT c.*, CASE WHEN pg_catalog.abs(pg_catalog.date_part('epoch', c.real_now OPERATOR(pg_catalog.-) c.clock)) OPERATOR(pg_catalog.<) 1 THEN interval '0'
 			-- In seconds, since a day of the session's time zone may have more or less than 24 hours.
 			ELSE pg_catalog.make_interval(secs => pg_catalog.date_part('epoch', c.real_now OPERATOR(pg_catalog.-) c.clock)) END AS clock_offset
-		FROM (SELECT quota_manager.schedule_now() AS clock, pg_catalog.clock_timestamp() AS real_now, quota_manager.gateway_setup() AS setup,
+		FROM (SELECT quota_manager.schedule_now() AS clock, pg_catalog.clock_timestamp() AS real_now, quota_internal.gateway_setup() AS setup,
 			coalesce(pg_catalog.current_setting('quota_manager.scan_interval', true), '1 h')::interval AS pace OFFSET 0) c OFFSET 0) c
 CROSS JOIN quota_manager.quota_strategy s
 CROSS JOIN LATERAL (SELECT s.enabled AND NOT s.archived AS in_use, c.clock OPERATOR(pg_catalog.>=) s.valid_until AS expired,
 		s.type OPERATOR(pg_catalog.=) 'periodic' AS periodic,
-		CASE WHEN s.type OPERATOR(pg_catalog.=) 'periodic' THEN quota_manager.check_time_zone(quota_manager.schedule_zone(s.periodic_expr, s.time_zone)) END AS readable,
+		CASE WHEN s.type OPERATOR(pg_catalog.=) 'periodic' THEN quota_internal.check_time_zone(quota_internal.schedule_zone(s.periodic_expr, s.time_zone)) END AS readable,
 		CASE WHEN s.type OPERATOR(pg_catalog.=) 'periodic' THEN greatest(s.schedule_since,
 			(SELECT coalesce(r.last_scheduled_time, r.scheduled_time) FROM quota_manager.quota_run r
 				WHERE r.strategy_id OPERATOR(pg_catalog.=) s.id AND r.scheduled_time OPERATOR(pg_catalog.<=) c.clock
@@ -128,12 +128,12 @@ CROSS JOIN LATERAL (SELECT p.in_use AND p.readable AND NOT p.expired AND (n.next
 		OR EXISTS (SELECT 1 FROM quota_manager.quota_run r WHERE r.strategy_id OPERATOR(pg_catalog.=) s.id AND r.scheduled_time OPERATOR(pg_catalog.>) c.clock)
 		OR EXISTS (SELECT 1 FROM quota_manager.quota_run r WHERE r.strategy_id OPERATOR(pg_catalog.=) s.id
 			AND r.state OPERATOR(pg_catalog.=) ANY (ARRAY['failed', 'incomplete'])
-			AND r.scheduled_time OPERATOR(pg_catalog.>=) CASE WHEN s.catch_up OPERATOR(pg_catalog.=) 'all' THEN quota_manager.catch_up_start(s.*) ELSE p.recorded END)) AS closer
+			AND r.scheduled_time OPERATOR(pg_catalog.>=) CASE WHEN s.catch_up OPERATOR(pg_catalog.=) 'all' THEN quota_internal.catch_up_start(s.*) ELSE p.recorded END)) AS closer
 		OFFSET 0) k
 -- The last run without a firing: of a single strategy, or of one whose schedule cannot be read.
 LEFT JOIN LATERAL (SELECT u.tries, u.reason, u.state,
 		CASE WHEN u.strategy_version OPERATOR(pg_catalog.=) s.version
-			THEN quota_manager.next_try(u.state, u.finish_time, u.retry_time, u.setup OPERATOR(pg_catalog.=) c.setup, c.pace, c.real_now) END AS next_try
+			THEN quota_internal.next_try(u.state, u.finish_time, u.retry_time, u.setup OPERATOR(pg_catalog.=) c.setup, c.pace, c.real_now) END AS next_try
 	FROM (SELECT r.* FROM quota_manager.quota_run r
 		WHERE p.in_use AND NOT p.expired AND p.readable IS NOT TRUE AND r.strategy_id OPERATOR(pg_catalog.=) s.id AND r.scheduled_time IS NULL
 		ORDER BY r.id DESC LIMIT 1) u OFFSET 0) l ON true
@@ -147,9 +147,9 @@ CROSS JOIN LATERAL (
 		CASE WHEN NOT p.in_use THEN CASE WHEN s.archived THEN 'archived' ELSE 'disabled' END
 			WHEN p.expired THEN pg_catalog.concat('not valid since ', s.valid_until)
 			WHEN c.clock OPERATOR(pg_catalog.<) s.valid_from THEN pg_catalog.concat('not valid before ', s.valid_from)
-			WHEN p.readable THEN quota_manager.never_fires(n.next, s.valid_until)
+			WHEN p.readable THEN quota_internal.never_fires(n.next, s.valid_until)
 			WHEN l.next_try IS NOT NULL AND l.state OPERATOR(pg_catalog.<>) 'done' THEN l.reason
-			WHEN p.periodic THEN pg_catalog.format('time zone "%s" is not known to this server', quota_manager.schedule_zone(s.periodic_expr, s.time_zone)) END AS reason
+			WHEN p.periodic THEN pg_catalog.format('time zone "%s" is not known to this server', quota_internal.schedule_zone(s.periodic_expr, s.time_zone)) END AS reason
 	FROM (SELECT CASE
 				WHEN NOT p.in_use OR p.expired THEN CASE WHEN n.next IS NULL THEN 'idle' ELSE 'recording' END
 				WHEN p.readable THEN CASE WHEN n.next OPERATOR(pg_catalog.<) s.valid_until THEN 'scheduled' ELSE 'idle' END
@@ -160,7 +160,7 @@ CROSS JOIN LATERAL (
 	WHERE k.closer IS NOT TRUE
 	UNION ALL
 	SELECT f.scheduled_time, f.state, f.due_time, f.tries, f.reason
-	FROM quota_manager.due_firings_of(s.*, c.clock, c.clock_offset, c.pace, c.setup, c.real_now) f WHERE k.closer) d;
+	FROM quota_internal.due_firings_of(s.*, c.clock, c.clock_offset, c.pace, c.setup, c.real_now) f WHERE k.closer) d;
 COMMENT ON VIEW quota_manager.strategy_due IS 'When each strategy is due: what tick() and the workers run, what scan() runs by hand, and what comes next. One row per strategy, more where there are several firings to it.';
 COMMENT ON COLUMN quota_manager.strategy_due.strategy_id IS 'The strategy.';
 COMMENT ON COLUMN quota_manager.strategy_due.name IS 'Its name.';
@@ -171,7 +171,7 @@ COMMENT ON COLUMN quota_manager.strategy_due.due_time IS 'Since when it is due, 
 COMMENT ON COLUMN quota_manager.strategy_due.tries IS 'How many tries in a row failed or were incomplete.';
 COMMENT ON COLUMN quota_manager.strategy_due.reason IS 'Why it waits or is not run.';
 
-CREATE FUNCTION quota_manager.due_strategies(strategy_name text DEFAULT NULL)
+CREATE FUNCTION quota_internal.due_strategies(strategy_name text DEFAULT NULL)
 RETURNS TABLE (strategy_id integer, name text, scheduled_time timestamptz)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
@@ -180,7 +180,7 @@ AS $$
 		AND (d.state IN ('due', 'waiting') OR d.state = 'recording' AND d.due_time <= clock_timestamp() + coalesce(current_setting('quota_manager.scan_interval', true), '1 h')::interval)
 	ORDER BY d.strategy_id, d.scheduled_time
 $$;
-COMMENT ON FUNCTION quota_manager.due_strategies(text) IS 'What scan() would do now: firings to be run or tried again, single strategies, and (scheduled_time null) firings to be recorded as not run; of all strategies or of the named one. Who waits for a back-off or for scan_interval is included: see strategy_due.';
+COMMENT ON FUNCTION quota_internal.due_strategies(text) IS 'What scan() would do now: firings to be run or tried again, single strategies, and (scheduled_time null) firings to be recorded as not run; of all strategies or of the named one. Who waits for a back-off or for scan_interval is included: see strategy_due.';
 
 CREATE FUNCTION quota_manager.restart_schedule(strategy_name text) RETURNS timestamptz
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
@@ -199,8 +199,8 @@ BEGIN
 	IF strategy.type = 'single' THEN
 		RAISE EXCEPTION 'strategy "%" has no schedule', strategy_name USING ERRCODE = 'wrong_object_type';
 	END IF;
-	PERFORM quota_manager.check_transaction('schedules are restarted');
-	PERFORM quota_manager.lock_strategy(strategy.id);
+	PERFORM quota_internal.check_transaction('schedules are restarted');
+	PERFORM quota_internal.lock_strategy(strategy.id);
 	clock := quota_manager.schedule_now();
 	-- Nothing was granted for them, and they are still to come.
 	DELETE FROM quota_manager.quota_run r WHERE r.strategy_id = strategy.id AND r.state = 'skipped' AND r.scheduled_time > clock;
@@ -210,7 +210,7 @@ BEGIN
 	-- The trigger sees to it that it is the schedule clock.
 	UPDATE quota_manager.quota_strategy s SET schedule_since = clock WHERE s.id = strategy.id AND s.schedule_since > clock;
 	SELECT s.* INTO strategy FROM quota_manager.quota_strategy s WHERE s.id = strategy.id;
-	firing := quota_manager.next_open_firing(strategy, greatest(clock, strategy.valid_from - interval '1 us'));
+	firing := quota_internal.next_open_firing(strategy, greatest(clock, strategy.valid_from - interval '1 us'));
 	RAISE LOG 'role "%" restarted the schedule of strategy "%"', role, strategy_name USING DETAIL = format('Its next firing: %s.', coalesce(firing::text, 'none'));
 	RETURN firing;
 END

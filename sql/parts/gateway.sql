@@ -74,7 +74,7 @@ CREATE INDEX quota_model_gateway ON quota_manager.quota_model (gateway);
 COMMENT ON INDEX quota_manager.quota_model_gateway IS 'Finds the models of a gateway.';
 
 -- Not a foreign key: pg_restore with several jobs loads the two tables of an extension in any order.
-CREATE FUNCTION quota_manager.check_model() RETURNS trigger
+CREATE FUNCTION quota_internal.check_model() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -90,9 +90,9 @@ BEGIN
 	RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.check_model() IS 'Trigger: refuses a model of a gateway that does not exist.';
+COMMENT ON FUNCTION quota_internal.check_model() IS 'Trigger: refuses a model of a gateway that does not exist.';
 CREATE TRIGGER check_model BEFORE INSERT OR UPDATE ON quota_manager.quota_model
-	FOR EACH ROW EXECUTE FUNCTION quota_manager.check_model();
+	FOR EACH ROW EXECUTE FUNCTION quota_internal.check_model();
 COMMENT ON TRIGGER check_model ON quota_manager.quota_model IS 'Refuses a model of a gateway that does not exist.';
 
 -- Not registered for pg_dump: a key does not belong in a backup.
@@ -100,12 +100,12 @@ CREATE TABLE quota_manager.quota_credential (
 	name text PRIMARY KEY,
 	secret text NOT NULL
 );
-CREATE FUNCTION quota_manager.check_credential() RETURNS trigger
+CREATE FUNCTION quota_internal.check_credential() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	-- A constraint would show the row, key included, in its message.
-	IF NEW.name IS NULL OR quota_manager.check_credential_reference('row:' || NEW.name) IS NOT NULL THEN
+	IF NEW.name IS NULL OR quota_internal.check_credential_reference('row:' || NEW.name) IS NOT NULL THEN
 		RAISE EXCEPTION 'invalid name of a credential'
 			USING ERRCODE = 'invalid_parameter_value', HINT = 'Use letters, digits, _, - and . only; a gateway refers to it as row:NAME.';
 	END IF;
@@ -116,9 +116,9 @@ BEGIN
 	RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.check_credential() IS 'Trigger: refuses a credential that could not be used, without showing it.';
+COMMENT ON FUNCTION quota_internal.check_credential() IS 'Trigger: refuses a credential that could not be used, without showing it.';
 CREATE TRIGGER check_credential BEFORE INSERT OR UPDATE ON quota_manager.quota_credential
-	FOR EACH ROW EXECUTE FUNCTION quota_manager.check_credential();
+	FOR EACH ROW EXECUTE FUNCTION quota_internal.check_credential();
 COMMENT ON TRIGGER check_credential ON quota_manager.quota_credential IS 'Refuses a credential that could not be used.';
 
 COMMENT ON TABLE quota_manager.quota_credential IS 'Keys that gateways refer to as row:NAME. Readable by its owner only; deliveries use them without their caller being able to. Never dumped.';
@@ -132,19 +132,19 @@ RETURN coalesce(
 	(SELECT g.name FROM quota_manager.quota_gateway g WHERE g.is_default));
 COMMENT ON FUNCTION quota_manager.gateway_of(text) IS 'Name of the gateway that serves a model; null: none does.';
 
-CREATE FUNCTION quota_manager.amount_fits(dialect text, amount numeric) RETURNS boolean
+CREATE FUNCTION quota_internal.amount_fits(dialect text, amount numeric) RETURNS boolean
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_amount_fits';
-COMMENT ON FUNCTION quota_manager.amount_fits(text, numeric) IS 'Can the dialect carry the amount? higress: integers within 64 bits; zgsm: up to 2^53 millionths with at most 6 decimals, or integers up to 2^53: what its float64 carries exactly.';
+COMMENT ON FUNCTION quota_internal.amount_fits(text, numeric) IS 'Can the dialect carry the amount? higress: integers within 64 bits; zgsm: up to 2^53 millionths with at most 6 decimals, or integers up to 2^53: what its float64 carries exactly.';
 
-CREATE FUNCTION quota_manager.check_base_url(base_url text) RETURNS text
+CREATE FUNCTION quota_internal.check_base_url(base_url text) RETURNS text
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_check_base_url';
-COMMENT ON FUNCTION quota_manager.check_base_url(text) IS 'What is wrong with a gateway''s URL, quota_manager.allowed_hosts included; null: nothing.';
+COMMENT ON FUNCTION quota_internal.check_base_url(text) IS 'What is wrong with a gateway''s URL, quota_manager.allowed_hosts included; null: nothing.';
 
-CREATE FUNCTION quota_manager.check_credential_reference(credential text) RETURNS text
+CREATE FUNCTION quota_internal.check_credential_reference(credential text) RETURNS text
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_check_credential_reference';
-COMMENT ON FUNCTION quota_manager.check_credential_reference(text) IS 'What is wrong with a reference to a credential; null: nothing. The message never repeats the reference.';
+COMMENT ON FUNCTION quota_internal.check_credential_reference(text) IS 'What is wrong with a reference to a credential; null: nothing. The message never repeats the reference.';
 
-CREATE FUNCTION quota_manager.check_gateway() RETURNS trigger
+CREATE FUNCTION quota_internal.check_gateway() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on
 AS $$
 DECLARE
@@ -177,7 +177,7 @@ BEGIN
 		-- Being restored: another server may allow other hosts, and says so when it sends.
 		RETURN NEW;
 	END IF;
-	problem := quota_manager.check_base_url(NEW.base_url);
+	problem := quota_internal.check_base_url(NEW.base_url);
 	IF problem IS NOT NULL THEN
 		RAISE EXCEPTION 'invalid URL of gateway "%": %', NEW.name, problem
 			USING ERRCODE = 'invalid_parameter_value', HINT = 'Write it like http://gateway.example:8080.';
@@ -194,7 +194,7 @@ BEGIN
 		RAISE EXCEPTION 'invalid route model of gateway "%"', NEW.name
 			USING ERRCODE = 'invalid_parameter_value', HINT = 'Write the value of the header x-higress-llm-model, without blanks.';
 	END IF;
-	problem := quota_manager.check_credential_reference(NEW.credential);
+	problem := quota_internal.check_credential_reference(NEW.credential);
 	IF problem IS NOT NULL THEN
 		RAISE EXCEPTION 'invalid credential of gateway "%": %', NEW.name, problem
 			USING ERRCODE = 'invalid_parameter_value',
@@ -208,14 +208,14 @@ BEGIN
 	RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.check_gateway() IS 'Trigger: refuses a gateway that could not be used, with a message that says why; keeps update_time.';
+COMMENT ON FUNCTION quota_internal.check_gateway() IS 'Trigger: refuses a gateway that could not be used, with a message that says why; keeps update_time.';
 CREATE TRIGGER check_gateway BEFORE INSERT OR UPDATE OF name, id, dialect, base_url, admin_path, credential, key_header,
 	route_model, connect_timeout, request_timeout, max_connections, rate_limit, doubt_policy, sole_writer, max_usage_rate, guard_balances, doubt_policy_since, is_default
-	ON quota_manager.quota_gateway FOR EACH ROW EXECUTE FUNCTION quota_manager.check_gateway();
+	ON quota_manager.quota_gateway FOR EACH ROW EXECUTE FUNCTION quota_internal.check_gateway();
 COMMENT ON TRIGGER check_gateway ON quota_manager.quota_gateway IS 'Refuses a gateway that could not be used.';
 
 -- Not by column rights: a scan locks the row of its gateway, for which a role needs a right to update some column.
-CREATE FUNCTION quota_manager.check_gateway_state() RETURNS trigger
+CREATE FUNCTION quota_internal.check_gateway_state() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -229,14 +229,14 @@ BEGIN
 	RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.check_gateway_state() IS 'Trigger: refuses a state that was not found by delivering.';
+COMMENT ON FUNCTION quota_internal.check_gateway_state() IS 'Trigger: refuses a state that was not found by delivering.';
 CREATE TRIGGER check_gateway_state BEFORE UPDATE OF state, state_reason, next_probe_time ON quota_manager.quota_gateway
 	FOR EACH ROW WHEN ((OLD.state, OLD.state_reason, OLD.next_probe_time) IS DISTINCT FROM (NEW.state, NEW.state_reason, NEW.next_probe_time))
-	EXECUTE FUNCTION quota_manager.check_gateway_state();
+	EXECUTE FUNCTION quota_internal.check_gateway_state();
 COMMENT ON TRIGGER check_gateway_state ON quota_manager.quota_gateway IS 'Refuses a state that was not found by delivering.';
 CREATE TRIGGER check_gateway_new_state BEFORE INSERT ON quota_manager.quota_gateway
 	FOR EACH ROW WHEN ((NEW.state, NEW.state_reason, NEW.next_probe_time) IS DISTINCT FROM ('open', NULL, NULL))
-	EXECUTE FUNCTION quota_manager.check_gateway_state();
+	EXECUTE FUNCTION quota_internal.check_gateway_state();
 COMMENT ON TRIGGER check_gateway_new_state ON quota_manager.quota_gateway IS 'Refuses a new gateway with a state that was not found by delivering.';
 
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.quota_gateway', '');

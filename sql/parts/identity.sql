@@ -1,23 +1,23 @@
 -- Identity: whether this database is the one that granted and delivered before, or a copy of it, or a standby
 -- that was promoted; and what follows from that.
 
-CREATE FUNCTION quota_manager.present_identity(OUT system_identifier bigint, OUT database_oid oid, OUT timeline integer)
+CREATE FUNCTION quota_internal.present_identity(OUT system_identifier bigint, OUT database_oid oid, OUT timeline integer)
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_present_identity';
-COMMENT ON FUNCTION quota_manager.present_identity() IS 'Which database of which server this is. The timeline changes with every promotion and point-in-time recovery; null on a standby.';
+COMMENT ON FUNCTION quota_internal.present_identity() IS 'Which database of which server this is. The timeline changes with every promotion and point-in-time recovery; null on a standby.';
 
-CREATE FUNCTION quota_manager.identity_text(system_identifier bigint, database_oid oid, timeline integer) RETURNS text
+CREATE FUNCTION quota_internal.identity_text(system_identifier bigint, database_oid oid, timeline integer) RETURNS text
 LANGUAGE sql STABLE
 RETURN pg_catalog.format('system %s, database %s, timeline %s', system_identifier, database_oid, coalesce(timeline::text, 'none (a standby)'));
-COMMENT ON FUNCTION quota_manager.identity_text(bigint, oid, integer) IS 'An identity, for people.';
+COMMENT ON FUNCTION quota_internal.identity_text(bigint, oid, integer) IS 'An identity, for people.';
 
-CREATE FUNCTION quota_manager.begin_doubt(reason text, OUT pending bigint, OUT processing bigint, OUT in_doubt bigint)
+CREATE FUNCTION quota_internal.begin_doubt(reason text, OUT pending bigint, OUT processing bigint, OUT in_doubt bigint)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
 DECLARE
 	-- A run that is known was not run elsewhere, however far ahead the clock was that it was recorded by.
 	until_time CONSTANT timestamptz := greatest(clock_timestamp(), (SELECT max(r.finish_time) FROM quota_manager.quota_run r));
 BEGIN
-	PERFORM quota_manager.pin_statistics();
+	PERFORM quota_internal.pin_statistics();
 	WITH changed AS (
 		UPDATE quota_manager.quota_execute e
 		SET status = 'in_doubt', next_attempt_time = 'infinity', doubt_time = coalesce(e.doubt_time, clock_timestamp()),
@@ -44,30 +44,30 @@ BEGIN
 			former_ids = i.former_ids || jsonb_build_object('id', i.id, 'before_grant', nextval(pg_get_serial_sequence('quota_manager.quota_execute', 'id')));
 END
 $$;
-COMMENT ON FUNCTION quota_manager.begin_doubt(text) IS 'What is open may have been delivered by another life of this database, and more may have been granted: open grants become in doubt for an operator to decide, scans write in doubt what the other life may have granted, and new grants get keys of their own. Counts the open grants by what they were.';
+COMMENT ON FUNCTION quota_internal.begin_doubt(text) IS 'What is open may have been delivered by another life of this database, and more may have been granted: open grants become in doubt for an operator to decide, scans write in doubt what the other life may have granted, and new grants get keys of their own. Counts the open grants by what they were.';
 
-CREATE FUNCTION quota_manager.try_identity_lock() RETURNS boolean
+CREATE FUNCTION quota_internal.try_identity_lock() RETURNS boolean
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_try_identity_lock';
-COMMENT ON FUNCTION quota_manager.try_identity_lock() IS 'Of note_identity(): false if another transaction is at it.';
+COMMENT ON FUNCTION quota_internal.try_identity_lock() IS 'Of note_identity(): false if another transaction is at it.';
 
-CREATE FUNCTION quota_manager.note_identity() RETURNS void
+CREATE FUNCTION quota_internal.note_identity() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	-- A transaction that notes it may last: a scan is not to wait for another one.
-	IF NOT quota_manager.try_identity_lock() THEN
+	IF NOT quota_internal.try_identity_lock() THEN
 		RETURN;
 	END IF;
 	INSERT INTO quota_manager.quota_installation AS i (system_identifier, database_oid, timeline)
-		SELECT p.system_identifier, p.database_oid, p.timeline FROM quota_manager.present_identity() p
+		SELECT p.system_identifier, p.database_oid, p.timeline FROM quota_internal.present_identity() p
 		ON CONFLICT (singleton) DO UPDATE SET system_identifier = excluded.system_identifier,
 			database_oid = excluded.database_oid, timeline = excluded.timeline
 		WHERE i.system_identifier IS NULL;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.note_identity() IS 'Of check_identity(): notes that this is the database that grants and delivers, if nothing is noted yet.';
+COMMENT ON FUNCTION quota_internal.note_identity() IS 'Of check_identity(): notes that this is the database that grants and delivers, if nothing is noted yet.';
 
-CREATE FUNCTION quota_manager.check_identity(runs boolean) RETURNS boolean
+CREATE FUNCTION quota_internal.check_identity(runs boolean) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -75,11 +75,11 @@ DECLARE
 	present record;
 	doubted record;
 BEGIN
-	SELECT p.* INTO present FROM quota_manager.present_identity() p;
+	SELECT p.* INTO present FROM quota_internal.present_identity() p;
 	SELECT i.* INTO known FROM quota_manager.quota_installation i;
 	IF known.system_identifier IS NULL THEN
 		IF runs THEN
-			PERFORM quota_manager.note_identity();
+			PERFORM quota_internal.note_identity();
 		END IF;
 		RETURN true;
 	END IF;
@@ -97,7 +97,7 @@ BEGIN
 	END IF;
 	UPDATE quota_manager.quota_installation SET timeline = present.timeline;
 	IF current_setting('quota_manager.after_promotion') = 'hold' THEN
-		SELECT d.* INTO doubted FROM quota_manager.begin_doubt('may have been delivered before this server was promoted') d;
+		SELECT d.* INTO doubted FROM quota_internal.begin_doubt('may have been delivered before this server was promoted') d;
 		RAISE LOG 'this server was promoted since it last delivered (timeline % to %): % pending and % processing grants are in doubt',
 				known.timeline, present.timeline, doubted.pending, doubted.processing
 			USING DETAIL = 'quota_manager.after_promotion is hold: the server before may have delivered more than this one knows of.',
@@ -109,26 +109,26 @@ BEGIN
 	RETURN true;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.check_identity(boolean) IS 'Before anything is scanned or delivered. False: this database is a copy and waits for resume(). After a promotion it does, once, what quota_manager.after_promotion says. runs: notes that this is the database that grants and delivers.';
+COMMENT ON FUNCTION quota_internal.check_identity(boolean) IS 'Before anything is scanned or delivered. False: this database is a copy and waits for resume(). After a promotion it does, once, what quota_manager.after_promotion says. runs: notes that this is the database that grants and delivers.';
 
-CREATE FUNCTION quota_manager.require_identity(runs boolean) RETURNS void
+CREATE FUNCTION quota_internal.require_identity(runs boolean) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	IF NOT quota_manager.check_identity(runs) THEN
+	IF NOT quota_internal.check_identity(runs) THEN
 		RAISE EXCEPTION 'this database is a copy: nothing is scanned or delivered until it is resumed'
 			USING ERRCODE = 'object_not_in_prerequisite_state',
 				DETAIL = (SELECT format('It granted and delivered as: %s. Now it is: %s.',
-						quota_manager.identity_text(i.system_identifier, i.database_oid, i.timeline),
-						quota_manager.identity_text(p.system_identifier, p.database_oid, p.timeline))
-					FROM quota_manager.quota_installation i, quota_manager.present_identity() p),
+						quota_internal.identity_text(i.system_identifier, i.database_oid, i.timeline),
+						quota_internal.identity_text(p.system_identifier, p.database_oid, p.timeline))
+					FROM quota_manager.quota_installation i, quota_internal.present_identity() p),
 				HINT = 'Call quota_manager.resume(''unchanged_since_dump'') if nothing was scanned or delivered since the copy was made, otherwise quota_manager.resume(''may_have_run''); quota_manager.resume() shows what it is about.';
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.require_identity(boolean) IS 'Of scan(), tick() and deliver(): raises an error if this database is a copy that waits for resume(). See check_identity.';
+COMMENT ON FUNCTION quota_internal.require_identity(boolean) IS 'Of scan(), tick() and deliver(): raises an error if this database is a copy that waits for resume(). See check_identity.';
 
-CREATE FUNCTION quota_manager.is_doubtful(strategy quota_manager.quota_strategy, firing timestamptz) RETURNS boolean
+CREATE FUNCTION quota_internal.is_doubtful(strategy quota_manager.quota_strategy, firing timestamptz) RETURNS boolean
 LANGUAGE sql STABLE SET quota_manager.pinned_statistics = on
 RETURN coalesce((SELECT CASE
 		WHEN firing IS NOT NULL THEN firing OPERATOR(pg_catalog.<=) i.doubtful_firing
@@ -136,32 +136,32 @@ RETURN coalesce((SELECT CASE
 			WHERE r.strategy_id OPERATOR(pg_catalog.=) strategy.id AND r.scheduled_time IS NULL
 				AND r.state OPERATOR(pg_catalog.=) 'done' AND r.finish_time OPERATOR(pg_catalog.>) i.doubtful_until) END
 	FROM quota_manager.quota_installation i), false);
-COMMENT ON FUNCTION quota_manager.is_doubtful(quota_manager.quota_strategy, timestamptz) IS 'Of scan(): another life of this database may have granted what the strategy would grant now for a firing (null: a single strategy, up to its first complete scan).';
+COMMENT ON FUNCTION quota_internal.is_doubtful(quota_manager.quota_strategy, timestamptz) IS 'Of scan(): another life of this database may have granted what the strategy would grant now for a firing (null: a single strategy, up to its first complete scan).';
 
-CREATE FUNCTION quota_manager.count_doubtful_firings(strategy quota_manager.quota_strategy) RETURNS bigint
+CREATE FUNCTION quota_internal.count_doubtful_firings(strategy quota_manager.quota_strategy) RETURNS bigint
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	RETURN (SELECT count(*) FROM quota_manager.retried_firings(strategy))
-		+ (SELECT coalesce(sum(r.firings), 0) FROM quota_manager.open_spans(strategy) s,
+	RETURN (SELECT count(*) FROM quota_internal.retried_firings(strategy))
+		+ (SELECT coalesce(sum(r.firings), 0) FROM quota_internal.open_spans(strategy) s,
 			quota_manager.firing_range(strategy.periodic_expr, s.after_time, s.until_time, strategy.time_zone) r WHERE s.reason IS NULL);
 EXCEPTION WHEN OTHERS THEN
 	-- A schedule that cannot be read fires when it has been mended, and not before.
 	RETURN 0;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.count_doubtful_firings(quota_manager.quota_strategy) IS 'Of resume(): firings of a periodic strategy up to now that were not run as far as is known here, those that are tried again included.';
+COMMENT ON FUNCTION quota_internal.count_doubtful_firings(quota_manager.quota_strategy) IS 'Of resume(): firings of a periodic strategy up to now that were not run as far as is known here, those that are tried again included.';
 
-CREATE FUNCTION quota_manager.skip_firings(strategy quota_manager.quota_strategy, why text) RETURNS void
+CREATE FUNCTION quota_internal.skip_firings(strategy quota_manager.quota_strategy, why text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
 DECLARE
 	span record;
 BEGIN
 	UPDATE quota_manager.quota_run r SET state = 'skipped', reason = why, finish_time = clock_timestamp()
-		WHERE r.strategy_id = strategy.id AND r.scheduled_time IN (SELECT f FROM quota_manager.retried_firings(strategy) f);
-	FOR span IN SELECT s.* FROM quota_manager.open_spans(strategy) s LOOP
-		PERFORM quota_manager.record_skipped(strategy, r.first_firing, r.last_firing, r.firings, coalesce(span.reason, why))
+		WHERE r.strategy_id = strategy.id AND r.scheduled_time IN (SELECT f FROM quota_internal.retried_firings(strategy) f);
+	FOR span IN SELECT s.* FROM quota_internal.open_spans(strategy) s LOOP
+		PERFORM quota_internal.record_skipped(strategy, r.first_firing, r.last_firing, r.firings, coalesce(span.reason, why))
 			FROM quota_manager.firing_range(strategy.periodic_expr, span.after_time, span.until_time, strategy.time_zone) r WHERE r.firings > 0;
 	END LOOP;
 EXCEPTION WHEN invalid_parameter_value THEN
@@ -169,7 +169,7 @@ EXCEPTION WHEN invalid_parameter_value THEN
 	RETURN;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.skip_firings(quota_manager.quota_strategy, text) IS 'Of resume(): records the firings of a periodic strategy up to now as not run.';
+COMMENT ON FUNCTION quota_internal.skip_firings(quota_manager.quota_strategy, text) IS 'Of resume(): records the firings of a periodic strategy up to now as not run.';
 
 CREATE FUNCTION quota_manager.resume(policy text DEFAULT NULL, OUT pending bigint, OUT processing bigint, OUT in_doubt bigint,
 	OUT skipped_firings bigint, OUT doubtful_strategies bigint, OUT recorded_identity text, OUT present_identity text)
@@ -186,30 +186,30 @@ BEGIN
 			USING ERRCODE = 'invalid_parameter_value',
 				HINT = 'Write unchanged_since_dump (nothing was scanned or delivered since the copy was made) or may_have_run; null only shows.';
 	END IF;
-	SELECT p.* INTO present FROM quota_manager.present_identity() p;
+	SELECT p.* INTO present FROM quota_internal.present_identity() p;
 	SELECT i.* INTO known FROM quota_manager.quota_installation i;
 	IF policy IS NOT NULL THEN
-		PERFORM quota_manager.check_transaction('a copy is resumed');
+		PERFORM quota_internal.check_transaction('a copy is resumed');
 		SELECT i.* INTO known FROM quota_manager.quota_installation i FOR UPDATE;
 		IF known.system_identifier IS NULL
 			OR (known.system_identifier, known.database_oid) = (present.system_identifier, present.database_oid) THEN
 			RAISE EXCEPTION 'there is nothing to resume: this database is no copy'
 				USING ERRCODE = 'object_not_in_prerequisite_state';
 		END IF;
-		PERFORM quota_manager.lock_strategy(s.id) FROM (SELECT k.id FROM quota_manager.quota_strategy k ORDER BY k.id) s;
+		PERFORM quota_internal.lock_strategy(s.id) FROM (SELECT k.id FROM quota_manager.quota_strategy k ORDER BY k.id) s;
 	END IF;
 
 	IF known.system_identifier IS NOT NULL THEN
-		recorded_identity := quota_manager.identity_text(known.system_identifier, known.database_oid, known.timeline);
+		recorded_identity := quota_internal.identity_text(known.system_identifier, known.database_oid, known.timeline);
 	END IF;
-	present_identity := quota_manager.identity_text(present.system_identifier, present.database_oid, present.timeline);
+	present_identity := quota_internal.identity_text(present.system_identifier, present.database_oid, present.timeline);
 	SELECT count(*) FILTER (WHERE e.status = 'pending'), count(*) FILTER (WHERE e.status = 'processing'), count(*) FILTER (WHERE e.status = 'in_doubt')
 		INTO pending, processing, in_doubt FROM quota_manager.quota_execute e;
 	skipped_firings := 0;
 	doubtful_strategies := 0;
 	FOR strategy IN SELECT s.* FROM quota_manager.quota_strategy s WHERE s.enabled AND NOT s.archived ORDER BY s.id LOOP
 		IF strategy.type = 'periodic' THEN
-			skipped_firings := skipped_firings + quota_manager.count_doubtful_firings(strategy);
+			skipped_firings := skipped_firings + quota_internal.count_doubtful_firings(strategy);
 		ELSIF quota_manager.schedule_now() < strategy.valid_until THEN
 			doubtful_strategies := doubtful_strategies + 1;
 		END IF;
@@ -224,14 +224,14 @@ BEGIN
 	ELSE
 		RAISE NOTICE 'resuming as one that may have run: pending and processing grants become in doubt (% and %, where % are), firings up to now are recorded as not run (%), single strategies write what their next scan grants in doubt (%)',
 			pending, processing, in_doubt, skipped_firings, doubtful_strategies;
-		PERFORM quota_manager.begin_doubt('may have been delivered before this database was restored');
+		PERFORM quota_internal.begin_doubt('may have been delivered before this database was restored');
 		FOR strategy IN SELECT s.* FROM quota_manager.quota_strategy s WHERE s.type = 'periodic' AND s.enabled AND NOT s.archived ORDER BY s.id LOOP
-			PERFORM quota_manager.skip_firings(strategy, 'may have been run before this database was restored');
+			PERFORM quota_internal.skip_firings(strategy, 'may have been run before this database was restored');
 		END LOOP;
 	END IF;
 	UPDATE quota_manager.quota_installation SET system_identifier = present.system_identifier, database_oid = present.database_oid,
 		timeline = present.timeline;
-	PERFORM quota_manager.end_back_offs();
+	PERFORM quota_internal.end_back_offs();
 	PERFORM quota_manager.wake_workers();
 	RAISE LOG 'role "%" resumed this database with policy %', role, policy
 		USING DETAIL = format('It granted and delivered as: %s. Now it is: %s.', recorded_identity, present_identity);

@@ -10,7 +10,7 @@ BEGIN
 		RAISE EXCEPTION 'no query to import from' USING ERRCODE = 'invalid_parameter_value',
 			HINT = 'Give a query that returns strategy name, user id, time and, if you have it, amount, such as SELECT name, user_id, paid_at, amount FROM public.old_grants.';
 	END IF;
-	PERFORM quota_manager.check_transaction('grants are imported');
+	PERFORM quota_internal.check_transaction('grants are imported');
 	CREATE TEMPORARY TABLE quota_manager_import (strategy text, user_id text, grant_time timestamptz, amount numeric) ON COMMIT DROP;
 	BEGIN
 		EXECUTE 'INSERT INTO pg_temp.quota_manager_import ' || query;
@@ -28,19 +28,19 @@ BEGIN
 				HINT = 'Leave the row out, or return null, which means the amount of the strategy.';
 	END IF;
 	UPDATE pg_temp.quota_manager_import g SET grant_time = now() WHERE g.grant_time IS NULL OR NOT isfinite(g.grant_time);
-	PERFORM quota_manager.lock_strategy(s.id) FROM (SELECT k.id FROM quota_manager.quota_strategy k
+	PERFORM quota_internal.lock_strategy(s.id) FROM (SELECT k.id FROM quota_manager.quota_strategy k
 		WHERE k.name IN (SELECT g.strategy FROM pg_temp.quota_manager_import g) ORDER BY k.id) s;
 	RETURN QUERY
 	WITH row_of AS (
 		SELECT g.strategy, g.user_id, g.grant_time, s.id AS strategy_id, s.type, s.version, coalesce(g.amount, s.amount) AS amount, s.model, s.time_zone,
-			quota_manager.gateway_of(s.model) AS gateway, g.user_id <> '' AND quota_manager.user_id_fits(g.user_id) AS usable,
+			quota_manager.gateway_of(s.model) AS gateway, g.user_id <> '' AND quota_internal.user_id_fits(g.user_id) AS usable,
 			row_number() OVER (PARTITION BY g.strategy, g.user_id ORDER BY g.grant_time) AS nth
 		FROM pg_temp.quota_manager_import g LEFT JOIN quota_manager.quota_strategy s ON s.name = g.strategy
 	), written AS (
 		INSERT INTO quota_manager.quota_execute (strategy_id, user_id, scheduled_time, run_id, strategy_version, status, amount, model,
 			gateway, batch_number, create_time)
 		SELECT r.strategy_id, r.user_id, '-infinity', 0, r.version, 'completed', r.amount, r.model, coalesce(r.gateway, ''),
-			to_char(quota_manager.local_time(r.grant_time, r.time_zone), 'YYYYMMDDHH24MISS'), r.grant_time
+			to_char(quota_internal.local_time(r.grant_time, r.time_zone), 'YYYYMMDDHH24MISS'), r.grant_time
 		FROM row_of r WHERE r.type = 'single' AND r.usable AND r.nth = 1
 		ON CONFLICT DO NOTHING
 		RETURNING strategy_id, user_id

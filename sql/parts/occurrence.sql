@@ -1,14 +1,14 @@
 -- What becomes of the firings of periodic strategies: which are run, and the record of those that are not.
 
-CREATE FUNCTION quota_manager.recorded_until(strategy quota_manager.quota_strategy) RETURNS timestamptz
+CREATE FUNCTION quota_internal.recorded_until(strategy quota_manager.quota_strategy) RETURNS timestamptz
 LANGUAGE sql STABLE SET quota_manager.pinned_statistics = on
 RETURN greatest(strategy.schedule_since,
 	(SELECT coalesce(r.last_scheduled_time, r.scheduled_time) FROM quota_manager.quota_run r
 		WHERE r.strategy_id OPERATOR(pg_catalog.=) strategy.id AND r.scheduled_time OPERATOR(pg_catalog.<=) (SELECT quota_manager.schedule_now())
 		ORDER BY r.scheduled_time DESC LIMIT 1));
-COMMENT ON FUNCTION quota_manager.recorded_until(quota_manager.quota_strategy) IS 'The last firing of a periodic strategy up to now that quota_run tells of, or the time before which none is due: what comes after is open. What is recorded of later firings, because the clock was ahead, counts when they come.';
+COMMENT ON FUNCTION quota_internal.recorded_until(quota_manager.quota_strategy) IS 'The last firing of a periodic strategy up to now that quota_run tells of, or the time before which none is due: what comes after is open. What is recorded of later firings, because the clock was ahead, counts when they come.';
 
-CREATE FUNCTION quota_manager.last_run(strategy_id integer) RETURNS quota_manager.quota_run
+CREATE FUNCTION quota_internal.last_run(strategy_id integer) RETURNS quota_manager.quota_run
 LANGUAGE sql STABLE SET quota_manager.pinned_statistics = on
 BEGIN ATOMIC
 	SELECT r FROM quota_manager.quota_run r
@@ -16,15 +16,15 @@ BEGIN ATOMIC
 		AND (r.scheduled_time OPERATOR(pg_catalog.<=) (SELECT quota_manager.schedule_now()) OR r.scheduled_time IS NULL)
 	ORDER BY r.scheduled_time DESC NULLS LAST, r.id DESC LIMIT 1;
 END;
-COMMENT ON FUNCTION quota_manager.last_run(integer) IS 'The last run of a strategy that was not skipped.';
+COMMENT ON FUNCTION quota_internal.last_run(integer) IS 'The last run of a strategy that was not skipped.';
 
-CREATE FUNCTION quota_manager.open_spans(strategy quota_manager.quota_strategy)
+CREATE FUNCTION quota_internal.open_spans(strategy quota_manager.quota_strategy)
 RETURNS TABLE (after_time timestamptz, until_time timestamptz, reason text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	clock CONSTANT timestamptz := quota_manager.schedule_now();
-	since CONSTANT timestamptz := quota_manager.recorded_until(strategy);
+	since CONSTANT timestamptz := quota_internal.recorded_until(strategy);
 	-- Spans are open at their start; firings are whole seconds.
 	valid_after CONSTANT timestamptz := least(clock, strategy.valid_from - interval '1 us');
 	valid_to CONSTANT timestamptz := least(clock, strategy.valid_until - interval '1 us');
@@ -43,9 +43,9 @@ BEGIN
 		WHERE s.after_time < s.until_time;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.open_spans(quota_manager.quota_strategy) IS 'Spans of time (after_time, until_time] up to now whose firings quota_run does not tell of yet, in order, and why they are not run; null: catch_up decides.';
+COMMENT ON FUNCTION quota_internal.open_spans(quota_manager.quota_strategy) IS 'Spans of time (after_time, until_time] up to now whose firings quota_run does not tell of yet, in order, and why they are not run; null: catch_up decides.';
 
-CREATE FUNCTION quota_manager.catch_up_start(strategy quota_manager.quota_strategy) RETURNS timestamptz
+CREATE FUNCTION quota_internal.catch_up_start(strategy quota_manager.quota_strategy) RETURNS timestamptz
 LANGUAGE sql STABLE
 RETURN CASE
 	WHEN strategy.catch_up OPERATOR(pg_catalog.=) 'none' THEN quota_manager.schedule_now() OPERATOR(pg_catalog.-) interval '2 min'
@@ -54,22 +54,22 @@ RETURN CASE
 		pg_catalog.timezone('UTC', pg_catalog.timezone('UTC', quota_manager.schedule_now()) OPERATOR(pg_catalog.-) strategy.catch_up_window),
 		CASE WHEN strategy.catch_up OPERATOR(pg_catalog.=) 'all' THEN quota_manager.schedule_now() OPERATOR(pg_catalog.-) interval '24 hours' ELSE '-infinity' END)
 	END;
-COMMENT ON FUNCTION quota_manager.catch_up_start(quota_manager.quota_strategy) IS 'Firings at or before this time are too late to be run.';
+COMMENT ON FUNCTION quota_internal.catch_up_start(quota_manager.quota_strategy) IS 'Firings at or before this time are too late to be run.';
 
-CREATE FUNCTION quota_manager.open_firings(strategy quota_manager.quota_strategy, next_only boolean DEFAULT false)
+CREATE FUNCTION quota_internal.open_firings(strategy quota_manager.quota_strategy, next_only boolean DEFAULT false)
 RETURNS TABLE (first_firing timestamptz, last_firing timestamptz, firings bigint, reason text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
 DECLARE
-	start CONSTANT timestamptz := quota_manager.catch_up_start(strategy);
+	start CONSTANT timestamptz := quota_internal.catch_up_start(strategy);
 	wanted CONSTANT integer := CASE strategy.catch_up WHEN 'all' THEN strategy.catch_up_max ELSE 1 END;
 	span record;
 	in_time record;
 	since timestamptz;
 	step interval := interval '1 min';
 BEGIN
-	FOR span IN SELECT s.* FROM quota_manager.open_spans(strategy) s LOOP
+	FOR span IN SELECT s.* FROM quota_internal.open_spans(strategy) s LOOP
 		IF span.reason IS NOT NULL THEN
 			RETURN QUERY SELECT r.*, span.reason
 				FROM quota_manager.firing_range(strategy.periodic_expr, span.after_time, span.until_time, strategy.time_zone) r WHERE r.firings > 0;
@@ -100,40 +100,40 @@ BEGIN
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.open_firings(quota_manager.quota_strategy, boolean) IS 'Firings of a periodic strategy up to now that quota_run does not tell of yet, in order: those to be run, reason null, one by one; those that are not, with the reason, as ranges. next_only: of those to be run, the first.';
+COMMENT ON FUNCTION quota_internal.open_firings(quota_manager.quota_strategy, boolean) IS 'Firings of a periodic strategy up to now that quota_run does not tell of yet, in order: those to be run, reason null, one by one; those that are not, with the reason, as ranges. next_only: of those to be run, the first.';
 
-CREATE FUNCTION quota_manager.retried_firings(strategy quota_manager.quota_strategy) RETURNS SETOF timestamptz
+CREATE FUNCTION quota_internal.retried_firings(strategy quota_manager.quota_strategy) RETURNS SETOF timestamptz
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
 DECLARE
 	clock CONSTANT timestamptz := quota_manager.schedule_now();
-	late timestamptz := greatest(strategy.schedule_since, strategy.valid_from - interval '1 us', quota_manager.catch_up_start(strategy));
+	late timestamptz := greatest(strategy.schedule_since, strategy.valid_from - interval '1 us', quota_internal.catch_up_start(strategy));
 BEGIN
 	IF strategy.type <> 'periodic' OR strategy.archived OR NOT strategy.enabled OR clock >= strategy.valid_until THEN
 		RETURN;
 	END IF;
 	IF strategy.catch_up <> 'all' THEN
 		-- Only the last one, and a later firing takes its place.
-		late := greatest(late, quota_manager.recorded_until(strategy) - interval '1 us');
+		late := greatest(late, quota_internal.recorded_until(strategy) - interval '1 us');
 	END IF;
 	RETURN QUERY SELECT r.scheduled_time FROM quota_manager.quota_run r
 		WHERE r.strategy_id = strategy.id AND r.scheduled_time > late AND r.scheduled_time <= clock AND r.state IN ('failed', 'incomplete')
-			AND (strategy.catch_up = 'all' OR NOT EXISTS (SELECT FROM quota_manager.open_firings(strategy, true) o WHERE o.reason IS NULL))
+			AND (strategy.catch_up = 'all' OR NOT EXISTS (SELECT FROM quota_internal.open_firings(strategy, true) o WHERE o.reason IS NULL))
 		ORDER BY 1;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.retried_firings(quota_manager.quota_strategy) IS 'Firings of a periodic strategy whose run failed or is incomplete, and that are tried again.';
+COMMENT ON FUNCTION quota_internal.retried_firings(quota_manager.quota_strategy) IS 'Firings of a periodic strategy whose run failed or is incomplete, and that are tried again.';
 
-CREATE FUNCTION quota_manager.due_firings(strategy quota_manager.quota_strategy) RETURNS SETOF timestamptz
+CREATE FUNCTION quota_internal.due_firings(strategy quota_manager.quota_strategy) RETURNS SETOF timestamptz
 LANGUAGE sql STABLE
 BEGIN ATOMIC
-	SELECT f.firing FROM quota_manager.retried_firings(strategy) f (firing)
-	UNION ALL SELECT o.first_firing FROM quota_manager.open_firings(strategy) o WHERE o.reason IS NULL
+	SELECT f.firing FROM quota_internal.retried_firings(strategy) f (firing)
+	UNION ALL SELECT o.first_firing FROM quota_internal.open_firings(strategy) o WHERE o.reason IS NULL
 	ORDER BY 1;
 END;
-COMMENT ON FUNCTION quota_manager.due_firings(quota_manager.quota_strategy) IS 'Firings of a periodic strategy that are to be run now by the schedule clock, as its catch_up says, those that are tried again included; in order.';
+COMMENT ON FUNCTION quota_internal.due_firings(quota_manager.quota_strategy) IS 'Firings of a periodic strategy that are to be run now by the schedule clock, as its catch_up says, those that are tried again included; in order.';
 
-CREATE FUNCTION quota_manager.record_skipped(strategy quota_manager.quota_strategy, first_firing timestamptz, last_firing timestamptz, firings bigint, why text) RETURNS void
+CREATE FUNCTION quota_internal.record_skipped(strategy quota_manager.quota_strategy, first_firing timestamptz, last_firing timestamptz, firings bigint, why text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
 DECLARE
@@ -150,27 +150,27 @@ BEGIN
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.record_skipped(quota_manager.quota_strategy, timestamptz, timestamptz, bigint, text) IS 'Records firings of a strategy, which follow those that are recorded, as not run; those that were not run for one reason in a row are one row.';
+COMMENT ON FUNCTION quota_internal.record_skipped(quota_manager.quota_strategy, timestamptz, timestamptz, bigint, text) IS 'Records firings of a strategy, which follow those that are recorded, as not run; those that were not run for one reason in a row are one row.';
 
-CREATE FUNCTION quota_manager.record_passed_over(strategy quota_manager.quota_strategy) RETURNS timestamptz
+CREATE FUNCTION quota_internal.record_passed_over(strategy quota_manager.quota_strategy) RETURNS timestamptz
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	open record;
 BEGIN
 	-- Asked once: the clock goes on, and a firing is not to be told of and then run.
-	FOR open IN SELECT o.* FROM quota_manager.open_firings(strategy, true) o LOOP
+	FOR open IN SELECT o.* FROM quota_internal.open_firings(strategy, true) o LOOP
 		IF open.reason IS NULL THEN
 			RETURN open.first_firing;
 		END IF;
-		PERFORM quota_manager.record_skipped(strategy, open.first_firing, open.last_firing, open.firings, open.reason);
+		PERFORM quota_internal.record_skipped(strategy, open.first_firing, open.last_firing, open.firings, open.reason);
 	END LOOP;
 	RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.record_passed_over(quota_manager.quota_strategy) IS 'Of scan(): records the firings that are not run and come before the next one that is, and returns that; null: none. The caller holds the lock of the strategy.';
+COMMENT ON FUNCTION quota_internal.record_passed_over(quota_manager.quota_strategy) IS 'Of scan(): records the firings that are not run and come before the next one that is, and returns that; null: none. The caller holds the lock of the strategy.';
 
-CREATE FUNCTION quota_manager.record_edited_schedule() RETURNS trigger
+CREATE FUNCTION quota_internal.record_edited_schedule() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -189,9 +189,9 @@ BEGIN
 		RAISE EXCEPTION 'schedules are edited at isolation level read committed only'
 			USING ERRCODE = 'invalid_transaction_state', HINT = 'Begin the transaction with ISOLATION LEVEL READ COMMITTED.';
 	END IF;
-	FOR span IN SELECT s.after_time, s.until_time, coalesce(s.reason, why) AS reason FROM quota_manager.open_spans(OLD) s LOOP
+	FOR span IN SELECT s.after_time, s.until_time, coalesce(s.reason, why) AS reason FROM quota_internal.open_spans(OLD) s LOOP
 		EXIT WHEN span.reason IS NULL;
-		PERFORM quota_manager.record_skipped(OLD, r.first_firing, r.last_firing, r.firings, span.reason)
+		PERFORM quota_internal.record_skipped(OLD, r.first_firing, r.last_firing, r.firings, span.reason)
 			FROM quota_manager.firing_range(OLD.periodic_expr, span.after_time, span.until_time, OLD.time_zone) r WHERE r.firings > 0;
 	END LOOP;
 	RETURN NULL;
@@ -200,9 +200,9 @@ EXCEPTION WHEN invalid_parameter_value THEN
 	RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.record_edited_schedule() IS 'Trigger: records the firings up to now that the strategy as it was did not run, and as it is would not tell of. As the owner, since editors need no right to write runs.';
+COMMENT ON FUNCTION quota_internal.record_edited_schedule() IS 'Trigger: records the firings up to now that the strategy as it was did not run, and as it is would not tell of. As the owner, since editors need no right to write runs.';
 CREATE TRIGGER record_edited_schedule AFTER UPDATE ON quota_manager.quota_strategy
 	FOR EACH ROW WHEN (OLD.type = 'periodic' AND (OLD.enabled, OLD.archived, OLD.type, OLD.periodic_expr::text, OLD.time_zone, OLD.valid_from, OLD.valid_until)
 		IS DISTINCT FROM (NEW.enabled, NEW.archived, NEW.type, NEW.periodic_expr::text, NEW.time_zone, NEW.valid_from, NEW.valid_until))
-	EXECUTE FUNCTION quota_manager.record_edited_schedule();
+	EXECUTE FUNCTION quota_internal.record_edited_schedule();
 COMMENT ON TRIGGER record_edited_schedule ON quota_manager.quota_strategy IS 'Firings up to an edit of the schedule are accounted for by the strategy as it was.';

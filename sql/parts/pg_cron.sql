@@ -11,7 +11,7 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION quota_manager.pg_cron_jobs(name) IS 'The jobs of pg_cron that serve a database: their names and what they call. A name that is too long holds the MD5 of the database''s name.';
 
-CREATE FUNCTION quota_manager.pg_cron_database() RETURNS name
+CREATE FUNCTION quota_internal.pg_cron_database() RETURNS name
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -32,13 +32,13 @@ BEGIN
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.pg_cron_database() IS 'Of schedule_jobs(): the database whose jobs pg_cron runs; an error if it is not installed.';
+COMMENT ON FUNCTION quota_internal.pg_cron_database() IS 'Of schedule_jobs(): the database whose jobs pg_cron runs; an error if it is not installed.';
 
-CREATE FUNCTION quota_manager.require_pg_cron(instead text) RETURNS void
+CREATE FUNCTION quota_internal.require_pg_cron(instead text) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	home CONSTANT name := quota_manager.pg_cron_database();
+	home CONSTANT name := quota_internal.pg_cron_database();
 BEGIN
 	IF home <> current_database() THEN
 		RAISE EXCEPTION 'pg_cron is not in database "%" but in "%"', current_database(), home
@@ -52,9 +52,9 @@ BEGIN
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.require_pg_cron(text) IS 'Of schedule_jobs(): an error if this role cannot reach pg_cron from this database. instead: what to run where pg_cron is.';
+COMMENT ON FUNCTION quota_internal.require_pg_cron(text) IS 'Of schedule_jobs(): an error if this role cannot reach pg_cron from this database. instead: what to run where pg_cron is.';
 
-CREATE FUNCTION quota_manager.check_job_role(database name, role name) RETURNS void
+CREATE FUNCTION quota_internal.check_job_role(database name, role name) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
@@ -92,9 +92,9 @@ BEGIN
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.check_job_role(name, name) IS 'Of schedule_jobs(): an error if the jobs of a database cannot run as a role, or not be scheduled for it.';
+COMMENT ON FUNCTION quota_internal.check_job_role(name, name) IS 'Of schedule_jobs(): an error if the jobs of a database cannot run as a role, or not be scheduled for it.';
 
-CREATE FUNCTION quota_manager.warn_of_failing_jobs(database name, role name) RETURNS void
+CREATE FUNCTION quota_internal.warn_of_failing_jobs(database name, role name) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
@@ -125,7 +125,7 @@ EXCEPTION WHEN undefined_table OR undefined_column OR insufficient_privilege THE
 	RETURN;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.warn_of_failing_jobs(name, name) IS 'Of schedule_jobs(): warns if runs of the jobs of a database fail, or if pg_cron has to connect for them and it is not known whether it can.';
+COMMENT ON FUNCTION quota_internal.warn_of_failing_jobs(name, name) IS 'Of schedule_jobs(): warns if runs of the jobs of a database fail, or if pg_cron has to connect for them and it is not known whether it can.';
 
 CREATE FUNCTION quota_manager.schedule_jobs(database name DEFAULT pg_catalog.current_database(), role regrole DEFAULT NULL)
 RETURNS TABLE (job_id bigint, job_name text)
@@ -141,9 +141,9 @@ DECLARE
 	stale bigint;
 BEGIN
 	-- Whether there is pg_cron at all comes before what is needed for it.
-	PERFORM quota_manager.pg_cron_database();
-	PERFORM quota_manager.check_job_role(target, runner);
-	PERFORM quota_manager.require_pg_cron((SELECT string_agg(format('SELECT cron.schedule_in_database(%L, %L, %L, %L, %L);',
+	PERFORM quota_internal.pg_cron_database();
+	PERFORM quota_internal.check_job_role(target, runner);
+	PERFORM quota_internal.require_pg_cron((SELECT string_agg(format('SELECT cron.schedule_in_database(%L, %L, %L, %L, %L);',
 		j.job_name, every_minute, j.command, target, runner), ' ') FROM quota_manager.pg_cron_jobs(target) j));
 	IF target <> current_database()
 		AND NOT has_function_privilege('cron.schedule_in_database(text, text, text, text, text, boolean)', 'EXECUTE') THEN
@@ -171,7 +171,7 @@ BEGIN
 		END IF;
 		RETURN NEXT;
 	END LOOP;
-	PERFORM quota_manager.warn_of_failing_jobs(target, runner);
+	PERFORM quota_internal.warn_of_failing_jobs(target, runner);
 END
 $$;
 COMMENT ON FUNCTION quota_manager.schedule_jobs(name, regrole) IS
@@ -187,7 +187,7 @@ DECLARE
 	removed bigint := 0;
 	job bigint;
 BEGIN
-	PERFORM quota_manager.require_pg_cron(format('SELECT cron.unschedule(jobid) FROM cron.job WHERE jobname IN (%s);',
+	PERFORM quota_internal.require_pg_cron(format('SELECT cron.unschedule(jobid) FROM cron.job WHERE jobname IN (%s);',
 		(SELECT string_agg(quote_literal(n), ', ') FROM unnest(names) n)));
 	FOR job IN EXECUTE 'SELECT j.jobid FROM cron.job j WHERE j.jobname = ANY ($1)' USING names LOOP
 		EXECUTE 'SELECT cron.unschedule($1)' USING job;

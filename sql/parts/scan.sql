@@ -1,55 +1,55 @@
 -- Scans: strategies x subjects -> quota_execute.
 
 -- The rule by which these locks are taken: src/scan/scan_lock.h.
-CREATE FUNCTION quota_manager.lock_strategy(strategy_id integer) RETURNS void
+CREATE FUNCTION quota_internal.lock_strategy(strategy_id integer) RETURNS void
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_lock_strategy';
-COMMENT ON FUNCTION quota_manager.lock_strategy(integer) IS 'Waits for scans and edits of the strategy to end, and keeps others out until the transaction ends.';
+COMMENT ON FUNCTION quota_internal.lock_strategy(integer) IS 'Waits for scans and edits of the strategy to end, and keeps others out until the transaction ends.';
 
-CREATE FUNCTION quota_manager.lock_balances(gateway text) RETURNS void
+CREATE FUNCTION quota_internal.lock_balances(gateway text) RETURNS void
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_lock_balances';
-COMMENT ON FUNCTION quota_manager.lock_balances(text) IS 'Waits for scans that grant or decide by balances at the gateway, and keeps them out until the transaction ends.';
+COMMENT ON FUNCTION quota_internal.lock_balances(text) IS 'Waits for scans that grant or decide by balances at the gateway, and keeps them out until the transaction ends.';
 
-CREATE FUNCTION quota_manager.lock_scan(strategy_id integer, exclusive_gateways text[], shared_gateway text) RETURNS boolean
+CREATE FUNCTION quota_internal.lock_scan(strategy_id integer, exclusive_gateways text[], shared_gateway text) RETURNS boolean
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_lock_scan';
-COMMENT ON FUNCTION quota_manager.lock_scan(integer, text[], text) IS 'Of scan(): takes the lock of the strategy and those of the balances at gateways, all or none. False: another transaction has one, and this one must not wait since it holds others.';
+COMMENT ON FUNCTION quota_internal.lock_scan(integer, text[], text) IS 'Of scan(): takes the lock of the strategy and those of the balances at gateways, all or none. False: another transaction has one, and this one must not wait since it holds others.';
 
-CREATE FUNCTION quota_manager.has_readings(gateway text) RETURNS boolean
+CREATE FUNCTION quota_internal.has_readings(gateway text) RETURNS boolean
 LANGUAGE sql VOLATILE SET quota_manager.pinned_statistics = on SET jit = off
 BEGIN ATOMIC
 	SELECT EXISTS (SELECT 1 FROM quota_manager.user_balance b WHERE b.gateway OPERATOR(pg_catalog.=) has_readings.gateway
 		AND (b.balance IS NOT NULL OR b.token IS NOT NULL));
 END;
-COMMENT ON FUNCTION quota_manager.has_readings(text) IS 'Of scan(): is a balance at the gateway known, or asked for?';
+COMMENT ON FUNCTION quota_internal.has_readings(text) IS 'Of scan(): is a balance at the gateway known, or asked for?';
 
-CREATE FUNCTION quota_manager.condition_gateways(condition quota_manager.condition) RETURNS text[]
+CREATE FUNCTION quota_internal.condition_gateways(condition quota_manager.condition) RETURNS text[]
 LANGUAGE sql STABLE
 BEGIN ATOMIC
 	SELECT coalesce(pg_catalog.array_agg(DISTINCT quota_manager.gateway_of(m.m)), '{}')
 		FROM pg_catalog.unnest(quota_manager.condition_models(condition)) m(m) WHERE quota_manager.gateway_of(m.m) IS NOT NULL;
 END;
-COMMENT ON FUNCTION quota_manager.condition_gateways(quota_manager.condition) IS 'Gateways whose balances a condition asks for.';
+COMMENT ON FUNCTION quota_internal.condition_gateways(quota_manager.condition) IS 'Gateways whose balances a condition asks for.';
 
-CREATE FUNCTION quota_manager.try_scan_locks(strategy quota_manager.quota_strategy) RETURNS boolean
+CREATE FUNCTION quota_internal.try_scan_locks(strategy quota_manager.quota_strategy) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	target CONSTANT text := coalesce(quota_manager.gateway_of(strategy.model), '');
-	decides text[] := quota_manager.condition_gateways(strategy.condition);
+	decides text[] := quota_internal.condition_gateways(strategy.condition);
 BEGIN
 	-- Who clears readings must be alone: two would meet the same rows in different orders.
-	IF quota_manager.has_readings(target) THEN
+	IF quota_internal.has_readings(target) THEN
 		decides := decides || target;
 	END IF;
-	RETURN quota_manager.lock_scan(strategy.id, decides, target);
+	RETURN quota_internal.lock_scan(strategy.id, decides, target);
 END
 $$;
-COMMENT ON FUNCTION quota_manager.try_scan_locks(quota_manager.quota_strategy) IS 'Of scan(): takes what a run of the strategy locks; see lock_scan.';
+COMMENT ON FUNCTION quota_internal.try_scan_locks(quota_manager.quota_strategy) IS 'Of scan(): takes what a run of the strategy locks; see lock_scan.';
 
-CREATE FUNCTION quota_manager.open_users(gateways text[]) RETURNS TABLE (user_id text, gateway text)
+CREATE FUNCTION quota_internal.open_users(gateways text[]) RETURNS TABLE (user_id text, gateway text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET max_parallel_workers_per_gather = 0 SET quota_manager.pinned_statistics = on
 AS $$
 BEGIN
-	PERFORM quota_manager.pin_statistics();
+	PERFORM quota_internal.pin_statistics();
 	RETURN QUERY SELECT DISTINCT o.user_id, o.gateway
 		FROM quota_manager.quota_run r
 		-- OFFSET 0 has the grants of each run looked for by their ids, not all of them read.
@@ -59,14 +59,14 @@ BEGIN
 			AND (o.status IN ('pending', 'processing') OR o.status = 'in_doubt' AND o.next_attempt_time < 'infinity');
 END
 $$;
-COMMENT ON FUNCTION quota_manager.open_users(text[]) IS 'Users who have something open at gateways: granted, and neither settled nor left to an operator. Their balances cannot count.';
+COMMENT ON FUNCTION quota_internal.open_users(text[]) IS 'Users who have something open at gateways: granted, and neither settled nor left to an operator. Their balances cannot count.';
 
-CREATE FUNCTION quota_manager.forget_balances(run_id bigint, first_grant_id bigint, last_grant_id bigint, gateway text) RETURNS void
+CREATE FUNCTION quota_internal.forget_balances(run_id bigint, first_grant_id bigint, last_grant_id bigint, gateway text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
 BEGIN
-	PERFORM quota_manager.pin_statistics();
-	IF quota_manager.has_readings(gateway) THEN
+	PERFORM quota_internal.pin_statistics();
+	IF quota_internal.has_readings(gateway) THEN
 		UPDATE quota_manager.user_balance b SET balance = NULL, token = NULL
 			FROM (SELECT DISTINCT e.user_id FROM quota_manager.quota_execute e WHERE e.run_id = forget_balances.run_id
 				AND e.id BETWEEN first_grant_id AND last_grant_id AND e.gateway = forget_balances.gateway) e
@@ -74,14 +74,14 @@ BEGIN
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.forget_balances(bigint, bigint, bigint, text) IS 'Of scan(): the balances of users who were granted something at the gateway are not known any more, nor will answers that are under way count.';
+COMMENT ON FUNCTION quota_internal.forget_balances(bigint, bigint, bigint, text) IS 'Of scan(): the balances of users who were granted something at the gateway are not known any more, nor will answers that are under way count.';
 
-CREATE FUNCTION quota_manager.guard_balances(gateways text[]) RETURNS text
+CREATE FUNCTION quota_internal.guard_balances(gateways text[]) RETURNS text
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
 DECLARE
-	horizon CONSTANT timestamptz := quota_manager.balance_horizon();
-	clock CONSTANT timestamptz := quota_manager.balance_clock();
+	horizon CONSTANT timestamptz := quota_internal.balance_horizon();
+	clock CONSTANT timestamptz := quota_internal.balance_clock();
 	checked record;
 	fallen bigint;
 	others bigint;
@@ -89,7 +89,7 @@ DECLARE
 	since timestamptz;
 	problem text;
 BEGIN
-	PERFORM quota_manager.pin_statistics();
+	PERFORM quota_internal.pin_statistics();
 	FOR checked IN
 		SELECT g.name, g.guard_balances AS is_guarded FROM quota_manager.quota_gateway g
 		WHERE g.name = ANY (gateways) AND NOT EXISTS (SELECT FROM quota_manager.balance_suspension s WHERE s.gateway = g.name)
@@ -123,23 +123,23 @@ BEGIN
 	RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.guard_balances(text[]) IS 'Of scan(), which has the balances at the gateways locked: suspends those of a gateway where at least 90 percent of at least 10 users fell to 0 since they were believed last, and believes the others. Returns why nothing must be decided by them yet; null: it may be.';
+COMMENT ON FUNCTION quota_internal.guard_balances(text[]) IS 'Of scan(), which has the balances at the gateways locked: suspends those of a gateway where at least 90 percent of at least 10 users fell to 0 since they were believed last, and believes the others. Returns why nothing must be decided by them yet; null: it may be.';
 
-CREATE FUNCTION quota_manager.lock_edited_strategy() RETURNS trigger
+CREATE FUNCTION quota_internal.lock_edited_strategy() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	PERFORM quota_manager.lock_strategy(OLD.id);
+	PERFORM quota_internal.lock_strategy(OLD.id);
 	RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.lock_edited_strategy() IS 'Trigger: an edit waits for a running scan of the strategy, and a scan for an edit.';
+COMMENT ON FUNCTION quota_internal.lock_edited_strategy() IS 'Trigger: an edit waits for a running scan of the strategy, and a scan for an edit.';
 -- Its name sorts before the other triggers: they must see what a scan has just granted.
 CREATE TRIGGER await_scan BEFORE UPDATE OR DELETE ON quota_manager.quota_strategy
-	FOR EACH ROW EXECUTE FUNCTION quota_manager.lock_edited_strategy();
+	FOR EACH ROW EXECUTE FUNCTION quota_internal.lock_edited_strategy();
 COMMENT ON TRIGGER await_scan ON quota_manager.quota_strategy IS 'An edit waits for a running scan of the strategy.';
 
-CREATE FUNCTION quota_manager.check_transaction(what text) RETURNS void
+CREATE FUNCTION quota_internal.check_transaction(what text) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -155,21 +155,21 @@ BEGIN
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.check_transaction(text) IS 'Raises an error in a transaction that cannot write, or keeps one snapshot: a lock taken there does not make newer rows visible.';
+COMMENT ON FUNCTION quota_internal.check_transaction(text) IS 'Raises an error in a transaction that cannot write, or keeps one snapshot: a lock taken there does not make newer rows visible.';
 
-CREATE FUNCTION quota_manager.scan_begin() RETURNS void
+CREATE FUNCTION quota_internal.scan_begin() RETURNS void
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_scan_begin';
-COMMENT ON FUNCTION quota_manager.scan_begin() IS 'Of scan(): starts counting.';
+COMMENT ON FUNCTION quota_internal.scan_begin() IS 'Of scan(): starts counting.';
 
-CREATE FUNCTION quota_manager.scan_admit(granted boolean, capped boolean) RETURNS boolean
+CREATE FUNCTION quota_internal.scan_admit(granted boolean, capped boolean) RETURNS boolean
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_scan_admit';
-COMMENT ON FUNCTION quota_manager.scan_admit(boolean, boolean) IS 'Of scan(): counts a user who met the condition, and tells whether a grant is to be written.';
+COMMENT ON FUNCTION quota_internal.scan_admit(boolean, boolean) IS 'Of scan(): counts a user who met the condition, and tells whether a grant is to be written.';
 
-CREATE FUNCTION quota_manager.scan_counts(OUT matched bigint, OUT already_granted bigint, OUT capped bigint)
+CREATE FUNCTION quota_internal.scan_counts(OUT matched bigint, OUT already_granted bigint, OUT capped bigint)
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_scan_counts';
-COMMENT ON FUNCTION quota_manager.scan_counts() IS 'Of scan(): what was counted.';
+COMMENT ON FUNCTION quota_internal.scan_counts() IS 'Of scan(): what was counted.';
 
-CREATE FUNCTION quota_manager.missing_source_rights(source text, role oid) RETURNS text
+CREATE FUNCTION quota_internal.missing_source_rights(source text, role oid) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -197,9 +197,9 @@ BEGIN
 	SELECT string_agg(m.statement, '; ' ORDER BY m.place, m.statement) FROM missing m);
 END
 $$;
-COMMENT ON FUNCTION quota_manager.missing_source_rights(text, oid) IS 'What has to be granted to a role so that it can read a user source; null: nothing.';
+COMMENT ON FUNCTION quota_internal.missing_source_rights(text, oid) IS 'What has to be granted to a role so that it can read a user source; null: nothing.';
 
-CREATE FUNCTION quota_manager.subject_source() RETURNS text
+CREATE FUNCTION quota_internal.subject_source() RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on
 AS $$
 DECLARE
@@ -211,7 +211,7 @@ BEGIN
 	IF source IS NULL THEN
 		RETURN '(SELECT t.id, t AS subject FROM quota_manager.subject t)';
 	END IF;
-	rights := quota_manager.missing_source_rights(source, current_user::regrole);
+	rights := quota_internal.missing_source_rights(source, current_user::regrole);
 	IF rights IS NOT NULL THEN
 		RAISE EXCEPTION 'role "%" cannot read the user source %', current_user, source
 			USING ERRCODE = 'insufficient_privilege', DETAIL = format('What is missing: %s.', rights);
@@ -233,12 +233,12 @@ BEGIN
 		columns, relation);
 END
 $$;
-COMMENT ON FUNCTION quota_manager.subject_source() IS 'A subquery with the columns id and subject over the users that scans look at.';
+COMMENT ON FUNCTION quota_internal.subject_source() IS 'A subquery with the columns id and subject over the users that scans look at.';
 
-CREATE FUNCTION quota_manager.has_own_users() RETURNS boolean
+CREATE FUNCTION quota_internal.has_own_users() RETURNS boolean
 LANGUAGE sql STABLE
 RETURN NOT EXISTS (SELECT 1 FROM quota_manager.quota_installation i WHERE i.user_source IS NOT NULL);
-COMMENT ON FUNCTION quota_manager.has_own_users() IS 'Do scans read users from user_info? Otherwise from the relation of set_user_source.';
+COMMENT ON FUNCTION quota_internal.has_own_users() IS 'Do scans read users from user_info? Otherwise from the relation of set_user_source.';
 
 CREATE FUNCTION quota_manager.set_user_source(source regclass DEFAULT NULL)
 RETURNS TABLE (condition text, indexed boolean, advice text)
@@ -279,7 +279,7 @@ BEGIN
 		ON CONFLICT (singleton) DO UPDATE SET user_source = excluded.user_source;
 	-- Who scans: the workers, and to whom it was granted. An administrator may grant what is missing now or later.
 	FOR reader IN
-		SELECT r.rolname, quota_manager.missing_source_rights(i.user_source, r.oid) AS rights
+		SELECT r.rolname, quota_internal.missing_source_rights(i.user_source, r.oid) AS rights
 		FROM quota_manager.quota_installation i, pg_roles r
 		WHERE i.user_source IS NOT NULL AND NOT r.rolsuper AND (r.rolname = current_setting('quota_manager.worker_role', true)
 			OR r.oid IN (SELECT a.grantee FROM pg_proc p, aclexplode(p.proacl) a WHERE p.oid = 'quota_manager.scan(text)'::regprocedure))
@@ -294,7 +294,7 @@ BEGIN
 		('match-user("?")', NULL, '\?'), ('belong-to("?")', NULL, '\?'), ('is-vip(2)', NULL, '>= ''?2'), ('github-star("?")', 'USING gin ', '\?'),
 		('register-before("2000-01-01 00:00:00")', NULL, '2000-01-01'), ('access-after("2000-01-01 00:00:00")', NULL, '2000-01-01') LOOP
 		EXECUTE format('EXPLAIN (FORMAT json, COSTS off, VERBOSE) SELECT s.id FROM %s s WHERE s.subject OPERATOR(quota_manager.@@) %L',
-			quota_manager.subject_source(), condition) INTO plan;
+			quota_internal.subject_source(), condition) INTO plan;
 		-- What the condition asks for must be what an index is searched for; the source may use others for itself.
 		indexed := EXISTS (SELECT FROM jsonb_path_query(plan, '$.**."Index Cond"') c WHERE c #>> '{}' ~ sought);
 		advice := NULL;
@@ -336,7 +336,7 @@ DECLARE
 	gateways text[];
 BEGIN
 	SELECT s.* INTO strategy FROM quota_manager.quota_strategy s WHERE s.id = undecided.strategy_id;
-	gateways := quota_manager.condition_gateways(strategy.condition);
+	gateways := quota_internal.condition_gateways(strategy.condition);
 	-- Those of others would not be known afterwards either.
 	gateways := ARRAY(SELECT n FROM unnest(gateways) n WHERE n NOT IN (SELECT b.gateway FROM quota_manager.balance_suspension b));
 	IF strategy.condition IS NULL OR gateways = '{}' THEN
@@ -345,19 +345,19 @@ BEGIN
 	RETURN QUERY EXECUTE format('SELECT s.id, g FROM %s s CROSS JOIN unnest($2) g
 		LEFT JOIN quota_manager.user_balance l ON l.user_id = s.id AND l.gateway = g AND l.lost_time > ''-infinity''
 		-- NOT IN, which is hashed once: nobody can tell beforehand how many are open, and a join might be a loop over both.
-		WHERE (s.id, g) NOT IN (SELECT o.user_id, o.gateway FROM quota_manager.open_users($2) o)
-			AND quota_manager.answer_may_arrive(l.lost_time, l.lost_moment) IS NOT TRUE AND s.id <> '''' AND quota_manager.may_match(s.subject, $1) AND (s.subject OPERATOR(quota_manager.@@) $1) IS NOT TRUE
-			AND (s.subject).balances -> g IS NULL AND quota_manager.user_id_fits(s.id)
+		WHERE (s.id, g) NOT IN (SELECT o.user_id, o.gateway FROM quota_internal.open_users($2) o)
+			AND quota_internal.answer_may_arrive(l.lost_time, l.lost_moment) IS NOT TRUE AND s.id <> '''' AND quota_manager.may_match(s.subject, $1) AND (s.subject OPERATOR(quota_manager.@@) $1) IS NOT TRUE
+			AND (s.subject).balances -> g IS NULL AND quota_internal.user_id_fits(s.id)
 			AND ($4 OR NOT EXISTS (SELECT FROM quota_manager.quota_execute e
 				WHERE e.strategy_id = $3 AND e.user_id = s.id AND e.scheduled_time = ''-infinity'' AND e.revision = 0))
 			AND ($5::integer IS NULL OR (SELECT count(*) FROM quota_manager.quota_execute c
 				WHERE c.strategy_id = $3 AND c.user_id = s.id AND c.revision = 0 AND c.status <> ''cancelled'') < $5)',
-		quota_manager.subject_source()) USING strategy.condition, gateways, strategy.id, strategy.type = 'periodic', strategy.max_exec_per_user;
+		quota_internal.subject_source()) USING strategy.condition, gateways, strategy.id, strategy.type = 'periodic', strategy.max_exec_per_user;
 END
 $$;
 COMMENT ON FUNCTION quota_manager.undecided(integer) IS 'Balances to read before the strategy is scanned: of users whose answer depends on one that is not known, and would count: nothing of theirs is open at the gateway.';
 
-CREATE FUNCTION quota_manager.record_run(run quota_manager.quota_run) RETURNS void
+CREATE FUNCTION quota_internal.record_run(run quota_manager.quota_run) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
 DECLARE
@@ -374,7 +374,7 @@ BEGIN
 		-- What is tried in other circumstances is tried for the first time.
 		WHEN (last.strategy_version, last.setup) = (run.strategy_version, run.setup) THEN least(last.tries, 1000000) + 1
 		ELSE 1 END;
-	run.retry_time := CASE WHEN run.tries > 0 THEN run.finish_time + quota_manager.retry_delay(run.tries) END;
+	run.retry_time := CASE WHEN run.tries > 0 THEN run.finish_time + quota_internal.retry_delay(run.tries) END;
 	-- A single scan that changed nothing, like the one before it, is one row with it.
 	IF run.scheduled_time IS NULL AND run.granted = 0 AND last.granted = 0
 		AND (last.strategy_version, last.state, last.reason, last.matched, last.already_granted, last.capped, last.unknown_balance)
@@ -396,18 +396,18 @@ BEGIN
 		setup = excluded.setup, tries = excluded.tries, retry_time = excluded.retry_time;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.record_run(quota_manager.quota_run) IS 'Of scan(): writes what became of a run, and when it is tried again if it failed or is incomplete.';
+COMMENT ON FUNCTION quota_internal.record_run(quota_manager.quota_run) IS 'Of scan(): writes what became of a run, and when it is tried again if it failed or is incomplete.';
 
-CREATE FUNCTION quota_manager.check_source_ids(condition quota_manager.condition) RETURNS void
+CREATE FUNCTION quota_internal.check_source_ids(condition quota_manager.condition) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off
 AS $$
 DECLARE
 	repeated text;
 BEGIN
-	IF quota_manager.has_own_users() THEN
+	IF quota_internal.has_own_users() THEN
 		RETURN;
 	END IF;
-	EXECUTE 'SELECT left(s.id, 100) FROM ' || quota_manager.subject_source() || ' s
+	EXECUTE 'SELECT left(s.id, 100) FROM ' || quota_internal.subject_source() || ' s
 		WHERE s.id <> '''' AND s.subject OPERATOR(quota_manager.@@) $1 GROUP BY s.id HAVING count(*) > 1 ORDER BY s.id LIMIT 1'
 		INTO repeated USING condition;
 	IF repeated IS NOT NULL THEN
@@ -416,9 +416,9 @@ BEGIN
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.check_source_ids(quota_manager.condition) IS 'Of scan(): raises an error if a user who meets the condition is in the user source more than once.';
+COMMENT ON FUNCTION quota_internal.check_source_ids(quota_manager.condition) IS 'Of scan(): raises an error if a user who meets the condition is in the user source more than once.';
 
-CREATE FUNCTION quota_manager.write_grants(strategy quota_manager.quota_strategy, run_id bigint, firing timestamptz, batch text, counted boolean, doubtful boolean,
+CREATE FUNCTION quota_internal.write_grants(strategy quota_manager.quota_strategy, run_id bigint, firing timestamptz, batch text, counted boolean, doubtful boolean,
 	OUT granted bigint, OUT left_out bigint)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
@@ -427,12 +427,12 @@ DECLARE
 	-- Someone who writes grants around the lock of the strategy is met as a key violation.
 	retries integer := 3;
 	-- The ids of user_info fit, by its constraint. Others that are too long are left out, and counted.
-	fitting CONSTANT text := CASE WHEN quota_manager.has_own_users() THEN '' ELSE ' AND quota_manager.user_id_fits(s.id)' END;
+	fitting CONSTANT text := CASE WHEN quota_internal.has_own_users() THEN '' ELSE ' AND quota_internal.user_id_fits(s.id)' END;
 BEGIN
 	left_out := 0;
 	LOOP
 		BEGIN
-			PERFORM quota_manager.scan_begin();
+			PERFORM quota_internal.scan_begin();
 			EXECUTE 'INSERT INTO quota_manager.quota_execute
 					(strategy_id, user_id, scheduled_time, run_id, strategy_version, amount, model, gateway, batch_number, create_time, update_time,
 					status, next_attempt_time, doubt_time, last_error)
@@ -446,12 +446,12 @@ BEGIN
 					|| ' AS granted, ' || CASE WHEN capped THEN '(SELECT count(*) FROM quota_manager.quota_execute c
 						WHERE c.strategy_id = $1 AND c.user_id = s.id AND c.revision = 0 AND c.status <> ''cancelled'') >= $10' ELSE 'false' END
 					|| ' AS capped FROM ' ELSE '' END
-				|| quota_manager.subject_source() || ' s'
+				|| quota_internal.subject_source() || ' s'
 				|| CASE WHEN counted AND firing IS NULL THEN '
 				LEFT JOIN quota_manager.quota_execute g
 					ON g.strategy_id = $1 AND g.user_id = s.id AND g.scheduled_time = $2 AND g.revision = 0' ELSE '' END
 				|| ' WHERE s.id <> ''''' || fitting || ' AND s.subject OPERATOR(quota_manager.@@) $9'
-				|| CASE WHEN counted THEN ' OFFSET 0) s WHERE quota_manager.scan_admit(s.granted, s.capped)' ELSE '' END
+				|| CASE WHEN counted THEN ' OFFSET 0) s WHERE quota_internal.scan_admit(s.granted, s.capped)' ELSE '' END
 				USING strategy.id, coalesce(firing, '-infinity'), run_id, strategy.version, strategy.amount, strategy.model,
 					quota_manager.gateway_of(strategy.model), batch, strategy.condition, strategy.max_exec_per_user, now(),
 					CASE WHEN doubtful THEN 'in_doubt' ELSE 'pending' END, CASE WHEN doubtful THEN 'infinity' ELSE '-infinity' END::timestamptz,
@@ -464,61 +464,61 @@ BEGIN
 			IF retries = 0 THEN
 				RAISE;
 			END IF;
-			PERFORM quota_manager.check_source_ids(strategy.condition);
+			PERFORM quota_internal.check_source_ids(strategy.condition);
 			-- Somebody has a grant after all.
 			counted := true;
 		END;
 	END LOOP;
 	IF fitting <> '' THEN
-		EXECUTE 'SELECT count(*) FROM ' || quota_manager.subject_source() || ' s
-			WHERE NOT quota_manager.user_id_fits(s.id) AND s.subject OPERATOR(quota_manager.@@) $1
+		EXECUTE 'SELECT count(*) FROM ' || quota_internal.subject_source() || ' s
+			WHERE NOT quota_internal.user_id_fits(s.id) AND s.subject OPERATOR(quota_manager.@@) $1
 				AND NOT EXISTS (SELECT FROM quota_manager.quota_execute g
 					WHERE g.strategy_id = $2 AND g.user_id = s.id AND g.scheduled_time = $3 AND g.revision = 0)'
 			INTO left_out USING strategy.condition, strategy.id, coalesce(firing, '-infinity');
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.write_grants(quota_manager.quota_strategy, bigint, timestamptz, text, boolean, boolean) IS 'Of scan(): one set-wise INSERT ... SELECT; the primary key of quota_execute is the guard. Doubtful: see is_doubtful. Counted: scan_counts() tells who was not granted, for a third of a microsecond a user. left_out: users who met the condition and whose id is too long for a grant.';
+COMMENT ON FUNCTION quota_internal.write_grants(quota_manager.quota_strategy, bigint, timestamptz, text, boolean, boolean) IS 'Of scan(): one set-wise INSERT ... SELECT; the primary key of quota_execute is the guard. Doubtful: see is_doubtful. Counted: scan_counts() tells who was not granted, for a third of a microsecond a user. left_out: users who met the condition and whose id is too long for a grant.';
 
-CREATE FUNCTION quota_manager.count_unknown(strategy quota_manager.quota_strategy, firing timestamptz, OUT unknown bigint, OUT left_out bigint)
+CREATE FUNCTION quota_internal.count_unknown(strategy quota_manager.quota_strategy, firing timestamptz, OUT unknown bigint, OUT left_out bigint)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET max_parallel_workers_per_gather = 0 SET quota_manager.pinned_statistics = on
 AS $$
 BEGIN
 	unknown := 0;
 	left_out := 0;
 	IF cardinality(quota_manager.condition_models(strategy.condition)) > 0 THEN
-		EXECUTE format('SELECT count(*) FILTER (WHERE quota_manager.user_id_fits(s.id)), count(*) FILTER (WHERE NOT quota_manager.user_id_fits(s.id)) FROM %s s
+		EXECUTE format('SELECT count(*) FILTER (WHERE quota_internal.user_id_fits(s.id)), count(*) FILTER (WHERE NOT quota_internal.user_id_fits(s.id)) FROM %s s
 			WHERE s.id <> '''' AND quota_manager.may_match(s.subject, $1) AND (s.subject OPERATOR(quota_manager.@@) $1) IS NOT TRUE
 				AND NOT EXISTS (SELECT FROM quota_manager.quota_execute e
 					WHERE e.strategy_id = $2 AND e.user_id = s.id AND e.scheduled_time = $3 AND e.revision = 0)
 				AND ($4::integer IS NULL OR (SELECT count(*) FROM quota_manager.quota_execute c
 					WHERE c.strategy_id = $2 AND c.user_id = s.id AND c.revision = 0 AND c.status <> ''cancelled'') < $4)',
-			quota_manager.subject_source()) INTO unknown, left_out
+			quota_internal.subject_source()) INTO unknown, left_out
 			USING strategy.condition, strategy.id, coalesce(firing, '-infinity'), strategy.max_exec_per_user;
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.count_unknown(quota_manager.quota_strategy, timestamptz) IS 'Of scan(): users without a grant whose answer depends on a balance that is not known; left_out: those of them who are not asked about, because their id is too long for a grant.';
+COMMENT ON FUNCTION quota_internal.count_unknown(quota_manager.quota_strategy, timestamptz) IS 'Of scan(): users without a grant whose answer depends on a balance that is not known; left_out: those of them who are not asked about, because their id is too long for a grant.';
 
-CREATE FUNCTION quota_manager.admit_firing(strategy quota_manager.quota_strategy, firing timestamptz) RETURNS timestamptz
+CREATE FUNCTION quota_internal.admit_firing(strategy quota_manager.quota_strategy, firing timestamptz) RETURNS timestamptz
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	next_open timestamptz;
 BEGIN
-	IF EXISTS (SELECT FROM quota_manager.retried_firings(strategy) f WHERE f = firing) THEN
+	IF EXISTS (SELECT FROM quota_internal.retried_firings(strategy) f WHERE f = firing) THEN
 		RETURN firing;
 	END IF;
 	-- Also if it is not due any more: an edit may have come in between.
-	next_open := quota_manager.record_passed_over(strategy);
+	next_open := quota_internal.record_passed_over(strategy);
 	-- Later than it was found, where others were scanned before: then a later firing is run in its place at once.  Otherwise
 	-- whoever comes late in a long scan would be told to be late in each.
 	RETURN CASE WHEN firing <= next_open THEN next_open END;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.admit_firing(quota_manager.quota_strategy, timestamptz) IS 'Of scan(): the firing that is to be run now where one was found to be due: itself, or the later one that has taken its place; null: none. Records those before it that are not run.';
+COMMENT ON FUNCTION quota_internal.admit_firing(quota_manager.quota_strategy, timestamptz) IS 'Of scan(): the firing that is to be run now where one was found to be due: itself, or the later one that has taken its place; null: none. Records those before it that are not run.';
 
-CREATE FUNCTION quota_manager.run_strategy(strategy_id integer, firing timestamptz) RETURNS quota_manager.quota_run
+CREATE FUNCTION quota_internal.run_strategy(strategy_id integer, firing timestamptz) RETURNS quota_manager.quota_run
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
 DECLARE
@@ -543,15 +543,15 @@ BEGIN
 	run.unknown_balance := 0;
 	run.undelivered := false;
 	-- As it is before anything is looked up: what is changed meanwhile is a reason to try again.
-	run.setup := quota_manager.gateway_setup();
-	PERFORM quota_manager.check_transaction('strategies are scanned');
-	PERFORM quota_manager.require_identity(true);
+	run.setup := quota_internal.gateway_setup();
+	PERFORM quota_internal.check_transaction('strategies are scanned');
+	PERFORM quota_internal.require_identity(true);
 	SELECT s.* INTO strategy FROM quota_manager.quota_strategy s WHERE s.id = run_strategy.strategy_id;
-	gained := quota_manager.try_scan_locks(strategy);
+	gained := quota_internal.try_scan_locks(strategy);
 	IF gained THEN
 		-- As it is now that nobody edits it; what it locks may be something else then.
 		SELECT s.* INTO strategy FROM quota_manager.quota_strategy s WHERE s.id = run_strategy.strategy_id;
-		gained := quota_manager.try_scan_locks(strategy);
+		gained := quota_internal.try_scan_locks(strategy);
 	END IF;
 	IF NOT gained THEN
 		run.scheduled_time := firing;
@@ -566,7 +566,7 @@ BEGIN
 		RETURN NULL;
 	END IF;
 	IF firing IS NOT NULL THEN
-		firing := quota_manager.admit_firing(strategy, firing);
+		firing := quota_internal.admit_firing(strategy, firing);
 		IF firing IS NULL THEN
 			RETURN NULL;
 		END IF;
@@ -579,14 +579,14 @@ BEGIN
 	BEGIN
 		IF strategy.type = 'periodic' AND firing IS NULL THEN
 			-- Nothing is to be run, or its schedule cannot be read and the run says why.
-			PERFORM quota_manager.record_passed_over(strategy);
+			PERFORM quota_internal.record_passed_over(strategy);
 			RETURN NULL;
 		END IF;
 		-- Keeps the gateway until its grants can be seen.
 		PERFORM FROM quota_manager.quota_gateway g WHERE g.name = quota_manager.gateway_of(strategy.model) FOR KEY SHARE;
-		PERFORM quota_manager.check_strategy_target(strategy.name, strategy.model, strategy.amount);
-		PERFORM quota_manager.check_strategy_models(strategy.name, strategy.condition);
-		waits_for := quota_manager.guard_balances(quota_manager.condition_gateways(strategy.condition));
+		PERFORM quota_internal.check_strategy_target(strategy.name, strategy.model, strategy.amount);
+		PERFORM quota_internal.check_strategy_models(strategy.name, strategy.condition);
+		waits_for := quota_internal.guard_balances(quota_internal.condition_gateways(strategy.condition));
 		IF waits_for IS NOT NULL THEN
 			run.state := 'locked';
 			run.reason := waits_for;
@@ -598,23 +598,23 @@ BEGIN
 		counted := strategy.max_exec_per_user IS NOT NULL OR CASE WHEN firing IS NULL
 			THEN (SELECT true FROM quota_manager.quota_execute e WHERE e.strategy_id = strategy.id ORDER BY e.user_id LIMIT 1) IS NOT NULL
 			ELSE EXISTS (SELECT FROM quota_manager.quota_run r WHERE r.strategy_id = strategy.id AND r.scheduled_time = firing) END;
-		doubtful := quota_manager.is_doubtful(strategy, firing);
-		SELECT w.granted, w.left_out INTO run.granted, left_out FROM quota_manager.write_grants(strategy, run.id, firing,
-			to_char(quota_manager.local_time(coalesce(firing, quota_manager.schedule_now()), strategy.time_zone), 'YYYYMMDDHH24MISS'), counted, doubtful) w;
+		doubtful := quota_internal.is_doubtful(strategy, firing);
+		SELECT w.granted, w.left_out INTO run.granted, left_out FROM quota_internal.write_grants(strategy, run.id, firing,
+			to_char(quota_internal.local_time(coalesce(firing, quota_manager.schedule_now()), strategy.time_zone), 'YYYYMMDDHH24MISS'), counted, doubtful) w;
 		IF run.granted > 0 THEN
 			run.last_grant_id := nextval(grant_ids);
 			run.undelivered := NOT doubtful;
-			PERFORM quota_manager.forget_balances(run.id, run.first_grant_id, run.last_grant_id, quota_manager.gateway_of(strategy.model));
+			PERFORM quota_internal.forget_balances(run.id, run.first_grant_id, run.last_grant_id, quota_manager.gateway_of(strategy.model));
 		ELSE
 			run.first_grant_id := NULL;
 		END IF;
 		SELECT greatest(c.matched, run.granted) + left_out, c.already_granted, c.capped INTO run.matched, run.already_granted, run.capped
-			FROM quota_manager.scan_counts() c;
-		SELECT u.unknown, u.left_out INTO run.unknown_balance, left_out_undecided FROM quota_manager.count_unknown(strategy, firing) u;
+			FROM quota_internal.scan_counts() c;
+		SELECT u.unknown, u.left_out INTO run.unknown_balance, left_out_undecided FROM quota_internal.count_unknown(strategy, firing) u;
 		run.state := CASE WHEN run.unknown_balance > 0 THEN 'incomplete' ELSE 'done' END;
 		run.reason := nullif(concat_ws('; ', CASE WHEN run.unknown_balance > 0 THEN 'some balances are not known' END,
 			CASE WHEN run.unknown_balance > 0 THEN (SELECT string_agg(b.reason, '; ' ORDER BY b.gateway) FROM quota_manager.balance_suspension b
-				WHERE b.gateway = ANY (quota_manager.condition_gateways(strategy.condition))) END,
+				WHERE b.gateway = ANY (quota_internal.condition_gateways(strategy.condition))) END,
 			CASE WHEN doubtful AND run.granted > 0 THEN 'granted in doubt' END,
 			CASE WHEN left_out + left_out_undecided > 0 THEN
 				'users left out because their ids are longer than 2600 bytes: ' || left_out + left_out_undecided END), '');
@@ -628,11 +628,11 @@ BEGIN
 		run.undelivered := false;
 	END;
 	run.finish_time := clock_timestamp();
-	PERFORM quota_manager.record_run(run);
+	PERFORM quota_internal.record_run(run);
 	RETURN run;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.run_strategy(integer, timestamptz) IS 'Of scan(): runs one strategy for one firing (null: a single strategy, or a periodic one that has no firing to be run) under its lock, and records the firings before it that are not run; an error is recorded, not raised. Null: nothing was run.';
+COMMENT ON FUNCTION quota_internal.run_strategy(integer, timestamptz) IS 'Of scan(): runs one strategy for one firing (null: a single strategy, or a periodic one that has no firing to be run) under its lock, and records the firings before it that are not run; an error is recorded, not raised. Null: nothing was run.';
 
 CREATE FUNCTION quota_manager.scan(strategy_name text DEFAULT NULL)
 RETURNS TABLE (strategy text, scheduled_time timestamptz, matched bigint, granted bigint, already_granted bigint, capped bigint,
@@ -646,10 +646,10 @@ DECLARE
 	idle quota_manager.quota_strategy;
 	found_due boolean := false;
 BEGIN
-	PERFORM quota_manager.check_transaction('strategies are scanned');
-	PERFORM quota_manager.require_identity(false);
-	FOR due IN SELECT d.* FROM quota_manager.due_strategies(strategy_name) d LOOP
-		run := quota_manager.run_strategy(due.strategy_id, due.scheduled_time);
+	PERFORM quota_internal.check_transaction('strategies are scanned');
+	PERFORM quota_internal.require_identity(false);
+	FOR due IN SELECT d.* FROM quota_internal.due_strategies(strategy_name) d LOOP
+		run := quota_internal.run_strategy(due.strategy_id, due.scheduled_time);
 		CONTINUE WHEN run.strategy_id IS NULL;
 		found_due := true;
 		RETURN QUERY SELECT due.name, run.scheduled_time, run.matched, run.granted, run.already_granted, run.capped, run.unknown_balance,
@@ -676,7 +676,7 @@ END
 $$;
 COMMENT ON FUNCTION quota_manager.scan(text) IS 'Runs every due strategy, or the named one if it is due, and tells per strategy how many users matched and were granted. Does no HTTP: balances that are not known and fresh are reported, see tick().';
 
-CREATE FUNCTION quota_manager.run_due(strategy_id integer)
+CREATE FUNCTION quota_internal.run_due(strategy_id integer)
 RETURNS TABLE (scheduled_time timestamptz, state text, matched bigint, granted bigint, already_granted bigint, capped bigint, unknown_balance bigint,
 	reason text, is_news boolean)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
@@ -690,24 +690,24 @@ BEGIN
 	FOR due IN SELECT d.scheduled_time FROM quota_manager.strategy_due d
 		WHERE d.strategy_id = run_due.strategy_id AND d.state IN ('due', 'recording') AND d.due_time <= clock_timestamp() ORDER BY 1
 	LOOP
-		last := quota_manager.last_run(run_due.strategy_id);
-		run := quota_manager.run_strategy(run_due.strategy_id, due.scheduled_time);
+		last := quota_internal.last_run(run_due.strategy_id);
+		run := quota_internal.run_strategy(run_due.strategy_id, due.scheduled_time);
 		CONTINUE WHEN run.strategy_id IS NULL OR run.state = 'locked';
 		RETURN QUERY SELECT run.scheduled_time, run.state, run.matched, run.granted, run.already_granted, run.capped, run.unknown_balance, run.reason,
 			(last.strategy_version, last.state, last.reason) IS DISTINCT FROM (run.strategy_version, run.state, run.reason);
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.run_due(integer) IS 'Of tick() and the scheduler: runs what is due of a strategy by strategy_due. is_news: not the same came of the run before.';
+COMMENT ON FUNCTION quota_internal.run_due(integer) IS 'Of tick() and the scheduler: runs what is due of a strategy by strategy_due. is_news: not the same came of the run before.';
 
-CREATE FUNCTION quota_manager.record_failure(strategy_id integer, reason text) RETURNS void
+CREATE FUNCTION quota_internal.record_failure(strategy_id integer, reason text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
 DECLARE
 	strategy quota_manager.quota_strategy;
 	run quota_manager.quota_run;
 BEGIN
-	PERFORM quota_manager.lock_strategy(strategy_id);
+	PERFORM quota_internal.lock_strategy(strategy_id);
 	SELECT s.* INTO strategy FROM quota_manager.quota_strategy s WHERE s.id = record_failure.strategy_id;
 	SELECT d.scheduled_time INTO run.scheduled_time FROM quota_manager.strategy_due d
 		WHERE d.strategy_id = record_failure.strategy_id AND d.state = 'due' ORDER BY 1 LIMIT 1;
@@ -715,7 +715,7 @@ BEGIN
 		RETURN;
 	END IF;
 	IF run.scheduled_time IS NOT NULL THEN
-		run.scheduled_time := quota_manager.admit_firing(strategy, run.scheduled_time);
+		run.scheduled_time := quota_internal.admit_firing(strategy, run.scheduled_time);
 		IF run.scheduled_time IS NULL THEN
 			RETURN;
 		END IF;
@@ -724,7 +724,7 @@ BEGIN
 		nextval(pg_get_serial_sequence('quota_manager.quota_run', 'id')));
 	run.strategy_id := strategy.id;
 	run.strategy_version := strategy.version;
-	run.setup := quota_manager.gateway_setup();
+	run.setup := quota_internal.gateway_setup();
 	run.state := 'failed';
 	run.reason := reason;
 	run.occurrences := 1;
@@ -736,12 +736,12 @@ BEGIN
 	run.undelivered := false;
 	run.start_time := clock_timestamp();
 	run.finish_time := run.start_time;
-	PERFORM quota_manager.record_run(run);
+	PERFORM quota_internal.record_run(run);
 END
 $$;
-COMMENT ON FUNCTION quota_manager.record_failure(integer, text) IS 'Of tick() and the scheduler: records that running a strategy was broken off by an error or a cancel, so that it is tried again after its back-off.';
+COMMENT ON FUNCTION quota_internal.record_failure(integer, text) IS 'Of tick() and the scheduler: records that running a strategy was broken off by an error or a cancel, so that it is tried again after its back-off.';
 
-CREATE FUNCTION quota_manager.end_back_offs() RETURNS bigint
+CREATE FUNCTION quota_internal.end_back_offs() RETURNS bigint
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
 	WITH ended AS (
@@ -757,28 +757,28 @@ AS $$
 		RETURNING 1)
 	SELECT count(*) FROM ended
 $$;
-COMMENT ON FUNCTION quota_manager.end_back_offs() IS 'Lets everything that waits run now: what failed or is incomplete, and single strategies whose scan_interval is not over. Workers do it when their settings are reloaded or what was missing in the database is there again, and resume() does. Returns how many runs waited.';
+COMMENT ON FUNCTION quota_internal.end_back_offs() IS 'Lets everything that waits run now: what failed or is incomplete, and single strategies whose scan_interval is not over. Workers do it when their settings are reloaded or what was missing in the database is there again, and resume() does. Returns how many runs waited.';
 
 CREATE FUNCTION quota_manager.release_balances(gateway text, note text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
 BEGIN
-	PERFORM quota_manager.check_transaction('balances are released');
+	PERFORM quota_internal.check_transaction('balances are released');
 	IF note IS NULL OR note = '' THEN
 		RAISE EXCEPTION 'why the balances are released must be given' USING ERRCODE = 'null_value_not_allowed';
 	END IF;
-	PERFORM quota_manager.lock_balances(release_balances.gateway);
+	PERFORM quota_internal.lock_balances(release_balances.gateway);
 	DELETE FROM quota_manager.balance_suspension s WHERE s.gateway = release_balances.gateway;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'balances of gateway "%" are not suspended', release_balances.gateway
 			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'See SELECT gateway, reason FROM quota_manager.balance_suspension.';
 	END IF;
-	PERFORM quota_manager.pin_statistics();
+	PERFORM quota_internal.pin_statistics();
 	-- What is asked for from now on counts, whatever it was before.
 	UPDATE quota_manager.user_balance b SET balance = NULL, token = NULL, last_balance = NULL
 		WHERE b.gateway = release_balances.gateway AND (b.balance IS NOT NULL OR b.token IS NOT NULL OR b.last_balance IS NOT NULL);
-	PERFORM quota_manager.end_back_offs();
-	RAISE LOG 'balances of gateway "%" were released by %: %', release_balances.gateway, quota_manager.deciding_role(), note;
+	PERFORM quota_internal.end_back_offs();
+	RAISE LOG 'balances of gateway "%" were released by %: %', release_balances.gateway, quota_internal.deciding_role(), note;
 END
 $$;
 COMMENT ON FUNCTION quota_manager.release_balances(text, text) IS 'Lets balances of a gateway count again after scans suspended them: all are asked for anew and believed, zeros too. Ends back-offs. Who did it and why is logged.';

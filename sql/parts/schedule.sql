@@ -2,27 +2,27 @@
 
 CREATE TYPE quota_manager.cron;
 
-CREATE FUNCTION quota_manager.cron_in(cstring) RETURNS quota_manager.cron
+CREATE FUNCTION quota_internal.cron_in(cstring) RETURNS quota_manager.cron
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_cron_in';
-COMMENT ON FUNCTION quota_manager.cron_in(cstring) IS 'Input: checks syntax, ranges and impossible dates, stores the canonical text. Does not look whether a time zone exists.';
+COMMENT ON FUNCTION quota_internal.cron_in(cstring) IS 'Input: checks syntax, ranges and impossible dates, stores the canonical text. Does not look whether a time zone exists.';
 
-CREATE FUNCTION quota_manager.cron_out(quota_manager.cron) RETURNS cstring
+CREATE FUNCTION quota_internal.cron_out(quota_manager.cron) RETURNS cstring
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_cron_out';
-COMMENT ON FUNCTION quota_manager.cron_out(quota_manager.cron) IS 'Output: the canonical text.';
+COMMENT ON FUNCTION quota_internal.cron_out(quota_manager.cron) IS 'Output: the canonical text.';
 
-CREATE FUNCTION quota_manager.cron_recv(internal) RETURNS quota_manager.cron
+CREATE FUNCTION quota_internal.cron_recv(internal) RETURNS quota_manager.cron
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_cron_recv';
-COMMENT ON FUNCTION quota_manager.cron_recv(internal) IS 'Binary input: as the text input.';
+COMMENT ON FUNCTION quota_internal.cron_recv(internal) IS 'Binary input: as the text input.';
 
-CREATE FUNCTION quota_manager.cron_send(quota_manager.cron) RETURNS bytea
+CREATE FUNCTION quota_internal.cron_send(quota_manager.cron) RETURNS bytea
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_cron_send';
-COMMENT ON FUNCTION quota_manager.cron_send(quota_manager.cron) IS 'Binary output: the canonical text.';
+COMMENT ON FUNCTION quota_internal.cron_send(quota_manager.cron) IS 'Binary output: the canonical text.';
 
 CREATE TYPE quota_manager.cron (
-	INPUT = quota_manager.cron_in,
-	OUTPUT = quota_manager.cron_out,
-	RECEIVE = quota_manager.cron_recv,
-	SEND = quota_manager.cron_send,
+	INPUT = quota_internal.cron_in,
+	OUTPUT = quota_internal.cron_out,
+	RECEIVE = quota_internal.cron_recv,
+	SEND = quota_internal.cron_send,
 	LIKE = pg_catalog.text,
 	CATEGORY = 'S',
 	COLLATABLE = true
@@ -68,14 +68,14 @@ LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_describe';
 COMMENT ON FUNCTION quota_manager.describe(quota_manager.cron) IS
 	'The schedule in plain English, such as: every hour from 09:00 to 17:00, Monday to Friday. Schedules that fire differently read differently.';
 
-CREATE FUNCTION quota_manager.schedule_zone(schedule quota_manager.cron, zone text) RETURNS text
+CREATE FUNCTION quota_internal.schedule_zone(schedule quota_manager.cron, zone text) RETURNS text
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_schedule_zone';
-COMMENT ON FUNCTION quota_manager.schedule_zone(quota_manager.cron, text) IS
+COMMENT ON FUNCTION quota_internal.schedule_zone(quota_manager.cron, text) IS
 	'The time zone that the schedule is read in: that of its CRON_TZ= prefix, if it has one. Does not look whether it exists.';
 
-CREATE FUNCTION quota_manager.firing_note(schedule quota_manager.cron, firing timestamp with time zone, zone text) RETURNS text
+CREATE FUNCTION quota_internal.firing_note(schedule quota_manager.cron, firing timestamp with time zone, zone text) RETURNS text
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_firing_note';
-COMMENT ON FUNCTION quota_manager.firing_note(quota_manager.cron, timestamp with time zone, text) IS
+COMMENT ON FUNCTION quota_internal.firing_note(quota_manager.cron, timestamp with time zone, text) IS
 	'What a change of the clock does to a firing: it stands for times that do not exist, its time comes twice, or times before it were left out; null if nothing.';
 
 CREATE FUNCTION quota_manager.schedule_now() RETURNS timestamp with time zone
@@ -83,11 +83,11 @@ LANGUAGE C VOLATILE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_schedule_now'
 COMMENT ON FUNCTION quota_manager.schedule_now() IS
 	'The schedule clock: the real time, or where the superuser setting quota_manager.schedule_clock pins it.';
 
-CREATE FUNCTION quota_manager.local_time(instant timestamp with time zone, zone text) RETURNS timestamp without time zone
+CREATE FUNCTION quota_internal.local_time(instant timestamp with time zone, zone text) RETURNS timestamp without time zone
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_local_time';
-COMMENT ON FUNCTION quota_manager.local_time(timestamp with time zone, text) IS
+COMMENT ON FUNCTION quota_internal.local_time(timestamp with time zone, text) IS
 	'What the clock shows in a time zone. AT TIME ZONE takes a few names of zones, such as CET, for abbreviations without summer time; schedules do not.';
 
-CREATE FUNCTION quota_manager.check_time_zone(zone text) RETURNS boolean
+CREATE FUNCTION quota_internal.check_time_zone(zone text) RETURNS boolean
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_check_time_zone';
-COMMENT ON FUNCTION quota_manager.check_time_zone(text) IS 'Whether the server knows a time zone of this name.';
+COMMENT ON FUNCTION quota_internal.check_time_zone(text) IS 'Whether the server knows a time zone of this name.';

@@ -24,6 +24,9 @@ BEGIN
 END
 $$;
 
+CREATE SCHEMA quota_internal;
+COMMENT ON SCHEMA quota_internal IS 'What quota_manager is made of; not for people, and may change with any version.';
+
 CREATE SCHEMA quota_condition;
 COMMENT ON SCHEMA quota_condition IS
 	'Condition functions: has-tag("x") in a condition calls quota_condition.has_tag(subject, text). Functions added here can be used at once.';
@@ -54,7 +57,7 @@ COMMENT ON COLUMN quota_manager.quota_installation.doubtful_firing IS 'The same 
 COMMENT ON COLUMN quota_manager.quota_installation.former_ids IS 'Ids it had before, oldest first: {"id", "before_grant"}. Grants with a number below before_grant keep the first one that fits as part of their Idempotency-Key.';
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.quota_installation', '');
 
-CREATE FUNCTION quota_manager.set_update_time() RETURNS trigger
+CREATE FUNCTION quota_internal.set_update_time() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -62,4 +65,4 @@ BEGIN
 	RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.set_update_time() IS 'Trigger: keeps update_time.';
+COMMENT ON FUNCTION quota_internal.set_update_time() IS 'Trigger: keeps update_time.';

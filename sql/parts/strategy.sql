@@ -57,7 +57,7 @@ COMMENT ON COLUMN quota_manager.quota_strategy.version IS 'Counts edits; every g
 COMMENT ON COLUMN quota_manager.quota_strategy.create_time IS 'When the row was written.';
 COMMENT ON COLUMN quota_manager.quota_strategy.update_time IS 'When the row was last changed.';
 
-CREATE FUNCTION quota_manager.check_strategy_target(name text, model text, amount numeric) RETURNS void
+CREATE FUNCTION quota_internal.check_strategy_target(name text, model text, amount numeric) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -69,7 +69,7 @@ BEGIN
 			USING ERRCODE = 'invalid_parameter_value',
 				HINT = 'Name its gateway in quota_manager.quota_model, or make one gateway the default (is_default).';
 	END IF;
-	IF NOT quota_manager.amount_fits(gateway.dialect, amount) THEN
+	IF NOT quota_internal.amount_fits(gateway.dialect, amount) THEN
 		RAISE EXCEPTION 'amount % of strategy "%" cannot be delivered to gateway "%"', amount, name, gateway.name
 			USING ERRCODE = 'numeric_value_out_of_range',
 				DETAIL = CASE gateway.dialect
@@ -78,9 +78,9 @@ BEGIN
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.check_strategy_target(text, text, numeric) IS 'Raises an error if no gateway serves the model or its dialect cannot carry the amount.';
+COMMENT ON FUNCTION quota_internal.check_strategy_target(text, text, numeric) IS 'Raises an error if no gateway serves the model or its dialect cannot carry the amount.';
 
-CREATE FUNCTION quota_manager.check_strategy_models(name text, condition quota_manager.condition) RETURNS void
+CREATE FUNCTION quota_internal.check_strategy_models(name text, condition quota_manager.condition) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -95,9 +95,9 @@ BEGIN
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.check_strategy_models(text, quota_manager.condition) IS 'Raises an error if no gateway serves a model whose balance the condition asks for: it would never be known.';
+COMMENT ON FUNCTION quota_internal.check_strategy_models(text, quota_manager.condition) IS 'Raises an error if no gateway serves a model whose balance the condition asks for: it would never be known.';
 
-CREATE FUNCTION quota_manager.check_strategy() RETURNS trigger
+CREATE FUNCTION quota_internal.check_strategy() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -156,7 +156,7 @@ BEGIN
 		RAISE EXCEPTION 'strategy "%" has no condition', NEW.name
 			USING ERRCODE = 'invalid_parameter_value', HINT = 'Write true() to match everyone.';
 	END IF;
-	IF NOT quota_manager.check_time_zone(NEW.time_zone) THEN
+	IF NOT quota_internal.check_time_zone(NEW.time_zone) THEN
 		RAISE EXCEPTION 'unknown time zone of strategy "%": "%"', NEW.name, NEW.time_zone
 			USING ERRCODE = 'invalid_parameter_value', HINT = 'See pg_timezone_names.';
 	END IF;
@@ -168,15 +168,15 @@ BEGIN
 		-- Raises an error if the schedule's own zone is unknown.
 		PERFORM quota_manager.next_firing(NEW.periodic_expr, quota_manager.schedule_now(), NEW.time_zone);
 	END IF;
-	PERFORM quota_manager.require_condition(NEW.condition);
-	PERFORM quota_manager.check_strategy_models(NEW.name, NEW.condition);
-	PERFORM quota_manager.check_strategy_target(NEW.name, NEW.model, NEW.amount);
+	PERFORM quota_internal.require_condition(NEW.condition);
+	PERFORM quota_internal.check_strategy_models(NEW.name, NEW.condition);
+	PERFORM quota_internal.check_strategy_target(NEW.name, NEW.model, NEW.amount);
 	RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.check_strategy() IS 'Trigger: refuses a strategy that could not work, with a message that says why; keeps version, schedule_since and update_time.';
+COMMENT ON FUNCTION quota_internal.check_strategy() IS 'Trigger: refuses a strategy that could not work, with a message that says why; keeps version, schedule_since and update_time.';
 CREATE TRIGGER check_strategy BEFORE INSERT OR UPDATE ON quota_manager.quota_strategy
-	FOR EACH ROW EXECUTE FUNCTION quota_manager.check_strategy();
+	FOR EACH ROW EXECUTE FUNCTION quota_internal.check_strategy();
 COMMENT ON TRIGGER check_strategy ON quota_manager.quota_strategy IS 'Refuses a strategy that could not work.';
 
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.quota_strategy', '');

@@ -28,11 +28,11 @@ BEGIN
 
 	RETURN QUERY
 	WITH listed AS (
-		SELECT s.id, s.name, s.schedule_since, s.periodic_expr, s.time_zone, z.zone, quota_manager.check_time_zone(z.zone) AS known,
+		SELECT s.id, s.name, s.schedule_since, s.periodic_expr, s.time_zone, z.zone, quota_internal.check_time_zone(z.zone) AS known,
 			CASE WHEN s.archived THEN 'archived, will not run' WHEN NOT s.enabled THEN 'disabled, will not run' END AS state,
 			greatest(clock, s.schedule_since, CASE WHEN s.valid_from > clock THEN s.valid_from - interval '1 us' END) AS after_time,
 			CASE WHEN isfinite(s.valid_until) THEN s.valid_until - interval '1 us' ELSE '294276-12-31 23:59:59Z' END AS until_time
-		FROM quota_manager.quota_strategy s CROSS JOIN LATERAL quota_manager.schedule_zone(s.periodic_expr, s.time_zone) z(zone)
+		FROM quota_manager.quota_strategy s CROSS JOIN LATERAL quota_internal.schedule_zone(s.periodic_expr, s.time_zone) z(zone)
 		WHERE s.type = 'periodic' AND CASE WHEN strategy_name IS NULL THEN s.enabled AND NOT s.archived ELSE s.name = strategy_name END
 	), next AS MATERIALIZED (
 		SELECT l.*, f.next
@@ -48,11 +48,11 @@ BEGIN
 		ORDER BY f.firing, x.name COLLATE "C" LIMIT n
 	)
 	SELECT u.* FROM (
-		SELECT f.name, f.firing, quota_manager.local_time(f.firing, f.zone), f.zone, f.firing AT TIME ZONE 'UTC',
+		SELECT f.name, f.firing, quota_internal.local_time(f.firing, f.zone), f.zone, f.firing AT TIME ZONE 'UTC',
 			nullif(concat_ws('; ', f.state, (SELECT format('recorded already as %s, is not run again: see restart_schedule()', r.state)
 				FROM quota_manager.quota_run r WHERE r.strategy_id = f.id AND r.scheduled_time <= f.firing AND coalesce(r.last_scheduled_time, r.scheduled_time) >= f.firing
 				ORDER BY r.scheduled_time DESC LIMIT 1),
-			CASE WHEN f.schedule_since > clock THEN 'written while the schedule clock was ahead: see restart_schedule()' END, quota_manager.firing_note(f.periodic_expr, f.firing, f.time_zone)), '')
+			CASE WHEN f.schedule_since > clock THEN 'written while the schedule clock was ahead: see restart_schedule()' END, quota_internal.firing_note(f.periodic_expr, f.firing, f.time_zone)), '')
 		FROM firing f
 		UNION ALL
 		-- What cannot be read is not to go unseen, and who asks for one strategy is answered.

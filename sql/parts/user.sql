@@ -5,10 +5,10 @@ LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5 AS 'MODULE_PATHNAME', 'qm_star_
 COMMENT ON FUNCTION quota_manager.star_list(text) IS 'Elements of a comma list, trimmed of white space, without empty ones.';
 
 -- A key of quota_execute or user_balance has room for so much, and for the other columns, in an index row of 2704 bytes.
-CREATE FUNCTION quota_manager.user_id_fits(id text) RETURNS boolean
+CREATE FUNCTION quota_internal.user_id_fits(id text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN pg_catalog.octet_length(id) OPERATOR(pg_catalog.<=) 2600;
-COMMENT ON FUNCTION quota_manager.user_id_fits(text) IS 'Can a user of this id be granted something? An id has at most 2600 bytes.';
+COMMENT ON FUNCTION quota_internal.user_id_fits(text) IS 'Can a user of this id be granted something? An id has at most 2600 bytes.';
 
 CREATE TABLE quota_manager.user_info (
 	id text PRIMARY KEY,
@@ -24,7 +24,7 @@ CREATE TABLE quota_manager.user_info (
 	create_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	update_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	CONSTRAINT user_info_id_is_not_empty CHECK (id <> ''),
-	CONSTRAINT user_info_id_has_at_most_2600_bytes CHECK (quota_manager.user_id_fits(id))
+	CONSTRAINT user_info_id_has_at_most_2600_bytes CHECK (quota_internal.user_id_fits(id))
 ) WITH (fillfactor = 90);
 
 CREATE INDEX user_info_org ON quota_manager.user_info (org);
@@ -32,7 +32,7 @@ CREATE INDEX user_info_github_star ON quota_manager.user_info USING gin (quota_m
 CREATE INDEX user_info_vip ON quota_manager.user_info (vip);
 CREATE INDEX user_info_register_time ON quota_manager.user_info (register_time);
 CREATE TRIGGER set_update_time BEFORE UPDATE ON quota_manager.user_info
-	FOR EACH ROW EXECUTE FUNCTION quota_manager.set_update_time();
+	FOR EACH ROW EXECUTE FUNCTION quota_internal.set_update_time();
 
 COMMENT ON TABLE quota_manager.user_info IS 'Users of the gateway. Users kept elsewhere: see set_user_source.';
 COMMENT ON COLUMN quota_manager.user_info.id IS 'Id that the gateway knows the user by; at most 2600 bytes.';
@@ -91,23 +91,23 @@ COMMENT ON COLUMN quota_manager.balance_suspension.since IS 'When a scan found i
 COMMENT ON COLUMN quota_manager.balance_suspension.reason IS 'What was found.';
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.balance_suspension', '');
 
-CREATE FUNCTION quota_manager.balance_horizon() RETURNS timestamptz
+CREATE FUNCTION quota_internal.balance_horizon() RETURNS timestamptz
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_balance_horizon';
-COMMENT ON FUNCTION quota_manager.balance_horizon() IS 'Balances asked for at or before this time are too old to be used: now() - quota_manager.balance_max_age.';
+COMMENT ON FUNCTION quota_internal.balance_horizon() IS 'Balances asked for at or before this time are too old to be used: now() - quota_manager.balance_max_age.';
 
-CREATE FUNCTION quota_manager.balance_clock() RETURNS timestamptz
+CREATE FUNCTION quota_internal.balance_clock() RETURNS timestamptz
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_balance_clock';
-COMMENT ON FUNCTION quota_manager.balance_clock() IS 'Balances asked for after this time, the present, are from before the clock was set back and are not used.';
+COMMENT ON FUNCTION quota_internal.balance_clock() IS 'Balances asked for after this time, the present, are from before the clock was set back and are not used.';
 
-CREATE FUNCTION quota_manager.answer_may_arrive(lost_time timestamptz, lost_moment bigint) RETURNS boolean
+CREATE FUNCTION quota_internal.answer_may_arrive(lost_time timestamptz, lost_moment bigint) RETURNS boolean
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_answer_may_arrive';
-COMMENT ON FUNCTION quota_manager.answer_may_arrive(timestamptz, bigint) IS 'May a request whose answer was lost then still arrive at its gateway? For quota_manager.linger it may.';
+COMMENT ON FUNCTION quota_internal.answer_may_arrive(timestamptz, bigint) IS 'May a request whose answer was lost then still arrive at its gateway? For quota_manager.linger it may.';
 
 CREATE VIEW quota_manager.known_balance WITH (security_invoker = true) AS
 SELECT b.user_id, pg_catalog.jsonb_object_agg(b.gateway, b.balance) AS balances
 FROM quota_manager.user_balance b
-WHERE b.balance IS NOT NULL AND b.read_time OPERATOR(pg_catalog.>) quota_manager.balance_horizon()
-	AND b.read_time OPERATOR(pg_catalog.<=) quota_manager.balance_clock()
+WHERE b.balance IS NOT NULL AND b.read_time OPERATOR(pg_catalog.>) quota_internal.balance_horizon()
+	AND b.read_time OPERATOR(pg_catalog.<=) quota_internal.balance_clock()
 	AND b.gateway OPERATOR(pg_catalog.<>) ALL (SELECT s.gateway FROM quota_manager.balance_suspension s)
 GROUP BY b.user_id;
 COMMENT ON VIEW quota_manager.known_balance IS 'Fresh balances of a user at gateways whose balances count, one row per user: grouped, so that a join to it is dropped where no condition asks for a balance.';

@@ -21,23 +21,23 @@ COMMENT ON FUNCTION quota_manager.wake_workers() IS
 	'Lets the launcher look into this database at the end of the transaction, when the extension was created or its role got its rights; it does so by itself every minute.';
 
 -- What may make something due is told to the workers at commit.
-CREATE FUNCTION quota_manager.wake_at_commit() RETURNS trigger
+CREATE FUNCTION quota_internal.wake_at_commit() RETURNS trigger
 LANGUAGE C AS 'MODULE_PATHNAME', 'qm_wake_at_commit';
-COMMENT ON FUNCTION quota_manager.wake_at_commit() IS
+COMMENT ON FUNCTION quota_internal.wake_at_commit() IS
 	'Trigger: lets the workers named look for work as soon as the transaction is committed, once however often it is called. Not where it is prepared: workers look by themselves every poll_interval.';
 CREATE TRIGGER wake_workers AFTER INSERT OR UPDATE ON quota_manager.quota_strategy
-	FOR EACH STATEMENT EXECUTE FUNCTION quota_manager.wake_at_commit('scheduler');
+	FOR EACH STATEMENT EXECUTE FUNCTION quota_internal.wake_at_commit('scheduler');
 COMMENT ON TRIGGER wake_workers ON quota_manager.quota_strategy IS 'A strategy may be due.';
 -- Not the state, which couriers write.
 CREATE TRIGGER wake_workers AFTER INSERT OR DELETE OR UPDATE OF name, dialect, base_url, admin_path, credential, key_header, route_model,
 	connect_timeout, request_timeout, max_connections, rate_limit, doubt_policy, sole_writer, max_usage_rate, doubt_policy_since, is_default
-	ON quota_manager.quota_gateway FOR EACH STATEMENT EXECUTE FUNCTION quota_manager.wake_at_commit('scheduler', 'courier');
+	ON quota_manager.quota_gateway FOR EACH STATEMENT EXECUTE FUNCTION quota_internal.wake_at_commit('scheduler', 'courier');
 COMMENT ON TRIGGER wake_workers ON quota_manager.quota_gateway IS 'What waited for the gateway may be due.';
 CREATE TRIGGER wake_workers AFTER INSERT OR UPDATE ON quota_manager.quota_model
-	FOR EACH STATEMENT EXECUTE FUNCTION quota_manager.wake_at_commit('scheduler');
+	FOR EACH STATEMENT EXECUTE FUNCTION quota_internal.wake_at_commit('scheduler');
 COMMENT ON TRIGGER wake_workers ON quota_manager.quota_model IS 'A strategy may have got its gateway.';
 CREATE TRIGGER wake_workers AFTER INSERT OR UPDATE ON quota_manager.quota_run
-	FOR EACH ROW WHEN (NEW.undelivered) EXECUTE FUNCTION quota_manager.wake_at_commit('courier');
+	FOR EACH ROW WHEN (NEW.undelivered) EXECUTE FUNCTION quota_internal.wake_at_commit('courier');
 COMMENT ON TRIGGER wake_workers ON quota_manager.quota_run IS 'Grants of the run can be sent: new ones, or some that an operator decided about.';
 
 -- Not registered for pg_dump: what went wrong on one server is no news of another.
@@ -51,7 +51,7 @@ COMMENT ON COLUMN quota_manager.quota_worker.kind IS 'scheduler or courier.';
 COMMENT ON COLUMN quota_manager.quota_worker.last_error IS 'What went wrong last.';
 COMMENT ON COLUMN quota_manager.quota_worker.last_error_time IS 'When that was.';
 
-CREATE FUNCTION quota_manager.worker_queue(kind text, OUT depth bigint, OUT oldest_age interval)
+CREATE FUNCTION quota_internal.worker_queue(kind text, OUT depth bigint, OUT oldest_age interval)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
 DECLARE
@@ -60,7 +60,7 @@ DECLARE
 	stretch record;
 	counted record;
 BEGIN
-	PERFORM quota_manager.pin_statistics();
+	PERFORM quota_internal.pin_statistics();
 	IF kind = 'courier' THEN
 		depth := 0;
 		FOR stretch IN
@@ -88,11 +88,11 @@ BEGIN
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.worker_queue(text) IS
+COMMENT ON FUNCTION quota_internal.worker_queue(text) IS
 	'Of worker_status: how much a kind of worker has to do, and for how long the oldest of it has waited.';
 
 -- pg_stat_activity hides what other roles do; of our workers there is nothing to hide.
-CREATE FUNCTION quota_manager.list_workers()
+CREATE FUNCTION quota_internal.list_workers()
 RETURNS TABLE (kind text, pid integer, role name, state text, activity text, started timestamptz, last_tick timestamptz)
 LANGUAGE sql STABLE SECURITY DEFINER
 BEGIN ATOMIC
@@ -106,16 +106,16 @@ BEGIN ATOMIC
 					OR l.database OPERATOR(pg_catalog.=) (SELECT d.oid FROM pg_catalog.pg_database d
 						WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())));
 END;
-COMMENT ON FUNCTION quota_manager.list_workers() IS 'Of worker_status: the background workers that serve this database.';
+COMMENT ON FUNCTION quota_internal.list_workers() IS 'Of worker_status: the background workers that serve this database.';
 
 -- The subquery keeps the queue from being counted twice, or for those who do not ask for it.
 CREATE VIEW quota_manager.worker_status WITH (security_invoker = true) AS
 SELECT k.kind, w.pid, w.role, coalesce(w.state, 'not running') AS state, w.activity, w.started, w.last_tick,
 	(q.queue).depth AS queue_depth, (q.queue).oldest_age, t.last_error, t.last_error_time
 FROM (VALUES ('launcher'), ('scheduler'), ('courier')) k (kind)
-LEFT JOIN quota_manager.list_workers() w ON w.kind OPERATOR(pg_catalog.=) k.kind
+LEFT JOIN quota_internal.list_workers() w ON w.kind OPERATOR(pg_catalog.=) k.kind
 LEFT JOIN quota_manager.quota_worker t ON t.kind OPERATOR(pg_catalog.=) k.kind
-CROSS JOIN LATERAL (SELECT quota_manager.worker_queue(k.kind) AS queue OFFSET 0) q;
+CROSS JOIN LATERAL (SELECT quota_internal.worker_queue(k.kind) AS queue OFFSET 0) q;
 COMMENT ON VIEW quota_manager.worker_status IS 'The background workers that serve this database: launcher, scheduler and courier; what waits for each, and what went wrong last.';
 COMMENT ON COLUMN quota_manager.worker_status.kind IS 'launcher (starts schedulers), scheduler (runs strategies) or courier (delivers grants).';
 COMMENT ON COLUMN quota_manager.worker_status.pid IS 'Process id; null: it does not run, and the server log says why.';

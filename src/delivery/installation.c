@@ -39,10 +39,10 @@ struct Installation
 	InstallationId ids[FLEXIBLE_ARRAY_MEMBER];
 };
 
-static Statement check_identity = {"SELECT quota_manager.check_identity($1)", 1, {BOOLOID}, NULL};
+static Statement check_identity = {"SELECT quota_internal.check_identity($1)", 1, {BOOLOID}, NULL};
 
 static Statement require_identity = {
-	"SELECT quota_manager.require_identity($1)", 1, {BOOLOID}, NULL};
+	"SELECT quota_internal.require_identity($1)", 1, {BOOLOID}, NULL};
 
 static Statement read_ids = {
 	"SELECT f.former ->> 'id', (f.former ->> 'before_grant')::int8"

@@ -44,15 +44,15 @@ static Statement ask_view = {
 
 static Statement run_strategy = {
 	"SELECT r.state, r.granted, r.unknown_balance, r.matched, r.already_granted, r.capped,"
-	" r.reason, r.is_news FROM quota_manager.run_due($1) r",
+	" r.reason, r.is_news FROM quota_internal.run_due($1) r",
 	1,
 	{INT4OID},
 	NULL};
 
 static Statement write_failure = {
-	"SELECT quota_manager.record_failure($1, $2)", 2, {INT4OID, TEXTOID}, NULL};
+	"SELECT quota_internal.record_failure($1, $2)", 2, {INT4OID, TEXTOID}, NULL};
 
-static Statement end_back_offs = {"SELECT quota_manager.end_back_offs()", 0, {0}, NULL};
+static Statement end_back_offs = {"SELECT quota_internal.end_back_offs()", 0, {0}, NULL};
 
 /*
  * Column of a row of SPI_tuptable, which is never null there, as a number.

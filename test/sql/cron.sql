@@ -67,16 +67,16 @@ SELECT pg_temp.complaint($$SELECT quota_manager.firings('0 8 * * *', '2025-01-01
 SELECT pg_temp.complaint($$SELECT quota_manager.firings('0 8 * * *', '2025-01-01', 'infinity', 'UTC')$$);
 \pset format aligned
 \pset tuples_only off
-SELECT zone, check_time_zone(zone)
+SELECT zone, quota_internal.check_time_zone(zone)
 FROM unnest(ARRAY['UTC', 'utc', 'Europe/Berlin', 'europe/BERLIN', 'Etc/GMT+5', 'GMT', 'EST5EDT',
 	'', 'Europe', 'Europe/Atlantis', 'Europe/Berlin ', 'Etc/GMT+99', 'UTC+3', 'FOO5BAR', '<+03>-3', ':UTC', '+03', '../UTC']) AS zone;
-SELECT count(*) > 300 AS many, bool_and(check_time_zone(name)) AS "all" FROM pg_timezone_names;
+SELECT count(*) > 300 AS many, bool_and(quota_internal.check_time_zone(name)) AS "all" FROM pg_timezone_names;
 
 -- What a zone's clock shows; CET is no abbreviation here.
-SELECT zone, local_time('2025-07-01 12:00:00.5+00', zone) FROM unnest(ARRAY['UTC', 'CET', 'europe/berlin', 'Asia/Kathmandu']) AS zone;
-SELECT local_time('infinity', 'UTC'), local_time('-infinity', 'UTC'), local_time(NULL, 'UTC');
-SELECT local_time('2025-07-01 12:00:00+00', 'Nowhere');
-SELECT local_time('294276-12-31 23:59:59Z', 'Asia/Shanghai');
+SELECT zone, quota_internal.local_time('2025-07-01 12:00:00.5+00', zone) FROM unnest(ARRAY['UTC', 'CET', 'europe/berlin', 'Asia/Kathmandu']) AS zone;
+SELECT quota_internal.local_time('infinity', 'UTC'), quota_internal.local_time('-infinity', 'UTC'), quota_internal.local_time(NULL, 'UTC');
+SELECT quota_internal.local_time('2025-07-01 12:00:00+00', 'Nowhere');
+SELECT quota_internal.local_time('294276-12-31 23:59:59Z', 'Asia/Shanghai');
 
 -- Comparison, sorting, hashing, indexes; a literal is read as a schedule.
 CREATE TEMP TABLE plan (id integer, schedule cron UNIQUE);
@@ -223,9 +223,9 @@ SELECT pg_temp.complaint($$SELECT quota_manager.firing_range('0 8 * * *', '2025-
 -- What a change of the clock does to a firing.
 CREATE FUNCTION pg_temp.noted(schedule cron, zone text, after_time timestamptz)
 RETURNS TABLE (utc timestamp, local timestamp, note text) LANGUAGE sql AS $$
-	SELECT f AT TIME ZONE 'UTC', f AT TIME ZONE zone, quota_manager.firing_note(schedule, f, zone)
+	SELECT f AT TIME ZONE 'UTC', f AT TIME ZONE zone, quota_internal.firing_note(schedule, f, zone)
 	FROM quota_manager.firings(schedule, after_time, after_time + interval '30 hours', zone) AS f
-	WHERE quota_manager.firing_note(schedule, f, zone) IS NOT NULL
+	WHERE quota_internal.firing_note(schedule, f, zone) IS NOT NULL
 $$;
 \pset format unaligned
 \pset tuples_only on
@@ -242,7 +242,7 @@ SELECT * FROM pg_temp.noted('30 2 * * *', 'Europe/Berlin', '2025-10-25 22:30Z');
 SELECT * FROM pg_temp.noted('30 * * * *', 'Europe/Berlin', '2025-10-25 22:30Z');
 SELECT * FROM pg_temp.noted('0 * * * *', 'Europe/Berlin', '2025-10-25 22:30Z');
 SELECT * FROM pg_temp.noted('0 1,3 * * *', 'Europe/Berlin', '2025-10-25 22:30Z');
-SELECT firing_note('CRON_TZ=America/Sao_Paulo 30 23 * * *', '2018-02-18 01:30Z', 'Europe/Atlantis');
+SELECT quota_internal.firing_note('CRON_TZ=America/Sao_Paulo 30 23 * * *', '2018-02-18 01:30Z', 'Europe/Atlantis');
 -- A gap that ends on the next date, and a date left out, for which whoever fires next is told.
 SELECT * FROM pg_temp.noted('45 23 * * *', 'Asia/Pyongyang', '2018-05-04 00:00Z');
 SELECT * FROM pg_temp.noted('45 * * * *', 'Asia/Pyongyang', '2018-05-04 00:00Z');
@@ -251,11 +251,11 @@ SELECT * FROM pg_temp.noted('0 */12 * * *', 'Pacific/Apia', '2011-12-30 00:00Z')
 SELECT * FROM pg_temp.noted('0 8 30 12 *', 'Pacific/Apia', '2012-12-29 00:00Z');
 SELECT * FROM pg_temp.noted('0 8 29,31 12 *', 'Pacific/Apia', '2011-12-30 00:00Z');
 -- Nothing to be said: other days, and what is no firing.
-SELECT count(*), count(firing_note(s::cron, f, 'Europe/Berlin')) FROM unnest(ARRAY['30 2 * * *', '30 * * * *', '@daily']) AS s, firings(s::cron, '2025-03-31 00:00Z', '2025-10-25 00:00Z', 'Europe/Berlin') AS f;
-SELECT count(*), count(firing_note('*/15 * * * *', f, 'UTC')) FROM firings('*/15 * * * *', '2025-03-29 00:00Z', '2025-04-01 00:00Z', 'UTC') AS f;
-SELECT firing_note('30 2 * * *', '2025-03-30 01:00:01Z', 'Europe/Berlin') IS NULL, firing_note('30 2 * * *', '2025-03-30 01:00:00.5Z', 'Europe/Berlin') IS NULL,
-	firing_note('30 2 * * *', 'infinity', 'Europe/Berlin') IS NULL, firing_note('30 2 * * *', '2025-10-26 01:30Z', 'Europe/Berlin') IS NULL;
-SELECT schedule_zone('0 8 * * *', 'Europe/Berlin'), schedule_zone('CRON_TZ=Asia/Tokyo 0 8 * * *', 'Europe/Berlin');
+SELECT count(*), count(quota_internal.firing_note(s::cron, f, 'Europe/Berlin')) FROM unnest(ARRAY['30 2 * * *', '30 * * * *', '@daily']) AS s, firings(s::cron, '2025-03-31 00:00Z', '2025-10-25 00:00Z', 'Europe/Berlin') AS f;
+SELECT count(*), count(quota_internal.firing_note('*/15 * * * *', f, 'UTC')) FROM firings('*/15 * * * *', '2025-03-29 00:00Z', '2025-04-01 00:00Z', 'UTC') AS f;
+SELECT quota_internal.firing_note('30 2 * * *', '2025-03-30 01:00:01Z', 'Europe/Berlin') IS NULL, quota_internal.firing_note('30 2 * * *', '2025-03-30 01:00:00.5Z', 'Europe/Berlin') IS NULL,
+	quota_internal.firing_note('30 2 * * *', 'infinity', 'Europe/Berlin') IS NULL, quota_internal.firing_note('30 2 * * *', '2025-10-26 01:30Z', 'Europe/Berlin') IS NULL;
+SELECT quota_internal.schedule_zone('0 8 * * *', 'Europe/Berlin'), quota_internal.schedule_zone('CRON_TZ=Asia/Tokyo 0 8 * * *', 'Europe/Berlin');
 
 -- A schedule in plain English.
 SELECT s || ' is ' || describe(s::cron) FROM unnest(ARRAY[

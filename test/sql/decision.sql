@@ -198,9 +198,9 @@ UPDATE grant_decision SET role = 'regress_quota_admin';
 DELETE FROM grant_decision;
 TRUNCATE grant_decision;
 ALTER TABLE grant_decision DISABLE TRIGGER ALL;
-SELECT record_decisions(ARRAY[ROW(1, '2000-01-01', 104, -1, 0, 'u104', '-infinity', 'holds', 'resolve_applied', 'in_doubt', 'completed', 'regress_quota_admin', 'regress_quota_admin', 'forged')::grant_decision]);
+SELECT quota_internal.record_decisions(ARRAY[ROW(1, '2000-01-01', 104, -1, 0, 'u104', '-infinity', 'holds', 'resolve_applied', 'in_doubt', 'completed', 'regress_quota_admin', 'regress_quota_admin', 'forged')::grant_decision]);
 \set VERBOSITY terse
-SELECT decide('forgive', ARRAY[104], 'no such action');
+SELECT quota_internal.decide('forgive', ARRAY[104], 'no such action');
 \set VERBOSITY default
 SET ROLE regress_quota_admin;
 DELETE FROM grant_decision;
@@ -217,8 +217,8 @@ SELECT retry(105);
 SELECT retry(ARRAY[105]);
 SELECT cancel(105);
 SELECT cancel(ARRAY[105]);
-SELECT decide('cancel', ARRAY[105], '');
-SELECT record_decisions(NULL);
+SELECT quota_internal.decide('cancel', ARRAY[105], '');
+SELECT quota_internal.record_decisions(NULL);
 RESET ROLE;
 SELECT status, count(*) FROM quota_execute GROUP BY status ORDER BY status;
 

@@ -2,28 +2,28 @@
 \set SHOW_CONTEXT never
 
 -- Amounts, per dialect.
-SELECT amount, quota_manager.amount_fits('higress', amount) AS higress, quota_manager.amount_fits('zgsm', amount) AS zgsm
+SELECT amount, quota_internal.amount_fits('higress', amount) AS higress, quota_internal.amount_fits('zgsm', amount) AS zgsm
 FROM (VALUES (1::numeric), (-5), (0), (20.000), (2.5), (0.000001), (0.0000001), (1.10000000), (9223372036854775807), (9223372036854775808),
 	(-9223372036854775808), (9007199254740992), (9007199254740993), (9007199254.740992), (9007199254.740993), (1e30), ('NaN'), ('Infinity')) v(amount);
-SELECT quota_manager.amount_fits('smtp', 1);
-SELECT quota_manager.amount_fits(NULL, 1) IS NULL AS unknown;
+SELECT quota_internal.amount_fits('smtp', 1);
+SELECT quota_internal.amount_fits(NULL, 1) IS NULL AS unknown;
 
 -- Addresses.
-SELECT url, quota_manager.check_base_url(url)
+SELECT url, quota_internal.check_base_url(url)
 FROM (VALUES ('http://gateway.example'), ('https://gateway.example:8443/base/'), ('http://127.0.0.1:80'), ('http://[::1]:8080'),
 	(''), ('gateway.example'), ('ftp://gateway.example'), ('file:///etc/passwd'), ('http://'), ('http://user:key@gateway.example'),
 	('http://gateway.example/?a=b'), ('http://gateway.example/#a'), ('http://gateway.example:0'), ('http://gateway.example:99999'),
 	('http://gateway example'), (E'http://gateway.example\nX: y')) v(url);
 SET quota_manager.allowed_hosts = ' gateway.example ,10.0.0.1,[fd00::1], fd00::2';
-SELECT url, quota_manager.check_base_url(url)
+SELECT url, quota_internal.check_base_url(url)
 FROM (VALUES ('http://gateway.example'), ('http://GATEWAY.EXAMPLE:8080/x'), ('http://10.0.0.1'), ('http://[fd00::1]'), ('http://[fd00::2]:80'),
 	('http://10.0.0.10'), ('http://0.0.0.1'), ('http://a.gateway.example'), ('http://gateway.example.org'), ('http://[fd00::3]')) v(url);
 SET quota_manager.allowed_hosts = ',';
-SELECT quota_manager.check_base_url('http://gateway.example');
+SELECT quota_internal.check_base_url('http://gateway.example');
 RESET quota_manager.allowed_hosts;
 
 -- References to keys; the message does not repeat them.
-SELECT reference, quota_manager.check_credential_reference(reference)
+SELECT reference, quota_internal.check_credential_reference(reference)
 FROM (VALUES ('env:QUOTA_MANAGER_KEY'), ('file:gateway-1.key'), ('row:main'),
 	('env:'), ('env:HOME'), ('env:QUOTA_MANAGER_'), ('env:QUOTA_MANAGER_A B'), ('file:'), ('file:.'), ('file:..'), ('file:.key'), ('file:a/b'),
 	('file:../a'), (E'file:a\nb'), ('row:'), ('row:a b'), ('secret'), (''), ('ENV:QUOTA_MANAGER_KEY')) v(reference);

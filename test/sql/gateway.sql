@@ -146,10 +146,10 @@ SELECT pg_temp.try($$DELETE FROM quota_gateway WHERE name = 'gateway-test'$$);
 SELECT pg_temp.try($$UPDATE quota_execute SET status = 'lost' WHERE strategy_id = -1$$);
 
 -- What the dialects can carry.
-SELECT amount, amount_fits('higress', amount::numeric) AS higress, amount_fits('zgsm', amount::numeric) AS zgsm
+SELECT amount, quota_internal.amount_fits('higress', amount::numeric) AS higress, quota_internal.amount_fits('zgsm', amount::numeric) AS zgsm
 FROM unnest(ARRAY['1', '-1', '1.0', '0.5', '0.000001', '-0.000001', '0.0000001', '1.0000000', '9223372036854775807', '9223372036854775808',
 	'-9223372036854775808', '-9223372036854775809', '123456789.123456', '1e30', 'NaN', 'Infinity', '-Infinity']) amount;
-SELECT pg_temp.try($$SELECT quota_manager.amount_fits('openai', 1)$$);
+SELECT pg_temp.try($$SELECT quota_internal.amount_fits('openai', 1)$$);
 
 TRUNCATE quota_execute;
 DELETE FROM quota_gateway;

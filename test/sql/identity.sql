@@ -46,16 +46,16 @@ SELECT s.name, r.scheduled_time, r.last_scheduled_time AS last, r.occurrences AS
 FROM quota_run r JOIN quota_strategy s ON s.id = r.strategy_id ORDER BY s.name, r.scheduled_time NULLS FIRST, r.id;
 CREATE VIEW pg_temp.ours AS
 SELECT i.system_identifier = p.system_identifier AS system, i.database_oid = p.database_oid AS database, i.timeline = p.timeline AS timeline
-FROM quota_installation i, present_identity() p;
+FROM quota_installation i, quota_internal.present_identity() p;
 
 SELECT p.system_identifier = c.system_identifier AS system, d.datname = current_database() AS database, p.timeline = t.timeline_id AS timeline
-FROM present_identity() p, pg_control_system() c, pg_control_checkpoint() t, pg_database d WHERE d.oid = p.database_oid;
+FROM quota_internal.present_identity() p, pg_control_system() c, pg_control_checkpoint() t, pg_database d WHERE d.oid = p.database_oid;
 
 -- What has never run is nobody's; a scan with something due makes it this database's.
 DELETE FROM quota_installation;
 INSERT INTO quota_gateway (name, dialect, base_url, is_default) VALUES ('identity', 'zgsm', 'http://127.0.0.1:9', true);
 INSERT INTO user_info (id, vip) VALUES ('u1', 1);
-SELECT recorded_identity, present_identity = identity_text(p.system_identifier, p.database_oid, p.timeline) FROM resume(), present_identity() p;
+SELECT recorded_identity, present_identity = quota_internal.identity_text(p.system_identifier, p.database_oid, p.timeline) FROM resume(), quota_internal.present_identity() p;
 SELECT count(*) FROM scan();
 CALL deliver();
 CALL tick();
@@ -79,20 +79,20 @@ SELECT id AS first_id FROM quota_installation \gset
 SELECT pg_temp.pretend('system_identifier = 17, database_oid = 4, timeline = 2');
 SELECT pg_temp.try('SELECT quota_manager.scan()');
 SELECT pg_temp.try('SELECT quota_manager.scan(''once'')');
-SELECT pg_temp.try('SELECT quota_manager.run_strategy(s.id, NULL) FROM quota_manager.quota_strategy s');
+SELECT pg_temp.try('SELECT quota_internal.run_strategy(s.id, NULL) FROM quota_manager.quota_strategy s');
 \set VERBOSITY terse
 CALL tick();
 CALL deliver();
 \set VERBOSITY default
-SELECT pg_temp.pretend('database_oid = p.database_oid, timeline = p.timeline FROM quota_manager.present_identity() p');
-SELECT check_identity(false), check_identity(true);
-SELECT pg_temp.pretend('system_identifier = p.system_identifier, database_oid = 4 FROM quota_manager.present_identity() p');
-SELECT check_identity(false), check_identity(true);
+SELECT pg_temp.pretend('database_oid = p.database_oid, timeline = p.timeline FROM quota_internal.present_identity() p');
+SELECT quota_internal.check_identity(false), quota_internal.check_identity(true);
+SELECT pg_temp.pretend('system_identifier = p.system_identifier, database_oid = 4 FROM quota_internal.present_identity() p');
+SELECT quota_internal.check_identity(false), quota_internal.check_identity(true);
 -- Calls by hand, edits and decisions go on.
 SELECT pg_temp.try('SELECT quota_manager.gateway_query(''u1'')');
 UPDATE quota_strategy SET amount = 6 WHERE name = 'once';
 SELECT imported FROM import_grants($$VALUES ('once', 'old', now())$$);
-SELECT name, scheduled_time FROM due_strategies() ORDER BY 1, 2;
+SELECT name, scheduled_time FROM quota_internal.due_strategies() ORDER BY 1, 2;
 SELECT count(*) FROM quota_execute;
 
 -- What resume would do is shown, and nothing is changed.
@@ -108,7 +108,7 @@ BEGIN READ ONLY;
 SELECT pending FROM resume();
 SELECT pg_temp.try('SELECT quota_manager.resume(''may_have_run'')');
 ROLLBACK;
-SELECT check_identity(false);
+SELECT quota_internal.check_identity(false);
 TABLE pg_temp.grants;
 
 -- Nothing was scanned or delivered since: all goes on where it stopped.
@@ -217,7 +217,7 @@ SHOW quota_manager.after_promotion;
 SELECT pg_temp.try('SET quota_manager.after_promotion = continue');
 SELECT pg_temp.pretend('timeline = 77');
 BEGIN;
-SELECT check_identity(false);
+SELECT quota_internal.check_identity(false);
 TABLE pg_temp.ours;
 ROLLBACK;
 SELECT recorded_identity LIKE '%, timeline 77' FROM resume();

@@ -84,7 +84,7 @@ SELECT pg_temp.try($$INSERT INTO quota_manager.quota_strategy (name, type, amoun
 FROM unnest(ARRAY['infinity', '-infinity']) since;
 -- The session's time zone does not stretch a day of the window.
 SET timezone = 'Europe/Berlin';
-SELECT set_config('quota_manager.schedule_clock', '2025-03-30 12:00:00+00', false), set_config('timezone', z, false), catch_up_start(s) = '2025-03-29 12:00:00+00'
+SELECT set_config('quota_manager.schedule_clock', '2025-03-30 12:00:00+00', false), set_config('timezone', z, false), quota_internal.catch_up_start(s) = '2025-03-29 12:00:00+00'
 FROM unnest(ARRAY['Europe/Berlin', 'UTC']) z, quota_strategy t, LATERAL (SELECT (r).* FROM (SELECT jsonb_populate_record(t, '{"catch_up_window": "1 day"}') AS r) p) s WHERE t.name = 'all';
 SET timezone = 'UTC';
 
@@ -169,17 +169,17 @@ SELECT name, first, last, times, state, left(reason, 29) FROM pg_temp.runs;
 
 -- In order only: one that is called by hand for a later firing does nothing.
 SELECT pg_temp.at('1 08:00:00');
-SELECT (run_strategy(id, '2025-07-01 07:00:00+00')).scheduled_time FROM quota_strategy WHERE name = 'all';
-SELECT (run_strategy(id, '2025-07-01 06:00:00+00')).scheduled_time FROM quota_strategy WHERE name = 'all';
-SELECT (run_strategy(id, '2025-07-01 07:00:00+00')).scheduled_time FROM quota_strategy WHERE name = 'all';
+SELECT (quota_internal.run_strategy(id, '2025-07-01 07:00:00+00')).scheduled_time FROM quota_strategy WHERE name = 'all';
+SELECT (quota_internal.run_strategy(id, '2025-07-01 06:00:00+00')).scheduled_time FROM quota_strategy WHERE name = 'all';
+SELECT (quota_internal.run_strategy(id, '2025-07-01 07:00:00+00')).scheduled_time FROM quota_strategy WHERE name = 'all';
 
 -- Nothing but firings to be told of: that is a scan, too, but nothing was run.
 SELECT pg_temp.begin_anew();
 SELECT pg_temp.write('late', '0 * * * *', 'none');
 SELECT pg_temp.at('1 03:30:00');
-SELECT name, scheduled_time FROM due_strategies();
+SELECT name, scheduled_time FROM quota_internal.due_strategies();
 SELECT strategy, scheduled_time, note FROM scan('late');
-SELECT name, scheduled_time FROM due_strategies();
+SELECT name, scheduled_time FROM quota_internal.due_strategies();
 TABLE pg_temp.runs;
 -- A clock that is set back has nothing to tell, and nothing twice.
 SELECT * FROM pg_temp.scan_at('1 02:00:00');
@@ -209,7 +209,7 @@ REVOKE INSERT, UPDATE ON quota_run FROM quota_occurrence_editor;
 SELECT pg_temp.at('1 02:00:00');
 SET ROLE quota_occurrence_editor;
 UPDATE quota_manager.quota_strategy SET periodic_expr = '@daily';
-SELECT pg_temp.try($$SELECT quota_manager.record_edited_schedule()$$);
+SELECT pg_temp.try($$SELECT quota_internal.record_edited_schedule()$$);
 RESET ROLE;
 TABLE pg_temp.runs;
 
@@ -217,7 +217,7 @@ TABLE pg_temp.runs;
 DO $$
 BEGIN
 	CREATE TABLE pg_temp.look_alike (LIKE quota_manager.quota_strategy);
-	CREATE TRIGGER borrowed AFTER UPDATE ON pg_temp.look_alike FOR EACH ROW EXECUTE FUNCTION quota_manager.record_edited_schedule();
+	CREATE TRIGGER borrowed AFTER UPDATE ON pg_temp.look_alike FOR EACH ROW EXECUTE FUNCTION quota_internal.record_edited_schedule();
 END
 $$;
 INSERT INTO pg_temp.look_alike SELECT * FROM quota_strategy;

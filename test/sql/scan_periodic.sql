@@ -139,11 +139,11 @@ SELECT * FROM pg_temp.scan_at('2025-07-01 08:00:00');
 SELECT * FROM pg_temp.scan_at('2025-07-01 08:00:30');
 -- A later firing takes the place of the one that failed, unless all are made up for.
 SET quota_manager.schedule_clock = '2025-07-01 09:00:00+00';
-SELECT name, scheduled_time FROM due_strategies();
+SELECT name, scheduled_time FROM quota_internal.due_strategies();
 UPDATE quota_gateway SET is_default = true;
-SELECT name, (run_strategy(strategy_id, scheduled_time)).granted FROM due_strategies() WHERE scheduled_time = '2025-07-01 09:00:00+00';
+SELECT name, (quota_internal.run_strategy(strategy_id, scheduled_time)).granted FROM quota_internal.due_strategies() WHERE scheduled_time = '2025-07-01 09:00:00+00';
 -- The later one is done; the one that failed is not forgotten.
-SELECT name, scheduled_time FROM due_strategies();
+SELECT name, scheduled_time FROM quota_internal.due_strategies();
 SELECT * FROM pg_temp.scan_at('2025-07-01 09:00:00');
 SELECT * FROM pg_temp.scan_at('2025-07-01 09:00:00');
 SELECT * FROM pg_temp.runs;
@@ -164,8 +164,8 @@ SELECT * FROM pg_temp.runs;
 SELECT gateway, pending FROM delivery_status WHERE gateway = 'periodic-zgsm';
 
 -- A run that is called by hand for a firing that is not due does nothing.
-SELECT (run_strategy(id, '2025-07-01 08:00:00+00')).granted, (run_strategy(id, '2025-07-01 08:30:00+00')).granted, (run_strategy(id, '2026-07-01 08:00:00+00')).granted,
-	(run_strategy(id, NULL)).granted, (run_strategy(-1, NULL)).granted FROM quota_strategy;
+SELECT (quota_internal.run_strategy(id, '2025-07-01 08:00:00+00')).granted, (quota_internal.run_strategy(id, '2025-07-01 08:30:00+00')).granted, (quota_internal.run_strategy(id, '2026-07-01 08:00:00+00')).granted,
+	(quota_internal.run_strategy(id, NULL)).granted, (quota_internal.run_strategy(-1, NULL)).granted FROM quota_strategy;
 SELECT count(*) FROM quota_execute;
 
 TRUNCATE quota_execute, quota_run, user_balance;

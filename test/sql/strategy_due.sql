@@ -76,19 +76,19 @@ UPDATE quota_gateway SET is_default = false;
 SELECT pg_temp.at('2025-07-01 08:00:00');
 SELECT strategy, scheduled_time, error FROM scan();
 SELECT * FROM pg_temp.due();
-SELECT name, scheduled_time FROM due_strategies();
+SELECT name, scheduled_time FROM quota_internal.due_strategies();
 SELECT strategy, scheduled_time FROM scan();
 SELECT * FROM pg_temp.due();
 DO $$ BEGIN FOR i IN 1 .. 6 LOOP PERFORM quota_manager.scan(); END LOOP; END $$;
 SELECT * FROM pg_temp.due();
 SELECT pg_temp.age('301 s');
 SELECT * FROM pg_temp.due();
-SELECT count(*) AS run FROM quota_strategy s, run_due(s.id);
-SELECT count(*) AS run FROM quota_strategy s, run_due(s.id);
+SELECT count(*) AS run FROM quota_strategy s, quota_internal.run_due(s.id);
+SELECT count(*) AS run FROM quota_strategy s, quota_internal.run_due(s.id);
 -- A later firing is due at its own time; only under catch_up all is the one before tried again.
 SELECT pg_temp.at('2025-07-01 09:00:00');
 SELECT * FROM pg_temp.due();
-SELECT s.name, r.scheduled_time, r.is_news FROM quota_strategy s, run_due(s.id) r ORDER BY 1, 2;
+SELECT s.name, r.scheduled_time, r.is_news FROM quota_strategy s, quota_internal.run_due(s.id) r ORDER BY 1, 2;
 SELECT * FROM pg_temp.due();
 -- A change of gateways ends the wait, and so do one of models and an edit.
 INSERT INTO quota_gateway (name, dialect, base_url) VALUES ('other', 'zgsm', 'http://other.example');
@@ -103,10 +103,10 @@ INSERT INTO quota_model VALUES ('m', 'other'), ('n', 'due');
 SELECT strategy FROM scan('latest');
 UPDATE quota_model SET model = 'o' WHERE model = 'n';
 SELECT name, state, due_in FROM pg_temp.due();
-SELECT s.name, r.scheduled_time, r.state, r.granted, r.is_news FROM quota_strategy s, run_due(s.id) r ORDER BY 1, 2;
+SELECT s.name, r.scheduled_time, r.state, r.granted, r.is_news FROM quota_strategy s, quota_internal.run_due(s.id) r ORDER BY 1, 2;
 SELECT * FROM pg_temp.due();
 
--- Balances that are not known: likewise, and an edit ends the wait.  end_back_offs() ends all waits.
+-- Balances that are not known: likewise, and an edit ends the wait.  quota_internal.end_back_offs() ends all waits.
 SELECT pg_temp.begin_anew();
 DELETE FROM quota_model;
 UPDATE quota_gateway SET is_default = true WHERE name = 'due';
@@ -120,9 +120,9 @@ UPDATE quota_strategy SET title = 'edited';
 SELECT name, state, due_in, tries FROM pg_temp.due();
 SELECT count(*) FROM scan();
 SELECT name, state, due_in, tries FROM pg_temp.due();
-SELECT end_back_offs();
+SELECT quota_internal.end_back_offs();
 SELECT name, state, due_in, tries FROM pg_temp.due();
-SELECT end_back_offs();
+SELECT quota_internal.end_back_offs();
 
 -- Real time is set back by hours, and by years: what was remembered is due now.
 SELECT pg_temp.begin_anew();
@@ -175,7 +175,7 @@ SELECT pg_temp.begin_anew();
 INSERT INTO quota_strategy (name, type, amount, model, periodic_expr, condition, catch_up) VALUES
 	('single', 'single', 5, 'm', NULL, 'true()', 'latest'), ('late', 'periodic', 5, 'm', '0 * * * *', 'true()', 'latest');
 SELECT pg_temp.at('2025-07-01 09:10:00');
-SELECT record_failure(id, 'canceled') FROM quota_strategy;
+SELECT quota_internal.record_failure(id, 'canceled') FROM quota_strategy;
 SELECT * FROM pg_temp.due();
 SELECT s.name, r.scheduled_time, r.state, r.reason FROM quota_run r JOIN quota_strategy s ON s.id = r.strategy_id ORDER BY 1, 2;
 SELECT strategy, scheduled_time, granted FROM scan();

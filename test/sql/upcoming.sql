@@ -75,7 +75,7 @@ INSERT INTO quota_strategy (name, type, amount, model, periodic_expr, time_zone,
 SELECT count(*), bool_and(u.firing = e.firing) AS "as listed one by one" FROM
 	(SELECT row_number() OVER (ORDER BY firing) AS i, firing FROM upcoming(n => 50) WHERE firing IS NOT NULL) u
 	JOIN (SELECT row_number() OVER (ORDER BY f) AS i, f AS firing FROM quota_strategy s, firings(s.periodic_expr, schedule_now(), schedule_now() + interval '2 days', s.time_zone) f
-		WHERE s.type = 'periodic' AND s.enabled AND NOT s.archived AND check_time_zone(schedule_zone(s.periodic_expr, s.time_zone))
+		WHERE s.type = 'periodic' AND s.enabled AND NOT s.archived AND quota_internal.check_time_zone(quota_internal.schedule_zone(s.periodic_expr, s.time_zone))
 			AND f >= s.valid_from AND f < s.valid_until AND f > s.schedule_since) e USING (i);
 
 -- Errors say what to do.

@@ -34,7 +34,7 @@ SELECT * FROM set_user_source('"Source ""Test"."Ku%nden"');
 -- So the planner uses them of its own accord; where no balance is asked for, none is read.
 CREATE FUNCTION pg_temp.plan(condition text) RETURNS SETOF text LANGUAGE plpgsql AS $$
 BEGIN
-	RETURN QUERY EXECUTE format('EXPLAIN (COSTS off) SELECT s.id FROM %s s WHERE s.subject OPERATOR(quota_manager.@@) %L', quota_manager.subject_source(), condition);
+	RETURN QUERY EXECUTE format('EXPLAIN (COSTS off) SELECT s.id FROM %s s WHERE s.subject OPERATOR(quota_manager.@@) %L', quota_internal.subject_source(), condition);
 END
 $$;
 SELECT c, bool_or(p ~ 'Index Cond') AS indexed, bool_or(p ~ 'Seq Scan on "Kunden') AS whole, bool_or(p ~ 'user_balance') AS balances
@@ -211,7 +211,7 @@ DROP TABLE public.source_test;
 SELECT strategy, granted, error FROM scan();
 SELECT strategy, granted, error FROM scan('source-star');
 SELECT state, reason, occurrences FROM quota_run ORDER BY id;
-SELECT subject_source();
+SELECT quota_internal.subject_source();
 
 -- Back to user_info.
 SELECT condition, indexed FROM set_user_source();

@@ -215,7 +215,7 @@ sub steps_by_session
 		}
 		elsif ($scan < 0.93)
 		{
-			sql($how eq 'tick' ? 'SELECT quota_manager.end_back_offs(); CALL quota_manager.tick();' : 'SELECT count(*) FROM quota_manager.scan();');
+			sql($how eq 'tick' ? 'SELECT quota_internal.end_back_offs(); CALL quota_manager.tick();' : 'SELECT count(*) FROM quota_manager.scan();');
 			$how eq 'tick' ? $simulation->tick($now) : $simulation->scan($now);
 		}
 		while (rand() < 0.1) { change(@readable) }
@@ -293,7 +293,7 @@ sub steps_by_workers
 	{
 		$now = next_time($left - $step);
 		set_for_all('quota_manager.schedule_clock', time_text($now));
-		push @history, [ undef, sprintf q(SET quota_manager.schedule_clock = '%s'; SELECT quota_manager.end_back_offs(); CALL quota_manager.tick(); -- workers), time_text($now) ];
+		push @history, [ undef, sprintf q(SET quota_manager.schedule_clock = '%s'; SELECT quota_internal.end_back_offs(); CALL quota_manager.tick(); -- workers), time_text($now) ];
 		restart() if rand() < ($long ? 0.05 : 0.1);
 		$simulation->tick($now);
 		await_workers();
@@ -327,7 +327,7 @@ sub crash_in_scan
 	set_balances_known('gateway', 0);
 	flush();
 	my $clock = sprintf q(SET quota_manager.schedule_clock = '%s'), time_text($now);
-	my @scan = pick([ 'SELECT quota_manager.end_back_offs()', 'CALL quota_manager.tick()' ], ['SELECT count(*) FROM quota_manager.scan()']);
+	my @scan = pick([ 'SELECT quota_internal.end_back_offs()', 'CALL quota_manager.tick()' ], ['SELECT count(*) FROM quota_manager.scan()']);
 	my @names = grep { !$simulation->refused($_) } $simulation->names;
 	my @due = grep { $simulation->is_due($_, $now) } @names;
 	my $name = pick(@due ? @due : @names);

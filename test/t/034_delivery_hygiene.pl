@@ -140,7 +140,7 @@ foreach my $url ('http://127.0.0.1:1', 'http://evil.example', 'http://gateway.ex
 }
 foreach my $url ('http://gateway.example', 'https://GATEWAY.example:8443/base', 'http://[::1]:80')
 {
-	is($node->safe_psql('postgres', "SELECT quota_manager.check_base_url('$url') IS NULL"), 't', "allowed: $url");
+	is($node->safe_psql('postgres', "SELECT quota_internal.check_base_url('$url') IS NULL"), 't', "allowed: $url");
 }
 $node->append_conf('postgresql.conf', "quota_manager.allowed_hosts = '127.0.0.1'");
 $node->reload;
@@ -155,7 +155,7 @@ is( $node->safe_psql('postgres', q{
 		SET ROLE anyone;
 		SET quota_manager.allowed_hosts = '';
 		RESET ROLE;
-		SELECT quota_manager.check_base_url('http://evil.example') IS NULL}),
+		SELECT quota_internal.check_base_url('http://evil.example') IS NULL}),
 	'f', 'also before the library is loaded');
 
 # By hand.

@@ -45,7 +45,7 @@ like($error, qr/tick\(\) cannot run inside a transaction block.*HINT: .*CALL quo
 $gateway->ask('balance', { user => 'user3', quota => 100 });
 QuotaTest::Workers::strategy($node, 'postgres', name => 'refill', condition => 'quota-le("m", 10)');
 is($node->safe_psql('postgres', 'CALL quota_manager.tick()'), '1|0', 'no balance counts of who has something open');
-$node->safe_psql('postgres', 'SELECT quota_manager.end_back_offs()');
+$node->safe_psql('postgres', 'SELECT quota_internal.end_back_offs()');
 
 # Started in a transaction, they come when it has committed.
 is(QuotaTest::Workers::worker($node, 'postgres', 'launcher'), 0, 'nothing runs by itself');

@@ -44,7 +44,7 @@ cmp_ok(scalar(@functions), '>', 15, scalar(@functions) . ' functions to check');
 # Temporary tables that a function makes for itself must be there to be checked.
 my $temporary = $node->safe_psql('postgres', <<'SQL');
 SELECT coalesce(string_agg((regexp_match(p.prosrc, 'CREATE TEMPORARY TABLE \w+ \([^;]*?\)(?= ON COMMIT)'))[1], '; '), '')
-FROM pg_proc p WHERE p.pronamespace = 'quota_manager'::regnamespace AND p.prosrc ~ 'CREATE TEMPORARY TABLE'
+FROM pg_proc p WHERE p.pronamespace IN ('quota_manager'::regnamespace, 'quota_internal'::regnamespace) AND p.prosrc ~ 'CREATE TEMPORARY TABLE'
 SQL
 foreach my $function (@functions)
 {

@@ -88,7 +88,7 @@ is(status('scheduler', q{last_error_time BETWEEN now() - interval '1 min' AND cl
 is(status('courier', q{queue_depth, oldest_age BETWEEN '0' AND '1 min', last_error}), '40|t|', 'grants wait for the courier');
 
 # A single strategy waits again when its scan_interval is over, a broken one after its back-off.
-sql(q{SELECT quota_manager.end_back_offs()});
+sql(q{SELECT quota_internal.end_back_offs()});
 is(status('scheduler', 'queue_depth'), '2', 'what failed is due when its back-off is ended, and the single ones when their interval is');
 $session->query('CALL quota_manager.tick()');
 sql(q{UPDATE quota_manager.quota_run SET finish_time = finish_time - interval '3 h' WHERE scheduled_time IS NULL AND state = 'done'});
@@ -110,7 +110,7 @@ sql(q{UPDATE quota_manager.quota_execute SET status = 'pending', next_attempt_ti
 
 # That it cannot be written does not matter.
 sql(q{ALTER TABLE quota_manager.quota_worker RENAME TO quota_worker_away});
-sql(q{SELECT quota_manager.end_back_offs()});
+sql(q{SELECT quota_internal.end_back_offs()});
 is($session->query('CALL quota_manager.tick()'), '2|0', 'tick() works without the table of errors');
 # A session that has shown its statistics less than a second ago shows the next ones when it has been idle for ten.
 my $flushed = sql('SELECT clock_timestamp()');

@@ -186,7 +186,7 @@ sub await_promotion
 	my ($node) = @_;
 
 	QuotaTest::Workers::await($node, 'postgres',
-		'SELECT i.timeline = p.timeline FROM quota_manager.quota_installation i, quota_manager.present_identity() p');
+		'SELECT i.timeline = p.timeline FROM quota_manager.quota_installation i, quota_internal.present_identity() p');
 	return;
 }
 

@@ -85,7 +85,7 @@ $restored->safe_psql('noon', qq{
 	UPDATE quota_manager.quota_gateway SET base_url = '@{[ $mock->url ]}' WHERE name = 'unreachable';
 	INSERT INTO quota_manager.user_info (id) VALUES ('u11'), ('u12')});
 foreach my $call ('SELECT * FROM quota_manager.scan()', 'CALL quota_manager.tick()', 'CALL quota_manager.deliver()',
-	q{SELECT quota_manager.run_strategy(id, NULL) FROM quota_manager.quota_strategy WHERE name = 'once'})
+	q{SELECT quota_internal.run_strategy(id, NULL) FROM quota_manager.quota_strategy WHERE name = 'once'})
 {
 	my ($code, $out, $error) = $restored->psql('noon', $call);
 

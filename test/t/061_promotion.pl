@@ -40,7 +40,7 @@ $primary->safe_psql('postgres', q{
 	SELECT quota_manager.scan('late');
 	UPDATE quota_manager.quota_execute SET status = 'processing', attempts = 1 WHERE status = 'pending' AND user_id = 'user2';
 	INSERT INTO quota_manager.user_info (id) VALUES ('user3');
-	SELECT quota_manager.end_back_offs()});
+	SELECT quota_internal.end_back_offs()});
 $primary->wait_for_catchup($standby);
 $standby->stop;
 
@@ -125,7 +125,7 @@ foreach my $recovered (1, 0)
 	append_to_file($copy->data_dir . '/recovery.signal', '') if $recovered;
 	$copy->start;
 	$copy->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()') or die 'it does not come out of recovery';
-	is($copy->safe_psql('postgres', q{SELECT timeline FROM quota_manager.present_identity()}), $recovered ? 4 : 3,
+	is($copy->safe_psql('postgres', q{SELECT timeline FROM quota_internal.present_identity()}), $recovered ? 4 : 3,
 		$recovered ? 'a backup that is recovered has a new timeline' : 'a backup that is just started has the old one');
 	is($copy->safe_psql('postgres', 'CALL quota_manager.deliver()'), $recovered ? '0|0|0|0' : '4|0|0|0',
 		$recovered ? 'and what waited is in doubt' : 'and sends what waited');

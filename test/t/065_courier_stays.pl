@@ -56,7 +56,7 @@ sub courier_load
 
 # Another transaction is noting that this database is the one that grants.
 my $noting = $node->background_psql('postgres');
-$noting->query_safe('BEGIN; SELECT quota_manager.check_identity(true)');
+$noting->query_safe('BEGIN; SELECT quota_internal.check_identity(true)');
 grant($node, 'gateway', 4, 'user1');
 $node->safe_psql('postgres', q{CREATE ROLE quota_worker LOGIN;
 	SELECT quota_manager.grant_access('quota_worker', 'worker')});

@@ -200,7 +200,7 @@ sub plans
 
 		next if $query !~ /quota_execute|quota_run|user_balance|grant_decision|known_balance/;
 		# What this test asks for itself, and what counts the buffers of others.
-		next if $query =~ /of this test|quota_manager\.(scan|run_due)\(|^ ?(SET|SELECT unnest|SELECT ARRAY)|TABLE quota_manager|SET undelivered = true WHERE granted > 0/;
+		next if $query =~ /of this test|(quota_manager\.scan|quota_internal\.run_due)\(|^ ?(SET|SELECT unnest|SELECT ARRAY)|TABLE quota_manager|SET undelivered = true WHERE granted > 0/;
 		$plans{$query}{ shape($report->{Plan}) } //= $report->{Plan};
 		my ($kept) = $plans{$query}{ shape($report->{Plan}) };
 		my $buffers = $report->{Plan}{'Shared Hit Blocks'} + $report->{Plan}{'Shared Read Blocks'};

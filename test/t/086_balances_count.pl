@@ -47,7 +47,7 @@ sub start_over
 }
 
 # The clock on the wall does not go on so fast: back-offs are over.
-sub tick { return sql('SELECT quota_manager.end_back_offs()', "SET quota_manager.schedule_clock = '$_[0]'", 'CALL quota_manager.tick()') =~ s/^\d+\n//r; }
+sub tick { return sql('SELECT quota_internal.end_back_offs()', "SET quota_manager.schedule_clock = '$_[0]'", 'CALL quota_manager.tick()') =~ s/^\d+\n//r; }
 
 # The balances that users have now: "25 x 20".
 sub balances

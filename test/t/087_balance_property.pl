@@ -145,7 +145,7 @@ do
 
 	$mock->clear_faults;
 	$mock->fault(kind => 'status', status => 429, match => $_, count => 1 + int rand 10) foreach grep { rand() < 0.5 } 'grant', 'query';
-	sql('SELECT quota_manager.end_back_offs()', $clock, 'CALL quota_manager.tick()');
+	sql('SELECT quota_internal.end_back_offs()', $clock, 'CALL quota_manager.tick()');
 	deliver($node);
 } while ($minute < 59
 	&& sql(q{SELECT count(*) > 0 FROM quota_manager.quota_run r JOIN quota_manager.quota_strategy s ON s.id = r.strategy_id WHERE s.name = 'hourly' AND r.state = 'incomplete'}) eq 't');

@@ -36,7 +36,7 @@ QuotaTest::Workers::await($node, 'postgres',
 # The key is no column of the gateway: its edit is seen by its row being read again.
 $node->safe_psql('postgres', q{
 	UPDATE quota_manager.quota_credential SET secret = 'right' WHERE name = 'edited';
-	SELECT quota_manager.end_back_offs()});
+	SELECT quota_internal.end_back_offs()});
 QuotaTest::Workers::await($node, 'postgres', q{SELECT granted = 3 FROM quota_manager.quota_run r
 	JOIN quota_manager.quota_strategy s ON s.id = r.strategy_id WHERE s.name = 'refill' ORDER BY r.id DESC LIMIT 1});
 pass('the other one is read with the key that it has now');

@@ -26,7 +26,7 @@ sub tick
 {
 	$clock++;
 	return sql(
-		'SELECT quota_manager.end_back_offs()',
+		'SELECT quota_internal.end_back_offs()',
 		sprintf(q{SET quota_manager.schedule_clock = '2025-07-01 08:%02d:00+00'}, $clock),
 		q{UPDATE quota_manager.user_balance SET read_time = read_time - interval '10 min' WHERE isfinite(read_time)},
 		'CALL quota_manager.tick()') =~ s/^\d+\n//r;
@@ -35,7 +35,7 @@ sub tick
 # Once more at the same time.
 sub tick_again
 {
-	return sql('SELECT quota_manager.end_back_offs()', sprintf(q{SET quota_manager.schedule_clock = '2025-07-01 08:%02d:00+00'}, $clock),
+	return sql('SELECT quota_internal.end_back_offs()', sprintf(q{SET quota_manager.schedule_clock = '2025-07-01 08:%02d:00+00'}, $clock),
 		'CALL quota_manager.tick()') =~ s/^\d+\n//r;
 }
 
