@@ -31,9 +31,9 @@
 #include "utils/wait_event.h"
 
 #include "common/monotonic.h"
+#include "common/rights.h"
 #include "delivery/delivery.h"
 #include "delivery/gateway_row.h"
-#include "delivery/owner.h"
 #include "delivery/statement.h"
 
 PG_FUNCTION_INFO_V1(qm_audit_balances);
@@ -727,17 +727,17 @@ qm_audit_balances(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	char          *name = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
-	CallerIdentity caller;
+	RightsBefore   before;
 	GatewayRow    *row;
 	Audit         *audit;
 
 	InitMaterializedSRF(fcinfo, 0);
 	SPI_connect();
-	become_owner("quota_gateway", &caller);
+	rights_become_owner(&before);
 	row = gateway_row_choose(gateway_rows_read(CurrentMemoryContext), name);
 	require_sole_writer(row);
 	audit = audit_create(row);
-	become_caller(&caller);
+	rights_restore(&before);
 
 	collect_users(audit);
 	read_balances(audit);

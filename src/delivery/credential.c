@@ -13,8 +13,8 @@
 #include "storage/fd.h"
 #include "utils/builtins.h"
 
+#include "common/rights.h"
 #include "delivery/credential.h"
-#include "delivery/owner.h"
 #include "delivery/settings.h"
 #include "delivery/statement.h"
 
@@ -146,16 +146,16 @@ read_file(const char *name, char *buffer, size_t size, const char **problem)
 static char *
 read_credential_row(const char *name, MemoryContext memory)
 {
-	Datum          values[1];
-	CallerIdentity caller;
-	char          *secret = NULL;
+	Datum        values[1];
+	RightsBefore before;
+	char        *secret = NULL;
 
 	values[0] = CStringGetTextDatum(name);
-	become_owner("quota_credential", &caller);
+	rights_become_owner(&before);
 	if (statement_run(&read_row, values, NULL) == 1)
 		secret = result_text(0, 1, memory);
 	SPI_freetuptable(SPI_tuptable);
-	become_caller(&caller);
+	rights_restore(&before);
 	return secret;
 }
 

@@ -19,8 +19,8 @@
 #include "utils/numeric.h"
 #include "utils/wait_event.h"
 
+#include "common/rights.h"
 #include "delivery/gateway_row.h"
-#include "delivery/owner.h"
 #include "delivery/statement.h"
 #include "scan/balance_table.h"
 
@@ -319,7 +319,7 @@ run_call(FunctionCallInfo fcinfo, ManualCall *call)
 {
 	int             last = PG_NARGS() - 1;
 	char           *name = PG_ARGISNULL(last) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(last));
-	CallerIdentity  caller;
+	RightsBefore    before;
 	char           *role = GetUserNameFromId(GetOuterUserId(), false);
 	GatewayRow     *row;
 	GatewaySession *session;
@@ -338,7 +338,7 @@ run_call(FunctionCallInfo fcinfo, ManualCall *call)
 		call->reason = required_text(fcinfo, 2, "the reason");
 
 	SPI_connect();
-	become_owner("quota_gateway", &caller);
+	rights_become_owner(&before);
 	row = gateway_row_choose(gateway_rows_read(CurrentMemoryContext), name);
 	call->gateway = row->name;
 	if (call->amount != NULL && !gateway_amount_fits(row->dialect, call->amount))
@@ -352,7 +352,7 @@ run_call(FunctionCallInfo fcinfo, ManualCall *call)
 	if (session == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("gateway \"%s\" cannot be used: %s", row->name, problem)));
-	become_caller(&caller);
+	rights_restore(&before);
 
 	if (call->action != GATEWAY_QUERY)
 		log_call(call, role, "sent");
@@ -360,9 +360,9 @@ run_call(FunctionCallInfo fcinfo, ManualCall *call)
 	log_call(call, role, outcome_name(call));
 	report_outcome(call);
 
-	become_owner("gateway_call", &caller);
+	rights_become_owner(&before);
 	record_call(call, role);
-	become_caller(&caller);
+	rights_restore(&before);
 }
 
 /*

@@ -9,9 +9,9 @@
 #include "utils/builtins.h"
 
 #include "common/crash_point.h"
+#include "common/rights.h"
 #include "delivery/runs.h"
 #include "delivery/settings.h"
-#include "delivery/owner.h"
 #include "delivery/settle.h"
 #include "delivery/statement.h"
 #include "scan/balance_table.h"
@@ -436,10 +436,10 @@ settle_leftovers(Lane *lane, List *runs)
 bool
 settle_state(Lane *lane)
 {
-	CallerIdentity caller;
-	Datum          values[4];
-	char           nulls[4] = {' ', ' ', ' ', ' '};
-	bool           written;
+	RightsBefore before;
+	Datum        values[4];
+	char         nulls[4] = {' ', ' ', ' ', ' '};
+	bool         written;
 
 	values[0] = Int32GetDatum(lane->row->id);
 	values[1] = CStringGetTextDatum(gateway_state_name(lane->state));
@@ -452,9 +452,9 @@ settle_state(Lane *lane)
 		GetCurrentTimestamp(), mono_ms_until(lane->probe_time, PROBE_SHOWN_MAX)));
 	if (lane->state == GATEWAY_STATE_OPEN || lane->state == GATEWAY_STATE_PROBING)
 		nulls[3] = 'n';
-	become_owner("quota_gateway", &caller);
+	rights_become_owner(&before);
 	written = statement_run(&save_state, values, nulls) > 0;
-	become_caller(&caller);
+	rights_restore(&before);
 	if (!written)
 		return false;
 	CRASH_POINT(state_saved);
