@@ -62,7 +62,7 @@ BEGIN
 		-- Whoever scans may suspend balances; the workers release none.
 		EXECUTE format('GRANT INSERT ON quota_manager.balance_suspension TO %s', role);
 		-- What was granted to whom stays as it was written.
-		EXECUTE format('GRANT INSERT, UPDATE (status, attempts, refusals, last_status, last_error, next_attempt_time, update_time,
+		EXECUTE format('GRANT INSERT, UPDATE (status, claim_number, attempts, last_status, last_error, next_attempt_time, update_time,
 			doubt_time, balance_time, balance_before, doubt_moment, balance_moment)
 			ON quota_manager.quota_execute TO %s', role);
 		EXECUTE format('GRANT DELETE ON quota_manager.user_balance, quota_manager.quota_worker TO %s', role);

@@ -123,7 +123,7 @@ BEGIN
 		UPDATE quota_manager.quota_execute e
 		SET status = k.status_after,
 			next_attempt_time = CASE WHEN action IN ('resolve_not_applied', 'retry') THEN clock_timestamp() ELSE e.next_attempt_time END,
-			refusals = CASE WHEN action IN ('resolve_not_applied', 'retry') AND k.status <> 'pending' THEN 0 ELSE e.refusals END,
+			attempts = CASE WHEN action IN ('resolve_not_applied', 'retry') AND k.status <> 'pending' THEN 0 ELSE e.attempts END,
 			doubt_time = CASE WHEN k.status_after = 'in_doubt' THEN e.doubt_time END,
 			balance_time = CASE WHEN k.reopened THEN NULL ELSE e.balance_time END,
 			balance_before = CASE WHEN k.reopened THEN NULL ELSE e.balance_before END,

@@ -78,8 +78,8 @@ CREATE TABLE quota_manager.quota_execute (
 	doubt_time timestamptz,
 	balance_time timestamptz,
 	strategy_version integer NOT NULL,
+	claim_number integer NOT NULL DEFAULT 0,
 	attempts integer NOT NULL DEFAULT 0,
-	refusals integer NOT NULL DEFAULT 0,
 	last_status integer,
 	status text NOT NULL DEFAULT 'pending',
 	amount numeric NOT NULL,
@@ -108,8 +108,8 @@ COMMENT ON COLUMN quota_manager.quota_execute.next_attempt_time IS 'pending: not
 COMMENT ON COLUMN quota_manager.quota_execute.doubt_time IS 'When an attempt ended whose outcome is not known; null: none, or it was settled since. The connection was closed by then. The same as create_time: written in doubt, because before a restore or a promotion it may have been granted under another number.';
 COMMENT ON COLUMN quota_manager.quota_execute.balance_time IS 'When balance_before was read; infinity: claimed to be sent only after it has been read.';
 COMMENT ON COLUMN quota_manager.quota_execute.strategy_version IS 'Version of the strategy that granted.';
-COMMENT ON COLUMN quota_manager.quota_execute.attempts IS 'How often it was claimed for sending; only grows.';
-COMMENT ON COLUMN quota_manager.quota_execute.refusals IS 'How many attempts the gateway put off or refused while it answered queries; at quota_manager.max_attempts the grant fails. Attempts while it was down or misconfigured do not count.';
+COMMENT ON COLUMN quota_manager.quota_execute.claim_number IS 'Number of its last claim for sending; only grows. A settlement must name it.';
+COMMENT ON COLUMN quota_manager.quota_execute.attempts IS 'How many attempts the gateway put off or refused while it answered queries; at quota_manager.max_attempts the grant fails. Attempts while it was down or misconfigured do not count.';
 COMMENT ON COLUMN quota_manager.quota_execute.last_status IS 'HTTP status of the last answer; null: none was read.';
 COMMENT ON COLUMN quota_manager.quota_execute.status IS 'pending -> processing -> completed, failed (will not be applied) or in_doubt (may have been applied: see resolve); cancelled by an operator.';
 COMMENT ON COLUMN quota_manager.quota_execute.amount IS 'Quota to add.';

@@ -64,15 +64,15 @@ typedef struct Window
  */
 static Statement claim_candidates = {
 	"UPDATE quota_manager.quota_execute AS e"
-	" SET status = 'processing', attempts = e.attempts + 1, update_time = $8,"
+	" SET status = 'processing', claim_number = e.claim_number + 1, update_time = $8,"
 	" balance_time = $6, balance_before = NULL"
 	" FROM unnest($1, $2, $3, $4) AS k(strategy_id, user_id, scheduled_time, revision)"
 	" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"
 	" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision"
 	" AND e.gateway = $5 AND (e.status = 'pending' OR e.status = $7)"
-	" AND " IS_DUE(
-		"$8") " RETURNING e.strategy_id, e.user_id, e.scheduled_time, e.revision, e.attempts, e.id,"
-			  " e.refusals, trim_scale(e.amount)::text, e.doubt_time IS NOT NULL",
+	" AND " IS_DUE("$8") " RETURNING e.strategy_id, e.user_id, e.scheduled_time, e.revision, "
+						 "e.claim_number, e.id,"
+						 " e.attempts, trim_scale(e.amount)::text, e.doubt_time IS NOT NULL",
 	8,
 	{INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, TEXTOID, TIMESTAMPTZOID,
 	 TEXTOID, TIMESTAMPTZOID},
@@ -248,9 +248,9 @@ claimed_grant(const Lane *lane, uint64 row)
 	grant->strategy_id = DatumGetInt32(result_datum(row, 1, &isnull));
 	grant->scheduled_time = DatumGetTimestampTz(result_datum(row, 3, &isnull));
 	grant->revision = DatumGetInt32(result_datum(row, 4, &isnull));
-	grant->attempts = DatumGetInt32(result_datum(row, 5, &isnull));
+	grant->claim_number = DatumGetInt32(result_datum(row, 5, &isnull));
 	grant->id = DatumGetInt64(result_datum(row, 6, &isnull));
-	grant->refusals = DatumGetInt32(result_datum(row, 7, &isnull));
+	grant->attempts = DatumGetInt32(result_datum(row, 7, &isnull));
 	grant->doubtful = DatumGetBool(result_datum(row, 9, &isnull));
 	grant->needs_balance = lane_policy(lane) == DOUBT_RECONCILE;
 	return grant;

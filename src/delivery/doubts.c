@@ -23,10 +23,10 @@ static Statement record_balances = {
 	" balance_time = CASE WHEN k.balance IS NOT NULL THEN k.balance_time END,"
 	" balance_moment = k.balance_moment"
 	" FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) AS k(strategy_id, user_id, scheduled_time,"
-	" revision, attempts, balance, balance_time, balance_moment)"
+	" revision, claim_number, balance, balance_time, balance_moment)"
 	" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"
 	" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision"
-	" AND e.status = 'processing' AND e.attempts = k.attempts"
+	" AND e.status = 'processing' AND e.claim_number = k.claim_number"
 	" RETURNING e.id",
 	8,
 	{INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, INT4ARRAYOID, TEXTARRAYOID,
@@ -39,7 +39,8 @@ static const Oid record_types[] = {INT4OID, TEXTOID, TIMESTAMPTZOID, INT4OID,
 #define RECORD_COLUMNS lengthof(record_types)
 
 static Statement read_doubts = {
-	"SELECT e.strategy_id, e.user_id, e.scheduled_time, e.revision, e.attempts, e.id, e.refusals,"
+	"SELECT e.strategy_id, e.user_id, e.scheduled_time, e.revision, e.claim_number, e.id, "
+	"e.attempts,"
 	" trim_scale(e.amount)::text, trim_scale(e.balance_before)::text, e.balance_time,"
 	" coalesce(e.doubt_time, e.update_time), e.next_attempt_time, e.balance_moment,"
 	" e.doubt_moment, e.update_time"
@@ -51,15 +52,15 @@ static Statement read_doubts = {
 	{INT8OID, INT8OID, INT8OID, TEXTOID},
 	NULL};
 
-/* Of grants that were in doubt after so many attempts: those that still are. */
+/* Of grants that were in doubt after that claim: those that still are. */
 static Statement read_undecided = {
 	"SELECT e.id"
 	" FROM unnest($1, $2, $3, $4, $5) AS k(strategy_id, user_id, scheduled_time, revision, "
-	"attempts)"
+	"claim_number)"
 	" JOIN quota_manager.quota_execute e ON e.strategy_id = k.strategy_id"
 	" AND e.user_id = k.user_id AND e.scheduled_time = k.scheduled_time"
 	" AND e.revision = k.revision"
-	" WHERE e.status = 'in_doubt' AND e.attempts = k.attempts ORDER BY e.id",
+	" WHERE e.status = 'in_doubt' AND e.claim_number = k.claim_number ORDER BY e.id",
 	5,
 	{INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, INT4ARRAYOID},
 	NULL};
@@ -77,7 +78,7 @@ fill_key(Datum **k, int i, const Grant *grant)
 	k[1][i] = CStringGetTextDatum(grant->user_id);
 	k[2][i] = TimestampTzGetDatum(grant->scheduled_time);
 	k[3][i] = Int32GetDatum(grant->revision);
-	k[4][i] = Int32GetDatum(grant->attempts);
+	k[4][i] = Int32GetDatum(grant->claim_number);
 }
 
 /*
@@ -223,9 +224,9 @@ doubtful_grant(const Lane *lane, uint64 i)
 	grant->strategy_id = DatumGetInt32(result_datum(i, 1, &isnull));
 	grant->scheduled_time = DatumGetTimestampTz(result_datum(i, 3, &isnull));
 	grant->revision = DatumGetInt32(result_datum(i, 4, &isnull));
-	grant->attempts = DatumGetInt32(result_datum(i, 5, &isnull));
+	grant->claim_number = DatumGetInt32(result_datum(i, 5, &isnull));
 	grant->id = DatumGetInt64(result_datum(i, 6, &isnull));
-	grant->refusals = DatumGetInt32(result_datum(i, 7, &isnull));
+	grant->attempts = DatumGetInt32(result_datum(i, 7, &isnull));
 	grant->doubt_time = DatumGetTimestampTz(result_datum(i, 11, &isnull));
 	grant->next_attempt_time = DatumGetTimestampTz(result_datum(i, 12, &isnull));
 	set_doubt_moment(grant, i);

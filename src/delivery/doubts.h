@@ -13,7 +13,7 @@
 
 /*
  * Writes down the balances of the grants in lane->read, each guarded by the
- * number of the attempt, and notes in every grant whether its row was found.
+ * number of the claim, and notes in every grant whether its row was found.
  * They stay there until the transaction has been committed: then doubts_finish.
  */
 extern void doubts_record(Lane *lane);

@@ -138,11 +138,11 @@ wait_for_ms(Grant *grant, TimestampTz now, int64 ms)
 void
 grant_charge(Grant *grant, double retry_after, TimestampTz now)
 {
-	int   refusals = grant->refusals + 1;
-	int64 delay = backoff_ms(refusals, delivery_retry_base, delivery_retry_max);
+	int   attempts = grant->attempts + 1;
+	int64 delay = backoff_ms(attempts, delivery_retry_base, delivery_retry_max);
 
 	grant->charged = true;
-	if (refusals >= delivery_max_attempts)
+	if (attempts >= delivery_max_attempts)
 	{
 		grant->verdict = VERDICT_FAILED;
 		leave_to_operator(grant);
@@ -168,10 +168,10 @@ grant_lose(Grant *grant, DoubtPolicy policy, TimestampTz now)
 			break;
 		case DOUBT_RESEND:
 			grant->charged = true;
-			if (grant->refusals + 1 < delivery_max_attempts)
+			if (grant->attempts + 1 < delivery_max_attempts)
 				wait_for_ms(
 					grant, now,
-					backoff_ms(grant->refusals + 1, delivery_retry_base, delivery_retry_max));
+					backoff_ms(grant->attempts + 1, delivery_retry_base, delivery_retry_max));
 			break;
 		case DOUBT_RECONCILE:
 			/* its user waits also where nothing can be proven: it may still arrive */

@@ -50,15 +50,15 @@ typedef struct Grant
 	dlist_node    node;
 	struct Grant *behind; /* the next grant of this user; NULL: none is claimed */
 
-	/* the key of the row, and the number of the attempt that guards it */
+	/* the key of the row, and the number of the claim that guards it */
 	int32       strategy_id;
 	int32       revision;
 	TimestampTz scheduled_time;
 	char       *user_id;
-	int32       attempts;
+	int32       claim_number;
 
 	int64 id;
-	int32 refusals;
+	int32 attempts;
 	char *amount; /* as the dialect writes it */
 	bool
 		doubtful; /* an earlier attempt may have been applied: it can be completed or in doubt only */

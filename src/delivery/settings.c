@@ -51,13 +51,14 @@ delivery_define_settings(void)
 							"More are faster; after a crash all that were claimed are in doubt.",
 							&delivery_claim_batch, 256, 1, 4096, PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("quota_manager.retry_base", "Time before a grant is tried again.",
-							"Doubles with every refusal, up to quota_manager.retry_max.",
+							"Doubles with every failed attempt, up to quota_manager.retry_max.",
 							&delivery_retry_base, 1000, 1, 3600000, PGC_SUSET, GUC_UNIT_MS, NULL,
 							NULL, NULL);
 	DefineCustomIntVariable(
 		"quota_manager.retry_max", "Longest time before a grant is tried again.", NULL,
 		&delivery_retry_max, 300000, 1, 86400000, PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
-	DefineCustomIntVariable("quota_manager.max_attempts", "Refusals after which a grant is failed.",
+	DefineCustomIntVariable("quota_manager.max_attempts",
+							"Failed attempts after which a grant is failed.",
 							"Attempts while its gateway is down or misconfigured do not count.",
 							&delivery_max_attempts, 10, 1, 1000000, PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable(

@@ -10,7 +10,7 @@
 extern int   delivery_claim_batch;          /* grants claimed in one transaction */
 extern int   delivery_retry_base;           /* milliseconds before the first retry */
 extern int   delivery_retry_max;            /* milliseconds: no retry waits longer */
-extern int   delivery_max_attempts;         /* refusals after which a grant fails */
+extern int   delivery_max_attempts;         /* failed attempts after which a grant fails */
 extern int   delivery_linger;               /* milliseconds a lost request may still arrive */
 extern char *delivery_credential_directory; /* "" : file: references cannot be used */
 extern char *delivery_allowed_hosts;        /* "" : any host */

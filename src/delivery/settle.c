@@ -28,7 +28,7 @@
 static Statement settle_grants = {
 	"UPDATE quota_manager.quota_execute AS e"
 	" SET status = k.status,"
-	" refusals = e.refusals + k.charge,"
+	" attempts = e.attempts + k.charge,"
 	" last_status = CASE WHEN k.tried THEN k.http_status ELSE e.last_status END,"
 	" last_error = CASE WHEN k.tried THEN k.message ELSE e.last_error END,"
 	" next_attempt_time = coalesce(k.next_attempt_time, e.next_attempt_time),"
@@ -36,11 +36,11 @@ static Statement settle_grants = {
 	" doubt_moment = CASE WHEN k.doubt_time IS NULL THEN e.doubt_moment ELSE k.doubt_moment END,"
 	" update_time = $15"
 	" FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) AS k(strategy_id,"
-	" user_id, scheduled_time, revision, attempts, status, charge, tried, http_status, message,"
+	" user_id, scheduled_time, revision, claim_number, status, charge, tried, http_status, message,"
 	" next_attempt_time, doubt_time, was, doubt_moment)"
 	" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"
 	" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision"
-	" AND e.status = k.was AND e.attempts = k.attempts"
+	" AND e.status = k.was AND e.claim_number = k.claim_number"
 	" RETURNING e.id",
 	15,
 	{INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, INT4ARRAYOID, TEXTARRAYOID,
@@ -57,10 +57,10 @@ static Statement settle_completed = {
 	" SET status = 'completed', last_status = $6, last_error = NULL,"
 	" update_time = $7"
 	" FROM unnest($1, $2, $3, $4, $5) AS k(strategy_id, user_id, scheduled_time, revision,"
-	" attempts)"
+	" claim_number)"
 	" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"
 	" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision"
-	" AND e.status = 'processing' AND e.attempts = k.attempts"
+	" AND e.status = 'processing' AND e.claim_number = k.claim_number"
 	" RETURNING e.id",
 	7,
 	{INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT4OID,
@@ -90,9 +90,9 @@ static Statement forget_balances = {
 static Statement settle_leftover_grants = {
 	"UPDATE quota_manager.quota_execute AS e"
 	" SET status = k.status,"
-	" refusals = e.refusals + CASE WHEN k.status = 'in_doubt' THEN $7 ELSE 0 END,"
+	" attempts = e.attempts + CASE WHEN k.status = 'in_doubt' THEN $7 ELSE 0 END,"
 	" next_attempt_time = CASE WHEN k.status = 'pending' THEN e.next_attempt_time"
-	" WHEN $7 > 0 AND e.refusals + $7 >= $8 THEN 'infinity' ELSE $6 END,"
+	" WHEN $7 > 0 AND e.attempts + $7 >= $8 THEN 'infinity' ELSE $6 END,"
 	" doubt_time = CASE WHEN k.status = 'in_doubt' THEN $9 END,"
 	" doubt_moment = CASE WHEN k.status = 'in_doubt' THEN $10 END,"
 	" last_status = CASE WHEN k.status = 'in_doubt' THEN NULL ELSE e.last_status END,"
@@ -133,7 +133,7 @@ enum
 	K_USER_ID,
 	K_SCHEDULED_TIME,
 	K_REVISION,
-	K_ATTEMPTS,
+	K_CLAIM_NUMBER,
 	K_STATUS,
 	K_CHARGE,
 	K_TRIED,
@@ -154,7 +154,7 @@ static const Oid k_types[K_COUNT] = {
  * The columns that settle_completed needs; it takes the status for all rows
  * where the next column would be.
  */
-#define K_COMPLETED_COUNT (K_ATTEMPTS + 1)
+#define K_COMPLETED_COUNT (K_CLAIM_NUMBER + 1)
 
 /*
  * Fills row i of the table k: the columns that settle_completed needs, or all.
@@ -166,7 +166,7 @@ fill_row(Datum *k[K_COUNT], bool *nulls[K_COUNT], int i, const Grant *grant, boo
 	k[K_USER_ID][i] = CStringGetTextDatum(grant->user_id);
 	k[K_SCHEDULED_TIME][i] = TimestampTzGetDatum(grant->scheduled_time);
 	k[K_REVISION][i] = Int32GetDatum(grant->revision);
-	k[K_ATTEMPTS][i] = Int32GetDatum(grant->attempts);
+	k[K_CLAIM_NUMBER][i] = Int32GetDatum(grant->claim_number);
 	if (!all)
 		return;
 	k[K_STATUS][i] = CStringGetTextDatum(grant_status(grant));

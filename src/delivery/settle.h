@@ -14,7 +14,7 @@
 
 /*
  * Writes the verdicts of lane->done, each guarded by the number of the
- * attempt, and notes in every grant whether its row was found.  The grants stay
+ * claim, and notes in every grant whether its row was found.  The grants stay
  * in the list until the transaction has been committed: then settle_finish.
  */
 extern void settle_done(Lane *lane);

@@ -86,7 +86,7 @@ WHERE r.relname IN ('quota_execute', 'grant_decision', 'user_balance') AND NOT t
 SELECT i.indexrelid::regclass FROM pg_index i
 WHERE i.indrelid = 'quota_manager.quota_execute'::regclass
 	AND (i.indpred IS NOT NULL OR EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
-		AND a.attname IN ('status', 'attempts', 'next_attempt_time', 'last_status', 'last_error', 'update_time'))) ORDER BY 1;
+		AND a.attname IN ('status', 'claim_number', 'next_attempt_time', 'last_status', 'last_error', 'update_time'))) ORDER BY 1;
 -- Constraints that a restore would have to take on trust.
 SELECT r.relname, c.conname FROM pg_temp.relation r JOIN pg_constraint c ON c.conrelid = r.oid WHERE NOT c.convalidated ORDER BY 1, 2;
 

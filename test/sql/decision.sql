@@ -26,14 +26,14 @@ SELECT i, -1, 'done', i * 100, i * 100 + 99, now(), now() FROM generate_series(1
 CREATE FUNCTION public.decision_test_grant(id bigint, status text, gateway text DEFAULT 'holds', due timestamptz DEFAULT 'infinity',
 	balance numeric DEFAULT NULL, balance_time timestamptz DEFAULT NULL, run bigint DEFAULT NULL) RETURNS bigint LANGUAGE sql AS $$
 	INSERT INTO quota_manager.quota_execute (id, strategy_id, user_id, scheduled_time, run_id, strategy_version, amount, model, gateway, batch_number,
-		status, attempts, refusals, last_status, last_error, next_attempt_time, doubt_time, balance_before, balance_time)
+		status, claim_number, attempts, last_status, last_error, next_attempt_time, doubt_time, balance_before, balance_time)
 	VALUES (id, -1, 'u' || id, '-infinity', coalesce(run, id / 100), 1, 5, 'm', gateway, '', status, 3, 2, 503, 'no answer',
 		due, CASE WHEN status = 'in_doubt' THEN now() + interval '1 hour' END, balance, balance_time)
 	RETURNING id;
 $$;
 -- Grants as a decision left them, and the trace of it.
 CREATE VIEW public.decision_test AS
-SELECT id, status, attempts, refusals, CASE WHEN NOT isfinite(next_attempt_time) THEN next_attempt_time::text
+SELECT id, status, claim_number, attempts, CASE WHEN NOT isfinite(next_attempt_time) THEN next_attempt_time::text
 	WHEN next_attempt_time <= clock_timestamp() THEN 'due' ELSE 'later' END AS next, doubt_time IS NOT NULL AS doubted, balance_before,
 	balance_time IS NOT NULL AS balance_read, update_time = now() AS untouched, last_error
 FROM quota_manager.quota_execute;
@@ -86,7 +86,7 @@ BEGIN;
 SELECT retry(400, 'mended'), retry(401, 'cannot wait'), retry(402), retry(id => 404, note => NULL);
 SELECT grant_id, action, status_before, status_after, note, now FROM decision_test_trace WHERE grant_id >= 400 ORDER BY grant_id;
 COMMIT;
-SELECT id, status, attempts, refusals, next, doubted, balance_before, balance_read, untouched FROM decision_test WHERE id >= 400 ORDER BY id;
+SELECT id, status, claim_number, attempts, next, doubted, balance_before, balance_read, untouched FROM decision_test WHERE id >= 400 ORDER BY id;
 SELECT count(DISTINCT last_error), bool_and(last_error = 'retried by ' || session_user || coalesce(': ' || nullif(note, ''), ''))
 FROM decision_test JOIN grant_decision ON grant_id = decision_test.id WHERE grant_id >= 400;
 SELECT id, undelivered FROM quota_run WHERE id = 4;
@@ -96,7 +96,7 @@ SELECT decision_test_grant(500, 'pending', due => '-infinity'), decision_test_gr
 UPDATE quota_run SET undelivered = true WHERE id = 5;
 SELECT xmin AS before FROM quota_run WHERE id = 5 \gset
 SELECT cancel(500, 'a "mistake"; 技术'), cancel(501);
-SELECT id, status, attempts, refusals, next, untouched, last_error = 'cancelled by ' || session_user || CASE id WHEN 500 THEN ': a "mistake"; 技术' ELSE '' END
+SELECT id, status, claim_number, attempts, next, untouched, last_error = 'cancelled by ' || session_user || CASE id WHEN 500 THEN ': a "mistake"; 技术' ELSE '' END
 FROM decision_test WHERE id >= 500 ORDER BY id;
 SELECT undelivered, xmin::text <> :'before' AS changed FROM quota_run WHERE id = 5;
 
@@ -139,14 +139,14 @@ SELECT resolve(ARRAY[110], true);
 -- All of a kind.
 SELECT resolve(array_agg(id), false, 'outage') FROM quota_execute WHERE gateway = 'holds' AND status = 'in_doubt' AND id < 800;
 SELECT id, undelivered FROM quota_run ORDER BY id;
-SELECT status, next, refusals, doubted, count(*), min(last_error) = 'resolved as not applied by ' || session_user || ': outage' FROM decision_test
-WHERE id BETWEEN 200 AND 899 GROUP BY status, next, refusals, doubted ORDER BY status;
+SELECT status, next, attempts, doubted, count(*), min(last_error) = 'resolved as not applied by ' || session_user || ': outage' FROM decision_test
+WHERE id BETWEEN 200 AND 899 GROUP BY status, next, attempts, doubted ORDER BY status;
 SELECT cancel(array_agg(id), 'given up') FROM quota_execute WHERE id < 700;
 SELECT retry(array_agg(id)) FROM quota_execute;
 UPDATE quota_gateway SET doubt_policy = 'resend' WHERE name = 'holds';
 UPDATE quota_execute SET status = 'failed' WHERE id BETWEEN 700 AND 740;
 SELECT retry(array_agg(id ORDER BY id DESC), 'again') FROM quota_execute WHERE id >= 700;
-SELECT status, next, refusals, doubted, count(*) FROM decision_test WHERE id >= 700 GROUP BY status, next, refusals, doubted ORDER BY status, next;
+SELECT status, next, attempts, doubted, count(*) FROM decision_test WHERE id >= 700 GROUP BY status, next, attempts, doubted ORDER BY status, next;
 SELECT action, status_before, status_after, count(*) FROM grant_decision GROUP BY action, status_before, status_after ORDER BY action, status_before;
 SELECT count(*) FROM grant_decision d JOIN quota_execute e ON e.id = d.grant_id
 WHERE (d.user_id, d.strategy_id, d.scheduled_time, d.revision, d.gateway) IS DISTINCT FROM (e.user_id, e.strategy_id, e.scheduled_time, e.revision, e.gateway);

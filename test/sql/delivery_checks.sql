@@ -49,7 +49,7 @@ SELECT quota_manager.gateway_query('user', 'g');
 -- Grants in doubt.
 INSERT INTO quota_manager.quota_run (id, strategy_id, state, first_grant_id, last_grant_id, start_time, finish_time)
 	VALUES (1, 1, 'done', 1, 4, now(), now());
-INSERT INTO quota_manager.quota_execute (id, strategy_id, user_id, scheduled_time, run_id, strategy_version, amount, model, gateway, batch_number, status, last_error, attempts)
+INSERT INTO quota_manager.quota_execute (id, strategy_id, user_id, scheduled_time, run_id, strategy_version, amount, model, gateway, batch_number, status, last_error, claim_number)
 	VALUES (1, 1, 'a', '-infinity', 1, 1, 5, 'm', 'g', '', 'in_doubt', 'time-out', 1), (2, 1, 'b', '-infinity', 1, 1, 5, 'm', 'g', '', 'in_doubt', 'time-out', 1),
 		(3, 1, 'c', '-infinity', 1, 1, 5, 'm', 'g', '', 'completed', NULL, 1), (4, 1, 'd', '-infinity', 0, 1, 5, 'm', 'g', '', 'in_doubt', 'time-out', 1);
 CREATE ROLE regress_quota_operator SUPERUSER;
@@ -57,7 +57,7 @@ SET ROLE regress_quota_operator;
 SELECT quota_manager.resolve(1, true);
 SELECT quota_manager.resolve(2, false, 'not in their list');
 RESET ROLE;
-SELECT id, status, attempts, last_error, next_attempt_time > '-infinity' AS due FROM quota_manager.quota_execute ORDER BY id;
+SELECT id, status, claim_number, last_error, next_attempt_time > '-infinity' AS due FROM quota_manager.quota_execute ORDER BY id;
 SELECT id, undelivered FROM quota_manager.quota_run;
 SELECT quota_manager.resolve(1, false);
 SELECT quota_manager.resolve(3, true);

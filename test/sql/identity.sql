@@ -97,7 +97,7 @@ SELECT count(*) FROM quota_execute;
 
 -- What resume would do is shown, and nothing is changed.
 SET quota_manager.schedule_clock = '2025-07-01 04:30:00+00';
-UPDATE quota_execute SET status = 'processing', attempts = 1 WHERE user_id = 'u1' AND scheduled_time > '-infinity';
+UPDATE quota_execute SET status = 'processing', claim_number = 1 WHERE user_id = 'u1' AND scheduled_time > '-infinity';
 SELECT pending, processing, in_doubt, skipped_firings, doubtful_strategies, recorded_identity LIKE 'system %, database 4, timeline %' FROM resume();
 SELECT pg_temp.try('SELECT quota_manager.resume(''May_have_run'')');
 SELECT pg_temp.try('SELECT quota_manager.resume('''')');

@@ -24,7 +24,7 @@ INSERT INTO public.import_test VALUES
 	('daily', 'u1', '2024-02-01 08:00:00+00'), ('daily', 'u1', '2024-02-02 08:00:00+00'),
 	('unknown', 'u3', '2024-02-01 00:00:00+00'), (NULL, 'u3', '2024-02-01 00:00:00+00');
 SELECT * FROM import_grants('SELECT plan, uid, paid_at FROM public.import_test');
-SELECT s.name, e.user_id, e.scheduled_time, e.revision, e.run_id, e.status, e.amount, e.model, e.gateway, e.batch_number, e.create_time, e.attempts
+SELECT s.name, e.user_id, e.scheduled_time, e.revision, e.run_id, e.status, e.amount, e.model, e.gateway, e.batch_number, e.create_time, e.claim_number
 FROM quota_execute e JOIN quota_strategy s ON s.id = e.strategy_id ORDER BY s.name, e.user_id COLLATE "C";
 -- Once more changes nothing.
 SELECT * FROM import_grants('TABLE public.import_test');

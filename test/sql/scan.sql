@@ -14,7 +14,7 @@ LANGUAGE sql AS $$
 	SELECT strategy, scheduled_time, matched, granted, already_granted, capped, unknown_balance, error, note FROM quota_manager.scan(name)
 $$;
 CREATE VIEW pg_temp.grants AS
-SELECT s.name, e.user_id, e.scheduled_time, e.status, e.amount, e.model, e.gateway, e.batch_number, e.strategy_version, e.revision, e.attempts
+SELECT s.name, e.user_id, e.scheduled_time, e.status, e.amount, e.model, e.gateway, e.batch_number, e.strategy_version, e.revision, e.claim_number
 FROM quota_execute e JOIN quota_strategy s ON s.id = e.strategy_id;
 CREATE VIEW pg_temp.runs AS
 SELECT s.name, r.scheduled_time, r.occurrences AS times, r.state, r.matched, r.granted, r.already_granted AS already, r.capped, r.unknown_balance AS unknown,

@@ -45,7 +45,7 @@ cmp_ok($higress->stats->{connections}, '<=', 20, 'connections are kept alive');
 is( $node->safe_psql('postgres', 'SELECT count(*) FROM quota_manager.quota_run WHERE undelivered'),
 	0, 'the runs are marked delivered');
 is( $node->safe_psql('postgres', q{
-		SELECT DISTINCT attempts, refusals, last_status, last_error IS NULL FROM quota_manager.quota_execute}),
+		SELECT DISTINCT claim_number, attempts, last_status, last_error IS NULL FROM quota_manager.quota_execute}),
 	'1|0|200|t', 'each in one attempt');
 is(deliver($node), '0|0|0|0', 'nothing is sent again');
 is(scalar($higress->applied) + scalar($zgsm->applied), 1000, 'and the gateways saw nothing');

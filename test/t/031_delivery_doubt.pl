@@ -61,7 +61,7 @@ foreach my $dialect ('higress', 'zgsm')
 		qr/^pending\|resolved as not applied by \w+$/, "$dialect: resolved as not applied");
 	is(deliver($node), '1|0|0|0', "$dialect: what was not applied is sent");
 	is(join(',', map { $_->{user} } $mock->applied), 'close user', "$dialect: once");
-	is( $node->safe_psql('postgres', "SELECT attempts, last_error IS NULL FROM quota_manager.quota_execute WHERE id = $id{close}"),
+	is( $node->safe_psql('postgres', "SELECT claim_number, last_error IS NULL FROM quota_manager.quota_execute WHERE id = $id{close}"),
 		'2|t', "$dialect: in a second attempt");
 
 	($status, $out, $err) = $node->psql('postgres', "SELECT quota_manager.resolve($id{close}, true)");

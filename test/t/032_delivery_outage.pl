@@ -43,7 +43,7 @@ foreach my $dialect ('higress', 'zgsm')
 	deliver($node) foreach 1 .. 15;
 	is(statuses($node, $gateway), 'pending 300', "$dialect down: nothing fails, however long it lasts");
 	is( $node->safe_psql('postgres', qq{
-			SELECT max(refusals), max(attempts) <= 1, count(*) FILTER (WHERE attempts > 0) <= 256
+			SELECT max(attempts), max(claim_number) <= 1, count(*) FILTER (WHERE claim_number > 0) <= 256
 			FROM quota_manager.quota_execute WHERE gateway = '$gateway'}),
 		'0|t|t', "$dialect down: a closed gateway is only asked, and no attempt is used up");
 	my @lines = log_part($node, $from) =~ /LOG:  (gateway "$gateway" is .*)/g;
@@ -68,7 +68,7 @@ foreach my $dialect ('higress', 'zgsm')
 	deliver($node) foreach 1 .. 15;
 	is(statuses($node, $gateway), 'pending 300', "$dialect wrong key: nothing fails");
 	is( $node->safe_psql('postgres', qq{
-			SELECT max(refusals) FROM quota_manager.quota_execute WHERE gateway = '$gateway'}),
+			SELECT max(attempts) FROM quota_manager.quota_execute WHERE gateway = '$gateway'}),
 		0, "$dialect wrong key: no attempt is used up");
 	cmp_ok(eval { my $sum = 0; $sum += $_ foreach values %{ $mock->requests('delta') }; $sum },
 		'<=', 16, "$dialect wrong key: few grants were even sent");
@@ -89,7 +89,7 @@ foreach my $dialect ('higress', 'zgsm')
 	my (undef, undef, $notice) = $node->psql('postgres', 'CALL quota_manager.deliver()');
 	like($notice, qr/NOTICE:  gateway "$gateway" is misconfigured: .*\nDETAIL:  Its grants stay pending until it works/, "$dialect no key: the caller is told why nothing is sent");
 	is(state_of($gateway), 'misconfigured|f|f', "$dialect no key: the gateway is misconfigured");
-	is( $node->safe_psql('postgres', qq{SELECT max(attempts) FROM quota_manager.quota_execute WHERE gateway = '$gateway'}),
+	is( $node->safe_psql('postgres', qq{SELECT max(claim_number) FROM quota_manager.quota_execute WHERE gateway = '$gateway'}),
 		0, "$dialect no key: nothing is claimed");
 	$node->safe_psql('postgres', qq{
 		UPDATE quota_manager.quota_gateway SET credential = 'row:$gateway', admin_path = '/nowhere' WHERE name = '$gateway'});
@@ -107,7 +107,7 @@ foreach my $dialect ('higress', 'zgsm')
 	is(statuses($node, $gateway), 'completed 50', "$dialect throttled: nothing fails");
 	is(delivered_once($node, $gateway, $mock, "$dialect throttled"), 50, "$dialect throttled: each once");
 	is( $node->safe_psql('postgres', qq{
-			SELECT sum(refusals) FROM quota_manager.quota_execute WHERE gateway = '$gateway'}),
+			SELECT sum(attempts) FROM quota_manager.quota_execute WHERE gateway = '$gateway'}),
 		5, "$dialect throttled: attempts are counted");
 
 	$mock->reset;
@@ -130,7 +130,7 @@ foreach my $dialect ('higress', 'zgsm')
 	grant($node, $gateway, 4, 'unwanted', 'wanted');
 	ok(deliver_all($node, $gateway), "$dialect always throttled: it ends");
 	is( $node->safe_psql('postgres', q{
-			SELECT user_id, status, refusals FROM quota_manager.quota_execute ORDER BY user_id}),
+			SELECT user_id, status, attempts FROM quota_manager.quota_execute ORDER BY user_id}),
 		"unwanted|failed|10\nwanted|completed|0", "$dialect always throttled: it fails alone, after max_attempts");
 
 	# Refused by the gateway: fails alone, at once.
@@ -151,7 +151,7 @@ foreach my $dialect ('higress', 'zgsm')
 	grant($node, $gateway, 4, (map { "user$_" } 1 .. 30), 'blamed', (map { "user$_" } 31 .. 60));
 	ok(deliver_all($node, $gateway), "$dialect blamed: it ends");
 	is( $node->safe_psql('postgres', q{
-			SELECT status, refusals, attempts FROM quota_manager.quota_execute WHERE user_id = 'blamed'}),
+			SELECT status, attempts, claim_number FROM quota_manager.quota_execute WHERE user_id = 'blamed'}),
 		'failed|0|1', "$dialect blamed: a grant with wrong parameters fails at once");
 	is(statuses($node, $gateway), 'completed 60, failed 1', "$dialect blamed: alone");
 	is(state_of($gateway), 'open|t|t', "$dialect blamed: the gateway stays open");
@@ -162,7 +162,7 @@ foreach my $dialect ('higress', 'zgsm')
 	grant($node, $gateway, 4, (map { "user$_" } 1 .. 30), 'barred', (map { "user$_" } 31 .. 60));
 	ok(deliver_all($node, $gateway), "$dialect barred: it ends");
 	is( $node->safe_psql('postgres', q{
-			SELECT status, refusals FROM quota_manager.quota_execute WHERE user_id = 'barred'}),
+			SELECT status, attempts FROM quota_manager.quota_execute WHERE user_id = 'barred'}),
 		'failed|10', "$dialect barred: a grant refused for no reason is tried again, and fails in the end");
 	is(statuses($node, $gateway), 'completed 60, failed 1', "$dialect barred: alone");
 

@@ -214,7 +214,7 @@ foreach my $dialect ('higress', 'zgsm')
 		$mock->fault(@{ $poison{$user} }[ 1 .. $#{ $poison{$user} } ], match => 'any', count => 1000000, user => $user);
 		grant($node, $gateway, 3, Encode::encode('utf8', $user));
 		# It has been tried: it is settled, or the gateway is suspected.
-		wait_until($node, qq{SELECT attempts > 0 AND status <> 'processing' FROM quota_manager.quota_execute
+		wait_until($node, qq{SELECT claim_number > 0 AND status <> 'processing' FROM quota_manager.quota_execute
 			WHERE gateway = '$gateway' ORDER BY id DESC LIMIT 1});
 		$started = time;
 		grant($node, $gateway, 3, 'after 1', 'after 2');

@@ -34,7 +34,7 @@ foreach my $dialect ('higress', 'zgsm')
 	is($node->safe_psql('postgres', "SELECT quota_manager.retry('$failed'::bigint[], 'mended')"), 3, "$dialect: all three are retried");
 	is(statuses($node, $gateway), 'completed 1, pending 3', "$dialect: and wait to be sent");
 	is(deliver($node), '3|0|0|0', "$dialect: they are sent");
-	is($node->safe_psql('postgres', "SELECT DISTINCT attempts, refusals, last_error IS NULL FROM quota_manager.quota_execute WHERE id = ANY ('$failed')"),
+	is($node->safe_psql('postgres', "SELECT DISTINCT claim_number, attempts, last_error IS NULL FROM quota_manager.quota_execute WHERE id = ANY ('$failed')"),
 		'2|0|t', "$dialect: in a second attempt");
 	is(delivered_once($node, $gateway, $mock, $dialect), 4, "$dialect: each once");
 	is(deliver($node), '0|0|0|0', "$dialect: and no more");
@@ -66,7 +66,7 @@ QuotaTest::Workers::database($node, 'postgres', { url => 'http://127.0.0.1:1' })
 QuotaTest::Workers::users($node, 'postgres', 5);
 QuotaTest::Workers::strategy($node, 'postgres', name => 'gift');
 QuotaTest::Workers::await($node, 'postgres',
-	"SELECT count(*) = 5 AND bool_and(status = 'pending' AND attempts > 0) AND (SELECT state = 'closed' FROM quota_manager.quota_gateway) FROM quota_manager.quota_execute");
+	"SELECT count(*) = 5 AND bool_and(status = 'pending' AND claim_number > 0) AND (SELECT state = 'closed' FROM quota_manager.quota_gateway) FROM quota_manager.quota_execute");
 is($node->safe_psql('postgres', 'SELECT quota_manager.cancel(array_agg(id)) FROM quota_manager.quota_execute'), 5,
 	'what waits for a gateway that is down is cancelled');
 QuotaTest::Workers::await($node, 'postgres', 'SELECT NOT bool_or(undelivered) FROM quota_manager.quota_run');

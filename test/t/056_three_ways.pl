@@ -123,7 +123,7 @@ sub scenario
 		FROM quota_manager.quota_run r JOIN quota_manager.quota_strategy s ON s.id = r.strategy_id
 		WHERE r.state = 'skipped' ORDER BY s.name, r.scheduled_time});
 	$content{grants} = $node->safe_psql('postgres', q{
-		SELECT s.name, e.user_id, e.scheduled_time, e.revision, e.strategy_version, e.amount, e.model, e.gateway, e.batch_number, e.status, e.attempts, e.last_status, e.last_error
+		SELECT s.name, e.user_id, e.scheduled_time, e.revision, e.strategy_version, e.amount, e.model, e.gateway, e.batch_number, e.status, e.claim_number, e.last_status, e.last_error
 		FROM quota_manager.quota_execute e JOIN quota_manager.quota_strategy s ON s.id = e.strategy_id ORDER BY 1, 2, 3});
 	$content{applied} = join "\n", sort map { "$_->{user} $_->{amount}" } $gateway->applied;
 	$node->stop;

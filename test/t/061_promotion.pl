@@ -38,7 +38,7 @@ workers_off($primary);
 QuotaTest::Workers::strategy($primary, 'postgres', name => 'late', amount => 20);
 $primary->safe_psql('postgres', q{
 	SELECT quota_manager.scan('late');
-	UPDATE quota_manager.quota_execute SET status = 'processing', attempts = 1 WHERE status = 'pending' AND user_id = 'user2';
+	UPDATE quota_manager.quota_execute SET status = 'processing', claim_number = 1 WHERE status = 'pending' AND user_id = 'user2';
 	INSERT INTO quota_manager.user_info (id) VALUES ('user3');
 	SELECT quota_internal.end_back_offs()});
 $primary->wait_for_catchup($standby);
@@ -92,7 +92,7 @@ workers_off($standby);
 QuotaTest::Workers::strategy($standby, 'postgres', name => 'next', amount => 300);
 $standby->safe_psql('postgres', q{
 	SELECT quota_manager.scan('next');
-	UPDATE quota_manager.quota_execute SET status = 'processing', attempts = 1 WHERE status = 'pending' AND user_id = 'user4'});
+	UPDATE quota_manager.quota_execute SET status = 'processing', claim_number = 1 WHERE status = 'pending' AND user_id = 'user4'});
 $standby->wait_for_catchup($successor);
 $standby->stop('fast');
 # ALTER SYSTEM, which the backup has, goes before the configuration file.

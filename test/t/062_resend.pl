@@ -36,7 +36,7 @@ foreach my $dialect ('higress', 'zgsm')
 	is(statuses($node, $gateway), 'completed 100', "$dialect: nothing stays in doubt");
 	is(delivered_once($node, $gateway, $mock, $dialect), 100, "$dialect: each was applied once");
 	is( $node->safe_psql('postgres', qq{
-			SELECT count(*) FILTER (WHERE doubt_time IS NOT NULL), count(*) FILTER (WHERE refusals > 0) > 5
+			SELECT count(*) FILTER (WHERE doubt_time IS NOT NULL), count(*) FILTER (WHERE attempts > 0) > 5
 			FROM quota_manager.quota_execute WHERE gateway = '$gateway'}),
 		'0|t', "$dialect: the attempts were counted, and the doubt is gone");
 
@@ -47,7 +47,7 @@ foreach my $dialect ('higress', 'zgsm')
 	grant($node, $gateway, 4, 'lost');
 	deliver($node, q{SET quota_manager.retry_base = '1h'; SET quota_manager.retry_max = '1h';});
 	is( $node->safe_psql('postgres', q{
-			SELECT status, attempts, doubt_time IS NOT NULL, next_attempt_time BETWEEN now() + '25 min' AND now() + '1 h'
+			SELECT status, claim_number, doubt_time IS NOT NULL, next_attempt_time BETWEEN now() + '25 min' AND now() + '1 h'
 			FROM quota_manager.quota_execute}),
 		'in_doubt|1|t|t', "$dialect: it waits in doubt");
 	is( $node->safe_psql('postgres', qq{SELECT pending, doubts_to_settle FROM quota_manager.delivery_status WHERE gateway = '$gateway'}),
@@ -65,14 +65,14 @@ foreach my $dialect ('higress', 'zgsm')
 	# Sent again and not applied: it stays in doubt, since the first attempt may have been.
 	$mock->stop;
 	is(deliver($node), '0|0|0|1', "$dialect: sent again, the gateway is down");
-	is( $node->safe_psql('postgres', 'SELECT status, attempts, doubt_time IS NOT NULL FROM quota_manager.quota_execute'),
+	is( $node->safe_psql('postgres', 'SELECT status, claim_number, doubt_time IS NOT NULL FROM quota_manager.quota_execute'),
 		'in_doubt|2|t', "$dialect: it is in doubt as before");
 	$mock->restart;
 	$mock->honour_idempotency(1);
 	$mock->fault($mock->own_refusal('not today'), match => 'delta');
 	is(deliver($node), '0|0|1|0', "$dialect: sent again and refused");
 	is( $node->safe_psql('postgres', q{
-			SELECT status, attempts, next_attempt_time, last_error ~ 'not today' FROM quota_manager.quota_execute}),
+			SELECT status, claim_number, next_attempt_time, last_error ~ 'not today' FROM quota_manager.quota_execute}),
 		'in_doubt|3|infinity|t', "$dialect: an operator decides, it is not failed");
 	is(deliver($node), '0|0|0|0', "$dialect: and it is not sent any more");
 
@@ -82,7 +82,7 @@ foreach my $dialect ('higress', 'zgsm')
 	$mock->fault(kind => 'apply_status', match => 'delta', user => 'never', count => 1000);
 	grant($node, $gateway, 4, 'never', 'other');
 	ok(deliver_all($node, $gateway), "$dialect: it ends");
-	is( $node->safe_psql('postgres', 'SELECT user_id, status, refusals, next_attempt_time FROM quota_manager.quota_execute ORDER BY 1'),
+	is( $node->safe_psql('postgres', 'SELECT user_id, status, attempts, next_attempt_time FROM quota_manager.quota_execute ORDER BY 1'),
 		"never|in_doubt|10|infinity\nother|completed|0|-infinity", "$dialect: after max_attempts it is left to an operator");
 	is(scalar(grep { $_->{user} eq 'never' } $mock->applied), 1, "$dialect: applied once all the same");
 

@@ -166,7 +166,7 @@ foreach my $dialect ('zgsm', 'higress')
 	# A sender that ended has left one without a balance: nothing proves it, but it may still arrive.
 	start_over($mock);
 	grant($node, $gateway, 4, 'orphan', 'orphan2');
-	$node->safe_psql('postgres', q{UPDATE quota_manager.quota_execute SET status = 'processing', attempts = 1 WHERE user_id = 'orphan'});
+	$node->safe_psql('postgres', q{UPDATE quota_manager.quota_execute SET status = 'processing', claim_number = 1 WHERE user_id = 'orphan'});
 	grant($node, $gateway, 5, 'orphan', 'orphan2');
 	deliver($node, q{SET quota_manager.linger = '1h';});
 	is(grants_of('orphan'), "in_doubt|\npending|", "$dialect: its user waits as long as it may arrive");

@@ -203,7 +203,7 @@ $mock->set_balance('rich', quota => '1000000000000000');
 $mock->fault(kind => 'apply_close', match => 'grant', user => 'rich');
 grant($node, 'z', 0.02, 'rich');
 ok(deliver_all($node, 'z'), 'reconcile, a grant below the resolution: it ends');
-is(of_user('rich', 'status, attempts'), 'in_doubt|1', 'reconcile, a grant below the resolution: it is not sent twice');
+is(of_user('rich', 'status, claim_number'), 'in_doubt|1', 'reconcile, a grant below the resolution: it is not sent twice');
 
 # A total that is not a number is never told; others are not kept waiting.
 forget($mock);
@@ -247,7 +247,7 @@ add_gateway($node, 'pools', $pools);
 $pools->fault(kind => 'refuse', match => 'grant', user => 'refused');
 grant($node, 'pools', 3, 'refused', 'accepted');
 ok(deliver_all($node, 'pools'), 'group pools: it ends');
-is($node->safe_psql('postgres', q{SELECT user_id, status, refusals FROM quota_manager.quota_execute WHERE gateway = 'pools' ORDER BY user_id}),
+is($node->safe_psql('postgres', q{SELECT user_id, status, attempts FROM quota_manager.quota_execute WHERE gateway = 'pools' ORDER BY user_id}),
 	"accepted|completed|0\nrefused|failed|0", 'group pools: who blames the parameters is understood');
 $node->safe_psql('postgres', q{UPDATE quota_manager.quota_credential SET secret = 'mine' WHERE name = 'pools'});
 grant($node, 'pools', 3, 'waits');

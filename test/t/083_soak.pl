@@ -142,9 +142,9 @@ my @mischief = ((('fault') x 8), (('down') x 2), (('lock') x 2), 'calm', 'edit_g
 # Per gateway that is open and not kept to a rate: the oldest grant that is due, and when it was last touched. Whoever
 # cannot have it at this moment, because of an answer that its user waits for, is not due.
 my $oldest_due = q{
-	SELECT g.name, d.id || '/' || d.attempts || '/' || d.update_time
+	SELECT g.name, d.id || '/' || d.claim_number || '/' || d.update_time
 	FROM quota_manager.quota_gateway g CROSS JOIN LATERAL (
-		SELECT e.id, e.attempts, e.update_time FROM quota_manager.quota_run r
+		SELECT e.id, e.claim_number, e.update_time FROM quota_manager.quota_run r
 		JOIN quota_manager.quota_execute e ON e.run_id = r.id AND e.id BETWEEN r.first_grant_id AND r.last_grant_id
 		WHERE r.undelivered AND e.gateway = g.name AND e.status = 'pending' AND e.next_attempt_time <= clock_timestamp()
 			AND NOT EXISTS (SELECT 1 FROM quota_manager.quota_execute o

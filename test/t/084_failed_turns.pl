@@ -57,7 +57,7 @@ foreach my $case (
 	$node->safe_psql('postgres', 'TRUNCATE quota_manager.quota_execute, quota_manager.quota_run');
 	$mock->reset;
 	grant($node, 'g', 1, map { "user$_" } 1 .. 12);
-	$node->safe_psql('postgres', q{UPDATE quota_manager.quota_execute SET status = 'processing', attempts = 1});
+	$node->safe_psql('postgres', q{UPDATE quota_manager.quota_execute SET status = 'processing', claim_number = 1});
 	my $session = begin_session($node);
 	ask_session($session, 'BEGIN; LOCK TABLE quota_manager.quota_execute IN SHARE MODE');
 	my $call = begin_call($node, 'CALL quota_manager.deliver()');
