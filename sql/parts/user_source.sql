@@ -1,0 +1,180 @@
+-- Where scans find the users: user_info, or a relation of the site.
+
+CREATE FUNCTION quota_internal.missing_source_rights(source text, role oid) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	-- A view reads what it is made of as its owner, or as whoever asks. The schema may be one that the caller cannot look into.
+	RETURN (WITH RECURSIVE relation AS (
+		SELECT c.oid, c.relname, c.relkind, c.reloptions, n.oid AS schema, n.nspname
+			FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+			WHERE (parse_ident(source))[1] = n.nspname AND (parse_ident(source))[2] = c.relname
+		UNION SELECT c.oid, c.relname, c.relkind, c.reloptions, n.oid, n.nspname
+			FROM relation v
+			JOIN pg_rewrite w ON w.ev_class = v.oid
+			JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_class'::regclass
+			JOIN pg_class c ON c.oid = d.refobjid AND c.oid <> v.oid AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+			JOIN pg_namespace n ON n.oid = c.relnamespace
+			WHERE v.relkind = 'v' AND coalesce(v.reloptions, '{}') && ARRAY['security_invoker=true', 'security_invoker=on', 'security_invoker=1']
+	), missing AS (
+		SELECT DISTINCT format('GRANT USAGE ON SCHEMA %I TO %s', r.nspname, role::regrole) AS statement, 1 AS place
+			FROM relation r WHERE NOT has_schema_privilege(role, r.schema, 'USAGE')
+		UNION ALL SELECT format('GRANT SELECT ON %I.%I TO %s', r.nspname, r.relname, role::regrole), 2
+			FROM relation r WHERE NOT has_table_privilege(role, r.oid, 'SELECT')
+				AND (r.relname <> (parse_ident(source))[2] OR r.nspname <> (parse_ident(source))[1]
+					OR EXISTS (SELECT 1 FROM pg_attribute s JOIN pg_attribute a ON a.attrelid = r.oid AND a.attname = s.attname AND a.attnum > 0
+						WHERE s.attrelid = 'quota_manager.subject'::regclass AND NOT has_column_privilege(role, r.oid, a.attnum, 'SELECT')))
+	)
+	SELECT string_agg(m.statement, '; ' ORDER BY m.place, m.statement) FROM missing m);
+END
+$$;
+COMMENT ON FUNCTION quota_internal.missing_source_rights(text, oid) IS 'What has to be granted to a role so that it can read a user source; null: nothing.';
+
+CREATE FUNCTION quota_internal.has_own_users() RETURNS boolean
+LANGUAGE sql STABLE
+RETURN NOT EXISTS (SELECT 1 FROM quota_manager.quota_installation i WHERE i.user_source IS NOT NULL);
+COMMENT ON FUNCTION quota_internal.has_own_users() IS 'Do scans read users from user_info? Otherwise from the relation of set_user_source.';
+
+CREATE FUNCTION quota_internal.subject_source() RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on
+AS $$
+DECLARE
+	source text := (SELECT i.user_source FROM quota_manager.quota_installation i);
+	rights text;
+	relation regclass;
+	columns text;
+BEGIN
+	IF source IS NULL THEN
+		RETURN '(SELECT t.id, t AS subject FROM quota_manager.subject t)';
+	END IF;
+	rights := quota_internal.missing_source_rights(source, current_user::regrole);
+	IF rights IS NOT NULL THEN
+		RAISE EXCEPTION 'role "%" cannot read the user source %', current_user, source
+			USING ERRCODE = 'insufficient_privilege', DETAIL = format('What is missing: %s.', rights);
+	END IF;
+	relation := to_regclass(source);
+	IF relation IS NULL THEN
+		RAISE EXCEPTION 'user source % does not exist', source
+			USING ERRCODE = 'undefined_table', HINT = 'Call quota_manager.set_user_source with a relation that does.';
+	END IF;
+	SELECT string_agg(CASE
+			WHEN a.attname = 'balances' THEN 'b.balances'
+			WHEN own.attname IS NULL THEN 'NULL'
+			ELSE format('u.%I', a.attname) END, ', ' ORDER BY a.attnum)
+		INTO columns
+		FROM pg_attribute a
+		LEFT JOIN pg_attribute own ON own.attrelid = relation AND own.attname = a.attname AND own.attnum > 0 AND NOT own.attisdropped
+		WHERE a.attrelid = 'quota_manager.subject'::regclass AND a.attnum > 0 AND NOT a.attisdropped;
+	RETURN format('(SELECT u.id, ROW(%s)::quota_manager.subject AS subject FROM %s u LEFT JOIN quota_manager.known_balance b ON b.user_id = u.id)',
+		columns, relation);
+END
+$$;
+COMMENT ON FUNCTION quota_internal.subject_source() IS 'A subquery with the columns id and subject over the users that scans look at.';
+
+CREATE FUNCTION quota_internal.check_source_ids(condition quota_manager.condition) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off
+AS $$
+DECLARE
+	repeated text;
+BEGIN
+	IF quota_internal.has_own_users() THEN
+		RETURN;
+	END IF;
+	EXECUTE 'SELECT left(s.id, 100) FROM ' || quota_internal.subject_source() || ' s
+		WHERE s.id <> '''' AND s.subject OPERATOR(quota_manager.@@) $1 GROUP BY s.id HAVING count(*) > 1 ORDER BY s.id LIMIT 1'
+		INTO repeated USING condition;
+	IF repeated IS NOT NULL THEN
+		RAISE EXCEPTION 'user source % has the user "%" more than once', (SELECT i.user_source FROM quota_manager.quota_installation i), repeated
+			USING ERRCODE = 'cardinality_violation', DETAIL = 'The ids of users must be unique.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.check_source_ids(quota_manager.condition) IS 'Of scan(): raises an error if a user who meets the condition is in the user source more than once.';
+
+CREATE FUNCTION quota_manager.set_user_source(source regclass DEFAULT NULL)
+RETURNS TABLE (condition text, indexed boolean, advice text)
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_indexonlyscan = off SET timezone = 'UTC' SET datestyle = 'ISO'
+AS $$
+DECLARE
+	problems text[];
+	reader record;
+	plan jsonb;
+	node jsonb;
+	relation regclass;
+	expression text;
+	sought text;
+BEGIN
+	IF source IS NOT NULL THEN
+		IF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = source AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't') THEN
+			RAISE EXCEPTION 'user source % is not a table or view that lasts', source
+				USING ERRCODE = 'wrong_object_type', HINT = 'Other sessions scan too: a temporary one will not do.';
+		END IF;
+		SELECT array_agg(format(CASE WHEN p.found IS NULL THEN 'It has no column "%1$s" of type %2$s.'
+					WHEN p.found = p.wanted THEN 'Column "%1$s" must have the collation of the database.'
+					ELSE 'Column "%1$s" must have type %2$s, not %3$s.' END,
+					p.attname, p.wanted, p.found) ORDER BY p.attnum)
+			INTO problems
+			FROM (SELECT s.attnum, s.attname, format_type(s.atttypid, -1) AS wanted, format_type(a.atttypid, -1) AS found
+				FROM pg_attribute s
+				LEFT JOIN pg_attribute a ON a.attrelid = source AND a.attname = s.attname AND a.attnum > 0 AND NOT a.attisdropped
+				WHERE s.attrelid = 'quota_manager.subject'::regclass AND s.attnum > 0 AND s.attname <> 'balances'
+					AND (a.attname IS NULL AND s.attname = 'id' OR a.atttypid <> s.atttypid OR a.attcollation <> s.attcollation)) p;
+		IF problems IS NOT NULL THEN
+			RAISE EXCEPTION 'user source % does not have the columns of a user', source
+				USING ERRCODE = 'datatype_mismatch', DETAIL = array_to_string(problems, E'\n'),
+					HINT = 'Make a view over your users with the columns of quota_manager.subject: id, github_star, vip, org, register_time, access_time; what is missing is null.';
+		END IF;
+	END IF;
+	INSERT INTO quota_manager.quota_installation (user_source) VALUES (source::oid::regclass::text)
+		ON CONFLICT (singleton) DO UPDATE SET user_source = excluded.user_source;
+	-- Who scans: the workers, and to whom it was granted. An administrator may grant what is missing now or later.
+	FOR reader IN
+		SELECT r.rolname, quota_internal.missing_source_rights(i.user_source, r.oid) AS rights
+		FROM quota_manager.quota_installation i, pg_roles r
+		WHERE i.user_source IS NOT NULL AND NOT r.rolsuper AND (r.rolname = current_setting('quota_manager.worker_role', true)
+			OR r.oid IN (SELECT a.grantee FROM pg_proc p, aclexplode(p.proacl) a WHERE p.oid = 'quota_manager.scan(text)'::regprocedure))
+		ORDER BY r.rolname
+	LOOP
+		IF reader.rights IS NOT NULL THEN
+			RAISE WARNING 'role "%" may scan but cannot read the user source %', reader.rolname, source
+				USING ERRCODE = 'insufficient_privilege', DETAIL = 'Its scans fail until it can.', HINT = reader.rights || ';';
+		END IF;
+	END LOOP;
+	FOR condition, expression, sought IN VALUES
+		('match-user("?")', NULL, '\?'), ('belong-to("?")', NULL, '\?'), ('is-vip(2)', NULL, '>= ''?2'), ('github-star("?")', 'USING gin ', '\?'),
+		('register-before("2000-01-01 00:00:00")', NULL, '2000-01-01'), ('access-after("2000-01-01 00:00:00")', NULL, '2000-01-01') LOOP
+		EXECUTE format('EXPLAIN (FORMAT json, COSTS off, VERBOSE) SELECT s.id FROM %s s WHERE s.subject OPERATOR(quota_manager.@@) %L',
+			quota_internal.subject_source(), condition) INTO plan;
+		-- What the condition asks for must be what an index is searched for; the source may use others for itself.
+		indexed := EXISTS (SELECT FROM jsonb_path_query(plan, '$.**."Index Cond"') c WHERE c #>> '{}' ~ sought);
+		advice := NULL;
+		IF NOT indexed THEN
+			node := NULL;
+			SELECT n INTO node FROM jsonb_path_query(plan, '$.** ? (exists (@."Filter"))') n
+				WHERE n ->> 'Filter' ~ sought ORDER BY n ? 'Relation Name' DESC LIMIT 1;
+			IF node ->> 'Filter' ~ 'SubPlan' OR NOT node ? 'Relation Name' THEN
+				advice := 'The source computes it for each user: no index can serve it.';
+				RETURN NEXT;
+				CONTINUE;
+			END IF;
+			relation := (quote_ident(node ->> 'Schema') || '.' || quote_ident(node ->> 'Relation Name'))::regclass;
+			-- The filter is what an index must hold, an operator, and a constant.
+			advice := CASE WHEN node IS NULL THEN 'The source has nothing that the condition reads.' ELSE
+				format('CREATE INDEX ON %s ', coalesce(pg_partition_root(relation), relation)) || coalesce(expression, '')
+				|| '((' || coalesce(substring(replace(node ->> 'Filter', quote_ident(node ->> 'Alias') || '.', '') FROM '^\((.*) (?:=|>=|>|<|@>) .*\)$'), '...') || '))' END;
+		END IF;
+		RETURN NEXT;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION quota_manager.set_user_source(regclass) IS 'Makes scans read users from a relation with the columns of subject; null: from user_info. Lists for which conditions it has an index, and the index to make.';
+
+CREATE FUNCTION quota_manager.create_access_time_index() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	CREATE INDEX IF NOT EXISTS user_info_access_time ON quota_manager.user_info (access_time);
+END
+$$;
+COMMENT ON FUNCTION quota_manager.create_access_time_index() IS 'Indexes user_info.access_time for access-after. Logins become dearer: their updates can no longer stay in place. pg_dump does not keep it.';
