@@ -6,9 +6,23 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN vip OPERATOR(pg_catalog.>=) level OR (level OPERATOR(pg_catalog.<=) 0 AND vip IS NULL);
 COMMENT ON FUNCTION quota_internal.vip_at_least(integer, bigint) IS 'vip >= level where a null vip counts as 0, in a form that reaches an index on vip.';
 
-CREATE FUNCTION quota_internal.balance_at(balances jsonb, model text) RETURNS numeric
-LANGUAGE C STABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'qm_balance_at';
-COMMENT ON FUNCTION quota_internal.balance_at(jsonb, text) IS 'Balance at the gateway that serves the model; null: not known.';
+CREATE FUNCTION quota_internal.balance_at(balances jsonb, gateway text) RETURNS numeric
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'qm_balance_at';
+COMMENT ON FUNCTION quota_internal.balance_at(jsonb, text) IS 'Balance at the gateway; null: not known.';
+
+CREATE FUNCTION quota_internal.balance_for(balances jsonb, model text) RETURNS numeric
+LANGUAGE C STABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'qm_balance_for';
+COMMENT ON FUNCTION quota_internal.balance_for(jsonb, text) IS 'Balance at the gateway that serves the model; null: not known.';
+
+-- What statements of ours ask in the place of quota-le, with the gateway in the place of the model: src/condition/names.h.
+CREATE FUNCTION quota_internal.balance_le(s quota_manager.subject, gateway text, amount numeric) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN quota_internal.balance_at((s).balances, gateway) OPERATOR(pg_catalog.<=) amount;
+COMMENT ON FUNCTION quota_internal.balance_le(quota_manager.subject, text, numeric) IS 'balance-le(gateway, amount): the remaining balance at the gateway is at most amount; null: not known.';
+
+CREATE FUNCTION quota_internal.bound_condition(condition quota_manager.condition) RETURNS quota_manager.condition
+LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'qm_bound_condition';
+COMMENT ON FUNCTION quota_internal.bound_condition(quota_manager.condition) IS 'The condition with balance-le(gateway, amount) in the place of quota-le(model, amount): a constant that means the same on every server that a statement is run on.';
 
 CREATE FUNCTION quota_condition."true"(s quota_manager.subject) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -42,7 +56,7 @@ COMMENT ON FUNCTION quota_condition.github_star(quota_manager.subject, text) IS 
 
 CREATE FUNCTION quota_condition.quota_le(s quota_manager.subject, model text, amount numeric) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE
-RETURN quota_internal.balance_at((s).balances, model) OPERATOR(pg_catalog.<=) amount;
+RETURN quota_internal.balance_for((s).balances, model) OPERATOR(pg_catalog.<=) amount;
 COMMENT ON FUNCTION quota_condition.quota_le(quota_manager.subject, text, numeric) IS 'quota-le(model, amount): the remaining balance at the gateway that serves the model is at most amount; null: not known.';
 
 CREATE FUNCTION quota_condition.is_vip(s quota_manager.subject, level bigint) RETURNS boolean

@@ -52,6 +52,7 @@ AS $$
 DECLARE
 	lowest CONSTANT bigint := (SELECT min(i) FROM unnest(ids) i);
 	highest CONSTANT bigint := (SELECT max(i) FROM unnest(ids) i);
+	present CONSTANT timestamptz := clock_timestamp();
 BEGIN
 	PERFORM quota_internal.pin_statistics();
 	-- The range is for the index, which would be searched once for each element of the array.
@@ -63,7 +64,7 @@ BEGIN
 			WHEN action <> 'retry' OR e.status = 'failed' THEN NULL
 			-- It went out under another number, if it did.
 			WHEN e.status = 'in_doubt' AND e.doubt_time <= e.create_time THEN 'in doubt because another life of this database may have granted it'
-			WHEN e.status = 'pending' THEN CASE WHEN e.next_attempt_time <= clock_timestamp() THEN 'pending and due already' END
+			WHEN e.status = 'pending' THEN CASE WHEN e.next_attempt_time <= present THEN 'pending and due already' END
 			WHEN g.doubt_policy = 'resend' THEN NULL
 			WHEN g.name IS NULL THEN 'in doubt at a gateway that does not exist'
 			WHEN g.doubt_policy <> 'reconcile' THEN 'in doubt at a gateway whose doubt policy is hold'
@@ -80,14 +81,21 @@ $$;
 COMMENT ON FUNCTION quota_internal.decision_candidates(text, bigint[]) IS 'Of resolve(), retry() and cancel(): grants by their ids, and why the action cannot be done to them (it is ...); null: it can.';
 
 CREATE FUNCTION quota_internal.record_decisions(decisions quota_manager.grant_decision[]) RETURNS void
-LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on
-BEGIN ATOMIC
-	INSERT INTO quota_manager.grant_decision (grant_id, strategy_id, revision, user_id, scheduled_time, gateway, action,
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on
+AS $$
+DECLARE
+	present CONSTANT timestamptz := clock_timestamp();
+	decider CONSTANT text := quota_internal.deciding_role();
+	whose_session CONSTANT text := session_user;
+BEGIN
+	PERFORM quota_internal.pin_statistics();
+	INSERT INTO quota_manager.grant_decision (decision_time, grant_id, strategy_id, revision, user_id, scheduled_time, gateway, action,
 		status_before, status_after, role, session_role, note)
-	SELECT d.grant_id, d.strategy_id, d.revision, d.user_id, d.scheduled_time, d.gateway, d.action,
-		d.status_before, d.status_after, quota_internal.deciding_role(), session_user, d.note
-	FROM pg_catalog.unnest(decisions) d;
-END;
+	SELECT present, d.grant_id, d.strategy_id, d.revision, d.user_id, d.scheduled_time, d.gateway, d.action,
+		d.status_before, d.status_after, decider, whose_session, d.note
+	FROM unnest(decisions) d;
+END
+$$;
 COMMENT ON FUNCTION quota_internal.record_decisions(quota_manager.grant_decision[]) IS 'Of resolve(), retry() and cancel(): writes the trace. When and by whom is not for the caller to say.';
 
 CREATE FUNCTION quota_internal.decide(action text, ids bigint[], note text) RETURNS bigint[]
@@ -100,6 +108,7 @@ DECLARE
 			WHEN 'retry' THEN 'retried by '
 			WHEN 'cancel' THEN 'cancelled by ' END
 		|| quota_internal.deciding_role() || CASE WHEN note <> '' THEN ': ' || note ELSE '' END;
+	present CONSTANT timestamptz := clock_timestamp();
 	chosen quota_manager.quota_execute[];
 	runs bigint[];
 	decisions quota_manager.grant_decision[];
@@ -116,19 +125,19 @@ BEGIN
 	-- a run is valid until its row changes: so also where a grant is open no more, or due at another time.
 	SELECT array_agg(DISTINCT c.run_id) INTO runs FROM unnest(chosen) c
 		WHERE action <> 'resolve_applied' OR c.next_attempt_time < 'infinity';
-	PERFORM FROM quota_manager.quota_run r WHERE r.id = ANY (runs) ORDER BY r.id FOR NO KEY UPDATE;
+	PERFORM 1 FROM quota_manager.quota_run r WHERE r.id = ANY (runs) ORDER BY r.id FOR NO KEY UPDATE;
 	UPDATE quota_manager.quota_run r SET undelivered = true WHERE r.id = ANY (runs);
 
 	WITH changed AS (
 		UPDATE quota_manager.quota_execute e
 		SET status = k.status_after,
-			next_attempt_time = CASE WHEN action IN ('resolve_not_applied', 'retry') THEN clock_timestamp() ELSE e.next_attempt_time END,
+			next_attempt_time = CASE WHEN action IN ('resolve_not_applied', 'retry') THEN present ELSE e.next_attempt_time END,
 			attempts = CASE WHEN action IN ('resolve_not_applied', 'retry') AND k.status <> 'pending' THEN 0 ELSE e.attempts END,
 			doubt_time = CASE WHEN k.status_after = 'in_doubt' THEN e.doubt_time END,
 			balance_time = CASE WHEN k.reopened THEN NULL ELSE e.balance_time END,
 			balance_before = CASE WHEN k.reopened THEN NULL ELSE e.balance_before END,
 			last_error = remark,
-			update_time = clock_timestamp()
+			update_time = present
 		FROM (SELECT c.*, s.status_after, c.status <> 'pending' AND s.status_after = 'pending' AS reopened
 			FROM unnest(chosen) c CROSS JOIN LATERAL (SELECT CASE
 				WHEN action = 'resolve_applied' THEN 'completed'

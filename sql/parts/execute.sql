@@ -135,13 +135,13 @@ BEGIN
 			USING ERRCODE = 'invalid_transaction_state';
 	END IF;
 	IF TG_OP = 'TRUNCATE' THEN
-		IF EXISTS (SELECT FROM quota_manager.quota_execute) THEN
+		IF EXISTS (SELECT 1 FROM quota_manager.quota_execute) THEN
 			RAISE EXCEPTION 'strategies with grants cannot be removed'
 				USING ERRCODE = 'restrict_violation', DETAIL = 'Grants are proof of what was paid.';
 		END IF;
 		RETURN NULL;
 	END IF;
-	IF EXISTS (SELECT FROM quota_manager.quota_execute e WHERE e.strategy_id = OLD.id) THEN
+	IF EXISTS (SELECT 1 FROM quota_manager.quota_execute e WHERE e.strategy_id = OLD.id) THEN
 		RAISE EXCEPTION 'strategy "%" has grants and cannot be deleted', OLD.name
 			USING ERRCODE = 'restrict_violation', DETAIL = 'Grants are proof of what was paid.',
 				HINT = 'Disable it (enabled = false) or archive it (archived = true).';
@@ -163,18 +163,18 @@ AS $$
 BEGIN
 	PERFORM quota_internal.pin_statistics();
 	IF TG_OP = 'TRUNCATE' THEN
-		IF EXISTS (SELECT FROM quota_manager.quota_gateway) THEN
+		IF EXISTS (SELECT 1 FROM quota_manager.quota_gateway) THEN
 			RAISE EXCEPTION 'gateways cannot be truncated'
 				USING ERRCODE = 'restrict_violation', HINT = 'Delete them one by one.';
 		END IF;
 		RETURN NULL;
 	END IF;
-	IF EXISTS (SELECT FROM quota_manager.quota_execute e
+	IF EXISTS (SELECT 1 FROM quota_manager.quota_execute e
 			WHERE e.gateway = OLD.name AND e.status IN ('pending', 'processing', 'in_doubt')) THEN
 		RAISE EXCEPTION 'gateway "%" has grants that are not settled and cannot be deleted', OLD.name
 			USING ERRCODE = 'restrict_violation', HINT = 'Deliver, resolve or cancel them first.';
 	END IF;
-	IF EXISTS (SELECT FROM quota_manager.quota_model m WHERE m.gateway = OLD.name) THEN
+	IF EXISTS (SELECT 1 FROM quota_manager.quota_model m WHERE m.gateway = OLD.name) THEN
 		RAISE EXCEPTION 'gateway "%" serves models and cannot be deleted', OLD.name
 			USING ERRCODE = 'restrict_violation', HINT = 'Move its models to another gateway in quota_manager.quota_model.';
 	END IF;

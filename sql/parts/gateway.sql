@@ -81,7 +81,7 @@ BEGIN
 	IF NEW.model = '' THEN
 		RAISE EXCEPTION 'a model needs a name' USING ERRCODE = 'invalid_parameter_value';
 	END IF;
-	PERFORM FROM quota_manager.quota_gateway g WHERE g.name = NEW.gateway FOR KEY SHARE;
+	PERFORM 1 FROM quota_manager.quota_gateway g WHERE g.name = NEW.gateway FOR KEY SHARE;
 	-- Where there is none at all they are still to be restored.  One query: they may arrive at any moment.
 	IF (SELECT count(*) > 0 AND count(*) FILTER (WHERE g.name = NEW.gateway) = 0 FROM quota_manager.quota_gateway g) THEN
 		RAISE EXCEPTION 'gateway "%" of model "%" does not exist', NEW.gateway, NEW.model
@@ -127,9 +127,11 @@ COMMENT ON COLUMN quota_manager.quota_credential.secret IS 'The key itself.';
 
 CREATE FUNCTION quota_manager.gateway_of(model text) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
-RETURN coalesce(
-	(SELECT m.gateway FROM quota_manager.quota_model m WHERE m.model OPERATOR(pg_catalog.=) gateway_of.model),
-	(SELECT g.name FROM quota_manager.quota_gateway g WHERE g.is_default));
+BEGIN ATOMIC
+	SELECT coalesce(
+		(SELECT m.gateway FROM quota_manager.quota_model m WHERE m.model OPERATOR(pg_catalog.=) gateway_of.model),
+		(SELECT g.name FROM quota_manager.quota_gateway g WHERE g.is_default));
+END;
 COMMENT ON FUNCTION quota_manager.gateway_of(text) IS 'Name of the gateway that serves a model; null: none does.';
 
 CREATE FUNCTION quota_internal.amount_fits(dialect text, amount numeric) RETURNS boolean
@@ -163,7 +165,7 @@ BEGIN
 					DETAIL = 'Grants and balances refer to it by name.',
 					HINT = 'Create another gateway and move its models in quota_model.';
 		END IF;
-		IF NEW.dialect IS DISTINCT FROM OLD.dialect AND EXISTS (SELECT FROM quota_manager.quota_execute e
+		IF NEW.dialect IS DISTINCT FROM OLD.dialect AND EXISTS (SELECT 1 FROM quota_manager.quota_execute e
 				WHERE e.gateway = OLD.name AND e.status IN ('pending', 'processing', 'in_doubt')) THEN
 			RAISE EXCEPTION 'the dialect of gateway "%" cannot be changed while it has grants that are not settled', OLD.name
 				USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Deliver, resolve or cancel them first.';

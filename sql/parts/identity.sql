@@ -14,14 +14,15 @@ CREATE FUNCTION quota_internal.begin_doubt(reason text, OUT pending bigint, OUT 
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
 DECLARE
+	present CONSTANT timestamptz := clock_timestamp();
 	-- A run that is known was not run elsewhere, however far ahead the clock was that it was recorded by.
-	until_time CONSTANT timestamptz := greatest(clock_timestamp(), (SELECT max(r.finish_time) FROM quota_manager.quota_run r));
+	until_time CONSTANT timestamptz := greatest(present, (SELECT max(r.finish_time) FROM quota_manager.quota_run r));
 BEGIN
 	PERFORM quota_internal.pin_statistics();
 	WITH changed AS (
 		UPDATE quota_manager.quota_execute e
-		SET status = 'in_doubt', next_attempt_time = 'infinity', doubt_time = coalesce(e.doubt_time, clock_timestamp()),
-			last_status = NULL, last_error = reason, update_time = clock_timestamp()
+		SET status = 'in_doubt', next_attempt_time = 'infinity', doubt_time = coalesce(e.doubt_time, present),
+			last_status = NULL, last_error = reason, update_time = present
 		FROM (SELECT o.strategy_id, o.user_id, o.scheduled_time, o.revision, o.status
 			FROM quota_manager.quota_run r
 			-- OFFSET 0 has the grants of each run looked for by their ids, not all of them read.
@@ -36,7 +37,7 @@ BEGIN
 		INTO pending, processing, in_doubt FROM changed c;
 	-- What gateways said before proves nothing any more, and may be outdated by a delivery that is not known here.
 	DELETE FROM quota_manager.user_balance;
-	UPDATE quota_manager.quota_gateway SET doubt_policy_since = clock_timestamp();
+	UPDATE quota_manager.quota_gateway SET doubt_policy_since = present;
 	-- The other life may have used the next numbers of grants for others: with them goes another id, so that no
 	-- gateway takes a new grant for one that it has seen.
 	UPDATE quota_manager.quota_installation i
@@ -130,12 +131,14 @@ COMMENT ON FUNCTION quota_internal.require_identity(boolean) IS 'Of scan(), tick
 
 CREATE FUNCTION quota_internal.is_doubtful(strategy quota_manager.quota_strategy, firing timestamptz) RETURNS boolean
 LANGUAGE sql STABLE SET quota_manager.pinned_statistics = on
-RETURN coalesce((SELECT CASE
+BEGIN ATOMIC
+	SELECT coalesce((SELECT CASE
 		WHEN firing IS NOT NULL THEN firing OPERATOR(pg_catalog.<=) i.doubtful_firing
-		ELSE strategy.create_time OPERATOR(pg_catalog.<) i.doubtful_until AND NOT EXISTS (SELECT FROM quota_manager.quota_run r
+		ELSE strategy.create_time OPERATOR(pg_catalog.<) i.doubtful_until AND NOT EXISTS (SELECT 1 FROM quota_manager.quota_run r
 			WHERE r.strategy_id OPERATOR(pg_catalog.=) strategy.id AND r.scheduled_time IS NULL
 				AND r.state OPERATOR(pg_catalog.=) 'done' AND r.finish_time OPERATOR(pg_catalog.>) i.doubtful_until) END
 	FROM quota_manager.quota_installation i), false);
+END;
 COMMENT ON FUNCTION quota_internal.is_doubtful(quota_manager.quota_strategy, timestamptz) IS 'Of scan(): another life of this database may have granted what the strategy would grant now for a firing (null: a single strategy, up to its first complete scan).';
 
 CREATE FUNCTION quota_internal.count_doubtful_firings(strategy quota_manager.quota_strategy) RETURNS bigint

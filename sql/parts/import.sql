@@ -5,6 +5,8 @@ RETURNS TABLE (strategy text, given bigint, imported bigint, already_granted big
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
 #variable_conflict use_column
+DECLARE
+	present CONSTANT timestamptz := clock_timestamp();
 BEGIN
 	IF query IS NULL OR query = '' THEN
 		RAISE EXCEPTION 'no query to import from' USING ERRCODE = 'invalid_parameter_value',
@@ -38,9 +40,9 @@ BEGIN
 		FROM pg_temp.quota_manager_import g LEFT JOIN quota_manager.quota_strategy s ON s.name = g.strategy
 	), written AS (
 		INSERT INTO quota_manager.quota_execute (strategy_id, user_id, scheduled_time, run_id, strategy_version, status, amount, model,
-			gateway, batch_number, create_time)
+			gateway, batch_number, create_time, update_time)
 		SELECT r.strategy_id, r.user_id, '-infinity', 0, r.version, 'completed', r.amount, r.model, coalesce(r.gateway, ''),
-			to_char(quota_internal.local_time(r.grant_time, r.time_zone), 'YYYYMMDDHH24MISS'), r.grant_time
+			to_char(quota_internal.local_time(r.grant_time, r.time_zone), 'YYYYMMDDHH24MISS'), r.grant_time, present
 		FROM row_of r WHERE r.type = 'single' AND r.usable AND r.nth = 1
 		ON CONFLICT DO NOTHING
 		RETURNING strategy_id, user_id

@@ -2,10 +2,12 @@
 
 CREATE FUNCTION quota_internal.recorded_until(strategy quota_manager.quota_strategy) RETURNS timestamptz
 LANGUAGE sql STABLE SET quota_manager.pinned_statistics = on
-RETURN greatest(strategy.schedule_since,
-	(SELECT coalesce(r.last_scheduled_time, r.scheduled_time) FROM quota_manager.quota_run r
-		WHERE r.strategy_id OPERATOR(pg_catalog.=) strategy.id AND r.scheduled_time OPERATOR(pg_catalog.<=) (SELECT quota_manager.schedule_now())
-		ORDER BY r.scheduled_time DESC LIMIT 1));
+BEGIN ATOMIC
+	SELECT greatest(strategy.schedule_since,
+		(SELECT coalesce(r.last_scheduled_time, r.scheduled_time) FROM quota_manager.quota_run r
+			WHERE r.strategy_id OPERATOR(pg_catalog.=) strategy.id AND r.scheduled_time OPERATOR(pg_catalog.<=) (SELECT quota_manager.schedule_now())
+			ORDER BY r.scheduled_time DESC LIMIT 1));
+END;
 COMMENT ON FUNCTION quota_internal.recorded_until(quota_manager.quota_strategy) IS 'The last firing of a periodic strategy up to now that quota_run tells of, or the time before which none is due: what comes after is open. What is recorded of later firings, because the clock was ahead, counts when they come.';
 
 CREATE FUNCTION quota_internal.last_run(strategy_id integer) RETURNS quota_manager.quota_run
@@ -118,7 +120,7 @@ BEGIN
 	END IF;
 	RETURN QUERY SELECT r.scheduled_time FROM quota_manager.quota_run r
 		WHERE r.strategy_id = strategy.id AND r.scheduled_time > late AND r.scheduled_time <= clock AND r.state IN ('failed', 'incomplete')
-			AND (strategy.catch_up = 'all' OR NOT EXISTS (SELECT FROM quota_internal.open_firings(strategy, true) o WHERE o.reason IS NULL))
+			AND (strategy.catch_up = 'all' OR NOT EXISTS (SELECT 1 FROM quota_internal.open_firings(strategy, true) o WHERE o.reason IS NULL))
 		ORDER BY 1;
 END
 $$;

@@ -18,7 +18,7 @@ DECLARE
 	-- Not to be seen by everyone.
 	setting CONSTANT name := (SELECT s.setting FROM pg_settings s WHERE s.name = 'cron.database_name');
 BEGIN
-	IF EXISTS (SELECT FROM pg_extension e WHERE e.extname = 'pg_cron') THEN
+	IF EXISTS (SELECT 1 FROM pg_extension e WHERE e.extname = 'pg_cron') THEN
 		RETURN current_database();
 	ELSIF setting <> current_database() THEN
 		RETURN setting;
@@ -66,7 +66,7 @@ BEGIN
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'role "%" does not exist', role USING ERRCODE = 'undefined_object',
 			HINT = 'It is named in quota_manager.worker_role: make it with CREATE ROLE ... LOGIN, or name another one.';
-	ELSIF NOT EXISTS (SELECT FROM pg_database d WHERE d.datname = database AND d.datallowconn) THEN
+	ELSIF NOT EXISTS (SELECT 1 FROM pg_database d WHERE d.datname = database AND d.datallowconn) THEN
 		RAISE EXCEPTION 'there is no database "%" to connect to', database USING ERRCODE = '3D000';
 	ELSIF found_role.rolsuper THEN
 		RAISE EXCEPTION 'jobs cannot run as role "%": it is a superuser', role

@@ -14,11 +14,14 @@ LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_lock_scan';
 COMMENT ON FUNCTION quota_internal.lock_scan(integer, text[], text) IS 'Of scan(): takes the lock of the strategy and those of the balances at gateways, all or none. False: another transaction has one, and this one must not wait since it holds others.';
 
 CREATE FUNCTION quota_internal.has_readings(gateway text) RETURNS boolean
-LANGUAGE sql VOLATILE SET quota_manager.pinned_statistics = on SET jit = off
-BEGIN ATOMIC
-	SELECT EXISTS (SELECT 1 FROM quota_manager.user_balance b WHERE b.gateway OPERATOR(pg_catalog.=) has_readings.gateway
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
+AS $$
+BEGIN
+	PERFORM quota_internal.pin_statistics();
+	RETURN EXISTS (SELECT 1 FROM quota_manager.user_balance b WHERE b.gateway = has_readings.gateway
 		AND (b.balance IS NOT NULL OR b.token IS NOT NULL));
-END;
+END
+$$;
 COMMENT ON FUNCTION quota_internal.has_readings(text) IS 'Of scan(): is a balance at the gateway known, or asked for?';
 
 CREATE FUNCTION quota_internal.condition_gateways(condition quota_manager.condition) RETURNS text[]
@@ -92,7 +95,7 @@ BEGIN
 	PERFORM quota_internal.pin_statistics();
 	FOR checked IN
 		SELECT g.name, g.guard_balances AS is_guarded FROM quota_manager.quota_gateway g
-		WHERE g.name = ANY (gateways) AND NOT EXISTS (SELECT FROM quota_manager.balance_suspension s WHERE s.gateway = g.name)
+		WHERE g.name = ANY (gateways) AND NOT EXISTS (SELECT 1 FROM quota_manager.balance_suspension s WHERE s.gateway = g.name)
 		ORDER BY g.name
 	LOOP
 		SELECT count(*), min(b.read_time) INTO fallen, since FROM quota_manager.user_balance b
@@ -189,11 +192,11 @@ BEGIN
 		WHERE (s.id, g) NOT IN (SELECT o.user_id, o.gateway FROM quota_internal.open_users($2) o)
 			AND quota_internal.answer_may_arrive(l.lost_time, l.lost_moment) IS NOT TRUE AND s.id <> '''' AND quota_manager.may_match(s.subject, $1) AND (s.subject OPERATOR(quota_manager.@@) $1) IS NOT TRUE
 			AND (s.subject).balances -> g IS NULL AND quota_internal.user_id_fits(s.id)
-			AND ($4 OR NOT EXISTS (SELECT FROM quota_manager.quota_execute e
+			AND ($4 OR NOT EXISTS (SELECT 1 FROM quota_manager.quota_execute e
 				WHERE e.strategy_id = $3 AND e.user_id = s.id AND e.scheduled_time = ''-infinity'' AND e.revision = 0))
 			AND ($5::integer IS NULL OR (SELECT count(*) FROM quota_manager.quota_execute c
 				WHERE c.strategy_id = $3 AND c.user_id = s.id AND c.revision = 0 AND c.status <> ''cancelled'') < $5)',
-		quota_internal.subject_source()) USING strategy.condition, gateways, strategy.id, strategy.type = 'periodic', strategy.max_exec_per_user;
+		quota_internal.subject_source()) USING quota_internal.bound_condition(strategy.condition), gateways, strategy.id, strategy.type = 'periodic', strategy.max_exec_per_user;
 END
 $$;
 COMMENT ON FUNCTION quota_manager.undecided(integer) IS 'Balances to read before the strategy is scanned: of users whose answer depends on one that is not known, and would count: nothing of theirs is open at the gateway.';
@@ -274,7 +277,7 @@ BEGIN
 				|| ' WHERE s.id <> ''''' || fitting || ' AND s.subject OPERATOR(quota_manager.@@) $9'
 				|| CASE WHEN counted THEN ' OFFSET 0) s WHERE quota_internal.scan_admit(s.granted, s.capped)' ELSE '' END
 				USING strategy.id, coalesce(firing, '-infinity'), run_id, strategy.version, strategy.amount, strategy.model,
-					quota_manager.gateway_of(strategy.model), batch, strategy.condition, strategy.max_exec_per_user, now(),
+					quota_manager.gateway_of(strategy.model), batch, quota_internal.bound_condition(strategy.condition), strategy.max_exec_per_user, now(),
 					CASE WHEN doubtful THEN 'in_doubt' ELSE 'pending' END, CASE WHEN doubtful THEN 'infinity' ELSE '-infinity' END::timestamptz,
 					CASE WHEN doubtful THEN now() END,
 					CASE WHEN doubtful THEN 'may have been granted and delivered before this database was restored or promoted' END;
@@ -285,7 +288,7 @@ BEGIN
 			IF retries = 0 THEN
 				RAISE;
 			END IF;
-			PERFORM quota_internal.check_source_ids(strategy.condition);
+			PERFORM quota_internal.check_source_ids(quota_internal.bound_condition(strategy.condition));
 			-- Somebody has a grant after all.
 			counted := true;
 		END;
@@ -293,9 +296,9 @@ BEGIN
 	IF fitting <> '' THEN
 		EXECUTE 'SELECT count(*) FROM ' || quota_internal.subject_source() || ' s
 			WHERE NOT quota_internal.user_id_fits(s.id) AND s.subject OPERATOR(quota_manager.@@) $1
-				AND NOT EXISTS (SELECT FROM quota_manager.quota_execute g
+				AND NOT EXISTS (SELECT 1 FROM quota_manager.quota_execute g
 					WHERE g.strategy_id = $2 AND g.user_id = s.id AND g.scheduled_time = $3 AND g.revision = 0)'
-			INTO left_out USING strategy.condition, strategy.id, coalesce(firing, '-infinity');
+			INTO left_out USING quota_internal.bound_condition(strategy.condition), strategy.id, coalesce(firing, '-infinity');
 	END IF;
 END
 $$;
@@ -310,12 +313,12 @@ BEGIN
 	IF cardinality(quota_manager.condition_models(strategy.condition)) > 0 THEN
 		EXECUTE format('SELECT count(*) FILTER (WHERE quota_internal.user_id_fits(s.id)), count(*) FILTER (WHERE NOT quota_internal.user_id_fits(s.id)) FROM %s s
 			WHERE s.id <> '''' AND quota_manager.may_match(s.subject, $1) AND (s.subject OPERATOR(quota_manager.@@) $1) IS NOT TRUE
-				AND NOT EXISTS (SELECT FROM quota_manager.quota_execute e
+				AND NOT EXISTS (SELECT 1 FROM quota_manager.quota_execute e
 					WHERE e.strategy_id = $2 AND e.user_id = s.id AND e.scheduled_time = $3 AND e.revision = 0)
 				AND ($4::integer IS NULL OR (SELECT count(*) FROM quota_manager.quota_execute c
 					WHERE c.strategy_id = $2 AND c.user_id = s.id AND c.revision = 0 AND c.status <> ''cancelled'') < $4)',
 			quota_internal.subject_source()) INTO unknown, left_out
-			USING strategy.condition, strategy.id, coalesce(firing, '-infinity'), strategy.max_exec_per_user;
+			USING quota_internal.bound_condition(strategy.condition), strategy.id, coalesce(firing, '-infinity'), strategy.max_exec_per_user;
 	END IF;
 END
 $$;
@@ -327,7 +330,7 @@ AS $$
 DECLARE
 	next_open timestamptz;
 BEGIN
-	IF EXISTS (SELECT FROM quota_internal.retried_firings(strategy) f WHERE f = firing) THEN
+	IF EXISTS (SELECT 1 FROM quota_internal.retried_firings(strategy) f WHERE f = firing) THEN
 		RETURN firing;
 	END IF;
 	-- Also if it is not due any more: an edit may have come in between.
@@ -404,7 +407,7 @@ BEGIN
 			RETURN NULL;
 		END IF;
 		-- Keeps the gateway until its grants can be seen.
-		PERFORM FROM quota_manager.quota_gateway g WHERE g.name = quota_manager.gateway_of(strategy.model) FOR KEY SHARE;
+		PERFORM 1 FROM quota_manager.quota_gateway g WHERE g.name = quota_manager.gateway_of(strategy.model) FOR KEY SHARE;
 		PERFORM quota_internal.check_strategy_target(strategy.name, strategy.model, strategy.amount);
 		PERFORM quota_internal.check_strategy_models(strategy.name, strategy.condition);
 		waits_for := quota_internal.guard_balances(quota_internal.condition_gateways(strategy.condition));
@@ -418,7 +421,7 @@ BEGIN
 		-- Where nobody has a grant yet, who matches is who is granted.  The order makes the planner take the index.
 		counted := strategy.max_exec_per_user IS NOT NULL OR CASE WHEN firing IS NULL
 			THEN (SELECT true FROM quota_manager.quota_execute e WHERE e.strategy_id = strategy.id ORDER BY e.user_id LIMIT 1) IS NOT NULL
-			ELSE EXISTS (SELECT FROM quota_manager.quota_run r WHERE r.strategy_id = strategy.id AND r.scheduled_time = firing) END;
+			ELSE EXISTS (SELECT 1 FROM quota_manager.quota_run r WHERE r.strategy_id = strategy.id AND r.scheduled_time = firing) END;
 		doubtful := quota_internal.is_doubtful(strategy, firing);
 		SELECT w.granted, w.left_out INTO run.granted, left_out FROM quota_internal.write_grants(strategy, run.id, firing,
 			to_char(quota_internal.local_time(coalesce(firing, quota_manager.schedule_now()), strategy.time_zone), 'YYYYMMDDHH24MISS'), counted, doubtful) w;

@@ -11,10 +11,10 @@ BEGIN
 
 	-- What someone else put into the schema before could capture names and operators below, and would run as
 	-- whoever uses the extension.
-	IF EXISTS (SELECT FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) n.nspowner
+	IF EXISTS (SELECT 1 FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) n.nspowner
 			WHERE n.nspname OPERATOR(pg_catalog.=) 'quota_manager'
 				AND (NOT r.rolsuper AND r.rolname OPERATOR(pg_catalog.<>) CURRENT_USER
-					OR EXISTS (SELECT FROM pg_catalog.pg_depend d
+					OR EXISTS (SELECT 1 FROM pg_catalog.pg_depend d
 						WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass::pg_catalog.oid
 							AND d.refobjid OPERATOR(pg_catalog.=) n.oid
 							AND d.classid OPERATOR(pg_catalog.<>) 'pg_catalog.pg_extension'::pg_catalog.regclass::pg_catalog.oid))) THEN

@@ -32,7 +32,9 @@ COMMENT ON FUNCTION quota_internal.missing_source_rights(text, oid) IS 'What has
 
 CREATE FUNCTION quota_internal.has_own_users() RETURNS boolean
 LANGUAGE sql STABLE
-RETURN NOT EXISTS (SELECT 1 FROM quota_manager.quota_installation i WHERE i.user_source IS NOT NULL);
+BEGIN ATOMIC
+	SELECT NOT EXISTS (SELECT 1 FROM quota_manager.quota_installation i WHERE i.user_source IS NOT NULL);
+END;
 COMMENT ON FUNCTION quota_internal.has_own_users() IS 'Do scans read users from user_info? Otherwise from the relation of set_user_source.';
 
 CREATE FUNCTION quota_internal.subject_source() RETURNS text
@@ -106,7 +108,7 @@ DECLARE
 	sought text;
 BEGIN
 	IF source IS NOT NULL THEN
-		IF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = source AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't') THEN
+		IF NOT EXISTS (SELECT 1 FROM pg_class c WHERE c.oid = source AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't') THEN
 			RAISE EXCEPTION 'user source % is not a table or view that lasts', source
 				USING ERRCODE = 'wrong_object_type', HINT = 'Other sessions scan too: a temporary one will not do.';
 		END IF;
@@ -147,7 +149,7 @@ BEGIN
 		EXECUTE format('EXPLAIN (FORMAT json, COSTS off, VERBOSE) SELECT s.id FROM %s s WHERE s.subject OPERATOR(quota_manager.@@) %L',
 			quota_internal.subject_source(), condition) INTO plan;
 		-- What the condition asks for must be what an index is searched for; the source may use others for itself.
-		indexed := EXISTS (SELECT FROM jsonb_path_query(plan, '$.**."Index Cond"') c WHERE c #>> '{}' ~ sought);
+		indexed := EXISTS (SELECT 1 FROM jsonb_path_query(plan, '$.**."Index Cond"') c WHERE c #>> '{}' ~ sought);
 		advice := NULL;
 		IF NOT indexed THEN
 			node := NULL;

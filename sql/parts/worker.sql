@@ -99,7 +99,7 @@ BEGIN ATOMIC
 	SELECT pg_catalog.substr(a.backend_type, 15), a.pid, CASE WHEN a.datid IS NOT NULL THEN a.usename END, a.state, nullif(a.query, ''), a.backend_start, a.state_change
 	FROM pg_catalog.pg_stat_activity a
 	WHERE a.backend_type OPERATOR(pg_catalog.=) ANY (ARRAY['quota_manager launcher', 'quota_manager scheduler', 'quota_manager courier'])
-		AND EXISTS (SELECT FROM pg_catalog.pg_locks l
+		AND EXISTS (SELECT 1 FROM pg_catalog.pg_locks l
 			WHERE l.pid OPERATOR(pg_catalog.=) a.pid AND l.locktype OPERATOR(pg_catalog.=) 'advisory'
 				AND l.classid OPERATOR(pg_catalog.=) 1902999395::oid AND l.granted
 				AND (l.database OPERATOR(pg_catalog.=) 0::oid

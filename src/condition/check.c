@@ -20,13 +20,42 @@ PG_FUNCTION_INFO_V1(qm_require_condition);
 PG_FUNCTION_INFO_V1(qm_condition_models);
 
 /*
- * Compiles against a null subject, only to see whether it can be done.
+ * The first call in a subtree that names a gateway itself; NULL: there is none.
+ */
+static const ConditionNode *
+find_bound(const ConditionNode *node)
+{
+	check_stack_depth();
+	if (node->kind == CONDITION_CALL)
+		return strcmp(node->name, BOUND_BALANCE_FUNCTION) == 0 ? node : NULL;
+	for (const ConditionNode *child = node->first; child; child = child->next)
+	{
+		const ConditionNode *bound = find_bound(child);
+
+		if (bound != NULL)
+			return bound;
+	}
+	return NULL;
+}
+
+/*
+ * Compiles against a null subject, only to see whether it can be done.  What
+ * is checked is a condition of people: it names models, whose balances are
+ * read, and not gateways.
  */
 static bool
 makes_sense(const ConditionNode *node, ConditionError *error)
 {
-	Expr *subject = (Expr *) makeNullConst(condition_subject_type(), -1, InvalidOid);
+	Expr                *subject = (Expr *) makeNullConst(condition_subject_type(), -1, InvalidOid);
+	const ConditionNode *bound = find_bound(node);
 
+	if (bound != NULL)
+	{
+		condition_set_error(error, ERRCODE_UNDEFINED_OBJECT, bound->offset,
+							"unknown condition function \"" BOUND_BALANCE_FUNCTION "\"", NULL,
+							"Write " BALANCE_FUNCTION "(model, amount).");
+		return false;
+	}
 	return condition_compile(node, subject, CONDITION_MEETS, error) != NULL;
 }
 

@@ -94,6 +94,16 @@ extern char *condition_print(const ConditionNode *node, ConditionError *error);
 extern Expr *condition_compile(const ConditionNode *node, Expr *subject, ConditionMode mode,
 							   ConditionError *error);
 
+/* The gateway that serves a model, in the current memory context; NULL: none does. */
+typedef char *(*GatewayOfModel)(const char *model);
+
+/*
+ * Makes quota-le(model, amount) balance-le(gateway, amount) all over a tree:
+ * what it asks for is then the same wherever it is compiled, and on whichever
+ * server.  A model that no gateway serves is left as it is.
+ */
+extern void condition_bind(ConditionNode *node, GatewayOfModel gateway_of);
+
 /* The row type quota_manager.subject. */
 extern Oid condition_subject_type(void);
 

@@ -7,11 +7,17 @@
 
 #define CORE_SCHEMA "quota_manager"
 #define CONDITION_SCHEMA "quota_condition"
+#define INTERNAL_SCHEMA "quota_internal"
 #define EXTENSION_NAME "quota_manager"
 #define SUBJECT_TYPE "subject"
 
-/* The one built-in function whose answer may be unknown. */
+/*
+ * The built-in function whose answer may be unknown, and the form it has once
+ * condition_bind() has put the gateway in the place of the model.  That one is
+ * for statements, not for strategies.
+ */
 #define BALANCE_FUNCTION "quota-le"
+#define BOUND_BALANCE_FUNCTION "balance-le"
 
 /* has-tag -> has_tag, and back; both allocate. */
 extern char *function_of_condition_name(const char *name);

@@ -146,7 +146,8 @@ static List *
 find_candidates(const char *name, Oid subject_type, bool *exists)
 {
 	char     *function = function_of_condition_name(name);
-	Oid       schema = get_namespace_oid(CONDITION_SCHEMA, false);
+	bool      is_bound = strcmp(name, BOUND_BALANCE_FUNCTION) == 0;
+	Oid       schema = get_namespace_oid(is_bound ? INTERNAL_SCHEMA : CONDITION_SCHEMA, false);
 	Oid       extension = get_extension_oid(EXTENSION_NAME, true);
 	List     *members = NIL;
 	List     *others = NIL;
@@ -490,6 +491,7 @@ condition_resolve(const ConditionNode *call, Oid subject_type, ConditionFunction
 	if (!check_function(call, best->oid, error))
 		return false;
 	function->oid = best->oid;
-	function->is_balance = strcmp(call->name, BALANCE_FUNCTION) == 0;
+	function->is_balance = strcmp(call->name, BALANCE_FUNCTION) == 0 ||
+						   strcmp(call->name, BOUND_BALANCE_FUNCTION) == 0;
 	return make_arguments(call, best, function, error);
 }

@@ -13,7 +13,7 @@
 #include "delivery/trouble.h"
 
 static Statement find_work = {
-	"SELECT EXISTS (SELECT FROM quota_manager.quota_run r"
+	"SELECT EXISTS (SELECT 1 FROM quota_manager.quota_run r"
 	" WHERE r.undelivered AND r.first_grant_id IS NOT NULL), count(*), max(g.update_time)"
 	" FROM quota_manager.quota_gateway g",
 	0,

@@ -2,6 +2,11 @@
  * balance.c
  *		Balances as conditions see them: which gateway a model means, and how
  *		old a balance may be.
+ *
+ * Statements of ours carry the gateway as a constant: where users are spread
+ * over several servers, only the one that runs the statement knows which it is.
+ * In queries of others quota-le looks it up when it is run, so that a plan that
+ * is kept asks the gateway that serves the model by then.
  */
 #include "postgres.h"
 
@@ -17,20 +22,23 @@
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 
+#include "condition/condition.h"
 #include "scan/scan.h"
 
 PG_FUNCTION_INFO_V1(qm_balance_at);
+PG_FUNCTION_INFO_V1(qm_balance_for);
+PG_FUNCTION_INFO_V1(qm_bound_condition);
 PG_FUNCTION_INFO_V1(qm_balance_horizon);
 PG_FUNCTION_INFO_V1(qm_balance_clock);
 
 static int balance_max_age;
 
 /* The gateway of the model last asked for at this call site, in fn_mcxt. */
-typedef struct GatewayOfModel
+typedef struct ServedModel
 {
 	char *model;
 	char *gateway; /* NULL: none serves it */
-} GatewayOfModel;
+} ServedModel;
 
 /*
  * Registers quota_manager.balance_max_age.
@@ -45,44 +53,105 @@ scan_define_settings(void)
 }
 
 /*
- * Asks the catalogue which gateway serves a model; the answer is allocated in
- * memory.
+ * The first column of the one row that a query about a model returns, in the
+ * current memory context; NULL: null.
  */
 static char *
-look_up_gateway(const char *model, MemoryContext memory)
+ask_about_model(const char *query, const char *model)
 {
-	Oid   types[] = {TEXTOID};
-	Datum values[] = {CStringGetTextDatum(model)};
-	char *result = NULL;
+	MemoryContext caller = CurrentMemoryContext;
+	Oid           types[] = {TEXTOID};
+	Datum         values[] = {CStringGetTextDatum(model)};
+	char         *result = NULL;
 
 	SPI_connect();
-	if (SPI_execute_with_args("SELECT quota_manager.gateway_of($1)", 1, types, values, NULL, true,
-							  1) != SPI_OK_SELECT)
+	if (SPI_execute_with_args(query, 1, types, values, NULL, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not look up the gateway of a model");
 	if (SPI_processed == 1)
 	{
 		char *value = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 
 		if (value)
-			result = MemoryContextStrdup(memory, value);
+			result = MemoryContextStrdup(caller, value);
 	}
 	SPI_finish();
 	return result;
 }
 
 /*
- * balance_at(balances, model): the balance at the gateway that serves the
- * model.  A query asks about one model with many users, so the gateway is
- * looked up once.
+ * Which gateway serves a model; NULL: none.
+ */
+static char *
+look_up_gateway(const char *model)
+{
+	return ask_about_model("SELECT quota_manager.gateway_of($1)", model);
+}
+
+/*
+ * Raises an error where there is no gateway at all, though balances are known:
+ * this server only holds a part of the users, and does not know who serves
+ * them.
+ */
+static void
+require_gateways(const char *model)
+{
+	if (ask_about_model("SELECT g.name FROM quota_manager.quota_gateway g WHERE $1 IS NOT NULL"
+						" LIMIT 1",
+						model) == NULL)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("it is not known on this server which gateway serves model \"%s\"", model),
+			 errhint("In a query of your own over users who are spread over several servers, write "
+					 "balance-le(gateway, amount) in place of quota-le(model, amount).")));
+}
+
+/*
+ * The number that balances hold for a gateway; null: none.
+ */
+static NullableDatum
+balance_of(Jsonb *balances, const char *gateway, int length)
+{
+	NullableDatum result = {0, true};
+	JsonbValue    buffer;
+	JsonbValue   *value;
+
+	if (!JB_ROOT_IS_OBJECT(balances))
+		return result;
+	value = getKeyJsonValueFromContainer(&balances->root, gateway, length, &buffer);
+	if (value == NULL || value->type != jbvNumeric)
+		return result;
+	result.value = datumCopy(NumericGetDatum(value->val.numeric), false, -1);
+	result.isnull = false;
+	return result;
+}
+
+/*
+ * balance_at(balances, gateway): the balance at the gateway.
  */
 Datum
 qm_balance_at(PG_FUNCTION_ARGS)
 {
-	GatewayOfModel *cached = fcinfo->flinfo->fn_extra;
-	char           *model;
-	Jsonb          *balances;
-	JsonbValue      buffer;
-	JsonbValue     *value;
+	Jsonb        *balances = PG_GETARG_JSONB_P(0);
+	text         *gateway = PG_GETARG_TEXT_PP(1);
+	NullableDatum balance = balance_of(balances, VARDATA_ANY(gateway), VARSIZE_ANY_EXHDR(gateway));
+
+	if (balance.isnull)
+		PG_RETURN_NULL();
+	PG_RETURN_DATUM(balance.value);
+}
+
+/*
+ * balance_for(balances, model): the balance at the gateway that serves the
+ * model.  A query asks about one model with many users, so the gateway is
+ * looked up once.
+ */
+Datum
+qm_balance_for(PG_FUNCTION_ARGS)
+{
+	ServedModel  *cached = fcinfo->flinfo->fn_extra;
+	char         *model;
+	NullableDatum balance;
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		PG_RETURN_NULL();
@@ -90,10 +159,12 @@ qm_balance_at(PG_FUNCTION_ARGS)
 	if (cached == NULL || strcmp(cached->model, model) != 0)
 	{
 		MemoryContext memory = fcinfo->flinfo->fn_mcxt;
-		char         *gateway = look_up_gateway(model, memory);
+		char         *gateway = look_up_gateway(model);
 
+		if (gateway == NULL)
+			require_gateways(model);
 		if (cached == NULL)
-			cached = MemoryContextAllocZero(memory, sizeof(GatewayOfModel));
+			cached = MemoryContextAllocZero(memory, sizeof(ServedModel));
 		else
 		{
 			pfree(cached->model);
@@ -101,17 +172,34 @@ qm_balance_at(PG_FUNCTION_ARGS)
 				pfree(cached->gateway);
 		}
 		cached->model = MemoryContextStrdup(memory, model);
-		cached->gateway = gateway;
+		cached->gateway = gateway ? MemoryContextStrdup(memory, gateway) : NULL;
 		fcinfo->flinfo->fn_extra = cached;
 	}
-	balances = PG_GETARG_JSONB_P(0);
-	if (cached->gateway == NULL || !JB_ROOT_IS_OBJECT(balances))
+	if (cached->gateway == NULL)
 		PG_RETURN_NULL();
-	value = getKeyJsonValueFromContainer(&balances->root, cached->gateway, strlen(cached->gateway),
-										 &buffer);
-	if (value == NULL || value->type != jbvNumeric)
+	balance = balance_of(PG_GETARG_JSONB_P(0), cached->gateway, strlen(cached->gateway));
+	if (balance.isnull)
 		PG_RETURN_NULL();
-	PG_RETURN_NUMERIC(DatumGetNumeric(datumCopy(NumericGetDatum(value->val.numeric), false, -1)));
+	PG_RETURN_DATUM(balance.value);
+}
+
+/*
+ * bound_condition(condition): the condition with gateways in the place of
+ * models.  One that would become too long for a condition stays as it is.
+ */
+Datum
+qm_bound_condition(PG_FUNCTION_ARGS)
+{
+	char          *source = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	ConditionError error = {0};
+	ConditionNode *node = condition_parse(source, strlen(source), &error);
+	char          *bound;
+
+	if (node == NULL)
+		condition_raise(&error, source);
+	condition_bind(node, look_up_gateway);
+	bound = condition_print(node, &error);
+	PG_RETURN_TEXT_P(cstring_to_text(bound ? bound : source));
 }
 
 /*

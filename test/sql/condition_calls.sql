@@ -47,6 +47,26 @@ SET quota_manager.balance_max_age = '2h';
 SELECT pg_temp.planned('quota-le("m", 10)');
 RESET quota_manager.balance_max_age;
 
+-- Statements of the extension carry the gateway in the place of the model, and mean the same.
+UPDATE user_balance SET read_time = now();
+SELECT quota_internal.bound_condition('or(quota-le("m", 10), not(quota-le("cf-model", 0.50)), is-vip(1))'), quota_internal.bound_condition(NULL);
+SELECT expression, pg_temp.planned(quota_internal.bound_condition(expression)::text) AS planned,
+	pg_temp.planned(expression) = pg_temp.planned(quota_internal.bound_condition(expression)::text) AS same,
+	pg_temp.planned(expression) = pg_temp.executed(quota_internal.bound_condition(expression)::text) AS executed
+FROM unnest(ARRAY['quota-le("m", 10)', 'not quota-le("m", 10)', 'quota-le("cf-model", -3)', 'or(is-vip(1), quota-le("m", 10))', 'not and(is-vip(1), quota-le("m", 10))']) AS expression;
+-- What would become too long stays as it is.
+SELECT length(c::text), quota_internal.bound_condition(c) = c AS same
+FROM (SELECT ('or(' || string_agg('quota-le("cf-model", ' || n % 10 || ')', ', ') || ')')::condition FROM generate_series(1, 2600) n) l (c);
+-- Strategies name models, whose balances are read.
+SELECT c.valid, c.message, c.hint, c."position" FROM check_condition('or(is-vip(1), balance-le("cf-default", 10))') c;
+-- Where balances are, but not the gateways, an answer would be wrong.
+BEGIN;
+DELETE FROM quota_model WHERE gateway LIKE 'cf-%';
+DELETE FROM quota_gateway;
+SELECT pg_temp.planned('balance-le("cf-default", 10)');
+SELECT pg_temp.planned('quota-le("m", 10)');
+ROLLBACK;
+
 -- Wrong names, counts, types and values.
 SELECT expression, c.sqlstate, c.message, c."position", c.hint
 FROM unnest(ARRAY['is-vp(1)', 'belongs-to("x")', 'zzzzzzzzzz()', 'true() or nosuch("x")', 'false("x")', 'is-vip()', 'is-vip(1, 2)', 'belong-to()',

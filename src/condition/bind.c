@@ -1,0 +1,32 @@
+/*
+ * bind.c
+ *		Puts the gateways into a condition that balances are asked of.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+
+#include "condition/condition.h"
+#include "condition/names.h"
+
+void
+condition_bind(ConditionNode *node, GatewayOfModel gateway_of)
+{
+	char *gateway;
+
+	check_stack_depth();
+	if (node->kind != CONDITION_CALL)
+	{
+		for (ConditionNode *child = node->first; child; child = child->next)
+			condition_bind(child, gateway_of);
+		return;
+	}
+	if (strcmp(node->name, BALANCE_FUNCTION) != 0 || node->arguments == NULL)
+		return;
+	gateway = gateway_of(node->arguments->value);
+	if (gateway == NULL)
+		return;
+	node->name = pstrdup(BOUND_BALANCE_FUNCTION);
+	node->arguments->kind = ARGUMENT_TEXT;
+	node->arguments->value = gateway;
+}
