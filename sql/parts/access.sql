@@ -63,7 +63,7 @@ BEGIN
 		EXECUTE format('GRANT INSERT ON quota_manager.balance_suspension TO %s', role);
 		-- What was granted to whom stays as it was written.
 		EXECUTE format('GRANT INSERT, UPDATE (status, claim_number, attempts, last_status, last_error, next_attempt_time, update_time,
-			doubt_time, balance_time, balance_before, doubt_moment, balance_moment)
+			doubt_time, maybe_granted_before, awaits_balance, balance_time, balance_before, doubt_moment, balance_moment)
 			ON quota_manager.quota_execute TO %s', role);
 		EXECUTE format('GRANT DELETE ON quota_manager.user_balance, quota_manager.quota_worker TO %s', role);
 		EXECUTE format('GRANT UPDATE (state, state_reason, next_probe_time) ON quota_manager.quota_gateway TO %s', role);

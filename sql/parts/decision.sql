@@ -63,7 +63,7 @@ BEGIN
 			WHEN action IN ('retry', 'resolve_not_applied') AND r.id IS NULL THEN 'without a run'
 			WHEN action <> 'retry' OR e.status = 'failed' THEN NULL
 			-- It went out under another number, if it did.
-			WHEN e.status = 'in_doubt' AND e.doubt_time <= e.create_time THEN 'in doubt because another life of this database may have granted it'
+			WHEN e.status = 'in_doubt' AND e.maybe_granted_before THEN 'in doubt because another life of this database may have granted it'
 			WHEN e.status = 'pending' THEN CASE WHEN e.next_attempt_time <= present THEN 'pending and due already' END
 			WHEN g.doubt_policy = 'resend' THEN NULL
 			WHEN g.name IS NULL THEN 'in doubt at a gateway that does not exist'
@@ -134,6 +134,7 @@ BEGIN
 			next_attempt_time = CASE WHEN action IN ('resolve_not_applied', 'retry') THEN present ELSE e.next_attempt_time END,
 			attempts = CASE WHEN action IN ('resolve_not_applied', 'retry') AND k.status <> 'pending' THEN 0 ELSE e.attempts END,
 			doubt_time = CASE WHEN k.status_after = 'in_doubt' THEN e.doubt_time END,
+			maybe_granted_before = e.maybe_granted_before AND k.status_after = 'in_doubt',
 			balance_time = CASE WHEN k.reopened THEN NULL ELSE e.balance_time END,
 			balance_before = CASE WHEN k.reopened THEN NULL ELSE e.balance_before END,
 			last_error = remark,

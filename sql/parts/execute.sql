@@ -71,7 +71,7 @@ CREATE TABLE quota_manager.quota_execute (
 	revision integer DEFAULT 0,
 	user_id text,
 	scheduled_time timestamptz,
-	run_id bigint NOT NULL,
+	run_id bigint,
 	create_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	update_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	next_attempt_time timestamptz NOT NULL DEFAULT '-infinity',
@@ -80,6 +80,8 @@ CREATE TABLE quota_manager.quota_execute (
 	strategy_version integer NOT NULL,
 	claim_number integer NOT NULL DEFAULT 0,
 	attempts integer NOT NULL DEFAULT 0,
+	awaits_balance boolean NOT NULL DEFAULT false,
+	maybe_granted_before boolean NOT NULL DEFAULT false,
 	last_status integer,
 	status text NOT NULL DEFAULT 'pending',
 	amount numeric NOT NULL,
@@ -101,15 +103,17 @@ COMMENT ON COLUMN quota_manager.quota_execute.strategy_id IS 'The strategy that 
 COMMENT ON COLUMN quota_manager.quota_execute.revision IS '0 the grant; a reversal is the next.';
 COMMENT ON COLUMN quota_manager.quota_execute.user_id IS 'The user who gets it.';
 COMMENT ON COLUMN quota_manager.quota_execute.scheduled_time IS 'The firing of a periodic strategy; -infinity for single ones.';
-COMMENT ON COLUMN quota_manager.quota_execute.run_id IS 'The run that wrote it; 0 if it was imported.';
+COMMENT ON COLUMN quota_manager.quota_execute.run_id IS 'The run that wrote it; null: none did, it was imported.';
 COMMENT ON COLUMN quota_manager.quota_execute.create_time IS 'When it was granted.';
 COMMENT ON COLUMN quota_manager.quota_execute.update_time IS 'When its delivery last changed.';
 COMMENT ON COLUMN quota_manager.quota_execute.next_attempt_time IS 'pending: not sent before this time. in_doubt: when the doubt policy of its gateway acts next; infinity: an operator decides, see resolve.';
-COMMENT ON COLUMN quota_manager.quota_execute.doubt_time IS 'When an attempt ended whose outcome is not known; null: none, or it was settled since. The connection was closed by then. The same as create_time: written in doubt, because before a restore or a promotion it may have been granted under another number.';
-COMMENT ON COLUMN quota_manager.quota_execute.balance_time IS 'When balance_before was read; infinity: claimed to be sent only after it has been read.';
+COMMENT ON COLUMN quota_manager.quota_execute.doubt_time IS 'When an attempt ended whose outcome is not known; null: none, or it was settled since. The connection was closed by then.';
+COMMENT ON COLUMN quota_manager.quota_execute.balance_time IS 'When balance_before was read.';
 COMMENT ON COLUMN quota_manager.quota_execute.strategy_version IS 'Version of the strategy that granted.';
 COMMENT ON COLUMN quota_manager.quota_execute.claim_number IS 'Number of its last claim for sending; only grows. A settlement must name it.';
 COMMENT ON COLUMN quota_manager.quota_execute.attempts IS 'How many attempts the gateway put off or refused while it answered queries; at quota_manager.max_attempts the grant fails. Attempts while it was down or misconfigured do not count.';
+COMMENT ON COLUMN quota_manager.quota_execute.awaits_balance IS 'Claimed, but sent only after balance_before was written down: while this is true, the claim has sent nothing.';
+COMMENT ON COLUMN quota_manager.quota_execute.maybe_granted_before IS 'In doubt from the start: before a restore or a promotion it may have been granted and delivered already, under another number. False again when that has been decided.';
 COMMENT ON COLUMN quota_manager.quota_execute.last_status IS 'HTTP status of the last answer; null: none was read.';
 COMMENT ON COLUMN quota_manager.quota_execute.status IS 'pending -> processing -> completed, failed (will not be applied) or in_doubt (may have been applied: see resolve); cancelled by an operator.';
 COMMENT ON COLUMN quota_manager.quota_execute.amount IS 'Quota to add.';

@@ -21,7 +21,7 @@ BEGIN
 	PERFORM quota_internal.pin_statistics();
 	WITH changed AS (
 		UPDATE quota_manager.quota_execute e
-		SET status = 'in_doubt', next_attempt_time = 'infinity', doubt_time = coalesce(e.doubt_time, present),
+		SET status = 'in_doubt', awaits_balance = false, next_attempt_time = 'infinity', doubt_time = coalesce(e.doubt_time, present),
 			last_status = NULL, last_error = reason, update_time = present
 		FROM (SELECT o.strategy_id, o.user_id, o.scheduled_time, o.revision, o.status
 			FROM quota_manager.quota_run r

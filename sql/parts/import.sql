@@ -39,9 +39,9 @@ BEGIN
 			row_number() OVER (PARTITION BY g.strategy, g.user_id ORDER BY g.grant_time) AS nth
 		FROM pg_temp.quota_manager_import g LEFT JOIN quota_manager.quota_strategy s ON s.name = g.strategy
 	), written AS (
-		INSERT INTO quota_manager.quota_execute (strategy_id, user_id, scheduled_time, run_id, strategy_version, status, amount, model,
+		INSERT INTO quota_manager.quota_execute (strategy_id, user_id, scheduled_time, strategy_version, status, amount, model,
 			gateway, batch_number, create_time, update_time)
-		SELECT r.strategy_id, r.user_id, '-infinity', 0, r.version, 'completed', r.amount, r.model, coalesce(r.gateway, ''),
+		SELECT r.strategy_id, r.user_id, '-infinity', r.version, 'completed', r.amount, r.model, coalesce(r.gateway, ''),
 			to_char(quota_internal.local_time(r.grant_time, r.time_zone), 'YYYYMMDDHH24MISS'), r.grant_time, present
 		FROM row_of r WHERE r.type = 'single' AND r.usable AND r.nth = 1
 		ON CONFLICT DO NOTHING

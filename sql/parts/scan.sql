@@ -259,8 +259,8 @@ BEGIN
 			PERFORM quota_internal.scan_begin();
 			EXECUTE 'INSERT INTO quota_manager.quota_execute
 					(strategy_id, user_id, scheduled_time, run_id, strategy_version, amount, model, gateway, batch_number, create_time, update_time,
-					status, next_attempt_time, doubt_time, last_error)
-				SELECT $1, s.id, $2, $3, $4, $5, $6, $7, $8, $11, $11, $12, $13, $14, $15 FROM '
+					status, next_attempt_time, doubt_time, last_error, maybe_granted_before)
+				SELECT $1, s.id, $2, $3, $4, $5, $6, $7, $8, $11, $11, $12, $13, $14, $15, $16 FROM '
 				-- OFFSET 0 has the condition asked first: whoever is counted must have met it.
 				|| CASE WHEN counted THEN '(SELECT s.id, ' || CASE
 						-- The grants of a single strategy are about as many as its users. Those of a periodic one only grow: by the key.
@@ -280,7 +280,8 @@ BEGIN
 					quota_manager.gateway_of(strategy.model), batch, quota_internal.bound_condition(strategy.condition), strategy.max_exec_per_user, now(),
 					CASE WHEN doubtful THEN 'in_doubt' ELSE 'pending' END, CASE WHEN doubtful THEN 'infinity' ELSE '-infinity' END::timestamptz,
 					CASE WHEN doubtful THEN now() END,
-					CASE WHEN doubtful THEN 'may have been granted and delivered before this database was restored or promoted' END;
+					CASE WHEN doubtful THEN 'may have been granted and delivered before this database was restored or promoted' END,
+					doubtful;
 			GET DIAGNOSTICS granted = ROW_COUNT;
 			EXIT;
 		EXCEPTION WHEN unique_violation THEN

@@ -97,7 +97,7 @@ static Statement add_up = {
 	"   FROM (SELECT e.user_id, 'grant' AS kind,"
 	"     CASE WHEN e.status IN ('completed', 'processing', 'in_doubt') THEN e.amount ELSE 0 END"
 	"      AS amount,"
-	"     CASE WHEN e.run_id = 0 THEN '-infinity' ELSE e.create_time END AS begin_time,"
+	"     CASE WHEN e.run_id IS NULL THEN '-infinity' ELSE e.create_time END AS begin_time,"
 	"     CASE WHEN e.status IN ('processing', 'in_doubt') THEN 'infinity' ELSE e.update_time END"
 	"      AS end_time"
 	"    FROM quota_manager.quota_execute e WHERE e.gateway = $1"

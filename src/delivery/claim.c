@@ -65,7 +65,7 @@ typedef struct Window
 static Statement claim_candidates = {
 	"UPDATE quota_manager.quota_execute AS e"
 	" SET status = 'processing', claim_number = e.claim_number + 1, update_time = $8,"
-	" balance_time = $6, balance_before = NULL"
+	" awaits_balance = $6, balance_time = NULL, balance_before = NULL"
 	" FROM unnest($1, $2, $3, $4) AS k(strategy_id, user_id, scheduled_time, revision)"
 	" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"
 	" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision"
@@ -74,8 +74,8 @@ static Statement claim_candidates = {
 						 "e.claim_number, e.id,"
 						 " e.attempts, trim_scale(e.amount)::text, e.doubt_time IS NOT NULL",
 	8,
-	{INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, TEXTOID, TIMESTAMPTZOID,
-	 TEXTOID, TIMESTAMPTZOID},
+	{INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, TEXTOID, BOOLOID, TEXTOID,
+	 TIMESTAMPTZOID},
 	NULL};
 
 /*
@@ -292,7 +292,6 @@ claim_batch(Lane *lane, int limit)
 	Datum *scheduled_times = palloc(sizeof(Datum) * most);
 	Datum *revisions = palloc(sizeof(Datum) * most);
 	Datum  values[8];
-	char   nulls[8] = {' ', ' ', ' ', ' ', ' ', ' ', ' ', ' '};
 	int    count = 0;
 
 	while (count < most && lane->next_candidate < lane->candidate_count)
@@ -316,14 +315,11 @@ claim_batch(Lane *lane, int limit)
 	values[2] = array_of(TIMESTAMPTZOID, scheduled_times, NULL, count);
 	values[3] = array_of(INT4OID, revisions, NULL, count);
 	values[4] = CStringGetTextDatum(lane->row->name);
-	/* "infinity": will not be sent before a balance stands in its place */
-	values[5] = TimestampTzGetDatum(DT_NOEND);
-	if (lane_policy(lane) != DOUBT_RECONCILE)
-		nulls[5] = 'n';
+	values[5] = BoolGetDatum(lane_policy(lane) == DOUBT_RECONCILE);
 	values[6] = CStringGetTextDatum(other_status(lane));
 	values[7] = TimestampTzGetDatum(GetCurrentTimestamp());
 	CRASH_POINT(claim_starting);
-	count = (int) statement_run(&claim_candidates, values, nulls);
+	count = (int) statement_run(&claim_candidates, values, NULL);
 	CRASH_POINT(claim_made);
 	take_claimed(lane, count);
 	SPI_freetuptable(SPI_tuptable);

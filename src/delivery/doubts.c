@@ -19,7 +19,7 @@
 /* Without a balance, the grant is sent all the same: see take_reading in flight.c. */
 static Statement record_balances = {
 	"UPDATE quota_manager.quota_execute AS e"
-	" SET balance_before = k.balance::numeric,"
+	" SET awaits_balance = false, balance_before = k.balance::numeric,"
 	" balance_time = CASE WHEN k.balance IS NOT NULL THEN k.balance_time END,"
 	" balance_moment = k.balance_moment"
 	" FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) AS k(strategy_id, user_id, scheduled_time,"

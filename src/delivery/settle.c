@@ -27,7 +27,7 @@
  */
 static Statement settle_grants = {
 	"UPDATE quota_manager.quota_execute AS e"
-	" SET status = k.status,"
+	" SET status = k.status, awaits_balance = false,"
 	" attempts = e.attempts + k.charge,"
 	" last_status = CASE WHEN k.tried THEN k.http_status ELSE e.last_status END,"
 	" last_error = CASE WHEN k.tried THEN k.message ELSE e.last_error END,"
@@ -89,7 +89,7 @@ static Statement forget_balances = {
  */
 static Statement settle_leftover_grants = {
 	"UPDATE quota_manager.quota_execute AS e"
-	" SET status = k.status,"
+	" SET status = k.status, awaits_balance = false,"
 	" attempts = e.attempts + CASE WHEN k.status = 'in_doubt' THEN $7 ELSE 0 END,"
 	" next_attempt_time = CASE WHEN k.status = 'pending' THEN e.next_attempt_time"
 	" WHEN $7 > 0 AND e.attempts + $7 >= $8 THEN 'infinity' ELSE $6 END,"
@@ -101,7 +101,7 @@ static Statement settle_leftover_grants = {
 	" FROM (VALUES ('pending', true), ('in_doubt', false)) AS k(status, unsent)"
 	" WHERE e.run_id = $1 AND e.id BETWEEN $2 AND $3 AND e.gateway = $4"
 	" AND e.status = 'processing'"
-	" AND k.unsent = (e.balance_time IS NOT DISTINCT FROM 'infinity' AND e.doubt_time IS NULL)"
+	" AND k.unsent = (e.awaits_balance AND e.doubt_time IS NULL)"
 	" RETURNING e.status",
 	10,
 	{INT8OID, INT8OID, INT8OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID, INT4OID, TIMESTAMPTZOID,

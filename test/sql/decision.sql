@@ -27,7 +27,7 @@ CREATE FUNCTION public.decision_test_grant(id bigint, status text, gateway text 
 	balance numeric DEFAULT NULL, balance_time timestamptz DEFAULT NULL, run bigint DEFAULT NULL) RETURNS bigint LANGUAGE sql AS $$
 	INSERT INTO quota_manager.quota_execute (id, strategy_id, user_id, scheduled_time, run_id, strategy_version, amount, model, gateway, batch_number,
 		status, claim_number, attempts, last_status, last_error, next_attempt_time, doubt_time, balance_before, balance_time)
-	VALUES (id, -1, 'u' || id, '-infinity', coalesce(run, id / 100), 1, 5, 'm', gateway, '', status, 3, 2, 503, 'no answer',
+	VALUES (id, -1, 'u' || id, '-infinity', nullif(coalesce(run, id / 100), 0), 1, 5, 'm', gateway, '', status, 3, 2, 503, 'no answer',
 		due, CASE WHEN status = 'in_doubt' THEN now() + interval '1 hour' END, balance, balance_time)
 	RETURNING id;
 $$;
@@ -113,6 +113,14 @@ SELECT decision_test_try(format('SELECT quota_manager.retry(%s)', id)) FROM gene
 -- What was not written by a scan has no run in which it would be found.
 SELECT decision_test_grant(710, 'in_doubt', 'resends', run => 0), decision_test_grant(711, 'failed', run => 0), decision_test_grant(712, 'in_doubt', run => 0);
 SELECT decision_test_try('SELECT quota_manager.' || call) FROM unnest(ARRAY['resolve(710, false)', 'retry(710)', 'retry(711)', 'resolve(712, true)']) call;
+-- What was in doubt from the start went out under another number, if it did; once decided, it is a grant like others.
+SELECT decision_test_grant(720, 'in_doubt', 'resends');
+UPDATE quota_execute SET maybe_granted_before = true WHERE id = 720;
+SELECT decision_test_try('SELECT quota_manager.retry(720)');
+SELECT resolve(720, false);
+SELECT status, maybe_granted_before FROM quota_execute WHERE id = 720;
+UPDATE quota_execute SET status = 'in_doubt', doubt_time = create_time WHERE id = 720;
+SELECT retry(720);
 -- What is not there, or not given.
 SELECT decision_test_try('SELECT quota_manager.' || call) FROM unnest(ARRAY['resolve(99999, true)', 'retry(99999)', 'cancel(-1)', 'resolve(NULL::bigint, true)', 'resolve(1, NULL)',
 	'retry(NULL::bigint)', 'cancel(NULL::bigint)', 'resolve(ARRAY[1], NULL)']) call;

@@ -51,7 +51,7 @@ INSERT INTO quota_manager.quota_run (id, strategy_id, state, first_grant_id, las
 	VALUES (1, 1, 'done', 1, 4, now(), now());
 INSERT INTO quota_manager.quota_execute (id, strategy_id, user_id, scheduled_time, run_id, strategy_version, amount, model, gateway, batch_number, status, last_error, claim_number)
 	VALUES (1, 1, 'a', '-infinity', 1, 1, 5, 'm', 'g', '', 'in_doubt', 'time-out', 1), (2, 1, 'b', '-infinity', 1, 1, 5, 'm', 'g', '', 'in_doubt', 'time-out', 1),
-		(3, 1, 'c', '-infinity', 1, 1, 5, 'm', 'g', '', 'completed', NULL, 1), (4, 1, 'd', '-infinity', 0, 1, 5, 'm', 'g', '', 'in_doubt', 'time-out', 1);
+		(3, 1, 'c', '-infinity', 1, 1, 5, 'm', 'g', '', 'completed', NULL, 1), (4, 1, 'd', '-infinity', NULL, 1, 5, 'm', 'g', '', 'in_doubt', 'time-out', 1);
 CREATE ROLE regress_quota_operator SUPERUSER;
 SET ROLE regress_quota_operator;
 SELECT quota_manager.resolve(1, true);

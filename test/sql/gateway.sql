@@ -133,7 +133,7 @@ ROLLBACK;
 -- A gateway goes when nobody needs it any more.
 SELECT pg_temp.try($$DELETE FROM quota_gateway WHERE name = 'gateway-test-2'$$);
 INSERT INTO quota_execute (strategy_id, user_id, scheduled_time, run_id, strategy_version, status, amount, model, gateway, batch_number)
-SELECT -1, status, '-infinity', 0, 1, status, 5, 'm', 'gateway-test', 'by hand'
+SELECT -1, status, '-infinity', NULL, 1, status, 5, 'm', 'gateway-test', 'by hand'
 FROM unnest(ARRAY['pending', 'processing', 'in_doubt', 'completed', 'failed', 'cancelled']) status;
 SELECT pg_temp.try($$UPDATE quota_gateway SET dialect = 'higress' WHERE name = 'gateway-test'$$);
 DELETE FROM quota_model WHERE gateway LIKE 'gateway-test%';

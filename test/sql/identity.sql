@@ -141,9 +141,10 @@ INSERT INTO user_info (id, vip) VALUES ('u2', 1);
 SELECT * FROM pg_temp.scan_at('1 04:31:00');
 SELECT name, "user", scheduled_time, status, next, doubted, last_error FROM pg_temp.grants WHERE "user" = 'u2';
 SELECT name, times, state, granted, undelivered, reason FROM pg_temp.runs WHERE scheduled_time IS NULL;
+SELECT e.user_id, e.status, e.maybe_granted_before FROM quota_execute e WHERE e.status = 'in_doubt' ORDER BY e.user_id, e.scheduled_time;
 -- Decided as not granted it is delivered: its run is found again.
 SELECT resolve(e.id, false) FROM quota_execute e WHERE user_id = 'u2';
-SELECT e.status, r.undelivered, e.id BETWEEN r.first_grant_id AND r.last_grant_id AS found FROM quota_execute e JOIN quota_run r ON r.id = e.run_id WHERE user_id = 'u2';
+SELECT e.status, e.maybe_granted_before, r.undelivered, e.id BETWEEN r.first_grant_id AND r.last_grant_id AS found FROM quota_execute e JOIN quota_run r ON r.id = e.run_id WHERE user_id = 'u2';
 -- The scan was done, so who comes now is new; so is a strategy that was written since, and the next firing.
 INSERT INTO user_info (id, vip) VALUES ('u3', 1);
 INSERT INTO quota_strategy (name, type, amount, model, condition) VALUES ('new', 'single', 5, 'm', 'match-user("u1")');

@@ -183,7 +183,7 @@ SELECT pg_temp.try($$UPDATE quota_strategy SET enabled = false WHERE name = 'str
 SELECT pg_temp.try($$DELETE FROM quota_strategy WHERE name = 'strategy-test-broken'$$);
 INSERT INTO quota_strategy (name, type, amount, model, condition) VALUES ('strategy-test-granted', 'single', 5, 'm', 'true()');
 INSERT INTO quota_execute (strategy_id, user_id, scheduled_time, run_id, strategy_version, status, amount, model, gateway, batch_number)
-SELECT id, 'u1', '-infinity', 0, 1, 'cancelled', 5, 'm', 'strategy-zgsm', 'by hand' FROM quota_strategy WHERE name = 'strategy-test-granted';
+SELECT id, 'u1', '-infinity', NULL, 1, 'cancelled', 5, 'm', 'strategy-zgsm', 'by hand' FROM quota_strategy WHERE name = 'strategy-test-granted';
 SELECT pg_temp.try($$DELETE FROM quota_strategy WHERE name = 'strategy-test-granted'$$);
 SELECT pg_temp.try($$DELETE FROM quota_strategy$$);
 SELECT pg_temp.try($$TRUNCATE quota_strategy$$);

@@ -142,7 +142,7 @@ is(queries($higress), 4, 'and nobody who has the grant');
 start_over($levels, strategy => { condition => 'quota-le("hm", 10)', type => 'periodic', periodic_expr => '0 8 * * *', max_exec_per_user => 1 });
 $node->safe_psql('postgres', q{
 	INSERT INTO quota_manager.quota_execute (strategy_id, user_id, scheduled_time, run_id, strategy_version, status, amount, model, gateway, batch_number)
-		SELECT id, 'a', '2025-06-30 08:00:00+00', 0, 1, 'completed', 5, 'hm', 'h', '' FROM quota_manager.quota_strategy});
+		SELECT id, 'a', '2025-06-30 08:00:00+00', NULL, 1, 'completed', 5, 'hm', 'h', '' FROM quota_manager.quota_strategy});
 is($node->safe_psql('postgres', q{SELECT string_agg(user_id, ' ' ORDER BY user_id) FROM quota_manager.undecided((SELECT id FROM quota_manager.quota_strategy))}),
 	'b c d', 'nor who has had as many as there are to be had');
 

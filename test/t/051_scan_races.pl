@@ -83,7 +83,7 @@ INSERT INTO quota_manager.quota_strategy (id, name, type, amount, model, conditi
 SQL
 my $intruder = <<"SQL";
 INSERT INTO quota_manager.quota_execute (strategy_id, user_id, scheduled_time, run_id, strategy_version, amount, model, gateway, batch_number, status)
-SELECT 9000, 'u' || i, '-infinity', 0, 1, 5, 'm', 'gateway', 'intruder', 'completed' FROM generate_series(1, $users, 50) i
+SELECT 9000, 'u' || i, '-infinity', NULL, 1, 5, 'm', 'gateway', 'intruder', 'completed' FROM generate_series(1, $users, 50) i
 ON CONFLICT DO NOTHING
 SQL
 at_once((map { "SELECT count(*) FROM quota_manager.scan()" } 1 .. 4), $intruder, $intruder,
