@@ -128,6 +128,25 @@ COMMENT ON INDEX quota_manager.quota_execute_id IS 'Finds the grants of a run by
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.quota_execute', '');
 SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('quota_manager.quota_execute', 'id'), '');
 
+CREATE FUNCTION quota_internal.undelivered_stretches() RETURNS TABLE (low bigint, high bigint, runs bigint[])
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
+AS $$
+DECLARE
+	-- Runs further apart than this, in ids of grants, are looked at one after the other.
+	far_apart CONSTANT bigint := 100000;
+BEGIN
+	PERFORM quota_internal.pin_statistics();
+	RETURN QUERY SELECT min(r.first_grant_id), max(r.last_grant_id), array_agg(r.id)
+		FROM (SELECT o.*, count(*) FILTER (WHERE o.is_far) OVER (ORDER BY o.first_grant_id, o.id) AS number
+			FROM (SELECT u.id, u.first_grant_id, u.last_grant_id,
+					u.first_grant_id - max(u.last_grant_id) OVER (ORDER BY u.first_grant_id, u.id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+						> far_apart AS is_far
+				FROM quota_manager.quota_run u WHERE u.undelivered AND u.first_grant_id IS NOT NULL) o) r
+		GROUP BY r.number;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.undelivered_stretches() IS 'Where open grants are: the runs that have some, those together whose grants lie near each other, and between which ids. A statement for each stretch finds its grants by the index, which one that joins runs and grants could not where grants are distributed.';
+
 CREATE FUNCTION quota_internal.keep_strategy_with_grants() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$

@@ -17,24 +17,32 @@ DECLARE
 	present CONSTANT timestamptz := clock_timestamp();
 	-- A run that is known was not run elsewhere, however far ahead the clock was that it was recorded by.
 	until_time CONSTANT timestamptz := greatest(present, (SELECT max(r.finish_time) FROM quota_manager.quota_run r));
+	stretch record;
+	counted record;
 BEGIN
 	PERFORM quota_internal.pin_statistics();
-	WITH changed AS (
-		UPDATE quota_manager.quota_execute e
-		SET status = 'in_doubt', awaits_balance = false, next_attempt_time = 'infinity', doubt_time = coalesce(e.doubt_time, present),
-			last_status = NULL, last_error = reason, update_time = present
-		FROM (SELECT o.strategy_id, o.user_id, o.scheduled_time, o.revision, o.status
-			FROM quota_manager.quota_run r
-			-- OFFSET 0 has the grants of each run looked for by their ids, not all of them read.
-			CROSS JOIN LATERAL (SELECT g.* FROM quota_manager.quota_execute g
-				WHERE g.run_id = r.id AND g.id BETWEEN r.first_grant_id AND r.last_grant_id OFFSET 0) o
-			WHERE r.undelivered AND (o.status IN ('pending', 'processing') OR o.status = 'in_doubt' AND o.next_attempt_time < 'infinity')) o
-		WHERE e.strategy_id = o.strategy_id AND e.user_id = o.user_id AND e.scheduled_time = o.scheduled_time AND e.revision = o.revision
-			AND e.status = o.status
-		RETURNING o.status AS status_before)
-	SELECT count(*) FILTER (WHERE c.status_before = 'pending'), count(*) FILTER (WHERE c.status_before = 'processing'),
-		count(*) FILTER (WHERE c.status_before = 'in_doubt')
-		INTO pending, processing, in_doubt FROM changed c;
+	pending := 0;
+	processing := 0;
+	in_doubt := 0;
+	FOR stretch IN SELECT s.* FROM quota_internal.undelivered_stretches() s LOOP
+		WITH changed AS (
+			UPDATE quota_manager.quota_execute e
+			SET status = 'in_doubt', awaits_balance = false, next_attempt_time = 'infinity', doubt_time = coalesce(e.doubt_time, present),
+				last_status = NULL, last_error = reason, update_time = present
+			FROM (SELECT g.strategy_id, g.user_id, g.scheduled_time, g.revision, g.status
+				FROM quota_manager.quota_execute g
+				WHERE g.id BETWEEN stretch.low AND stretch.high AND g.run_id = ANY (stretch.runs)
+					AND (g.status = 'pending' OR g.status = 'processing' OR g.status = 'in_doubt' AND g.next_attempt_time < 'infinity')) o
+			WHERE e.strategy_id = o.strategy_id AND e.user_id = o.user_id AND e.scheduled_time = o.scheduled_time AND e.revision = o.revision
+				AND e.status = o.status
+			RETURNING o.status AS status_before)
+		SELECT count(*) FILTER (WHERE c.status_before = 'pending') AS pending, count(*) FILTER (WHERE c.status_before = 'processing') AS processing,
+			count(*) FILTER (WHERE c.status_before = 'in_doubt') AS in_doubt
+			INTO counted FROM changed c;
+		pending := pending + counted.pending;
+		processing := processing + counted.processing;
+		in_doubt := in_doubt + counted.in_doubt;
+	END LOOP;
 	-- What gateways said before proves nothing any more, and may be outdated by a delivery that is not known here.
 	DELETE FROM quota_manager.user_balance;
 	UPDATE quota_manager.quota_gateway SET doubt_policy_since = present;

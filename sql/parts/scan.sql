@@ -51,18 +51,18 @@ COMMENT ON FUNCTION quota_internal.try_scan_locks(quota_manager.quota_strategy) 
 CREATE FUNCTION quota_internal.open_users(gateways text[]) RETURNS TABLE (user_id text, gateway text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET max_parallel_workers_per_gather = 0 SET quota_manager.pinned_statistics = on
 AS $$
+DECLARE
+	stretch record;
 BEGIN
 	PERFORM quota_internal.pin_statistics();
-	RETURN QUERY SELECT DISTINCT o.user_id, o.gateway
-		FROM quota_manager.quota_run r
-		-- OFFSET 0 has the grants of each run looked for by their ids, not all of them read.
-		CROSS JOIN LATERAL (SELECT e.* FROM quota_manager.quota_execute e
-			WHERE e.run_id = r.id AND e.id BETWEEN r.first_grant_id AND r.last_grant_id OFFSET 0) o
-		WHERE r.undelivered AND o.gateway = ANY (gateways)
-			AND (o.status IN ('pending', 'processing') OR o.status = 'in_doubt' AND o.next_attempt_time < 'infinity');
+	FOR stretch IN SELECT s.* FROM quota_internal.undelivered_stretches() s LOOP
+		RETURN QUERY SELECT DISTINCT e.user_id, e.gateway FROM quota_manager.quota_execute e
+			WHERE e.id BETWEEN stretch.low AND stretch.high AND e.run_id = ANY (stretch.runs) AND e.gateway = ANY (gateways)
+				AND (e.status = 'pending' OR e.status = 'processing' OR e.status = 'in_doubt' AND e.next_attempt_time < 'infinity');
+	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.open_users(text[]) IS 'Users who have something open at gateways: granted, and neither settled nor left to an operator. Their balances cannot count.';
+COMMENT ON FUNCTION quota_internal.open_users(text[]) IS 'Users who have something open at gateways: granted, and neither settled nor left to an operator. Their balances cannot count. A user may come more than once.';
 
 CREATE FUNCTION quota_internal.forget_balances(run_id bigint, first_grant_id bigint, last_grant_id bigint, gateway text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on

@@ -55,23 +55,13 @@ CREATE FUNCTION quota_internal.worker_queue(kind text, OUT depth bigint, OUT old
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
 DECLARE
-	-- Runs further apart than this, in ids of grants, are counted one after the other.
-	far_apart CONSTANT bigint := 100000;
 	stretch record;
 	counted record;
 BEGIN
 	PERFORM quota_internal.pin_statistics();
 	IF kind = 'courier' THEN
 		depth := 0;
-		FOR stretch IN
-			SELECT min(r.first_grant_id) AS low, max(r.last_grant_id) AS high, array_agg(r.id) AS runs
-			FROM (SELECT o.*, count(*) FILTER (WHERE o.is_far) OVER (ORDER BY o.first_grant_id, o.id) AS number
-				FROM (SELECT u.id, u.first_grant_id, u.last_grant_id,
-						u.first_grant_id - max(u.last_grant_id) OVER (ORDER BY u.first_grant_id, u.id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
-							> far_apart AS is_far
-					FROM quota_manager.quota_run u WHERE u.undelivered AND u.first_grant_id IS NOT NULL) o) r
-			GROUP BY r.number
-		LOOP
+		FOR stretch IN SELECT s.* FROM quota_internal.undelivered_stretches() s LOOP
 			SELECT count(*) AS depth, min(e.create_time) AS oldest INTO counted
 			FROM quota_manager.quota_execute e
 			WHERE e.id BETWEEN stretch.low AND stretch.high
