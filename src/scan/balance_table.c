@@ -9,8 +9,6 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xlog.h"
-#include "catalog/pg_am_d.h"
-#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -20,6 +18,7 @@
 #include "utils/snapmgr.h"
 
 #include "common/monotonic.h"
+#include "common/plain_table.h"
 #include "delivery/settings.h"
 #include "delivery/statement.h"
 #include "scan/balance_table.h"
@@ -255,7 +254,7 @@ balance_table_begin_change(BalanceChange *change)
 	change->lost_time = DatumGetTimestampTz(result_datum(0, 2, &isnull));
 	change->lost_moment = DatumGetInt64(result_datum(0, 3, &isnull));
 	table = table_openrv(makeRangeVar("quota_manager", "user_balance", -1), RowExclusiveLock);
-	if (table->rd_rel->relkind == RELKIND_RELATION && table->rd_rel->relam == HEAP_TABLE_AM_OID)
+	if (is_plain_table(table))
 		spoil_row(table, (ItemPointer) DatumGetPointer(result_datum(0, 1, &isnull)));
 	table_close(table, NoLock);
 	SPI_freetuptable(SPI_tuptable);

@@ -149,6 +149,15 @@ foreach my $change (q{gateway_delta('user1', 100, 'bonus')}, q{gateway_refresh('
 	is(sql(q{SELECT count(*) FROM quota_manager.quota_strategy s, quota_manager.undecided(s.id) u WHERE u.user_id = 'user1'}), 0,
 		"$change: nor asked for as long as it may arrive");
 }
+# Where a statement means more than the rows in the table's heap, the heap is left alone.
+start_over('* * * * *', '2025-07-01 08:00:00+00');
+sql('CREATE RULE elsewhere AS ON DELETE TO quota_manager.user_balance DO ALSO NOTIFY elsewhere');
+sql(q{SELECT quota_manager.gateway_query('user1')}, 'BEGIN', q{SELECT quota_manager.gateway_delta('user1', 100, 'bonus')}, 'ROLLBACK');
+is(sql(q{SELECT count(*) FROM quota_manager.known_balance WHERE user_id = 'user1'}), 1, 'no plain table: a rollback brings back what was known');
+sql(q{SELECT quota_manager.gateway_delta('user1', 100, 'bonus')});
+is(sql(q{SELECT count(*) FROM quota_manager.known_balance WHERE user_id = 'user1'}), 0, 'no plain table: a commit does not');
+sql('DROP RULE elsewhere ON quota_manager.user_balance');
+
 start_over('* * * * *', '2025-07-01 08:00:00+00');
 tick('2025-07-01 08:01:00+00');
 is(sql(q{SELECT quota_manager.gateway_query('user1')}), 0, 'a query by hand while something is open: is answered,');
