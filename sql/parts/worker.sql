@@ -6,12 +6,12 @@ COMMENT ON PROCEDURE quota_manager.tick(bigint, bigint) IS
 	'Runs every due strategy like scan(), but reads the balances that conditions need from the gateways first. Commits between its steps: to be called as a statement of its own. Returns how many strategies were run and grants written.';
 
 CREATE FUNCTION quota_manager.start_workers() RETURNS void
-LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_start_workers';
+LANGUAGE C VOLATILE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'qm_start_workers';
 COMMENT ON FUNCTION quota_manager.start_workers() IS
 	'Lets background workers run in this database from the end of the transaction on. Where the library is not preloaded it starts them, until the server is restarted.';
 
 CREATE FUNCTION quota_manager.stop_workers() RETURNS void
-LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_stop_workers';
+LANGUAGE C VOLATILE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'qm_stop_workers';
 COMMENT ON FUNCTION quota_manager.stop_workers() IS
 	'Ends the background workers of this database at the end of the transaction; they stay down, also after a restart, until start_workers().';
 

@@ -13,7 +13,6 @@
 #include "storage/fd.h"
 #include "utils/builtins.h"
 
-#include "common/rights.h"
 #include "delivery/credential.h"
 #include "delivery/settings.h"
 #include "delivery/statement.h"
@@ -140,22 +139,19 @@ read_file(const char *name, char *buffer, size_t size, const char **problem)
 }
 
 /*
- * Reads a row of quota_credential, as its owner.  The result is allocated in
+ * Reads a row of quota_credential, which its owner alone can.  The result is allocated in
  * memory; NULL: there is no such row.
  */
 static char *
 read_credential_row(const char *name, MemoryContext memory)
 {
-	Datum        values[1];
-	RightsBefore before;
-	char        *secret = NULL;
+	Datum values[1];
+	char *secret = NULL;
 
 	values[0] = CStringGetTextDatum(name);
-	rights_become_owner(&before);
 	if (statement_run(&read_row, values, NULL) == 1)
 		secret = result_text(0, 1, memory);
 	SPI_freetuptable(SPI_tuptable);
-	rights_restore(&before);
 	return secret;
 }
 

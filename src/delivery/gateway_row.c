@@ -30,6 +30,9 @@ static Statement read_gateways = {
 	{0},
 	NULL};
 
+static Statement see_gateway = {
+	"SELECT 1 FROM quota_manager.quota_gateway g WHERE g.id = $1", 1, {INT4OID}, NULL};
+
 bool
 gateway_dialect_read(const char *name, GatewayDialect *dialect)
 {
@@ -121,6 +124,19 @@ gateway_rows_read(MemoryContext memory)
 	return rows;
 }
 
+/*
+ * True if the current user may see the row: a site may have policies.
+ */
+static bool
+is_visible(const GatewayRow *row)
+{
+	Datum values[1] = {Int32GetDatum(row->id)};
+	bool  found = statement_run_as_user(&see_gateway, values, NULL) > 0;
+
+	SPI_freetuptable(SPI_tuptable);
+	return found;
+}
+
 GatewayRow *
 gateway_row_choose(List *rows, const char *name)
 {
@@ -130,7 +146,7 @@ gateway_row_choose(List *rows, const char *name)
 	{
 		GatewayRow *row = lfirst(cell);
 
-		if (name != NULL ? strcmp(row->name, name) == 0 : row->is_default)
+		if ((name != NULL ? strcmp(row->name, name) == 0 : row->is_default) && is_visible(row))
 			return row;
 	}
 	if (name != NULL)

@@ -51,7 +51,8 @@ extern List *gateway_rows_read(MemoryContext memory);
 
 /*
  * The gateway of that name, or, without a name, the default one, among such a
- * list.  Raises an error if there is none.
+ * list, and among those that the current user can see.  Raises an error if
+ * there is none.
  */
 extern GatewayRow *gateway_row_choose(List *rows, const char *name);
 

@@ -319,7 +319,6 @@ run_call(FunctionCallInfo fcinfo, ManualCall *call)
 {
 	int             last = PG_NARGS() - 1;
 	char           *name = PG_ARGISNULL(last) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(last));
-	RightsBefore    before;
 	char           *role = GetUserNameFromId(GetOuterUserId(), false);
 	GatewayRow     *row;
 	GatewaySession *session;
@@ -337,8 +336,8 @@ run_call(FunctionCallInfo fcinfo, ManualCall *call)
 	if (call->action == GATEWAY_DELTA)
 		call->reason = required_text(fcinfo, 2, "the reason");
 
+	rights_require_caller();
 	SPI_connect();
-	rights_become_owner(&before);
 	row = gateway_row_choose(gateway_rows_read(CurrentMemoryContext), name);
 	call->gateway = row->name;
 	if (call->amount != NULL && !gateway_amount_fits(row->dialect, call->amount))
@@ -352,7 +351,6 @@ run_call(FunctionCallInfo fcinfo, ManualCall *call)
 	if (session == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("gateway \"%s\" cannot be used: %s", row->name, problem)));
-	rights_restore(&before);
 
 	if (call->action != GATEWAY_QUERY)
 		log_call(call, role, "sent");
@@ -360,9 +358,7 @@ run_call(FunctionCallInfo fcinfo, ManualCall *call)
 	log_call(call, role, outcome_name(call));
 	report_outcome(call);
 
-	rights_become_owner(&before);
 	record_call(call, role);
-	rights_restore(&before);
 }
 
 /*

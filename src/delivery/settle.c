@@ -9,7 +9,6 @@
 #include "utils/builtins.h"
 
 #include "common/crash_point.h"
-#include "common/rights.h"
 #include "delivery/runs.h"
 #include "delivery/settings.h"
 #include "delivery/settle.h"
@@ -430,16 +429,12 @@ settle_leftovers(Lane *lane, List *runs)
 	return in_doubt;
 }
 
-/*
- * As the owner: nobody else may write what the status says.
- */
 bool
 settle_state(Lane *lane)
 {
-	RightsBefore before;
-	Datum        values[4];
-	char         nulls[4] = {' ', ' ', ' ', ' '};
-	bool         written;
+	Datum values[4];
+	char  nulls[4] = {' ', ' ', ' ', ' '};
+	bool  written;
 
 	values[0] = Int32GetDatum(lane->row->id);
 	values[1] = CStringGetTextDatum(gateway_state_name(lane->state));
@@ -452,9 +447,7 @@ settle_state(Lane *lane)
 		GetCurrentTimestamp(), mono_ms_until(lane->probe_time, PROBE_SHOWN_MAX)));
 	if (lane->state == GATEWAY_STATE_OPEN || lane->state == GATEWAY_STATE_PROBING)
 		nulls[3] = 'n';
-	rights_become_owner(&before);
 	written = statement_run(&save_state, values, nulls) > 0;
-	rights_restore(&before);
 	if (!written)
 		return false;
 	CRASH_POINT(state_saved);

@@ -8,6 +8,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
+#include "common/rights.h"
 #include "delivery/statement.h"
 
 void
@@ -26,11 +27,11 @@ statement_prepare(Statement *statement)
 }
 
 /*
- * Runs a statement, preparing it the first time.  SPI leaves its own memory
- * context behind, which lives as long as a procedure runs.
+ * SPI leaves its own memory context behind, which lives as long as a procedure
+ * runs.
  */
 uint64
-statement_run(Statement *statement, Datum *values, const char *nulls)
+statement_run_as_user(Statement *statement, Datum *values, const char *nulls)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	int           result;
@@ -41,6 +42,18 @@ statement_run(Statement *statement, Datum *values, const char *nulls)
 		elog(ERROR, "could not run a statement: %s", SPI_result_code_string(result));
 	MemoryContextSwitchTo(caller);
 	return SPI_processed;
+}
+
+uint64
+statement_run(Statement *statement, Datum *values, const char *nulls)
+{
+	RightsBefore before;
+	uint64       rows;
+
+	rights_become_owner(&before);
+	rows = statement_run_as_user(statement, values, nulls);
+	rights_restore(&before);
+	return rows;
 }
 
 Datum

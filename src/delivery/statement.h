@@ -4,6 +4,7 @@
  *
  * The text of a statement relies on the search_path that work units set:
  * operators and functions are those of pg_catalog, tables are named in full.
+ * It calls no code of others: it is run as the owner of the extension.
  */
 #ifndef QM_STATEMENT_H
 #define QM_STATEMENT_H
@@ -26,11 +27,14 @@ typedef struct Statement
 extern void statement_prepare(Statement *statement);
 
 /*
- * Runs a statement with a snapshot of its own and returns how many rows it
- * gave; they are in SPI_tuptable, which the caller frees.  nulls as for
- * SPI_execute_plan.  SPI must be connected.
+ * Runs a statement as the owner of the extension, with a snapshot of its own,
+ * and returns how many rows it gave; they are in SPI_tuptable, which the caller
+ * frees.  nulls as for SPI_execute_plan.  SPI must be connected.
  */
 extern uint64 statement_run(Statement *statement, Datum *values, const char *nulls);
+
+/* The same as the current user, for what others may see or have written. */
+extern uint64 statement_run_as_user(Statement *statement, Datum *values, const char *nulls);
 
 /*
  * An array of elements of type int4, bool, text or timestamptz, allocated in

@@ -7,7 +7,11 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_namespace.h"
+#include "catalog/pg_proc.h"
 #include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "nodes/value.h"
+#include "parser/parse_func.h"
 #include "utils/acl.h"
 #include "utils/lsyscache.h"
 
@@ -15,31 +19,20 @@
 #include "worker/obstacle.h"
 #include "worker/process.h"
 
-/* What workers cannot do without; what else they may need is reported by who needs it. */
-static const struct
-{
-	const char *table;
-	AclMode     privileges;
-} needed_tables[] = {
-	{"quota_strategy", ACL_SELECT},
-	{"quota_installation", ACL_SELECT},
-	{"quota_run", ACL_SELECT | ACL_INSERT | ACL_UPDATE},
-	{"quota_execute", ACL_SELECT | ACL_INSERT},
-	{"quota_gateway", ACL_SELECT},
-	{"quota_model", ACL_SELECT},
-	{"user_balance", ACL_SELECT | ACL_INSERT | ACL_UPDATE},
-	{"balance_suspension", ACL_SELECT | ACL_INSERT},
+/*
+ * What workers cannot do without; what else they may need is reported by who
+ * needs it.  They write as the owner of the extension, but read what conditions
+ * are asked about with their own rights.
+ */
+static const char *const needed_schemas[] = {"quota_manager", "quota_internal", "quota_condition"};
+
+static const char *const needed_tables[] = {
+	"quota_strategy", "quota_installation", "quota_run",    "quota_execute",
+	"quota_gateway",  "quota_model",        "user_balance", "balance_suspension",
 };
 
-static const struct
-{
-	AclMode     privilege;
-	const char *name;
-} privilege_names[] = {
-	{ACL_SELECT, "SELECT"},
-	{ACL_INSERT, "INSERT"},
-	{ACL_UPDATE, "UPDATE"},
-};
+/* Whoever may call them may do what workers do. */
+static const char *const needed_procedures[] = {"tick", "deliver"};
 
 /*
  * Whether the role may use objects in a schema.
@@ -55,20 +48,97 @@ may_use_schema(Oid schema)
 }
 
 /*
- * The first of the privileges on a table that the role lacks; NULL: none.
+ * Whether the role may call a procedure.
  */
-static const char *
-lacking_privilege(Oid table, AclMode privileges)
+static bool
+may_call(Oid procedure)
 {
-	for (int i = 0; i < lengthof(privilege_names); i++)
-	{
-		AclMode privilege = privilege_names[i].privilege;
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(ProcedureRelationId, procedure, GetUserId(), ACL_EXECUTE) == ACLCHECK_OK;
+#else
+	return pg_proc_aclcheck(procedure, GetUserId(), ACL_EXECUTE) == ACLCHECK_OK;
+#endif
+}
 
-		if ((privileges & privilege) != 0 &&
-			pg_class_aclcheck(table, GetUserId(), privilege) != ACLCHECK_OK)
-			return privilege_names[i].name;
+/*
+ * The first of the schemas that is missing, or that the role may not use.
+ */
+static SchedulerEnd
+find_schema_obstacle(char *what)
+{
+	for (int i = 0; i < lengthof(needed_schemas); i++)
+	{
+		const char *name = needed_schemas[i];
+		Oid         schema = get_namespace_oid(name, true);
+
+		if (!OidIsValid(schema))
+		{
+			snprintf(what, OBSTACLE_SIZE, "schema %s", name);
+			return SCHEDULER_DAMAGED;
+		}
+		if (!may_use_schema(schema))
+		{
+			snprintf(what, OBSTACLE_SIZE, "USAGE on schema %s", name);
+			return SCHEDULER_FORBIDDEN;
+		}
 	}
-	return NULL;
+	return SCHEDULER_YIELDED;
+}
+
+/*
+ * The first of the tables that is missing, or that the role may not read.
+ */
+static SchedulerEnd
+find_table_obstacle(char *what)
+{
+	Oid schema = get_namespace_oid("quota_manager", false);
+
+	for (int i = 0; i < lengthof(needed_tables); i++)
+	{
+		const char *name = needed_tables[i];
+		Oid         table = get_relname_relid(name, schema);
+
+		if (!OidIsValid(table))
+		{
+			snprintf(what, OBSTACLE_SIZE, "table quota_manager.%s", name);
+			return SCHEDULER_DAMAGED;
+		}
+		if (pg_class_aclcheck(table, GetUserId(), ACL_SELECT) != ACLCHECK_OK)
+		{
+			snprintf(what, OBSTACLE_SIZE, "SELECT on table quota_manager.%s", name);
+			return SCHEDULER_FORBIDDEN;
+		}
+	}
+	return SCHEDULER_YIELDED;
+}
+
+/*
+ * The first of the procedures that is missing, or that the role may not call.
+ */
+static SchedulerEnd
+find_procedure_obstacle(char *what)
+{
+	for (int i = 0; i < lengthof(needed_procedures); i++)
+	{
+		char           *name = pstrdup(needed_procedures[i]);
+		ObjectWithArgs *object = makeNode(ObjectWithArgs);
+		Oid             procedure;
+
+		object->objname = list_make2(makeString("quota_manager"), makeString(name));
+		object->args_unspecified = true;
+		procedure = LookupFuncWithArgs(OBJECT_PROCEDURE, object, true);
+		if (!OidIsValid(procedure))
+		{
+			snprintf(what, OBSTACLE_SIZE, "procedure quota_manager.%s", name);
+			return SCHEDULER_DAMAGED;
+		}
+		if (!may_call(procedure))
+		{
+			snprintf(what, OBSTACLE_SIZE, "EXECUTE on procedure quota_manager.%s", name);
+			return SCHEDULER_FORBIDDEN;
+		}
+	}
+	return SCHEDULER_YIELDED;
 }
 
 /*
@@ -78,7 +148,7 @@ SchedulerEnd
 find_obstacle(char *what)
 {
 	InstalledExtension extension = installed_extension();
-	Oid                schema;
+	SchedulerEnd       obstacle;
 
 	what[0] = '\0';
 	if (!OidIsValid(extension.oid))
@@ -88,36 +158,12 @@ find_obstacle(char *what)
 		strlcpy(what, extension.version, OBSTACLE_SIZE);
 		return SCHEDULER_INCOMPATIBLE;
 	}
-	schema = get_namespace_oid("quota_manager", true);
-	if (!OidIsValid(schema))
-	{
-		strlcpy(what, "schema quota_manager", OBSTACLE_SIZE);
-		return SCHEDULER_DAMAGED;
-	}
-	if (!may_use_schema(schema))
-	{
-		strlcpy(what, "USAGE on schema quota_manager", OBSTACLE_SIZE);
-		return SCHEDULER_FORBIDDEN;
-	}
-	for (int i = 0; i < lengthof(needed_tables); i++)
-	{
-		const char *name = needed_tables[i].table;
-		Oid         table = get_relname_relid(name, schema);
-		const char *privilege;
-
-		if (!OidIsValid(table))
-		{
-			snprintf(what, OBSTACLE_SIZE, "table quota_manager.%s", name);
-			return SCHEDULER_DAMAGED;
-		}
-		privilege = lacking_privilege(table, needed_tables[i].privileges);
-		if (privilege != NULL)
-		{
-			snprintf(what, OBSTACLE_SIZE, "%s on table quota_manager.%s", privilege, name);
-			return SCHEDULER_FORBIDDEN;
-		}
-	}
-	return SCHEDULER_YIELDED;
+	obstacle = find_schema_obstacle(what);
+	if (obstacle == SCHEDULER_YIELDED)
+		obstacle = find_table_obstacle(what);
+	if (obstacle == SCHEDULER_YIELDED)
+		obstacle = find_procedure_obstacle(what);
+	return obstacle;
 }
 
 /*

@@ -14,8 +14,10 @@
 #include "utils/builtins.h"
 
 #include "common/monotonic.h"
+#include "common/rights.h"
 #include "common/version.h"
 #include "delivery/installation.h"
+#include "delivery/statement.h"
 #include "delivery/trouble.h"
 #include "worker/own_launcher.h"
 #include "worker/process.h"
@@ -31,6 +33,13 @@ PG_FUNCTION_INFO_V1(qm_tick);
 PG_FUNCTION_INFO_V1(qm_start_workers);
 PG_FUNCTION_INFO_V1(qm_stop_workers);
 PG_FUNCTION_INFO_V1(qm_wake_workers);
+
+static Statement write_enabled = {
+	"INSERT INTO quota_manager.quota_installation (workers_enabled) VALUES ($1)"
+	" ON CONFLICT (singleton) DO UPDATE SET workers_enabled = excluded.workers_enabled",
+	1,
+	{BOOLOID},
+	NULL};
 
 /*
  * Runs what is due now.  Adds to *granted, and to the list of those that were
@@ -137,19 +146,15 @@ qm_tick(PG_FUNCTION_ARGS)
 static void
 enable_workers(bool enabled)
 {
-	Oid   types[] = {BOOLOID};
 	Datum values[] = {BoolGetDatum(enabled)};
 
+	rights_require_caller();
 	if (RecoveryInProgress())
 		ereport(ERROR, (errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
 						errmsg("workers cannot be started or stopped on a standby server"),
 						errhint("Call it on the primary server.")));
 	SPI_connect();
-	if (SPI_execute_with_args("INSERT INTO quota_manager.quota_installation (workers_enabled)"
-							  " VALUES ($1) ON CONFLICT (singleton)"
-							  " DO UPDATE SET workers_enabled = excluded.workers_enabled",
-							  1, types, values, NULL, false, 0) != SPI_OK_INSERT)
-		elog(ERROR, "could not write quota_installation");
+	(void) statement_run(&write_enabled, values, NULL);
 	SPI_finish();
 }
 

@@ -221,6 +221,22 @@ look_pause(long limit_ms)
 }
 
 /*
+ * Ends the process if its role was given rights in this database and has them
+ * no more: what it does as the owner of the extension would not tell.
+ */
+static void
+require_rights(void)
+{
+	SchedulerEnd obstacle;
+
+	StartTransactionCommand();
+	obstacle = find_obstacle(place->obstacle);
+	CommitTransactionCommand();
+	if (obstacle == SCHEDULER_FORBIDDEN)
+		end_scheduler(obstacle);
+}
+
+/*
  * Step: finds out what is due.
  */
 static void
@@ -228,6 +244,7 @@ take_due_strategies(void)
 {
 	if (!must_look())
 		return;
+	require_rights();
 	looked_at = completed_transactions();
 	looked_wall = GetCurrentTimestamp();
 	looked_mono = mono_now();

@@ -153,7 +153,7 @@ scan_strategy(const WorkUnit *unit, const DueStrategy *strategy, TickResult *res
 
 	CRASH_POINT(scan_starting);
 	unit->begin();
-	rows = statement_run(&run_strategy, values, NULL);
+	rows = statement_run_as_user(&run_strategy, values, NULL);
 	for (uint64 row = 0; row < rows; row++)
 	{
 		char *state = result_text(row, 1, CurrentMemoryContext);
