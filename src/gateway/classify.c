@@ -24,6 +24,15 @@ static const char *const parameter_texts[] = {"must be integer", "can't be empty
 #define ZGSM_PARAMETERS "ai-gateway.invalid_params"
 #define ZGSM_BELOW_ZERO "ai-gateway.invalid_quota_value"
 
+/* How the texts of a gateway begin, and the codes of its JSON; replies of others are not repeated. */
+static const char *const own_beginnings[] = {
+	"Request denied by ",
+	"redis error:",
+	"delta quota successful",
+	"refresh quota successful",
+};
+#define OWN_CODE "ai-gateway."
+
 /*
  * What stands for a total that is known to be below zero and no more: the
  * largest such number that can be written.  A condition quota-le with an amount
@@ -80,17 +89,58 @@ conclude_status(const Exchange *exchange, GatewayReply *reply, GatewayOutcome ou
 	conclude(exchange, reply, outcome, prefix, text, length);
 }
 
+/* As conclude_status, for a reply that is not repeated: "HTTP 404 (text/html)". */
+static void
+conclude_untold(const Exchange *exchange, GatewayReply *reply, GatewayOutcome outcome,
+				const char *why)
+{
+	const char *type = exchange->content_type ? exchange->content_type : "";
+	char        prefix[200];
+
+	snprintf(prefix, sizeof(prefix), "HTTP %ld%s%s%s%s%s", exchange->http_status, why ? ": " : "",
+			 why ? why : "", type[0] ? " (" : "", type, type[0] ? ")" : "");
+	conclude(exchange, reply, outcome, prefix, NULL, 0);
+}
+
+/* True if a text begins as those of a gateway do. */
+static bool
+begins_as_own(const char *text, size_t length)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof(own_beginnings) / sizeof(own_beginnings[0]); i++)
+		if (text_begins(text, length, own_beginnings[i]))
+			return true;
+	return false;
+}
+
+/* True if a reply is in a gateway's own words: it may be repeated. */
+static bool
+is_own(const Exchange *exchange, const ReplyFields *fields)
+{
+	return begins_as_own(exchange->body, exchange->body_length) ||
+		   begins_as_own(fields->message, strlen(fields->message)) ||
+		   text_begins(fields->code, strlen(fields->code), OWN_CODE);
+}
+
+/* Concludes with what a reply says if it is in a gateway's own words, otherwise without. */
+static void
+conclude_reply(const Exchange *exchange, const ReplyFields *fields, GatewayReply *reply,
+			   GatewayOutcome outcome)
+{
+	if (!is_own(exchange, fields))
+		conclude_untold(exchange, reply, outcome, NULL);
+	else if (fields->line[0] != '\0')
+		conclude_status(exchange, reply, outcome, fields->line, strlen(fields->line));
+	else
+		conclude_status(exchange, reply, outcome, exchange->body, exchange->body_length);
+}
+
+/* Concludes that a reply, whoever wrote it, proves nothing. */
 static void
 conclude_unreadable(const Exchange *exchange, GatewayReply *reply, const char *why)
 {
-	char   text[256];
-	char   shown[160];
-	size_t length;
-
-	text_line(shown, sizeof(shown), exchange->body, exchange->body_length, exchange->secret);
-	snprintf(text, sizeof(text), "%s: %s", why, shown);
-	length = strlen(text);
-	conclude_status(exchange, reply, GATEWAY_IN_DOUBT, text, length);
+	conclude_untold(exchange, reply, GATEWAY_IN_DOUBT, why);
 }
 
 /* Reads the answer to a query from a 2xx reply. */
@@ -139,7 +189,7 @@ classify_success(const Exchange *exchange, GatewayReply *reply)
 	if (!reply_json_read(exchange->body, exchange->body_length, &shape, &fields))
 		conclude_unreadable(exchange, reply, "not the reply of an AiGateway");
 	else if (exchange->dialect == GATEWAY_ZGSM && fields.failed)
-		conclude_status(exchange, reply, GATEWAY_REFUSED, fields.line, strlen(fields.line));
+		conclude_reply(exchange, &fields, reply, GATEWAY_REFUSED);
 	else if (exchange->dialect == GATEWAY_ZGSM && !fields.succeeded)
 		conclude_unreadable(exchange, reply, "the reply does not say whether it succeeded");
 	else if (fields.other_user)
@@ -235,8 +285,8 @@ classify_status(const Exchange *exchange, GatewayReply *reply)
 	const char    *text = exchange->body;
 	size_t         length = exchange->body_length;
 	GatewayOutcome outcome = GATEWAY_IN_DOUBT;
-	bool           is_json = reply_json_read(text, length, &shape, &fields);
 
+	reply_json_read(text, length, &shape, &fields);
 	if (exchange->dialect == GATEWAY_ZGSM && exchange->kind == EXCHANGE_BALANCE &&
 		exchange->http_status == 500 && strcmp(fields.code, ZGSM_BELOW_ZERO) == 0)
 	{
@@ -257,17 +307,10 @@ classify_status(const Exchange *exchange, GatewayReply *reply)
 	else if (!exchange_is_query(exchange->kind) && refused_by_redis(exchange, &fields))
 		outcome = GATEWAY_BLOCKED;
 
-	if (is_json && fields.line[0] != '\0')
-	{
-		text = fields.line;
-		length = strlen(fields.line);
-	}
-	else if (length == 0 && exchange->fault)
-	{
-		text = exchange->fault;
-		length = strlen(text);
-	}
-	conclude_status(exchange, reply, outcome, text, length);
+	if (exchange->fault && (length == 0 || !is_own(exchange, &fields)))
+		conclude_status(exchange, reply, outcome, exchange->fault, strlen(exchange->fault));
+	else
+		conclude_reply(exchange, &fields, reply, outcome);
 }
 
 void

@@ -35,12 +35,15 @@ typedef struct Exchange
 	bool           headers_whole; /* status line and headers were read to their end */
 	long           http_status;
 	double         retry_after;
-	const char    *body; /* not NULL */
+	const char    *content_type; /* the media type alone; NULL or "": not told */
+	const char    *body;         /* not NULL */
 	size_t         body_length;
 } Exchange;
 
 /*
- * Fills the reply.  A query that was answered leaves the number in balance,
+ * Fills the reply.  Its message repeats what a gateway says in its own words,
+ * and of any other reply the status and media type alone: at a URL that leads
+ * elsewhere the text may be for nobody here to read.  A query that was answered leaves the number in balance,
  * for EXCHANGE_USED too; total stays "".
  */
 extern void classify(const Exchange *exchange, GatewayReply *reply);

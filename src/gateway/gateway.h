@@ -36,17 +36,24 @@ typedef enum GatewayDialect
 typedef struct GatewayConfig
 {
 	GatewayDialect dialect;
-	const char    *base_url;    /* http:// or https://, no credentials in it */
-	const char    *admin_path;  /* NULL: the dialect's own */
-	const char    *credential;  /* NULL: none is sent */
-	const char    *key_header;  /* NULL: the dialect's own; the credential follows "Bearer " in a
-								 * header named Authorization, and stands alone in any other */
-	const char    *route_model; /* value of x-higress-llm-model; NULL: not sent */
-	const char    *user_agent;
-	int            connect_timeout_ms;
-	int            request_timeout_ms; /* from start to last byte, connect included */
-	int            max_connections;    /* requests in flight at once */
-	size_t         max_reply_bytes;    /* of headers and body together */
+	const char    *base_url;   /* http:// or https://, no credentials in it */
+	const char    *admin_path; /* NULL: the dialect's own */
+	const char    *credential; /* NULL: none is sent */
+	const char *key_header;  /* NULL: the dialect's own; Authorization, where the credential follows
+								 * "Bearer ", or a name that begins with x-, where it stands alone */
+	const char *route_model; /* value of x-higress-llm-model; NULL: not sent */
+	const char *user_agent;
+	int         connect_timeout_ms;
+	int         request_timeout_ms; /* from start to last byte, connect included */
+	int         max_connections;    /* requests in flight at once */
+	size_t      max_reply_bytes;    /* of headers and body together */
+
+	/*
+	 * Whether a link-local, unspecified, reserved or metadata address, as
+	 * people write it, may be connected to all the same.  Called while libcurl
+	 * works, so it can do no more than look.  NULL: none may.
+	 */
+	bool (*address_allowed)(const char *address);
 } GatewayConfig;
 
 typedef enum GatewayAction
@@ -88,7 +95,8 @@ typedef struct GatewayReply
 									  * is a number just below zero, total is "" */
 	char balance[64];     /* a query's answer, what remains, as a decimal literal; "" otherwise */
 	char total[64];       /* zgsm: what was granted in all, of which balance remains; else "" */
-	char message[512]; /* for an operator: valid UTF-8, one line, no credential; "" if completed */
+	char message[512];    /* for an operator: valid UTF-8, one line, no credential; "" if completed;
+						* what the reply says only if it is in a gateway's own words */
 } GatewayReply;
 
 /*
@@ -200,5 +208,15 @@ extern GatewayProof gateway_prove(const GatewayReadings *readings);
  * international name is written in its xn-- form.
  */
 extern bool gateway_url_valid(const char *url, const char **why, char *host, size_t host_size);
+
+/* The port of a URL that is valid, its scheme's own if it names none, and whether that is https. */
+extern int gateway_url_port(const char *url, bool *is_tls);
+
+/*
+ * What kind of address the host of a valid URL is (a constant text) if it is
+ * one that is connected to only if config.address_allowed says so.  NULL: it is
+ * another address, or a name.
+ */
+extern const char *gateway_host_fault(const char *host);
 
 #endif /* QM_GATEWAY_H */

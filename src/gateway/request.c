@@ -21,11 +21,7 @@
 
 #define MAX_IDEMPOTENCY_KEY 200
 
-/* Headers that frame a request or have a meaning of their own here. */
-static const char *const reserved_headers[] = {
-	"Connection", "Content-Length",  "Content-Type",      "Expect",
-	"Host",       "Idempotency-Key", "Transfer-Encoding", "x-higress-llm-model",
-};
+#define ROUTE_HEADER "x-higress-llm-model"
 
 /* Tells why a configuration cannot be used; always false. */
 __attribute__((format(printf, 3, 4))) static bool
@@ -39,19 +35,21 @@ refuse(char *error, size_t error_size, const char *format, ...)
 	return false;
 }
 
-/* True if name can be the name of a header that carries a credential. */
+/*
+ * True if name can be the name of a header that carries a credential:
+ * Authorization or one of those that are for any use.  Others frame a request,
+ * or unlock services that are none of ours (Metadata-Flavor).
+ */
 static bool
-is_header_name(const char *name)
+is_key_header(const char *name)
 {
-	size_t i;
+	static const char characters[] = "abcdefghijklmnopqrstuvwxyz"
+									 "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-";
 
-	if (name[0] == '\0' || name[strspn(name, "abcdefghijklmnopqrstuvwxyz"
-											 "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")] != '\0')
-		return false;
-	for (i = 0; i < sizeof(reserved_headers) / sizeof(reserved_headers[0]); i++)
-		if (strcasecmp(name, reserved_headers[i]) == 0)
-			return false;
-	return true;
+	if (strcasecmp(name, "Authorization") == 0)
+		return true;
+	return strncasecmp(name, "x-", 2) == 0 && name[2] != '\0' &&
+		   name[strspn(name, characters)] == '\0' && strcasecmp(name, ROUTE_HEADER) != 0;
 }
 
 /* True if text can be the value of a header: it can be neither empty nor cut or folded. */
@@ -103,8 +101,9 @@ check_config(const GatewayConfig *config, char *error, size_t error_size)
 		return refuse(error, error_size,
 					  "the credential is empty, begins or ends with a blank, or contains a "
 					  "character that a header cannot carry");
-	if (config->key_header && !is_header_name(config->key_header))
-		return refuse(error, error_size, "the key header is not a name that can be used");
+	if (config->key_header && !is_key_header(config->key_header))
+		return refuse(error, error_size,
+					  "the key header is neither Authorization nor a name that begins with x-");
 	if (config->route_model && !is_header_value(config->route_model))
 		return refuse(error, error_size,
 					  "the route model contains a character that a header cannot carry");
@@ -161,7 +160,7 @@ fill_headers(Endpoint *endpoint, const GatewayConfig *config)
 			 add_header(endpoint, name, strcasecmp(name, "Authorization") == 0 ? "Bearer " : "",
 						config->credential);
 	if (ok && config->route_model)
-		ok = add_header(endpoint, "x-higress-llm-model", "", config->route_model);
+		ok = add_header(endpoint, ROUTE_HEADER, "", config->route_model);
 	return ok;
 }
 

@@ -16,7 +16,9 @@
  * characters folded to single blanks, none at either end, cut between
  * characters so that it ends with a NUL within size (at least 1).  Bytes that
  * are not UTF-8 become '?'.  Every occurrence of secret (NULL or "": none)
- * becomes "***", also one that is cut off at the end of text.
+ * becomes "***", also one that is cut off at the end of text, and one that is
+ * written with escapes of JSON, URLs or markup, up to two of them one within the
+ * other, or in base64.
  */
 extern void text_line(char *out, size_t size, const char *text, size_t length, const char *secret);
 

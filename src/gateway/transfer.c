@@ -10,8 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
 #include <time.h>
 
+#include "gateway/address.h"
 #include "gateway/amount.h"
 #include "gateway/text.h"
 
@@ -75,6 +77,30 @@ refuse_rewind(void *data, curl_off_t offset, int origin)
 	return CURL_SEEKFUNC_FAIL;
 }
 
+/*
+ * Makes the socket of a new connection, if a gateway may be at its address.
+ * libcurl goes on to the next address of the name otherwise.
+ */
+static curl_socket_t
+open_socket(void *data, curlsocktype purpose, struct curl_sockaddr *address)
+{
+	Transfer   *transfer = data;
+	const char *fault = address_fault(&address->addr);
+	char        text[ADDRESS_SIZE];
+
+	if (fault)
+	{
+		address_write(&address->addr, text);
+		if (!transfer->limits->address_allowed || !transfer->limits->address_allowed(text))
+		{
+			snprintf(transfer->refused_address, sizeof(transfer->refused_address),
+					 "%s is %s, and no gateway is looked for there", text, fault);
+			return CURL_SOCKET_BAD;
+		}
+	}
+	return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+}
+
 /* Counts what a reply has cost so far; false beyond the limit. */
 static bool
 count_bytes(Transfer *transfer, size_t length)
@@ -130,14 +156,43 @@ is_status_line(const char *line, size_t length)
 	return true;
 }
 
+/* The value of a header if the line is one of that name, with its colon; otherwise NULL. */
+static const char *
+header_value(const char *line, size_t length, const char *name)
+{
+	size_t name_length = strlen(name);
+
+	return length > name_length && strncasecmp(line, name, name_length) == 0 ? line + name_length
+																			 : NULL;
+}
+
+/* Reads the media type of a Content-Type header: "text/html" and the like, or "". */
+static void
+read_content_type(const char *value, size_t length, char *out, size_t size)
+{
+	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+								  "0123456789/.+-";
+	size_t            used = 0;
+
+	while (length > 0 && (*value == ' ' || *value == '\t'))
+		value++, length--;
+	while (used < length && used + 1 < size && strchr(allowed, value[used]) != NULL)
+	{
+		out[used] = value[used];
+		used++;
+	}
+	if (used < length && strchr("; \t\r\n", value[used]) == NULL)
+		used = 0;
+	out[used] = '\0';
+}
+
 /* Takes one line of a reply's header, the status line and the empty line included. */
 static size_t
 take_header(char *line, size_t size, size_t count, void *data)
 {
-	static const char retry_after[] = "Retry-After:";
-	const size_t      name_length = sizeof(retry_after) - 1;
-	Transfer         *transfer = data;
-	size_t            length = size * count;
+	Transfer   *transfer = data;
+	const char *value;
+	size_t      length = size * count;
 
 	if (!count_bytes(transfer, length))
 		return 0;
@@ -152,6 +207,7 @@ take_header(char *line, size_t size, size_t count, void *data)
 		/* an interim reply (1xx) went before */
 		transfer->headers_whole = false;
 		transfer->retry_after = -1;
+		transfer->content_type[0] = '\0';
 	}
 	else if (length <= 2 && (line[0] == '\r' || line[0] == '\n'))
 	{
@@ -160,8 +216,11 @@ take_header(char *line, size_t size, size_t count, void *data)
 			transfer->given_before_reply = transfer->form_given;
 		transfer->headers_whole = true;
 	}
-	else if (length > name_length && strncasecmp(line, retry_after, name_length) == 0)
-		transfer->retry_after = read_retry_after(line + name_length, length - name_length);
+	else if ((value = header_value(line, length, "Retry-After:")) != NULL)
+		transfer->retry_after = read_retry_after(value, length - (size_t) (value - line));
+	else if ((value = header_value(line, length, "Content-Type:")) != NULL)
+		read_content_type(value, length - (size_t) (value - line), transfer->content_type,
+						  sizeof(transfer->content_type));
 	return length;
 }
 
@@ -223,6 +282,8 @@ set_common_options(Transfer *transfer)
 	SET(CURLOPT_QUICK_EXIT, 1L);
 #endif
 
+	SET(CURLOPT_OPENSOCKETFUNCTION, open_socket);
+	SET(CURLOPT_OPENSOCKETDATA, transfer);
 	SET(CURLOPT_READFUNCTION, read_form);
 	SET(CURLOPT_READDATA, transfer);
 	SET(CURLOPT_SEEKFUNCTION, refuse_rewind);
@@ -270,7 +331,9 @@ reset_reply(Transfer *transfer)
 	transfer->out_of_memory = false;
 	transfer->not_http = false;
 	transfer->retry_after = -1;
+	transfer->content_type[0] = '\0';
 	transfer->fault[0] = '\0';
+	transfer->refused_address[0] = '\0';
 }
 
 /* Sets URL, method and time-out of one exchange. */
@@ -390,6 +453,8 @@ fault_of(const Transfer *transfer, CURLcode result, bool nothing_sent)
 		why = why_lost(transfer, result);
 	if (why != NULL || result == CURLE_OK)
 		return why;
+	if (result == CURLE_COULDNT_CONNECT && transfer->refused_address[0] != '\0')
+		return transfer->refused_address;
 	return transfer->fault[0] != '\0' ? transfer->fault : curl_easy_strerror(result);
 }
 
@@ -403,6 +468,7 @@ observe(Transfer *transfer, CURLcode result, Exchange *exchange)
 	exchange->secret = endpoint_secret(transfer->endpoint);
 	exchange->headers_whole = transfer->headers_whole;
 	exchange->retry_after = transfer->retry_after;
+	exchange->content_type = transfer->content_type;
 	exchange->body = transfer->body.data ? transfer->body.data : "";
 	exchange->body_length = transfer->body.used;
 

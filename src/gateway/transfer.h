@@ -53,6 +53,7 @@ typedef struct Transfer
 	char              fault[CURL_ERROR_SIZE]; /* filled by libcurl */
 	curl_socket_t     socket;   /* that libcurl waits for; CURL_SOCKET_BAD: none yet */
 	bool              push_due; /* what libcurl has written may be held back by the socket */
+	char              refused_address[128]; /* that was not connected to, and why; "": none */
 
 	/* the reply */
 	size_t reply_bytes; /* headers and body */
@@ -63,7 +64,8 @@ typedef struct Transfer
 	bool   out_of_memory;
 	bool   not_http;
 	double retry_after;
-	char   total[64]; /* the first half of an answer in two */
+	char   content_type[64]; /* without its parameters; "": none */
+	char   total[64];        /* the first half of an answer in two */
 
 	GatewayReply reply; /* valid when the transfer has ended */
 } Transfer;

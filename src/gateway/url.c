@@ -10,6 +10,7 @@
 #include "gateway/gateway.h"
 
 #include <arpa/inet.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -156,4 +157,18 @@ gateway_url_valid(const char *url, const char **why, char *host, size_t host_siz
 		host[length] = '\0';
 	}
 	return true;
+}
+
+int
+gateway_url_port(const char *url, bool *is_tls)
+{
+	const char *authority = strstr(url, "://") + 3;
+	size_t      length = strcspn(authority, "/");
+	const char *colon = authority[0] == '[' ? memchr(authority, ']', length) : authority;
+
+	*is_tls = strncasecmp(url, "https:", 6) == 0;
+	colon = memchr(colon, ':', length - (size_t) (colon - authority));
+	if (colon == NULL)
+		return *is_tls ? 443 : 80;
+	return (int) strtol(colon + 1, NULL, 10);
 }

@@ -41,6 +41,7 @@ extern void expect_outcome(GatewayReply reply, GatewayOutcome expected, const ch
 
 /* The groups of checks. */
 extern void test_values(void);
+extern void test_address(void);
 extern void test_classes(void);
 extern void test_wire(void);
 extern void test_faults(void);

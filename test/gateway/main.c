@@ -18,6 +18,7 @@ main(int argc, char **argv)
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	test_values();
+	test_address();
 	test_classes();
 	test_wire();
 	test_faults();

@@ -32,7 +32,7 @@ trap clean_up EXIT
 cc=${CC:-gcc}
 flags=(-std=gnu11 -g -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare
 	-Wno-missing-field-initializers -Isrc -Itest/gateway)
-libs=(-lcurl -ljson-c -lpthread)
+libs=(-lcurl -ljson-c -lpthread -ldl)
 sources=(src/gateway/*.c)
 tests=(test/gateway/{check,fault_server,main,mock_control,test_*}.c)
 

@@ -12,6 +12,7 @@
 
 #define HIGRESS_PARAMETERS                                                                         \
 	"Request denied by ai quota check. consumer can't be empty and value must be integer."
+#define OWN "Request denied by ai quota check. "
 #define ZGSM_OK(code) "{\"code\":\"ai-gateway." code "\",\"message\":\"ok\",\"success\":true}"
 #define ZGSM_BAD(code) "{\"code\":\"ai-gateway." code "\",\"message\":\"bad\",\"success\":false}"
 
@@ -332,20 +333,36 @@ test_messages(void)
 		{H, 403, HIGRESS_PARAMETERS, "HTTP 403: " HIGRESS_PARAMETERS, true},
 		{H, 403, "Request denied by ai quota check. Unauthorized consumer.",
 		 "HTTP 403: Request denied by ai quota check. Unauthorized consumer.", false},
-		{H, 404, "must be integer", "HTTP 404: must be integer", false},
 		{H, 403, "", "HTTP 403", false},
 		{H, 403, " \r\n", "HTTP 403", false},
 		{H, 503, "redis error:\n timeout", "HTTP 503: redis error: timeout", false},
-		{H, 401, "bad key " CREDENTIAL "!", "HTTP 401: bad key ***!", false},
-		{H, 200, "<html>\n<b>", "HTTP 200: not the reply of an AiGateway: <html> <b>", false},
-		{H, 403, "consumer or group must be set", "HTTP 403: consumer or group must be set", true},
-		{H, 403, "value must be an integer", "HTTP 403: value must be an integer", true},
-		{H, 400, "must be integer", "HTTP 400: must be integer", false},
+		{H, 401, OWN "bad key " CREDENTIAL "!", "HTTP 401: " OWN "bad key ***!", false},
+		{H, 401, "{\"code\":\"ai-gateway.x\",\"message\":\"m\"}", "HTTP 401: ai-gateway.x: m",
+		 false},
+		{H, 401, "{\"message\":\"" OWN "no\"}", "HTTP 401: " OWN "no", false},
 		{Z, 400, ZGSM_BAD("invalid_params"), "HTTP 400: ai-gateway.invalid_params: bad", true},
 		{Z, 403, ZGSM_BAD("unauthorized"), "HTTP 403: ai-gateway.unauthorized: bad", false},
 		{Z, 200, ZGSM_BAD("error"), "HTTP 200: ai-gateway.error: bad", false},
-		{Z, 403, "{\"message\":\"sk-very-\\u0073ecret-0123456789\"}", "HTTP 403: ***", false},
-		{Z, 403, "{\"message\":\"\"}", "HTTP 403: {\"message\":\"\"}", false},
+		{Z, 403, "{\"code\":\"ai-gateway.x\",\"message\":\"sk-very-\\u0073ecret-0123456789\"}",
+		 "HTTP 403: ai-gateway.x: ***", false},
+
+		/* whoever else it is: the text is not repeated, though it may blame the parameters */
+		{H, 404, "must be integer", "HTTP 404 (text/plain)", false},
+		{H, 200, "<html>\n<b>", "HTTP 200: not the reply of an AiGateway (text/plain)", false},
+		{H, 403, "consumer or group must be set", "HTTP 403 (text/plain)", true},
+		{H, 403, "value must be an integer", "HTTP 403 (text/plain)", true},
+		{H, 400, "must be integer", "HTTP 400 (text/plain)", false},
+		{H, 200, "{\"access_token\":\"ya29\"}",
+		 "HTTP 200: not the reply of an AiGateway (text/plain)", false},
+		{H, 403, " " OWN "no", "HTTP 403 (text/plain)", false},
+		{Z, 403, "{\"message\":\"\"}", "HTTP 403 (text/plain)", false},
+		{Z, 403, "{\"message\":\"sk-very-\\u0073ecret-0123456789\"}", "HTTP 403 (text/plain)",
+		 false},
+		{Z, 200, "{\"success\":false,\"message\":\"token ya29\"}", "HTTP 200 (text/plain)", false},
+		{Z, 200, "{\"code\":\"token ya29\"}",
+		 "HTTP 200: the reply does not say whether it succeeded (text/plain)", false},
+		{Z, 500, "{\"code\":\"InvalidToken\",\"message\":\"ya29\"}", "HTTP 500 (text/plain)",
+		 false},
 	};
 	char   body[9000];
 	size_t i;
@@ -356,6 +373,7 @@ test_messages(void)
 			whole_reply(cases[i].dialect, EXCHANGE_DELTA, cases[i].status, cases[i].body);
 		GatewayReply reply;
 
+		exchange.content_type = exchange.body_length > 3 ? "text/plain" : NULL;
 		classify(&exchange, &reply);
 		CHECK(strcmp(reply.message, cases[i].message) == 0, "got \"%s\"", reply.message);
 		CHECK(reply.names_parameters == cases[i].names_parameters, "%s", cases[i].body);
@@ -370,6 +388,8 @@ test_messages(void)
 		memset(body, i & 1 ? 'x' : ' ', sizeof(body));
 		memcpy(body + i, CREDENTIAL, strlen(CREDENTIAL));
 		body[i + strlen(CREDENTIAL) - (i % 3 == 0 ? 6 : 0)] = '\0';
+		if (i & 4)
+			memcpy(body, OWN, strlen(OWN) < i ? strlen(OWN) : i);
 		exchange = whole_reply(H, EXCHANGE_DELTA, i & 2 ? 200 : 403, body);
 		classify(&exchange, &reply);
 		if (strstr(reply.message, "sk-very") != NULL)

@@ -32,7 +32,7 @@ static void
 test_refused_configs(void)
 {
 	GatewayConfig good = test_config(GATEWAY_HIGRESS, "http://127.0.0.1:1");
-	GatewayConfig bad[18];
+	GatewayConfig bad[26];
 	size_t        count = 0;
 	size_t        i;
 
@@ -49,6 +49,14 @@ test_refused_configs(void)
 	BAD(credential, "secret ");
 	BAD(key_header, "X y");
 	BAD(key_header, "content-length");
+	BAD(key_header, "Metadata-Flavor");
+	BAD(key_header, "Metadata");
+	BAD(key_header, "Cookie");
+	BAD(key_header, "x-");
+	BAD(key_header, "x-a b");
+	BAD(key_header, "x-a_b");
+	BAD(key_header, "x-higress-LLM-model");
+	BAD(key_header, "Authorization2");
 	BAD(route_model, "a\rb");
 	BAD(user_agent, "");
 	BAD(connect_timeout_ms, 0);

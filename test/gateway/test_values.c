@@ -400,6 +400,126 @@ test_random_urls(void)
 	CHECK(valid_count > 1000, "%d valid URLs", valid_count);
 }
 
+/* Writes a text again as somebody does who passes it on. */
+typedef void (*Escape)(const char *text, bool all, char *out);
+
+static void
+escape_json(const char *text, bool all, char *out)
+{
+	for (; *text; text++)
+		if (all || *text == '&')
+			out += sprintf(out, *text & 1 ? "\\u%04x" : "\\u%04X", (unsigned) *text);
+		else if (strchr("\"\\/", *text))
+			out += sprintf(out, "\\%c", *text);
+		else
+			*out++ = *text;
+	*out = '\0';
+}
+
+static void
+escape_percent(const char *text, bool all, char *out)
+{
+	for (; *text; text++)
+		if (*text == ' ' && !all)
+			*out++ = '+';
+		else if (all || strchr("%\\/+\"'&=", *text))
+			out += sprintf(out, *text & 1 ? "%%%02x" : "%%%02X", (unsigned) *text);
+		else
+			*out++ = *text;
+	*out = '\0';
+}
+
+static void
+escape_markup(const char *text, bool all, char *out)
+{
+	for (; *text; text++)
+		if (all)
+			out += sprintf(out, *text & 1 ? "&#%u;" : "&#x%X;", (unsigned) *text);
+		else if (*text == '&')
+			out += sprintf(out, "&amp;");
+		else if (*text == '"')
+			out += sprintf(out, "&quot;");
+		else
+			*out++ = *text;
+	*out = '\0';
+}
+
+static void
+escape_base64(const char *text, bool all, char *out)
+{
+	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	size_t            length = strlen(text);
+	size_t            i;
+
+	for (i = 0; i < length; i += 3)
+	{
+		unsigned bits = (unsigned) text[i] << 16;
+		int      j;
+
+		if (i + 1 < length)
+			bits |= (unsigned) text[i + 1] << 8;
+		if (i + 2 < length)
+			bits |= (unsigned) text[i + 2];
+		for (j = 0; j < 4; j++)
+			*out++ = i + (size_t) j > length ? '=' : digits[bits >> (18 - 6 * j) & 63];
+	}
+	*out = '\0';
+}
+
+/*
+ * A secret is found however it is written, and a text that is none is left as
+ * it is.  What stands beside it in base64 shares a digit with it.
+ */
+static void
+test_spellings(void)
+{
+	static const char *const secrets[] = {"sk/very+secret=0123", "a&b\"c\\d'e%f",
+										  "%2F\\/&amp;\\u0041", "\\\\\\\\\\\\\\\\",
+										  "two words/key"};
+	static const Escape      escapes[] = {escape_json, escape_percent, escape_markup};
+	size_t                   i;
+	size_t                   way;
+
+	for (i = 0; i < COUNT(secrets); i++)
+		for (way = 0; way < 4 * 4 * 4; way++)
+		{
+			size_t first = way % 4;
+			size_t second = way / 4 % 4;
+			char   inner[200];
+			char   outer[2000];
+			char   text[2100];
+			char   line[2200];
+
+			strcpy(inner, secrets[i]);
+			if (first < 3)
+				escapes[first](secrets[i], way & 16, inner);
+			strcpy(outer, inner);
+			if (second < 3)
+				escapes[second](inner, way & 32, outer);
+			sprintf(text, "key '%s': refused", outer);
+			text_line(line, sizeof(line), text, strlen(text), secrets[i]);
+			CHECK(strcmp(line, "key '***': refused") == 0, "%s became %s", text, line);
+			text_line(line, sizeof(line), text, strlen(text), "sk/another+secret");
+			CHECK(strcmp(line, text) == 0, "%s became %s", text, line);
+		}
+
+	for (i = 0; i < COUNT(secrets); i++)
+		for (way = 0; way < 3; way++)
+		{
+			char   plain[200];
+			char   text[300];
+			char   line[300];
+			size_t shown;
+
+			sprintf(plain, "%.*s%s and more", (int) way, "user:", secrets[i]);
+			escape_base64(plain, false, text);
+			text_line(line, sizeof(line), text, strlen(text), secrets[i]);
+			shown = strlen(line);
+			CHECK(strstr(line, "***") && shown <= way + 3 + (strlen(" and more") + 2) * 4 / 3 + 2,
+				  "%s became %s", text, line);
+		}
+}
+
 static void
 test_texts(void)
 {
@@ -430,6 +550,9 @@ test_texts(void)
 		{"Bearer " CREDENTIAL CREDENTIAL, "Bearer ******"},
 		{"cut off sk-very-sec", "cut off ***"},
 		{"cut off s", "cut off s"},
+		{"cut in an escape sk-very\\u00", "cut in an escape ***"},
+		{"cut in an escape sk-very%2", "cut in an escape ***"},
+		{"another \\u0073k %73k &#115;k", "another \\u0073k %73k &#115;k"},
 	};
 	char   small[8];
 	size_t size;
@@ -446,6 +569,8 @@ test_texts(void)
 	CHECK(strcmp(small, "12345") == 0, "cut inside a character: \"%s\"", small);
 	text_line(small, sizeof(small), "a\0b", 3, NULL);
 	CHECK(strcmp(small, "a b") == 0, "a NUL inside: \"%s\"", small);
+
+	test_spellings();
 
 	/* wherever a text is cut, nothing of a secret shows */
 	for (size = 1; size < 64; size++)

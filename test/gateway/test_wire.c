@@ -171,6 +171,43 @@ test_configured(FaultServer *server)
 	}
 }
 
+/* What somebody else answers is not repeated: its status and media type are told. */
+static void
+test_strangers(FaultServer *server)
+{
+	static const struct
+	{
+		const char *reply;
+		const char *message;
+	} cases[] = {
+		{"Content-Type: text/html; charset=utf-8\r\n", "HTTP 404 (text/html)"},
+		{"content-type:application/json\r\n", "HTTP 404 (application/json)"},
+		{"Content-Type: \t a/b\t;x\r\n", "HTTP 404 (a/b)"},
+		{"Content-Type: text/html<script>\r\n", "HTTP 404"},
+		{"Content-Type:\r\n", "HTTP 404"},
+		{"Content-Type: x/" CREDENTIAL "\r\n", "HTTP 404 (x/***)"},
+		{"X-Content-Type: text/html\r\n", "HTTP 404"},
+	};
+	GatewayConfig   config = test_config(GATEWAY_ZGSM, fault_server_url(server));
+	GatewaySession *session = open_session(&config);
+	size_t          i;
+
+	for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+	{
+		char         bytes[300];
+		GatewayReply reply;
+
+		snprintf(bytes, sizeof(bytes),
+				 "HTTP/1.1 404 Not Found\r\n%sContent-Length: 12\r\n\r\ntop secret x",
+				 cases[i].reply);
+		fault_server_script(server, &(FaultStep){.bytes = bytes}, 1);
+		reply = ask(session, GATEWAY_DELTA, "u", "1");
+		CHECK(strcmp(reply.message, cases[i].message) == 0, "%s: %s", cases[i].reply,
+			  reply.message);
+	}
+	gateway_close(session);
+}
+
 /* A user id of a megabyte of every byte there is arrives as it was. */
 static void
 test_long_user(FaultServer *server)
@@ -260,6 +297,7 @@ test_wire(void)
 	test_higress_requests(server);
 	test_zgsm_requests(server);
 	test_configured(server);
+	test_strangers(server);
 	test_long_user(server);
 	test_environment(server);
 	fault_server_stop(server);
