@@ -9,6 +9,7 @@
 #include "utils/guc.h"
 
 #include "common/crash_point.h"
+#include "common/placeholder.h"
 #include "delivery/delivery.h"
 #include "scan/pinned_statistics.h"
 #include "scan/scan.h"
@@ -29,6 +30,7 @@ void _PG_init(void);
 void
 _PG_init(void)
 {
+	placeholders_note();
 	schedule_define_settings();
 	scan_define_settings();
 	pinned_statistics_install();
@@ -37,6 +39,7 @@ _PG_init(void)
 #ifdef CRASH_POINTS
 	crash_point_define_settings();
 #endif
+	placeholders_require_adopted();
 	MarkGUCPrefixReserved("quota_manager");
 
 	worker_install_hook();

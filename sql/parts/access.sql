@@ -26,7 +26,7 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	levels CONSTANT text[] := ARRAY['viewer', 'operator', 'admin', 'worker'];
-	viewer_routines CONSTANT text[] := ARRAY['meets', 'may_match', 'balance_for', 'bound_condition', 'balance_horizon', 'balance_clock', 'answer_may_arrive', 'condition_gateways', 'open_users', 'undelivered_stretches', 'gateway_of', 'check_condition',
+	viewer_routines CONSTANT text[] := ARRAY['setting', 'meets', 'may_match', 'balance_for', 'bound_condition', 'balance_horizon', 'balance_clock', 'answer_may_arrive', 'condition_gateways', 'open_users', 'undelivered_stretches', 'gateway_of', 'check_condition',
 		'require_condition', 'condition_models', 'next_firing', 'firings', 'firing_range', 'firing_note', 'describe', 'schedule_zone', 'upcoming',
 		'schedule_now', 'local_time', 'check_time_zone', 'due_firings',
 		'due_strategies', 'due_firings_of', 'gateway_setup', 'retry_delay', 'next_try', 'next_open_firing', 'never_fires', 'last_run', 'undecided', 'subject_source', 'has_own_users', 'missing_source_rights', 'list_workers', 'worker_queue', 'recorded_until', 'open_spans', 'catch_up_start', 'open_firings',

@@ -113,7 +113,7 @@ FROM (SELECT c.*, CASE WHEN pg_catalog.abs(pg_catalog.date_part('epoch', c.real_
 			-- In seconds, since a day of the session's time zone may have more or less than 24 hours.
 			ELSE pg_catalog.make_interval(secs => pg_catalog.date_part('epoch', c.real_now OPERATOR(pg_catalog.-) c.clock)) END AS clock_offset
 		FROM (SELECT quota_manager.schedule_now() AS clock, pg_catalog.clock_timestamp() AS real_now, quota_internal.gateway_setup() AS setup,
-			coalesce(pg_catalog.current_setting('quota_manager.scan_interval', true), '1 h')::interval AS pace OFFSET 0) c OFFSET 0) c
+			quota_internal.setting('scan_interval')::interval AS pace OFFSET 0) c OFFSET 0) c
 CROSS JOIN quota_manager.quota_strategy s
 CROSS JOIN LATERAL (SELECT s.enabled AND NOT s.archived AS in_use, c.clock OPERATOR(pg_catalog.>=) s.valid_until AS expired,
 		s.type OPERATOR(pg_catalog.=) 'periodic' AS periodic,
@@ -177,7 +177,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = 
 AS $$
 	SELECT d.strategy_id, d.name, d.scheduled_time FROM quota_manager.strategy_due d
 	WHERE (strategy_name IS NULL OR d.name = strategy_name)
-		AND (d.state IN ('due', 'waiting') OR d.state = 'recording' AND d.due_time <= clock_timestamp() + coalesce(current_setting('quota_manager.scan_interval', true), '1 h')::interval)
+		AND (d.state IN ('due', 'waiting') OR d.state = 'recording' AND d.due_time <= clock_timestamp() + quota_internal.setting('scan_interval')::interval)
 	ORDER BY d.strategy_id, d.scheduled_time
 $$;
 COMMENT ON FUNCTION quota_internal.due_strategies(text) IS 'What scan() would do now: firings to be run or tried again, single strategies, and (scheduled_time null) firings to be recorded as not run; of all strategies or of the named one. Who waits for a back-off or for scan_interval is included: see strategy_due.';

@@ -44,7 +44,7 @@ COMMENT ON COLUMN quota_manager.quota_gateway.dialect IS 'Protocol it speaks: hi
 COMMENT ON COLUMN quota_manager.quota_gateway.base_url IS 'http or https URL without credentials, query or fragment.';
 COMMENT ON COLUMN quota_manager.quota_gateway.admin_path IS 'Path of the quota interface; null: the dialect''s own (/quota, /v1/chat/completions/quota).';
 COMMENT ON COLUMN quota_manager.quota_gateway.credential IS 'Where the key is: env:QUOTA_MANAGER_NAME, file:NAME in quota_manager.credential_directory, or row:NAME in quota_credential; null: none. Never the key itself.';
-COMMENT ON COLUMN quota_manager.quota_gateway.key_header IS 'Header that carries the key; null: the dialect''s own (Authorization: Bearer, x-admin-key).';
+COMMENT ON COLUMN quota_manager.quota_gateway.key_header IS 'Header that carries the key, Authorization or x-...; null: the dialect''s own (Authorization: Bearer, x-admin-key).';
 COMMENT ON COLUMN quota_manager.quota_gateway.route_model IS 'Value of the header x-higress-llm-model, where the route needs one.';
 COMMENT ON COLUMN quota_manager.quota_gateway.connect_timeout IS 'Longest time to connect.';
 COMMENT ON COLUMN quota_manager.quota_gateway.request_timeout IS 'Longest time of a request from start to last byte.';
@@ -188,9 +188,12 @@ BEGIN
 		RAISE EXCEPTION 'invalid admin path of gateway "%"', NEW.name
 			USING ERRCODE = 'invalid_parameter_value', HINT = 'Write it like /quota; null means the dialect''s own.';
 	END IF;
-	IF NEW.key_header IS NOT NULL AND NEW.key_header !~ '^[A-Za-z0-9-]+$' THEN
+	-- Any other could unlock a service that is no gateway, or frame the request.
+	IF NEW.key_header IS NOT NULL AND (NEW.key_header !~* '^(authorization|x-[a-z0-9-]+)$' OR lower(NEW.key_header) = 'x-higress-llm-model') THEN
 		RAISE EXCEPTION 'invalid key header of gateway "%"', NEW.name
-			USING ERRCODE = 'invalid_parameter_value', HINT = 'Write the header''s name only, like x-admin-key.';
+			USING ERRCODE = 'invalid_parameter_value',
+				DETAIL = 'A key is sent as Authorization, or in a header whose name begins with x-, but not x-higress-llm-model.',
+				HINT = 'Write the header''s name only, like x-admin-key.';
 	END IF;
 	IF NEW.route_model IS NOT NULL AND NEW.route_model !~ '^[!-~]+$' THEN
 		RAISE EXCEPTION 'invalid route model of gateway "%"', NEW.name

@@ -105,7 +105,7 @@ BEGIN
 		RETURN true;
 	END IF;
 	UPDATE quota_manager.quota_installation SET timeline = present.timeline;
-	IF current_setting('quota_manager.after_promotion') = 'hold' THEN
+	IF quota_internal.setting('after_promotion') = 'hold' THEN
 		SELECT d.* INTO doubted FROM quota_internal.begin_doubt('may have been delivered before this server was promoted') d;
 		RAISE LOG 'this server was promoted since it last delivered (timeline % to %): % pending and % processing grants are in doubt',
 				known.timeline, present.timeline, doubted.pending, doubted.processing

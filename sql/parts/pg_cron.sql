@@ -135,7 +135,7 @@ AS $$
 DECLARE
 	every_minute CONSTANT text := '* * * * *';
 	runner CONSTANT name := coalesce((SELECT r.rolname FROM pg_roles r WHERE r.oid = role),
-		nullif(current_setting('quota_manager.worker_role', true), ''), current_user);
+		nullif(quota_internal.setting('worker_role'), ''), current_user);
 	target CONSTANT name := coalesce(database, current_database());
 	job record;
 	stale bigint;

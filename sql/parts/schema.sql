@@ -57,6 +57,11 @@ COMMENT ON COLUMN quota_manager.quota_installation.doubtful_firing IS 'The same 
 COMMENT ON COLUMN quota_manager.quota_installation.former_ids IS 'Ids it had before, oldest first: {"id", "before_grant"}. Grants with a number below before_grant keep the first one that fits as part of their Idempotency-Key.';
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.quota_installation', '');
 
+CREATE FUNCTION quota_internal.setting(name text) RETURNS text
+LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_setting';
+COMMENT ON FUNCTION quota_internal.setting(text) IS
+	'As current_setting(''quota_manager.'' || name), with the library loaded: before, that shows what any role has set.';
+
 CREATE FUNCTION quota_internal.set_update_time() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$

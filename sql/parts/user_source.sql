@@ -134,7 +134,7 @@ BEGIN
 	FOR reader IN
 		SELECT r.rolname, quota_internal.missing_source_rights(i.user_source, r.oid) AS rights
 		FROM quota_manager.quota_installation i, pg_roles r
-		WHERE i.user_source IS NOT NULL AND NOT r.rolsuper AND (r.rolname = current_setting('quota_manager.worker_role', true)
+		WHERE i.user_source IS NOT NULL AND NOT r.rolsuper AND (r.rolname = quota_internal.setting('worker_role')
 			OR r.oid IN (SELECT a.grantee FROM pg_proc p, aclexplode(p.proacl) a WHERE p.oid = 'quota_manager.scan(text)'::regprocedure))
 		ORDER BY r.rolname
 	LOOP

@@ -213,6 +213,7 @@ gateway_row_open(const GatewayRow *row, char **problem)
 	config.request_timeout_ms = row->request_timeout_ms;
 	config.max_connections = row->max_connections;
 	config.max_reply_bytes = MAX_REPLY_BYTES;
+	config.address_allowed = address_is_listed;
 	session = gateway_open(&config, error, sizeof(error));
 	if (session == NULL)
 		*problem = pstrdup(error);

@@ -4,6 +4,8 @@
  */
 #include "postgres.h"
 
+#include <arpa/inet.h>
+
 #include "fmgr.h"
 #include "utils/builtins.h"
 
@@ -12,47 +14,221 @@
 #include "gateway/gateway.h"
 
 #define MAX_HOST 256
+#define BLANKS " \t\r\n"
+#define ANY_PORT 0
 
 PG_FUNCTION_INFO_V1(qm_check_base_url);
 
+typedef enum Scheme
+{
+	SCHEME_ANY,
+	SCHEME_HTTP,
+	SCHEME_HTTPS,
+} Scheme;
+
+/* An entry of the list, or where a gateway is. */
+typedef struct Origin
+{
+	Scheme scheme;
+	char   host[MAX_HOST]; /* in lower case, an IPv6 address without brackets */
+	int    port;
+} Origin;
+
 /*
- * True if host, in lower case, is an element of the comma list, or the list
- * is empty.  An IPv6 address may stand there with or without its brackets.
+ * Takes the next entry from a comma list, without the blanks around it; it may
+ * be empty.  False: there is none left.
  */
 static bool
-host_is_allowed(const char *host, const char *list)
+next_entry(const char **list, const char **entry, size_t *length)
 {
-	static const char blanks[] = " \t\r\n";
-	const char       *p = list + strspn(list, blanks);
-	size_t            host_length = strlen(host);
+	const char *p = *list;
+	size_t      whole;
 
-	if (*p == '\0')
+	if (p == NULL)
+		return false;
+	p += strspn(p, BLANKS);
+	whole = *length = strcspn(p, ",");
+	while (*length > 0 && strchr(BLANKS, p[*length - 1]) != NULL)
+		(*length)--;
+	*entry = p;
+	*list = p[whole] == '\0' ? NULL : p + whole + 1;
+	return true;
+}
+
+/*
+ * Reads a port; 0 if it is none.
+ */
+static int
+read_port(const char *text, size_t length)
+{
+	int port = 0;
+
+	if (length == 0 || length > 5)
+		return 0;
+	for (size_t i = 0; i < length; i++)
+	{
+		if (text[i] < '0' || text[i] > '9')
+			return 0;
+		port = port * 10 + (text[i] - '0');
+	}
+	return port <= 65535 ? port : 0;
+}
+
+/*
+ * Copies a host in lower case.
+ */
+static const char *
+copy_host(const char *host, size_t length, char out[MAX_HOST])
+{
+	if (length == 0)
+		return "it has no host";
+	if (length >= MAX_HOST)
+		return "its host is too long";
+	for (size_t i = 0; i < length; i++)
+	{
+		unsigned char c = (unsigned char) host[i];
+
+		if (c <= ' ' || c >= 0x7f || strchr("/@?#\\*[]", c) != NULL)
+			return "its host contains a character that hosts do not have";
+		out[i] = pg_ascii_tolower(c);
+	}
+	out[length] = '\0';
+	return NULL;
+}
+
+/*
+ * Reads an entry.  NULL: it is one; otherwise what is wrong with it.
+ */
+static const char *
+read_entry(const char *entry, size_t length, Origin *origin)
+{
+	const char *end = entry + length;
+	const char *colon;
+	const char *host_end;
+	const char *problem;
+
+	origin->scheme = SCHEME_ANY;
+	origin->port = ANY_PORT;
+	if (length >= 7 && pg_strncasecmp(entry, "http://", 7) == 0)
+	{
+		origin->scheme = SCHEME_HTTP;
+		origin->port = 80;
+		entry += 7;
+	}
+	else if (length >= 8 && pg_strncasecmp(entry, "https://", 8) == 0)
+	{
+		origin->scheme = SCHEME_HTTPS;
+		origin->port = 443;
+		entry += 8;
+	}
+	else if (memchr(entry, '/', length) != NULL)
+		return "it has a path, or a scheme other than http and https";
+
+	if (entry < end && *entry == '[')
+	{
+		host_end = memchr(entry, ']', end - entry);
+		if (host_end == NULL)
+			return "its IPv6 address is not complete";
+		colon = host_end + 1 < end ? host_end + 1 : NULL;
+		entry++;
+		if (colon != NULL && *colon != ':')
+			return "something other than a port follows its IPv6 address";
+	}
+	else
+	{
+		colon = memchr(entry, ':', end - entry);
+		/* An IPv6 address may stand without brackets, and then without a port. */
+		if (colon != NULL && memchr(colon + 1, ':', end - colon - 1) != NULL)
+			colon = NULL;
+		host_end = colon != NULL ? colon : end;
+	}
+	problem = copy_host(entry, host_end - entry, origin->host);
+	if (problem == NULL && colon != NULL)
+	{
+		origin->port = read_port(colon + 1, end - colon - 1);
+		if (origin->port == 0)
+			return "its port is not a number from 1 to 65535";
+	}
+	return problem;
+}
+
+const char *
+hosts_problem(const char *list, const char **entry, int *length)
+{
+	size_t entry_length;
+	Origin origin;
+
+	while (next_entry(&list, entry, &entry_length))
+	{
+		const char *problem = entry_length == 0 ? NULL : read_entry(*entry, entry_length, &origin);
+
+		*length = (int) entry_length;
+		if (problem != NULL)
+			return problem;
+	}
+	return NULL;
+}
+
+/*
+ * True if two hosts are the same: the same text, or the same address.
+ */
+static bool
+same_host(const char *a, const char *b)
+{
+	struct in6_addr address_a;
+	struct in6_addr address_b;
+
+	if (strcmp(a, b) == 0)
 		return true;
-	if (host[0] == '[' && host_length > 2)
-	{
-		host++;
-		host_length -= 2;
-	}
-	for (;;)
-	{
-		size_t whole;
-		size_t length;
+	return inet_pton(AF_INET6, a, &address_a) == 1 && inet_pton(AF_INET6, b, &address_b) == 1 &&
+		   memcmp(&address_a, &address_b, sizeof(address_a)) == 0;
+}
 
-		p += strspn(p, blanks);
-		whole = length = strcspn(p, ",");
-		while (length > 0 && strchr(blanks, p[length - 1]) != NULL)
-			length--;
-		if (length > 2 && p[0] == '[' && p[length - 1] == ']')
-		{
-			if (length - 2 == host_length && pg_strncasecmp(p + 1, host, host_length) == 0)
-				return true;
-		}
-		else if (length == host_length && pg_strncasecmp(p, host, host_length) == 0)
-			return true;
-		if (p[whole] == '\0')
-			return false;
-		p += whole + 1;
+/*
+ * Why the list does not allow where a gateway is; NULL: it does, or is empty.
+ * An entry that cannot be read allows nothing.
+ */
+static const char *
+origin_problem(const Origin *origin, const char *list)
+{
+	const char *entry;
+	size_t      length;
+	bool        host_found = false;
+
+	if (list[strspn(list, BLANKS)] == '\0')
+		return NULL;
+	while (next_entry(&list, &entry, &length))
+	{
+		Origin allowed;
+
+		if (length == 0 || read_entry(entry, length, &allowed) != NULL ||
+			!same_host(allowed.host, origin->host))
+			continue;
+		if ((allowed.scheme == SCHEME_ANY || allowed.scheme == origin->scheme) &&
+			(allowed.port == ANY_PORT || allowed.port == origin->port))
+			return NULL;
+		host_found = true;
 	}
+	return host_found ? "quota_manager.allowed_hosts has its host with another scheme or port"
+					  : "its host is not in quota_manager.allowed_hosts";
+}
+
+bool
+address_is_listed(const char *address)
+{
+	const char *list = delivery_allowed_hosts;
+	const char *entry;
+	size_t      length;
+
+	while (next_entry(&list, &entry, &length))
+	{
+		Origin allowed;
+
+		if (length > 0 && read_entry(entry, length, &allowed) == NULL &&
+			same_host(allowed.host, address))
+			return true;
+	}
+	return false;
 }
 
 const char *
@@ -60,11 +236,27 @@ base_url_problem(const char *url)
 {
 	const char *why = NULL;
 	char        host[MAX_HOST];
+	Origin      origin;
+	bool        is_tls;
+	size_t      length;
 
 	if (!gateway_url_valid(url, &why, host, sizeof(host)))
 		return why;
-	if (!host_is_allowed(host, delivery_allowed_hosts))
-		return "its host is not in quota_manager.allowed_hosts";
+	origin.port = gateway_url_port(url, &is_tls);
+	origin.scheme = is_tls ? SCHEME_HTTPS : SCHEME_HTTP;
+	length = strlen(host);
+	if (host[0] == '[')
+		why = copy_host(host + 1, length - 2, origin.host);
+	else
+		why = copy_host(host, length, origin.host);
+	if (why != NULL)
+		return why;
+	why = origin_problem(&origin, delivery_allowed_hosts);
+	if (why != NULL)
+		return why;
+	if (gateway_host_fault(host) != NULL && !address_is_listed(origin.host))
+		return "its host is a link-local, unspecified, reserved or metadata address, and "
+			   "quota_manager.allowed_hosts does not name it";
 	return NULL;
 }
 

@@ -9,6 +9,7 @@
 #include "utils/guc.h"
 
 #include "delivery/delivery.h"
+#include "delivery/hosts.h"
 #include "delivery/settings.h"
 
 int   delivery_claim_batch = 256;
@@ -37,6 +38,24 @@ check_directory(char **newval, void **extra, GucSource source)
 	if (**newval == '\0' || is_absolute_path(*newval))
 		return true;
 	GUC_check_errdetail("The path must be absolute.");
+	return false;
+}
+
+/*
+ * An entry that nobody can read would allow nothing, or not what was meant.
+ */
+static bool
+check_hosts(char **newval, void **extra, GucSource source)
+{
+	const char *entry;
+	int         length;
+	const char *problem = hosts_problem(*newval, &entry, &length);
+
+	if (problem == NULL)
+		return true;
+	GUC_check_errdetail("Entry \"%.*s\": %s.", length, entry, problem);
+	GUC_check_errhint("Write host, host:port, scheme://host or scheme://host:port, separated by "
+					  "commas.");
 	return false;
 }
 
@@ -70,10 +89,11 @@ delivery_define_settings(void)
 							   "Empty: such references cannot be used.",
 							   &delivery_credential_directory, "", PGC_SUSET, GUC_SUPERUSER_ONLY,
 							   check_directory, NULL, NULL);
-	DefineCustomStringVariable("quota_manager.allowed_hosts",
-							   "Hosts that gateways may be on, separated by commas.",
-							   "Empty: any host.", &delivery_allowed_hosts, "", PGC_SUSET,
-							   GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomStringVariable(
+		"quota_manager.allowed_hosts", "Hosts that gateways may be on, separated by commas.",
+		"Each as host, host:port, scheme://host or scheme://host:port. "
+		"Empty: any host.",
+		&delivery_allowed_hosts, "", PGC_SUSET, GUC_SUPERUSER_ONLY, check_hosts, NULL, NULL);
 	DefineCustomEnumVariable(
 		"quota_manager.after_promotion",
 		"What becomes of grants that are not settled when a standby was "

@@ -136,11 +136,24 @@ conclude_reply(const Exchange *exchange, const ReplyFields *fields, GatewayReply
 		conclude_status(exchange, reply, outcome, exchange->body, exchange->body_length);
 }
 
-/* Concludes that a reply, whoever wrote it, proves nothing. */
+/* Concludes that a reply proves nothing.  Its fields may be empty. */
 static void
-conclude_unreadable(const Exchange *exchange, GatewayReply *reply, const char *why)
+conclude_unreadable(const Exchange *exchange, const ReplyFields *fields, GatewayReply *reply,
+					const char *why)
 {
-	conclude_untold(exchange, reply, GATEWAY_IN_DOUBT, why);
+	char        text[256];
+	char        shown[160];
+	const char *said = fields->line[0] != '\0' ? fields->line : exchange->body;
+	size_t      length = said == exchange->body ? exchange->body_length : strlen(said);
+
+	if (!is_own(exchange, fields))
+	{
+		conclude_untold(exchange, reply, GATEWAY_IN_DOUBT, why);
+		return;
+	}
+	text_line(shown, sizeof(shown), said, length, exchange->secret);
+	snprintf(text, sizeof(text), "%s: %s", why, shown);
+	conclude_status(exchange, reply, GATEWAY_IN_DOUBT, text, strlen(text));
 }
 
 /* Reads the answer to a query from a 2xx reply. */
@@ -152,9 +165,9 @@ classify_answer(const Exchange *exchange, const ReplyFields *fields, GatewayRepl
 
 	if (exchange->dialect == GATEWAY_ZGSM && fields->type[0] != '\0' &&
 		strcmp(fields->type, type) != 0)
-		conclude_unreadable(exchange, reply, "the answer is about another quota");
+		conclude_unreadable(exchange, fields, reply, "the answer is about another quota");
 	else if (!amount_read(exchange->dialect, fields->quota, number))
-		conclude_unreadable(exchange, reply, "the answer holds no readable quota");
+		conclude_unreadable(exchange, fields, reply, "the answer holds no readable quota");
 	else
 	{
 		reply->outcome = GATEWAY_COMPLETED;
@@ -175,25 +188,26 @@ classify_success(const Exchange *exchange, GatewayReply *reply)
         exchange->kind == EXCHANGE_DELTA ? facts->delta_success : facts->refresh_success;
 	ReplyShape  shape = {facts->balance_member, facts->user_parameter, exchange->user_id,
 						 exchange->secret};
-	ReplyFields fields;
+	ReplyFields fields = {0};
 
 	if (!exchange_is_query(exchange->kind) && phrase != NULL)
 	{
 		if (text_begins(exchange->body, exchange->body_length, phrase))
 			reply->outcome = GATEWAY_COMPLETED;
 		else
-			conclude_unreadable(exchange, reply, "not the reply of an AiGateway");
+			conclude_unreadable(exchange, &fields, reply, "not the reply of an AiGateway");
 		return;
 	}
 
 	if (!reply_json_read(exchange->body, exchange->body_length, &shape, &fields))
-		conclude_unreadable(exchange, reply, "not the reply of an AiGateway");
+		conclude_unreadable(exchange, &fields, reply, "not the reply of an AiGateway");
 	else if (exchange->dialect == GATEWAY_ZGSM && fields.failed)
 		conclude_reply(exchange, &fields, reply, GATEWAY_REFUSED);
 	else if (exchange->dialect == GATEWAY_ZGSM && !fields.succeeded)
-		conclude_unreadable(exchange, reply, "the reply does not say whether it succeeded");
+		conclude_unreadable(exchange, &fields, reply,
+							"the reply does not say whether it succeeded");
 	else if (fields.other_user)
-		conclude_unreadable(exchange, reply, "the answer is about another user");
+		conclude_unreadable(exchange, &fields, reply, "the answer is about another user");
 	else if (exchange_is_query(exchange->kind))
 		classify_answer(exchange, &fields, reply);
 	else
@@ -337,7 +351,8 @@ classify(const Exchange *exchange, GatewayReply *reply)
 		conclude_status(exchange, reply, GATEWAY_IN_DOUBT, exchange->fault,
 						strlen(exchange->fault));
 	else if (exchange->partly_sent)
-		conclude_unreadable(exchange, reply, "the reply came before the request was sent");
+		conclude_untold(exchange, reply, GATEWAY_IN_DOUBT,
+						"the reply came before the request was sent");
 	else
 		classify_success(exchange, reply);
 }

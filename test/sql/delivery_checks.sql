@@ -18,6 +18,34 @@ SET quota_manager.allowed_hosts = ' gateway.example ,10.0.0.1,[fd00::1], fd00::2
 SELECT url, quota_internal.check_base_url(url)
 FROM (VALUES ('http://gateway.example'), ('http://GATEWAY.EXAMPLE:8080/x'), ('http://10.0.0.1'), ('http://[fd00::1]'), ('http://[fd00::2]:80'),
 	('http://10.0.0.10'), ('http://0.0.0.1'), ('http://a.gateway.example'), ('http://gateway.example.org'), ('http://[fd00::3]')) v(url);
+-- An entry that names a scheme or a port binds it; a scheme alone means its own port.
+SET quota_manager.allowed_hosts = 'https://a.example, b.example:8080, HTTP://C.example:81, https://[fd00::1]:8443, [fd00::2]:80, d.example, d.example:1, http://d.example';
+SELECT url, quota_internal.check_base_url(url)
+FROM (VALUES ('https://a.example'), ('https://a.example:443/x'), ('http://a.example'), ('http://a.example:443'), ('https://a.example:8443'),
+	('http://b.example:8080'), ('https://b.example:8080'), ('http://b.example'), ('http://b.example:80800'), ('http://c.example:81'), ('https://c.example:81'),
+	('http://c.example'), ('https://[fd00:0:0::1]:8443'), ('https://[fd00::1]'), ('http://[fd00::2]'), ('http://[fd00::2]:8080'),
+	('http://d.example:5'), ('https://d.example:6'), ('http://a.example.https'), ('http://b.example:8080.evil.example')) v(url);
+-- What nobody could read is refused where it is set.
+SET quota_manager.allowed_hosts = 'a.example, b.example:x';
+SET quota_manager.allowed_hosts = 'a.example:0';
+SET quota_manager.allowed_hosts = 'a.example:70000';
+SET quota_manager.allowed_hosts = 'ftp://a.example';
+SET quota_manager.allowed_hosts = 'https://';
+SET quota_manager.allowed_hosts = 'https://a.example/';
+SET quota_manager.allowed_hosts = 'user@a.example';
+SET quota_manager.allowed_hosts = '*.example';
+SET quota_manager.allowed_hosts = 'a.example b.example';
+SET quota_manager.allowed_hosts = '[fd00::1';
+SET quota_manager.allowed_hosts = '[fd00::1]8080';
+-- What is near, or nowhere, and metadata services: only if the list names the address itself.
+SET quota_manager.allowed_hosts = '';
+SELECT url, quota_internal.check_base_url(url) IS NULL AS allowed
+FROM (VALUES ('http://127.0.0.1'), ('http://10.0.0.1'), ('http://[::1]'), ('http://169.254.169.254'), ('http://0.0.0.0:8080'), ('http://[::]'),
+	('http://[fe80::1]'), ('http://[::ffff:169.254.169.254]'), ('http://[fd00:ec2::254]'), ('http://224.0.0.1'), ('http://100.100.100.200')) v(url);
+SELECT quota_internal.check_base_url('http://169.254.169.254');
+SET quota_manager.allowed_hosts = '169.254.1.2, [FE80::1]:8080';
+SELECT url, quota_internal.check_base_url(url) IS NULL AS allowed
+FROM (VALUES ('http://169.254.1.2'), ('http://169.254.1.3'), ('http://[fe80:0::1]:8080'), ('http://[fe80::1]')) v(url);
 SET quota_manager.allowed_hosts = ',';
 SELECT quota_internal.check_base_url('http://gateway.example');
 RESET quota_manager.allowed_hosts;

@@ -55,7 +55,10 @@ FROM unnest(ARRAY['', 'gateway.example', 'ftp://gateway.example', 'http://', 'ht
 SELECT path, pg_temp.add('name, dialect, base_url, admin_path', format($$'g', 'zgsm', 'http://gateway.example', %L$$, path)) AS answer
 FROM unnest(ARRAY['', 'quota', '/', '/quota?x', '/quo ta', E'/quota\n', '/quota/']) path;
 SELECT header, pg_temp.add('name, dialect, base_url, key_header', format($$'g', 'zgsm', 'http://gateway.example', %L$$, header)) AS answer
-FROM unnest(ARRAY['', 'x admin key', 'x-admin-key:', E'x-admin-key\r\nHost', 'schlüssel']) header;
+FROM unnest(ARRAY['', 'x admin key', 'x-admin-key:', E'x-admin-key\r\nHost', 'schlüssel', 'Metadata-Flavor', 'Metadata', 'Cookie', 'Host', 'x-', 'x_key',
+	'X-Higress-LLM-Model', 'authorization2']) header;
+SELECT header, pg_temp.add('name, dialect, base_url, key_header', format('%L, %L, %L, %L', 'gateway-test-' || header, 'zgsm', 'http://gateway.example', header)) AS answer
+FROM unnest(ARRAY['AUTHORIZATION', 'X-Api-Key', 'x-1']) header;
 SELECT model, pg_temp.add('name, dialect, base_url, route_model', format($$'g', 'zgsm', 'http://gateway.example', %L$$, model)) AS answer
 FROM unnest(ARRAY['', 'a b', E'a\nb', '模型']) model;
 

@@ -112,7 +112,7 @@ foreach my $dialect ('higress', 'zgsm')
 
 	$mock->reset;
 	$node->safe_psql('postgres', 'DELETE FROM quota_manager.quota_execute');
-	$mock->fault(kind => 'status', status => 429, match => 'delta', retry_after => 120, body => 'slow down');
+	$mock->fault(kind => 'status', status => 429, match => 'delta', retry_after => 120, body => 'redis error:slow down');
 	grant($node, $gateway, 4, 'patient');
 	is(deliver($node), '0|0|0|1', "$dialect Retry-After: deferred");
 	is( $node->safe_psql('postgres', qq{

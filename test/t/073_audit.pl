@@ -143,7 +143,7 @@ foreach my $dialect ('higress', 'zgsm')
 	$mock->fault(kind => 'status', status => 500, match => 'query', user => 'user9', count => 0, body => 'broken');
 	$mock->fault(kind => 'status', status => 429, match => 'query', user => 'user10', retry_after => 1);
 	my $hundred = $sum + 1000;
-	is((audit($gateway))[0], "user9||$hundred|$hundred||cannot be read: HTTP 500: broken", "$dialect: who cannot be read is listed, who is to wait is not");
+	is((audit($gateway))[0], "user9||$hundred|$hundred||cannot be read: HTTP 500 (" . ($dialect eq 'zgsm' ? 'application/json' : 'text/plain') . ')', "$dialect: who cannot be read is listed, who is to wait is not");
 	$mock->clear_faults;
 
 	# It can be cancelled while the gateway hangs.
