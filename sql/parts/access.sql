@@ -31,7 +31,7 @@ DECLARE
 		'schedule_now', 'local_time', 'check_time_zone', 'due_firings',
 		'due_strategies', 'due_firings_of', 'gateway_setup', 'retry_delay', 'next_try', 'next_open_firing', 'never_fires', 'last_run', 'undecided', 'subject_source', 'has_own_users', 'missing_source_rights', 'list_workers', 'worker_queue', 'recorded_until', 'open_spans', 'catch_up_start', 'open_firings',
 		'retried_firings'];
-	operator_routines CONSTANT text[] := ARRAY['check_transaction', 'check_strategy_target', 'check_strategy_models', 'lock_strategy', 'lock_balances', 'lock_scan', 'try_scan_locks', 'has_readings', 'forget_balances', 'guard_balances', 'scan', 'scan_begin', 'scan_admit', 'scan_counts', 'record_run', 'write_grants',
+	operator_routines CONSTANT text[] := ARRAY['check_transaction', 'check_strategy_target', 'check_strategy_models', 'lock_strategies', 'try_lock_strategy', 'lock_balances', 'lock_scan', 'try_scan_locks', 'has_readings', 'forget_balances', 'guard_balances', 'scan', 'scan_begin', 'scan_admit', 'scan_counts', 'record_run', 'write_grants',
 		'check_source_ids', 'count_unknown', 'record_skipped', 'record_passed_over', 'admit_firing', 'run_strategy', 'run_due', 'record_failure', 'end_back_offs', 'deliver', 'tick',
 		'present_identity', 'identity_text', 'check_identity', 'require_identity', 'is_doubtful'];
 	-- Not the workers' role: what it does, nobody has decided.

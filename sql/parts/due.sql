@@ -200,7 +200,9 @@ BEGIN
 		RAISE EXCEPTION 'strategy "%" has no schedule', strategy_name USING ERRCODE = 'wrong_object_type';
 	END IF;
 	PERFORM quota_internal.check_transaction('schedules are restarted');
-	PERFORM quota_internal.lock_strategy(strategy.id);
+	-- The row first, as edits do.
+	PERFORM 1 FROM quota_manager.quota_strategy s WHERE s.id = strategy.id FOR NO KEY UPDATE;
+	PERFORM quota_internal.lock_strategies(ARRAY[strategy.id]);
 	clock := quota_manager.schedule_now();
 	-- Nothing was granted for them, and they are still to come.
 	DELETE FROM quota_manager.quota_run r WHERE r.strategy_id = strategy.id AND r.state = 'skipped' AND r.scheduled_time > clock;

@@ -207,7 +207,7 @@ BEGIN
 			RAISE EXCEPTION 'there is nothing to resume: this database is no copy'
 				USING ERRCODE = 'object_not_in_prerequisite_state';
 		END IF;
-		PERFORM quota_internal.lock_strategy(s.id) FROM (SELECT k.id FROM quota_manager.quota_strategy k ORDER BY k.id) s;
+		PERFORM quota_internal.lock_strategies(ARRAY(SELECT k.id FROM quota_manager.quota_strategy k ORDER BY k.id));
 	END IF;
 
 	IF known.system_identifier IS NOT NULL THEN

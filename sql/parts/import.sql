@@ -30,8 +30,8 @@ BEGIN
 				HINT = 'Leave the row out, or return null, which means the amount of the strategy.';
 	END IF;
 	UPDATE pg_temp.quota_manager_import g SET grant_time = now() WHERE g.grant_time IS NULL OR NOT isfinite(g.grant_time);
-	PERFORM quota_internal.lock_strategy(s.id) FROM (SELECT k.id FROM quota_manager.quota_strategy k
-		WHERE k.name IN (SELECT g.strategy FROM pg_temp.quota_manager_import g) ORDER BY k.id) s;
+	PERFORM quota_internal.lock_strategies(ARRAY(SELECT k.id FROM quota_manager.quota_strategy k
+		WHERE k.name IN (SELECT g.strategy FROM pg_temp.quota_manager_import g) ORDER BY k.id));
 	RETURN QUERY
 	WITH row_of AS (
 		SELECT g.strategy, g.user_id, g.grant_time, s.id AS strategy_id, s.type, s.version, coalesce(g.amount, s.amount) AS amount, s.model, s.time_zone,

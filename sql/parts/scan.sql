@@ -1,9 +1,13 @@
 -- Scans: strategies x subjects -> quota_execute.
 
 -- The rule by which these locks are taken: src/scan/scan_lock.h.
-CREATE FUNCTION quota_internal.lock_strategy(strategy_id integer) RETURNS void
-LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_lock_strategy';
-COMMENT ON FUNCTION quota_internal.lock_strategy(integer) IS 'Waits for scans and edits of the strategy to end, and keeps others out until the transaction ends.';
+CREATE FUNCTION quota_internal.lock_strategies(strategy_ids integer[]) RETURNS void
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_lock_strategies';
+COMMENT ON FUNCTION quota_internal.lock_strategies(integer[]) IS 'Waits for scans and edits of the strategies to end, and keeps others out until the transaction ends.';
+
+CREATE FUNCTION quota_internal.try_lock_strategy(strategy_id integer) RETURNS boolean
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_try_lock_strategy';
+COMMENT ON FUNCTION quota_internal.try_lock_strategy(integer) IS 'Of record_failure(): keeps scans and edits of the strategy out until the transaction ends. False: another transaction edits or scans it.';
 
 CREATE FUNCTION quota_internal.lock_balances(gateway text) RETURNS void
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_lock_balances';
@@ -129,14 +133,8 @@ $$;
 COMMENT ON FUNCTION quota_internal.guard_balances(text[]) IS 'Of scan(), which has the balances at the gateways locked: suspends those of a gateway where at least 90 percent of at least 10 users fell to 0 since they were believed last, and believes the others. Returns why nothing must be decided by them yet; null: it may be.';
 
 CREATE FUNCTION quota_internal.lock_edited_strategy() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-	PERFORM quota_internal.lock_strategy(OLD.id);
-	RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
-END
-$$;
-COMMENT ON FUNCTION quota_internal.lock_edited_strategy() IS 'Trigger: an edit waits for a running scan of the strategy, and a scan for an edit.';
+LANGUAGE C AS 'MODULE_PATHNAME', 'qm_lock_edited_strategy';
+COMMENT ON FUNCTION quota_internal.lock_edited_strategy() IS 'Trigger: an edit waits for a running scan of the strategy, and a scan for an edit. An edit that puts the strategy out of use breaks off the scan of a scheduler; others say whom they wait for.';
 -- Its name sorts before the other triggers: they must see what a scan has just granted.
 CREATE TRIGGER await_scan BEFORE UPDATE OR DELETE ON quota_manager.quota_strategy
 	FOR EACH ROW EXECUTE FUNCTION quota_internal.lock_edited_strategy();
@@ -525,24 +523,27 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.run_due(integer) IS 'Of tick() and the scheduler: runs what is due of a strategy by strategy_due. is_news: not the same came of the run before.';
 
-CREATE FUNCTION quota_internal.record_failure(strategy_id integer, reason text) RETURNS void
+CREATE FUNCTION quota_internal.record_failure(strategy_id integer, reason text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
 DECLARE
 	strategy quota_manager.quota_strategy;
 	run quota_manager.quota_run;
 BEGIN
-	PERFORM quota_internal.lock_strategy(strategy_id);
+	-- Who edits it must not be waited for; who runs it records what comes of that.
+	IF NOT quota_internal.try_lock_strategy(strategy_id) THEN
+		RETURN false;
+	END IF;
 	SELECT s.* INTO strategy FROM quota_manager.quota_strategy s WHERE s.id = record_failure.strategy_id;
 	SELECT d.scheduled_time INTO run.scheduled_time FROM quota_manager.strategy_due d
 		WHERE d.strategy_id = record_failure.strategy_id AND d.state = 'due' ORDER BY 1 LIMIT 1;
 	IF NOT FOUND THEN
-		RETURN;
+		RETURN true;
 	END IF;
 	IF run.scheduled_time IS NOT NULL THEN
 		run.scheduled_time := quota_internal.admit_firing(strategy, run.scheduled_time);
 		IF run.scheduled_time IS NULL THEN
-			RETURN;
+			RETURN true;
 		END IF;
 	END IF;
 	run.id := coalesce((SELECT r.id FROM quota_manager.quota_run r WHERE r.strategy_id = strategy.id AND r.scheduled_time = run.scheduled_time),
@@ -562,9 +563,10 @@ BEGIN
 	run.start_time := clock_timestamp();
 	run.finish_time := run.start_time;
 	PERFORM quota_internal.record_run(run);
+	RETURN true;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.record_failure(integer, text) IS 'Of tick() and the scheduler: records that running a strategy was broken off by an error or a cancel, so that it is tried again after its back-off.';
+COMMENT ON FUNCTION quota_internal.record_failure(integer, text) IS 'Of tick() and the scheduler: records that running a strategy was broken off by an error or a cancel, so that it is tried again after its back-off. False: another transaction edits or runs it, and nothing was recorded.';
 
 CREATE FUNCTION quota_internal.end_back_offs() RETURNS bigint
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off

@@ -11,7 +11,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/array.h"
-#include "utils/builtins.h"
+#include "utils/memutils.h"
 
 PG_FUNCTION_INFO_V1(qm_star_list);
 
@@ -70,23 +70,99 @@ space_length(const char *start, const char *end, bool at_end)
 }
 
 /*
- * How many elements a list has at most.
+ * The next element that is not empty, trimmed of white space, from *p on, which
+ * is moved behind its comma; `end` is the end of the list.  Returns its length;
+ * 0: there is none.
  */
-static int
-count_elements(const char *p, const char *end)
+static size_t
+next_element(const char **p, const char *end, const char **element)
 {
-	int count = 1;
-
-	while ((p = memchr(p, ',', end - p)) != NULL)
+	while (*p < end)
 	{
-		count++;
-		p++;
+		const char *start = *p;
+		const char *comma = memchr(start, ',', end - start);
+		const char *last = comma ? comma : end;
+		size_t      space;
+
+		*p = comma ? comma + 1 : end;
+		CHECK_FOR_INTERRUPTS();
+		while ((space = space_length(start, last, false)) > 0)
+		{
+			CHECK_FOR_INTERRUPTS();
+			start += space;
+		}
+		while ((space = space_length(start, last, true)) > 0)
+		{
+			CHECK_FOR_INTERRUPTS();
+			last -= space;
+		}
+		if (start < last)
+		{
+			*element = start;
+			return last - start;
+		}
 	}
-	return count;
+	return 0;
 }
 
 /*
- * Elements in order, trimmed of white space, without empty ones.
+ * How many bytes an element takes in an array.
+ */
+static size_t
+element_size(size_t length)
+{
+	return TYPEALIGN(ALIGNOF_INT, VARHDRSZ + length);
+}
+
+/*
+ * Size of the data of an array of the elements of a list, and how many there
+ * are.
+ */
+static size_t
+measure(const char *p, const char *end, int *count)
+{
+	const char *element;
+	size_t      length;
+	size_t      size = 0;
+
+	*count = 0;
+	while ((length = next_element(&p, end, &element)) > 0)
+	{
+		size += element_size(length);
+		(*count)++;
+	}
+	return size;
+}
+
+/*
+ * An array of so many texts, with room for so many bytes of them.
+ */
+static ArrayType *
+make_array(int count, size_t data_size)
+{
+	size_t     size = ARR_OVERHEAD_NONULLS(1) + data_size;
+	ArrayType *array;
+
+	if (!AllocSizeIsValid(size))
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("comma list is too long"),
+				 errdetail("Its elements would take %zu bytes in an array, more than the "
+						   "maximum of %zu.",
+						   size, (size_t) MaxAllocSize)));
+	array = palloc0(size);
+	SET_VARSIZE(array, size);
+	array->ndim = 1;
+	array->dataoffset = 0;
+	array->elemtype = TEXTOID;
+	ARR_DIMS(array)[0] = count;
+	ARR_LBOUND(array)[0] = 1;
+	return array;
+}
+
+/*
+ * Elements in order, trimmed of white space, without empty ones.  They are
+ * written once, where they stay: what is needed is at most some five times the
+ * list.
  */
 Datum
 qm_star_list(PG_FUNCTION_ARGS)
@@ -94,24 +170,22 @@ qm_star_list(PG_FUNCTION_ARGS)
 	text       *list = PG_GETARG_TEXT_PP(0);
 	const char *p = VARDATA_ANY(list);
 	const char *end = p + VARSIZE_ANY_EXHDR(list);
-	Datum      *elements = palloc_extended(sizeof(Datum) * count_elements(p, end), MCXT_ALLOC_HUGE);
-	int         count = 0;
+	int         count;
+	size_t      size = measure(p, end, &count);
+	ArrayType  *array;
+	char       *target;
+	const char *element;
+	size_t      length;
 
-	while (p <= end)
+	if (count == 0)
+		PG_RETURN_ARRAYTYPE_P(construct_empty_array(TEXTOID));
+	array = make_array(count, size);
+	target = ARR_DATA_PTR(array);
+	while ((length = next_element(&p, end, &element)) > 0)
 	{
-		const char *comma = memchr(p, ',', end - p);
-		const char *last = comma ? comma : end;
-		const char *next = last + 1;
-		size_t      space;
-
-		CHECK_FOR_INTERRUPTS();
-		while ((space = space_length(p, last, false)) > 0)
-			p += space;
-		while ((space = space_length(p, last, true)) > 0)
-			last -= space;
-		if (p < last)
-			elements[count++] = PointerGetDatum(cstring_to_text_with_len(p, last - p));
-		p = next;
+		SET_VARSIZE(target, VARHDRSZ + length);
+		memcpy(VARDATA(target), element, length);
+		target += element_size(length);
 	}
-	PG_RETURN_ARRAYTYPE_P(construct_array(elements, count, TEXTOID, -1, false, TYPALIGN_INT));
+	PG_RETURN_ARRAYTYPE_P(array);
 }

@@ -10,19 +10,39 @@
 #include "miscadmin.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
+#include "storage/sinvaladt.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 
 #include "scan/scan_lock.h"
 
-PG_FUNCTION_INFO_V1(qm_lock_strategy);
+PG_FUNCTION_INFO_V1(qm_lock_strategies);
+PG_FUNCTION_INFO_V1(qm_try_lock_strategy);
 PG_FUNCTION_INFO_V1(qm_lock_balances);
 PG_FUNCTION_INFO_V1(qm_lock_scan);
 
-/* First keys of the locks, "qmst" and "qmbl"; 3 at the end: SQL has 1 or 2. */
+/* First keys of the locks, "qmst", "qmsc" and "qmbl"; 3 at the end: SQL has 1 or 2. */
 #define STRATEGY_LOCK_CLASS 0x716d7374
+#define ALL_STRATEGIES_LOCK_CLASS 0x716d7363
 #define BALANCE_LOCK_CLASS 0x716d626c
 #define LOCK_METHOD 3
+
+/*
+ * A transaction that has locked so many strategies locks all of them instead of
+ * the next: the server's table of locks has room for some thousands.
+ */
+#define STRATEGY_LOCKS_MAX 500
+
+/*
+ * Modes of the lock of all strategies.  Who locks strategies one by one, to run
+ * or to edit them, holds it in a mode that lets others do the same.  Who edits
+ * many keeps out who runs some, but not other edits, of which the locks of rows
+ * take care; who runs many keeps out everybody.
+ */
+#define EDITS_SOME RowShareLock
+#define RUNS_SOME RowExclusiveLock
+#define EDITS_MANY ShareLock
+#define RUNS_MANY ExclusiveLock
 
 typedef struct ScanLock
 {
@@ -36,11 +56,22 @@ typedef struct ScanLock
  */
 static LocalTransactionId holder = InvalidLocalTransactionId;
 
+/* The transaction that last locked a strategy, and how many at most. */
+static LocalTransactionId counted = InvalidLocalTransactionId;
+static int                strategies_counted;
+
 static void
 name_strategy(ScanLock *lock, int32 id)
 {
 	SET_LOCKTAG_ADVISORY(lock->tag, MyDatabaseId, STRATEGY_LOCK_CLASS, (uint32) id, LOCK_METHOD);
 	lock->mode = ExclusiveLock;
+}
+
+static void
+name_all_strategies(ScanLock *lock, LOCKMODE mode)
+{
+	SET_LOCKTAG_ADVISORY(lock->tag, MyDatabaseId, ALL_STRATEGIES_LOCK_CLASS, 0, LOCK_METHOD);
+	lock->mode = mode;
 }
 
 /*
@@ -131,17 +162,153 @@ take_locks(ScanLock *locks, int count)
 }
 
 /*
- * lock_strategy(strategy_id): waits for the lock.
+ * How many strategies this transaction has locked, at most.
+ */
+static int
+strategies_locked(void)
+{
+	if (counted != MyProc->lxid)
+	{
+		counted = MyProc->lxid;
+		strategies_counted = 0;
+	}
+	return strategies_counted;
+}
+
+/*
+ * Names what is locked to run or edit strategies, into an array with room for
+ * one lock more than strategies.  Returns how many locks that is.
+ */
+static int
+name_strategies(ScanLock *locks, const int32 *ids, int count, LOCKMODE some, LOCKMODE many)
+{
+	if (strategies_locked() + count > STRATEGY_LOCKS_MAX)
+	{
+		name_all_strategies(&locks[0], many);
+		return 1;
+	}
+	name_all_strategies(&locks[0], some);
+	for (int i = 0; i < count; i++)
+		name_strategy(&locks[i + 1], ids[i]);
+	return count + 1;
+}
+
+static bool
+is_held(const ScanLock *lock)
+{
+#if PG_VERSION_NUM >= 170000
+	return LockHeldByMe(&lock->tag, lock->mode, false);
+#else
+	return LockHeldByMe(&lock->tag, lock->mode);
+#endif
+}
+
+/*
+ * Waits for each of the locks.
+ */
+static void
+await_locks(const ScanLock *locks, int count)
+{
+	for (int i = 0; i < count; i++)
+		(void) LockAcquire(&locks[i].tag, locks[i].mode, false, false);
+	holder = MyProc->lxid;
+}
+
+bool
+strategy_lock_edit_try(int32 id)
+{
+	ScanLock locks[2];
+	int      count = name_strategies(locks, &id, 1, EDITS_SOME, EDITS_MANY);
+	bool     held = is_held(&locks[count - 1]);
+
+	if (try_locks(locks, 0, count) < count)
+		return false;
+	strategies_counted += held ? 0 : 1;
+	holder = MyProc->lxid;
+	return true;
+}
+
+/*
+ * Adds the processes that keep a lock from being had to those found.
+ */
+static int
+find_holders(const ScanLock *lock, int *pids, int found, int max)
+{
+	VirtualTransactionId *other = GetLockConflicts(&lock->tag, lock->mode, NULL);
+
+	for (; VirtualTransactionIdIsValid(*other) && found < max; other++)
+	{
+		const PGPROC *process = BackendIdGetProc(other->backendId);
+		int           pid = process ? process->pid : 0;
+
+		if (pid != 0)
+			pids[found++] = pid;
+	}
+	return found;
+}
+
+int
+strategy_lock_holders(int32 id, int *pids, int max)
+{
+	ScanLock locks[2];
+	int      count = name_strategies(locks, &id, 1, EDITS_SOME, EDITS_MANY);
+	int      found = 0;
+
+	for (int i = 0; i < count && found == 0; i++)
+		found = find_holders(&locks[i], pids, found, max);
+	return found;
+}
+
+void
+strategy_lock_edit(int32 id)
+{
+	ScanLock locks[2];
+
+	await_locks(locks, name_strategies(locks, &id, 1, EDITS_SOME, EDITS_MANY));
+	strategies_counted++;
+}
+
+/*
+ * lock_strategies(strategy_ids): waits for the locks.  While it waits it holds
+ * none of them, unless the transaction had others before.
  */
 Datum
-qm_lock_strategy(PG_FUNCTION_ARGS)
+qm_lock_strategies(PG_FUNCTION_ARGS)
 {
-	ScanLock lock;
+	ArrayType *array = PG_GETARG_ARRAYTYPE_P(0);
+	Datum     *elements;
+	int        count;
+	int32     *ids;
+	ScanLock  *locks;
+	int        lock_count;
 
-	name_strategy(&lock, PG_GETARG_INT32(0));
-	(void) LockAcquire(&lock.tag, lock.mode, false, false);
-	holder = MyProc->lxid;
+	deconstruct_array(array, INT4OID, sizeof(int32), true, TYPALIGN_INT, &elements, NULL, &count);
+	ids = palloc(sizeof(int32) * (count + 1));
+	for (int i = 0; i < count; i++)
+		ids[i] = DatumGetInt32(elements[i]);
+	locks = palloc(sizeof(ScanLock) * (count + 1));
+	lock_count = name_strategies(locks, ids, count, RUNS_SOME, RUNS_MANY);
+	if (!take_locks(locks, lock_count))
+		await_locks(locks, lock_count);
+	strategies_counted += lock_count - 1;
 	PG_RETURN_VOID();
+}
+
+/*
+ * try_lock_strategy(strategy_id)
+ */
+Datum
+qm_try_lock_strategy(PG_FUNCTION_ARGS)
+{
+	int32    id = PG_GETARG_INT32(0);
+	ScanLock locks[2];
+	int      count = name_strategies(locks, &id, 1, RUNS_SOME, RUNS_MANY);
+
+	if (try_locks(locks, 0, count) < count)
+		PG_RETURN_BOOL(false);
+	strategies_counted++;
+	holder = MyProc->lxid;
+	PG_RETURN_BOOL(true);
 }
 
 /*
@@ -160,17 +327,23 @@ qm_lock_balances(PG_FUNCTION_ARGS)
 Datum
 qm_lock_scan(PG_FUNCTION_ARGS)
 {
+	int32     id = PG_GETARG_INT32(0);
 	Datum    *gateways;
-	int       count;
+	int       gateway_count;
 	ScanLock *locks;
-	int       i;
+	int       count;
+	bool      held;
 
 	deconstruct_array(PG_GETARG_ARRAYTYPE_P(1), TEXTOID, -1, false, TYPALIGN_INT, &gateways, NULL,
-					  &count);
-	locks = palloc(sizeof(ScanLock) * (count + 2));
-	name_strategy(&locks[0], PG_GETARG_INT32(0));
-	for (i = 0; i < count; i++)
-		name_balances(&locks[i + 1], TextDatumGetCString(gateways[i]), ExclusiveLock);
-	name_balances(&locks[count + 1], text_to_cstring(PG_GETARG_TEXT_PP(2)), ShareLock);
-	PG_RETURN_BOOL(take_locks(locks, count + 2));
+					  &gateway_count);
+	locks = palloc(sizeof(ScanLock) * (gateway_count + 3));
+	count = name_strategies(locks, &id, 1, RUNS_SOME, RUNS_MANY);
+	held = is_held(&locks[count - 1]);
+	for (int i = 0; i < gateway_count; i++)
+		name_balances(&locks[count++], TextDatumGetCString(gateways[i]), ExclusiveLock);
+	name_balances(&locks[count++], text_to_cstring(PG_GETARG_TEXT_PP(2)), ShareLock);
+	if (!take_locks(locks, count))
+		PG_RETURN_BOOL(false);
+	strategies_counted += held ? 0 : 1;
+	PG_RETURN_BOOL(true);
 }

@@ -7,6 +7,13 @@
  * none may wait; who holds some only tries.  Edits of a strategy and decisions
  * by hand wait all the same: scans that would wait for them do not.
  *
+ * An edit comes to the lock of a strategy when it has locked its row; so does
+ * every function of ours that changes the row.  Only a transaction that scans a
+ * strategy and edits it afterwards takes them in the other order.
+ *
+ * Whoever locks many strategies locks all of them in the end: what a
+ * transaction takes of the server's table of locks is bounded.
+ *
  * The lock of a gateway's balances is held exclusively by who decides by them,
  * clears them, asks for them or stores answers, and shared by who grants there
  * while none are known.
@@ -15,6 +22,18 @@
 #define QM_SCAN_LOCK_H
 
 #include "postgres.h"
+
+/*
+ * Keeps scans of a strategy out while it is edited, if nobody scans it now.
+ * False: somebody does.
+ */
+extern bool strategy_lock_edit_try(int32 id);
+
+/* The same; waits for the scan to end. */
+extern void strategy_lock_edit(int32 id);
+
+/* Processes that it would wait for; returns how many were found, at most max. */
+extern int strategy_lock_holders(int32 id, int *pids, int max);
 
 /* Takes the lock of a gateway's balances exclusively if it is free, or held by this transaction. */
 extern bool balance_lock_try(const char *gateway);

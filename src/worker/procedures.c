@@ -191,7 +191,7 @@ Datum
 qm_stop_workers(PG_FUNCTION_ARGS)
 {
 	enable_workers(false);
-	tell_when_committed(WORKER_SCHEDULER);
+	break_off_when_committed();
 	PG_RETURN_VOID();
 }
 

@@ -270,13 +270,16 @@ take_due_strategies(void)
 }
 
 /*
- * Step: runs the strategy whose turn it is.
+ * Step: runs the strategy whose turn it is, unless it is to look at everything
+ * first: who asked for that may have asked to break off what is run, too.
  */
 static void
 run_current_strategy(void)
 {
 	TickResult result;
 
+	if (reload_requested)
+		return;
 	MemoryContextSwitchTo(tick_context);
 	report_phase(psprintf("running strategy \"%s\"", current->name));
 	tick_strategy(&database_work_unit, reader, current, &result);
@@ -294,7 +297,8 @@ run_current_strategy(void)
 static void
 record_current_failure(void)
 {
-	record_failure(&database_work_unit, current, broken_off);
+	if (record_failure(&database_work_unit, current, broken_off))
+		got_something_done = true;
 }
 
 /*
@@ -335,7 +339,8 @@ read_balances(void)
 
 /*
  * Runs the strategy whose turn it is.  False: it was broken off by an error,
- * and the database does not take down even that.
+ * and the database does not take down even that.  What was broken off because
+ * everything is to be looked at has not failed.
  */
 static bool
 run_one(void)
@@ -343,10 +348,7 @@ run_one(void)
 	if (survives(run_current_strategy))
 		return true;
 	renew_reader();
-	if (!survives(record_current_failure))
-		return false;
-	got_something_done = true;
-	return true;
+	return reload_requested || survives(record_current_failure);
 }
 
 /*

@@ -191,19 +191,24 @@ tick_strategy(const WorkUnit *unit, BalanceReader *reader, const DueStrategy *st
 /*
  * See tick.h.
  */
-void
+bool
 record_failure(const WorkUnit *unit, const DueStrategy *strategy, const char *reason)
 {
 	MemoryContext caller_context = CurrentMemoryContext;
 	Datum         values[2];
+	bool          isnull;
+	bool          recorded;
 
 	unit->begin();
 	set_local("lock_timeout", "100ms");
 	values[0] = Int32GetDatum(strategy->id);
 	values[1] = CStringGetTextDatum(reason);
 	(void) statement_run(&write_failure, values, NULL);
+	recorded = DatumGetBool(result_datum(0, 1, &isnull));
+	SPI_freetuptable(SPI_tuptable);
 	unit->commit();
 	MemoryContextSwitchTo(caller_context);
+	return recorded;
 }
 
 /*

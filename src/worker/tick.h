@@ -58,9 +58,10 @@ extern void tick_strategy(const WorkUnit *unit, BalanceReader *reader, const Due
 
 /*
  * Records that running one was broken off by an error, so that it waits
- * before it is tried again.  Raises an error if that cannot be done at once.
+ * before it is tried again.  False: it is being edited or run by others, and
+ * nothing was recorded.
  */
-extern void record_failure(const WorkUnit *unit, const DueStrategy *strategy, const char *reason);
+extern bool record_failure(const WorkUnit *unit, const DueStrategy *strategy, const char *reason);
 
 /* Lets everything that failed be tried again now. */
 extern void retry_all(const WorkUnit *unit);

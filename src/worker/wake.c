@@ -36,6 +36,9 @@ PG_FUNCTION_INFO_V1(qm_wake_at_commit);
 static uint32 to_wake = 0;
 static uint32 to_tell = 0;
 
+/* At commit, a scheduler is to break off what it runs. */
+static bool to_break_off = false;
+
 /* Workers run in this database or may, so that the launcher is told if they do not. */
 static bool wanted = false;
 
@@ -115,6 +118,9 @@ reach_all(void)
 		else
 			(void) reach_workers(kind, false, SIGHUP);
 	}
+	/* after it was told, so that it begins nothing new */
+	if (to_break_off)
+		(void) reach_workers(WORKER_SCHEDULER, false, SIGINT);
 }
 
 /*
@@ -136,6 +142,7 @@ at_transaction_end(XactEvent event, void *arg)
 			return;
 	}
 	to_wake = to_tell = 0;
+	to_break_off = false;
 	wanted = false;
 }
 
@@ -211,6 +218,16 @@ tell_when_committed(WorkerKind kind)
 {
 	register_callback();
 	to_tell |= 1 << kind;
+}
+
+/*
+ * See wake.h.
+ */
+void
+break_off_when_committed(void)
+{
+	tell_when_committed(WORKER_SCHEDULER);
+	to_break_off = true;
 }
 
 /*

@@ -27,6 +27,12 @@ extern void wake_when_committed(WorkerKind kind);
 extern void tell_when_committed(WorkerKind kind);
 
 /*
+ * Lets the scheduler of this database break off what it runs, forget all waiting
+ * and look at everything.
+ */
+extern void break_off_when_committed(void);
+
+/*
  * How many transactions that may have changed something have ended since the
  * server started; 0: that cannot be told.  As long as it stays what it was
  * before a snapshot was taken, the snapshot is up to date.
