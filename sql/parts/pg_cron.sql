@@ -61,15 +61,17 @@ AS $$
 DECLARE
 	found_role pg_roles;
 	is_super CONSTANT boolean := (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = current_user);
+	danger text;
 BEGIN
 	SELECT r.* INTO found_role FROM pg_roles r WHERE r.rolname = role;
+	danger := quota_internal.role_danger(found_role.oid);
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'role "%" does not exist', role USING ERRCODE = 'undefined_object',
 			HINT = 'It is named in quota_manager.worker_role: make it with CREATE ROLE ... LOGIN, or name another one.';
 	ELSIF NOT EXISTS (SELECT 1 FROM pg_database d WHERE d.datname = database AND d.datallowconn) THEN
 		RAISE EXCEPTION 'there is no database "%" to connect to', database USING ERRCODE = '3D000';
-	ELSIF found_role.rolsuper THEN
-		RAISE EXCEPTION 'jobs cannot run as role "%": it is a superuser', role
+	ELSIF danger IS NOT NULL THEN
+		RAISE EXCEPTION 'jobs cannot run as role "%": it %', role, danger
 			USING ERRCODE = 'invalid_parameter_value',
 				DETAIL = 'Conditions call functions that others have written.',
 				HINT = 'Make a role with CREATE ROLE ... LOGIN, call quota_manager.grant_access(role, ''worker'') in that database, and name the role here.';

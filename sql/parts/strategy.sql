@@ -29,7 +29,7 @@ CREATE TABLE quota_manager.quota_strategy (
 	CONSTRAINT quota_strategy_cap_is_positive CHECK (max_exec_per_user > 0),
 	CONSTRAINT quota_strategy_catch_up_is_known CHECK (catch_up IN ('none', 'latest', 'all')),
 	CONSTRAINT quota_strategy_catch_up_window_is_sane CHECK (catch_up_window BETWEEN '1 second' AND '100 years'),
-	CONSTRAINT quota_strategy_catch_up_max_is_positive CHECK (catch_up_max > 0),
+	CONSTRAINT quota_strategy_catch_up_max_is_sane CHECK (catch_up_max BETWEEN 1 AND 10000),
 	CONSTRAINT quota_strategy_validity_is_not_empty CHECK (valid_from < valid_until),
 	CONSTRAINT quota_strategy_schedule_since_is_finite CHECK (pg_catalog.isfinite(schedule_since)),
 	CONSTRAINT quota_strategy_version_is_positive CHECK (version > 0)
@@ -49,7 +49,7 @@ COMMENT ON COLUMN quota_manager.quota_strategy.archived IS 'True: out of use for
 COMMENT ON COLUMN quota_manager.quota_strategy.max_exec_per_user IS 'Most grants a user gets from this strategy in total; null: no limit.';
 COMMENT ON COLUMN quota_manager.quota_strategy.catch_up IS 'Firings missed while nothing ran: none, latest (only the last one) or all.';
 COMMENT ON COLUMN quota_manager.quota_strategy.catch_up_window IS 'Firings missed for longer than this are not run any more; null: one day where catch_up is all, no limit where it is latest. A day is 24 hours.';
-COMMENT ON COLUMN quota_manager.quota_strategy.catch_up_max IS 'Where catch_up is all: most firings that are made up for at a time, the last ones.';
+COMMENT ON COLUMN quota_manager.quota_strategy.catch_up_max IS 'Where catch_up is all: most firings that are made up for at a time, the last ones; at most 10000.';
 COMMENT ON COLUMN quota_manager.quota_strategy.valid_from IS 'Grants nothing before this time of the schedule clock.';
 COMMENT ON COLUMN quota_manager.quota_strategy.valid_until IS 'Grants nothing from this time of the schedule clock on.';
 COMMENT ON COLUMN quota_manager.quota_strategy.schedule_since IS 'Firings at or before this time are not due: when it was created, enabled or its schedule edited. Kept by itself.';

@@ -10,6 +10,16 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN pg_catalog.octet_length(id) OPERATOR(pg_catalog.<=) 2600;
 COMMENT ON FUNCTION quota_internal.user_id_fits(text) IS 'Can a user of this id be granted something? An id has at most 2600 bytes.';
 
+CREATE FUNCTION quota_internal.org_fits(org text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN pg_catalog.octet_length(org) OPERATOR(pg_catalog.<=) 2600;
+COMMENT ON FUNCTION quota_internal.org_fits(text) IS 'Has an index row room for the organisation? It has at most 2600 bytes.';
+
+CREATE FUNCTION quota_internal.stars_fit(github_star text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN NOT EXISTS (SELECT 1 FROM pg_catalog.unnest(quota_manager.star_list(github_star)) e WHERE pg_catalog.octet_length(e) OPERATOR(pg_catalog.>) 2600);
+COMMENT ON FUNCTION quota_internal.stars_fit(text) IS 'Has an index row room for each project of a comma list? A project has at most 2600 bytes, the list as many as it likes.';
+
 CREATE TABLE quota_manager.user_info (
 	id text PRIMARY KEY,
 	name text,
@@ -24,7 +34,9 @@ CREATE TABLE quota_manager.user_info (
 	create_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	update_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	CONSTRAINT user_info_id_is_not_empty CHECK (id <> ''),
-	CONSTRAINT user_info_id_has_at_most_2600_bytes CHECK (quota_internal.user_id_fits(id))
+	CONSTRAINT user_info_id_has_at_most_2600_bytes CHECK (quota_internal.user_id_fits(id)),
+	CONSTRAINT user_info_org_has_at_most_2600_bytes CHECK (quota_internal.org_fits(org)),
+	CONSTRAINT user_info_each_github_star_has_at_most_2600_bytes CHECK (pg_catalog.octet_length(github_star) <= 2600 OR quota_internal.stars_fit(github_star))
 ) WITH (fillfactor = 90);
 
 CREATE INDEX user_info_org ON quota_manager.user_info (org);
@@ -40,9 +52,9 @@ COMMENT ON COLUMN quota_manager.user_info.name IS 'Name for display.';
 COMMENT ON COLUMN quota_manager.user_info.github_username IS 'Name at GitHub.';
 COMMENT ON COLUMN quota_manager.user_info.email IS 'Mail address.';
 COMMENT ON COLUMN quota_manager.user_info.phone IS 'Phone number.';
-COMMENT ON COLUMN quota_manager.user_info.github_star IS 'Starred projects, separated by commas; read by github-star.';
+COMMENT ON COLUMN quota_manager.user_info.github_star IS 'Starred projects, separated by commas; read by github-star. Each has at most 2600 bytes.';
 COMMENT ON COLUMN quota_manager.user_info.vip IS 'VIP level; null counts as 0. Read by is-vip.';
-COMMENT ON COLUMN quota_manager.user_info.org IS 'Organisation; read by belong-to.';
+COMMENT ON COLUMN quota_manager.user_info.org IS 'Organisation; read by belong-to. At most 2600 bytes.';
 COMMENT ON COLUMN quota_manager.user_info.register_time IS 'When the user registered; read by register-before.';
 COMMENT ON COLUMN quota_manager.user_info.access_time IS 'When the user was last seen; read by access-after. Not indexed: every login changes it; see create_access_time_index().';
 COMMENT ON COLUMN quota_manager.user_info.create_time IS 'When the row was written.';

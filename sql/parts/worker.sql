@@ -13,12 +13,17 @@ COMMENT ON FUNCTION quota_manager.start_workers() IS
 CREATE FUNCTION quota_manager.stop_workers() RETURNS void
 LANGUAGE C VOLATILE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'qm_stop_workers';
 COMMENT ON FUNCTION quota_manager.stop_workers() IS
-	'Ends the background workers of this database at the end of the transaction; they stay down, also after a restart, until start_workers().';
+	'Ends the background workers of this database at the end of the transaction, a scan that they run included; they stay down, also after a restart, until start_workers().';
 
 CREATE FUNCTION quota_manager.wake_workers() RETURNS void
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_wake_workers';
 COMMENT ON FUNCTION quota_manager.wake_workers() IS
 	'Lets the launcher look into this database at the end of the transaction, when the extension was created or its role got its rights; it does so by itself every minute.';
+
+CREATE FUNCTION quota_internal.role_danger(role oid) RETURNS text
+LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'qm_role_danger';
+COMMENT ON FUNCTION quota_internal.role_danger(oid) IS
+	'Why a role must not scan in the background: it is a superuser or can become one; null: nothing.';
 
 -- What may make something due is told to the workers at commit.
 CREATE FUNCTION quota_internal.wake_at_commit() RETURNS trigger

@@ -36,7 +36,7 @@
  *
  * Within, whatever the role, the database or the session have set: isolation
  * read committed, read write, search_path pg_catalog and pg_temp, row_security
- * off, no time-outs.  When commit returns, what was written is on disk, and on
+ * off, no time-outs, and what pinned_settings.h fixes.  When commit returns, what was written is on disk, and on
  * those standbys that synchronous_commit = on waits for.  The caller's current
  * memory context is the same afterwards.
  */

@@ -23,6 +23,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
 
+#include "common/pinned_settings.h"
 #include "delivery/delivery.h"
 
 /* Settings of the transaction only; all can be set by any role. */
@@ -65,6 +66,7 @@ set_up_transaction(void)
 
 	for (i = 0; i < lengthof(local_settings); i++)
 		set_local(local_settings[i].name, local_settings[i].value);
+	settings_pin(GUC_ACTION_LOCAL);
 	if (synchronous_commit < SYNCHRONOUS_COMMIT_REMOTE_FLUSH)
 		set_local("synchronous_commit", "on");
 }

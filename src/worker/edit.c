@@ -90,16 +90,15 @@ process_role(int pid)
 static void
 break_off_or_tell(const TriggerData *trigger, int pid)
 {
-	const char *name =
-		TextDatumGetCString(strategy_column(trigger, trigger->tg_trigtuple, "name"));
+	const char *name = TextDatumGetCString(strategy_column(trigger, trigger->tg_trigtuple, "name"));
 
 	if (puts_out_of_use(trigger) && is_scheduler(pid))
 		(void) kill(pid, SIGINT);
 	else
-		ereport(NOTICE, (errmsg("waiting for a scan of strategy \"%s\" to end", name),
-						 errdetail("Process %d has locked it, as role \"%s\".", pid,
-								   process_role(pid)),
-						 errhint("SELECT pg_cancel_backend(%d) breaks it off.", pid)));
+		ereport(NOTICE,
+				(errmsg("waiting for a scan of strategy \"%s\" to end", name),
+				 errdetail("Process %d has locked it, as role \"%s\".", pid, process_role(pid)),
+				 errhint("SELECT pg_cancel_backend(%d) breaks it off.", pid)));
 }
 
 /*

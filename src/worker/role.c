@@ -10,11 +10,13 @@
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
+#include "common/role_danger.h"
 #include "worker/process.h"
 
 /*
- * See process.h.  A superuser is refused: conditions call functions that
- * anyone who may write them has made, with the rights of this role.
+ * See process.h.  A superuser, or who can become one, is refused: conditions
+ * call functions that anyone who may write them has made, with the rights of
+ * this role.
  */
 const char *
 check_worker_role(Oid *role, const char **hint)
@@ -22,6 +24,7 @@ check_worker_role(Oid *role, const char **hint)
 	HeapTuple      tuple;
 	Form_pg_authid form;
 	const char    *problem = NULL;
+	const char    *danger;
 
 	*role = InvalidOid;
 	*hint = "Make a role with CREATE ROLE name LOGIN, call quota_manager.grant_access('name', "
@@ -34,9 +37,10 @@ check_worker_role(Oid *role, const char **hint)
 	if (!HeapTupleIsValid(tuple))
 		return psprintf("role \"%s\" of quota_manager.worker_role does not exist", worker_role);
 	form = (Form_pg_authid) GETSTRUCT(tuple);
-	if (form->rolsuper)
+	danger = role_danger(form->oid);
+	if (danger != NULL)
 	{
-		problem = psprintf("role \"%s\" of quota_manager.worker_role is a superuser", worker_role);
+		problem = psprintf("role \"%s\" of quota_manager.worker_role %s", worker_role, danger);
 		*hint = "Conditions call functions that others have written: name a role without rights "
 				"but those of quota_manager.grant_access(role, 'worker').";
 	}

@@ -1,0 +1,23 @@
+/*
+ * pinned_settings.h
+ *		Settings of PostgreSQL that change what a query returns.
+ *
+ * Who gets what must not depend on what a session, a role or the owner of a
+ * database has set: conditions, and what their functions read and write as
+ * text, are evaluated with the values that are fixed here.  Settings that only
+ * change plans, and those that only superusers can set, are left alone.
+ */
+#ifndef QM_PINNED_SETTINGS_H
+#define QM_PINNED_SETTINGS_H
+
+#include "postgres.h"
+
+#include "utils/guc.h"
+
+/*
+ * Sets them: to the end of the transaction (GUC_ACTION_LOCAL), or of the nest
+ * level of settings that the caller has begun (GUC_ACTION_SAVE).
+ */
+extern void settings_pin(GucAction action);
+
+#endif /* QM_PINNED_SETTINGS_H */

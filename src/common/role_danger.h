@@ -1,0 +1,20 @@
+/*
+ * role_danger.h
+ *		Roles that are superusers, or can become one.
+ *
+ * Conditions and user sources are code of others, which runs as the role that
+ * scans: it must not be one of these.
+ */
+#ifndef QM_ROLE_DANGER_H
+#define QM_ROLE_DANGER_H
+
+#include "postgres.h"
+
+/*
+ * What makes a role one, such as "is a superuser", allocated in the current
+ * memory context; NULL: nothing.  In a transaction; shared catalogues are read
+ * only, so that no database is needed.
+ */
+extern char *role_danger(Oid role);
+
+#endif /* QM_ROLE_DANGER_H */
