@@ -461,6 +461,11 @@ CREATE FUNCTION quota_manager.scan(strategy_name text DEFAULT NULL)
 RETURNS TABLE (strategy text, scheduled_time timestamptz, matched bigint, granted bigint, already_granted bigint, capped bigint,
 	unknown_balance bigint, error text, elapsed interval, note text)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+-- The same as in src/common/pinned_settings.c.
+SET gin_fuzzy_search_limit = 0 SET standard_conforming_strings = on SET backslash_quote = safe_encoding SET transform_null_equals = off
+SET array_nulls = on SET quote_all_identifiers = off SET timezone = 'UTC' SET timezone_abbreviations = 'Default' SET datestyle = 'ISO, MDY'
+SET intervalstyle = postgres SET extra_float_digits = 1 SET bytea_output = hex SET xmlbinary = base64 SET xmloption = content
+SET lc_monetary = 'C' SET lc_numeric = 'C' SET lc_time = 'C' SET default_text_search_config = 'pg_catalog.simple'
 AS $$
 #variable_conflict use_column
 DECLARE
