@@ -397,10 +397,15 @@ sub measure_first
 		for my $way (rotate($round, @ways))
 		{
 			make_new($way);
+			my $from = $control->query('CHECKPOINT; SELECT pg_current_wal_insert_lsn()');
 			my $elapsed = measure_way($way, $work_of{$way});
+			my $wal = $control->query("SELECT pg_current_wal_insert_lsn() - '$from'");
 			my $grants = count_grants($way);
 
 			same_grants(\$expected, $grants, $way);
+			record(measure => 'first, WAL', users => $users, way => $way, round => $round, value => $wal / $grants, unit => 'bytes');
+			record(measure => 'first, size', users => $users, way => $way, round => $round, unit => 'bytes',
+				value => $control->query("SELECT pg_total_relation_size('$table{$way}')") / $grants);
 			record(measure => 'first', users => $users, way => $way, round => $round, value => $elapsed, unit => 'ms', grants => $grants);
 		}
 	}
@@ -408,6 +413,11 @@ sub measure_first
 	print_ratio('first', $users, 'scan()', 'by hand, plain table', 0.95);
 	print_ratio('first', $users, 'scan()', 'by hand, plain table with a key on id');
 	print_ratio('first', $users, 'scan()', 'by hand, into quota_execute', 0.8);
+	for my $what ('WAL', 'size')
+	{
+		print $what eq 'WAL' ? " WAL per grant:\n" : " table and indexes per grant:\n";
+		print_ways("first, $what", $users, 'bytes');
+	}
 }
 
 # 200 strategies: a first scan, and one with nothing new to grant, of all users and of what changed.

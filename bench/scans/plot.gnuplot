@@ -9,7 +9,7 @@ if (ways > 0) {
 	set origin 0, 0; set size 0.42, 1
 	set title 'First scan of 20 mixed strategies (median)'
 	set logscale xy; set xlabel 'users'; set ylabel 'seconds'; set grid; set key top left
-	set format x '%.0f'
+	set format x '%.0f'; set xrange [1000:2000000]
 	plot for [i = 0:ways - 1] work.'/growth.dat' index i using 1:2 with linespoints pointtype 7 title columnheader(1)
 }
 if (has_ratios > 0) {
