@@ -729,7 +729,8 @@ sub percentile
 			my @field = split ' ';
 			my $ended = $field[4] + $field[5] / 1e6;
 
-			push @latencies, $field[2] / 1000 if $ended >= $from && $ended <= $to;
+			# Without the time that pgbench itself was late.
+			push @latencies, ($field[2] - $field[6]) / 1000 if $ended >= $from && $ended <= $to;
 		}
 		close $log;
 		unlink $file;
