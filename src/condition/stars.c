@@ -15,56 +15,52 @@
 
 PG_FUNCTION_INFO_V1(qm_star_list);
 
-/* The longest white space character, in bytes. */
-#define MAX_SPACE 3
-
 /*
  * White space as Unicode has it (property White_Space), in UTF-8: whatever the
- * locale, since the result is indexed.
+ * locale, since the result is indexed.  Beside these: tab to carriage return,
+ * and blank.
  */
-static const char *const spaces[] =
-	{
-		"\t",           "\n",           "\v",
-		"\f",           "\r",           " ",
-		"\xc2\x85",     /* U+0085 next line */
-		"\xc2\xa0",     /* U+00A0 no-break space */
-		"\xe1\x9a\x80", /* U+1680 Ogham space mark */
-		"\xe2\x80\x80", /* U+2000 to U+200A: en quad to hair space */
-		"\xe2\x80\x81", "\xe2\x80\x82", "\xe2\x80\x83",
-		"\xe2\x80\x84", "\xe2\x80\x85", "\xe2\x80\x86",
-		"\xe2\x80\x87", "\xe2\x80\x88", "\xe2\x80\x89",
-		"\xe2\x80\x8a", "\xe2\x80\xa8", /* U+2028 line separator */
-		"\xe2\x80\xa9",                 /* U+2029 paragraph separator */
-		"\xe2\x80\xaf",                 /* U+202F narrow no-break space */
-		"\xe2\x81\x9f",                 /* U+205F medium mathematical space */
-		"\xe3\x80\x80",                 /* U+3000 ideographic space */
+static const char spaces_of_two[][3] = {
+	"\xc2\x85", /* U+0085 next line */
+	"\xc2\xa0", /* U+00A0 no-break space */
+};
+static const char spaces_of_three[][4] = {
+	"\xe1\x9a\x80",                                 /* U+1680 Ogham space mark */
+	"\xe2\x80\x80", "\xe2\x80\x81", "\xe2\x80\x82", /* U+2000 to U+200A: en quad to */
+	"\xe2\x80\x83", "\xe2\x80\x84", "\xe2\x80\x85", /* hair space */
+	"\xe2\x80\x86", "\xe2\x80\x87", "\xe2\x80\x88",
+	"\xe2\x80\x89", "\xe2\x80\x8a", "\xe2\x80\xa8", /* U+2028 line separator */
+	"\xe2\x80\xa9",                                 /* U+2029 paragraph separator */
+	"\xe2\x80\xaf",                                 /* U+202F narrow no-break space */
+	"\xe2\x81\x9f",                                 /* U+205F medium mathematical space */
+	"\xe3\x80\x80",                                 /* U+3000 ideographic space */
 };
 
 /*
- * Whether so many bytes are one white space character.
- */
-static bool
-is_space(const char *p, size_t length)
-{
-	for (int i = 0; i < lengthof(spaces); i++)
-	{
-		if (strlen(spaces[i]) == length && memcmp(spaces[i], p, length) == 0)
-			return true;
-	}
-	return false;
-}
-
-/*
  * Length of the white space character that a slice begins or ends with; 0:
- * there is none.
+ * there is none.  Called for each element of each user whose condition asks
+ * for stars: nearly all begin and end with a letter or digit.
  */
 static size_t
 space_length(const char *start, const char *end, bool at_end)
 {
-	for (size_t length = 1; length <= MAX_SPACE && length <= (size_t) (end - start); length++)
+	unsigned char byte;
+
+	if (start >= end)
+		return 0;
+	/* A byte below 0x80 is a character of its own, wherever it stands. */
+	byte = (unsigned char) (at_end ? end[-1] : start[0]);
+	if (byte < 0x80)
+		return byte == ' ' || (byte >= '\t' && byte <= '\r') ? 1 : 0;
+	for (int i = 0; end - start >= 2 && i < lengthof(spaces_of_two); i++)
 	{
-		if (is_space(at_end ? end - length : start, length))
-			return length;
+		if (memcmp(at_end ? end - 2 : start, spaces_of_two[i], 2) == 0)
+			return 2;
+	}
+	for (int i = 0; end - start >= 3 && i < lengthof(spaces_of_three); i++)
+	{
+		if (memcmp(at_end ? end - 3 : start, spaces_of_three[i], 3) == 0)
+			return 3;
 	}
 	return 0;
 }
