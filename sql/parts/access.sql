@@ -35,7 +35,7 @@ DECLARE
 		'check_source_ids', 'count_unknown', 'record_skipped', 'record_passed_over', 'admit_firing', 'run_strategy', 'run_due', 'record_failure', 'end_back_offs', 'deliver', 'tick',
 		'present_identity', 'identity_text', 'check_identity', 'require_identity', 'is_doubtful'];
 	-- Not the workers' role: what it does, nobody has decided.
-	decision_routines CONSTANT text[] := ARRAY['import_grants', 'release_balances', 'audit_balances', 'gateway_query', 'gateway_refresh', 'gateway_delta', 'restart_schedule', 'resolve', 'retry', 'cancel', 'decide_one', 'decide_many', 'decide', 'decision_candidates',
+	decision_routines CONSTANT text[] := ARRAY['require_short', 'import_grants', 'release_balances', 'audit_balances', 'gateway_query', 'gateway_refresh', 'gateway_delta', 'restart_schedule', 'resolve', 'retry', 'cancel', 'decide_one', 'decide_many', 'decide', 'decision_candidates',
 		'decision_hint', 'deciding_role', 'record_decisions'];
 	routine regprocedure;
 BEGIN

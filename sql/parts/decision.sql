@@ -113,6 +113,7 @@ DECLARE
 	runs bigint[];
 	decisions quota_manager.grant_decision[];
 BEGIN
+	PERFORM quota_internal.require_short(note, 'the note');
 	PERFORM quota_internal.pin_statistics();
 	IF action IN ('resolve_not_applied', 'retry') THEN
 		-- Before the grants are looked at: a scan may decide by balances of their users.

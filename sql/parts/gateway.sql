@@ -125,6 +125,11 @@ COMMENT ON TABLE quota_manager.quota_credential IS 'Keys that gateways refer to 
 COMMENT ON COLUMN quota_manager.quota_credential.name IS 'Name used in row:NAME.';
 COMMENT ON COLUMN quota_manager.quota_credential.secret IS 'The key itself.';
 
+CREATE FUNCTION quota_manager.set_credential(name text, secret text) RETURNS void
+LANGUAGE C VOLATILE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'qm_set_credential';
+COMMENT ON FUNCTION quota_manager.set_credential(text, text) IS
+	'Stores a key that gateways refer to as row:NAME, or another one under that name. If it fails its statement is not logged; what logs every statement logs a key that stands in one, but not one that is a parameter or comes from a table.';
+
 CREATE FUNCTION quota_manager.gateway_of(model text) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 BEGIN ATOMIC

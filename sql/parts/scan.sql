@@ -599,6 +599,7 @@ BEGIN
 	IF note IS NULL OR note = '' THEN
 		RAISE EXCEPTION 'why the balances are released must be given' USING ERRCODE = 'null_value_not_allowed';
 	END IF;
+	PERFORM quota_internal.require_short(gateway, 'the gateway''s name'), quota_internal.require_short(note, 'the note');
 	PERFORM quota_internal.lock_balances(release_balances.gateway);
 	DELETE FROM quota_manager.balance_suspension s WHERE s.gateway = release_balances.gateway;
 	IF NOT FOUND THEN

@@ -62,6 +62,19 @@ LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_setting';
 COMMENT ON FUNCTION quota_internal.setting(text) IS
 	'As current_setting(''quota_manager.'' || name), with the library loaded: before, that shows what any role has set.';
 
+CREATE FUNCTION quota_internal.require_short(value text, name text) RETURNS void
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF octet_length(value) > 2600 THEN
+		RAISE EXCEPTION '% has % bytes', name, octet_length(value)
+			USING ERRCODE = 'string_data_right_truncation', DETAIL = 'At most 2600 are possible.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.require_short(text, text) IS
+	'Raises an error for a text that is longer than an id can be, before it is stored with each of many grants, or logged.';
+
 CREATE FUNCTION quota_internal.set_update_time() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$

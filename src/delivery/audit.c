@@ -32,6 +32,7 @@
 
 #include "common/monotonic.h"
 #include "common/rights.h"
+#include "delivery/argument.h"
 #include "delivery/delivery.h"
 #include "delivery/gateway_row.h"
 #include "delivery/statement.h"
@@ -726,7 +727,7 @@ Datum
 qm_audit_balances(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	char          *name = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char          *name = argument_text(fcinfo, 0, "the gateway's name");
 	GatewayRow    *row;
 	Audit         *audit;
 

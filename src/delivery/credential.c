@@ -24,6 +24,7 @@
 #define MAX_NAME 200
 
 PG_FUNCTION_INFO_V1(qm_check_credential_reference);
+PG_FUNCTION_INFO_V1(qm_set_credential);
 
 static Statement read_row = {
 	"SELECT c.secret FROM quota_manager.quota_credential c WHERE c.name = $1", 1, {TEXTOID}, NULL};
@@ -236,4 +237,70 @@ credential_forget(char *secret)
 		return;
 	explicit_bzero(secret, strlen(secret));
 	pfree(secret);
+}
+
+/*
+ * Writes a row of quota_credential with the rights of the current user.
+ */
+static void
+write_credential_row(Datum *values, const char *nulls)
+{
+	Oid types[] = {TEXTOID, TEXTOID};
+	int result;
+
+	SPI_connect();
+	result = SPI_execute_with_args(
+		"INSERT INTO quota_manager.quota_credential (name, secret) VALUES ($1, $2)"
+		" ON CONFLICT (name) DO UPDATE SET secret = $2",
+		2, types, values, nulls, false, 0);
+	if (result != SPI_OK_INSERT)
+		elog(ERROR, "could not write a credential: %s", SPI_result_code_string(result));
+	SPI_finish();
+}
+
+/*
+ * Throws the error that was caught without what may show a key: the statement,
+ * also where it stands in the context, parameters, and the failing row.
+ */
+static void
+rethrow_without_key(MemoryContext memory)
+{
+	ErrorData *error;
+
+	MemoryContextSwitchTo(memory);
+	error = CopyErrorData();
+	FlushErrorState();
+	error->hide_stmt = true;
+	error->context = NULL;
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION)
+		error->detail = error->detail_log = NULL;
+	ReThrowError(error);
+}
+
+/*
+ * set_credential(name, secret): writes a key; an error of it does not take the
+ * key into the log, as one of an INSERT does.
+ */
+Datum
+qm_set_credential(PG_FUNCTION_ARGS)
+{
+	MemoryContext memory = CurrentMemoryContext;
+	Datum         values[2];
+	char          nulls[2];
+
+	for (int i = 0; i < 2; i++)
+	{
+		values[i] = PG_GETARG_DATUM(i);
+		nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
+	}
+	PG_TRY();
+	{
+		write_credential_row(values, nulls);
+	}
+	PG_CATCH();
+	{
+		rethrow_without_key(memory);
+	}
+	PG_END_TRY();
+	PG_RETURN_VOID();
 }

@@ -15,11 +15,13 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/numeric.h"
 #include "utils/wait_event.h"
 
 #include "common/rights.h"
+#include "delivery/argument.h"
 #include "delivery/gateway_row.h"
 #include "delivery/statement.h"
 #include "scan/balance_table.h"
@@ -30,6 +32,9 @@ PG_FUNCTION_INFO_V1(qm_gateway_delta);
 
 /* Longest wait between checks for interrupts, in milliseconds. */
 #define POLL_SLICE 100
+
+/* Of an amount that cannot be sent so many digits are shown. */
+#define SHOWN_DIGITS 60
 
 /* A request by hand and its answer. */
 typedef struct ManualCall
@@ -53,15 +58,13 @@ static Statement write_call = {
 	{TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID},
 	NULL};
 
-/*
- * The lock keeps the policy until the caller's transaction ends.  A transaction
- * that may not write cannot take it.
- */
-#define READ_RECONCILES                                                                            \
+/* The lock keeps the policy until the caller's transaction ends. */
+static Statement lock_reconciles = {
 	"SELECT g.doubt_policy = 'reconcile' FROM quota_manager.quota_gateway g WHERE g.id = $1"
-
-static Statement read_reconciles = {READ_RECONCILES, 1, {INT4OID}, NULL};
-static Statement lock_reconciles = {READ_RECONCILES " FOR SHARE", 1, {INT4OID}, NULL};
+	" FOR SHARE",
+	1,
+	{INT4OID},
+	NULL};
 
 static const char *
 action_name(GatewayAction action)
@@ -275,20 +278,6 @@ report_outcome(const ManualCall *call)
 }
 
 /*
- * A text argument that must be there and not empty.
- */
-static char *
-required_text(FunctionCallInfo fcinfo, int n, const char *name)
-{
-	char *value = PG_ARGISNULL(n) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(n));
-
-	if (value == NULL || value[0] == '\0')
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%s must be given", name)));
-	return value;
-}
-
-/*
  * Raises an error for a gateway where what a user has before and after a grant
  * proves whether it was applied.  It stays another one until the caller's
  * transaction ends.
@@ -296,9 +285,8 @@ required_text(FunctionCallInfo fcinfo, int n, const char *name)
 static void
 refuse_where_reconciled(const GatewayRow *row)
 {
-	bool   is_read_only = XactReadOnly || RecoveryInProgress();
 	Datum  values[1] = {Int32GetDatum(row->id)};
-	uint64 count = statement_run(is_read_only ? &read_reconciles : &lock_reconciles, values, NULL);
+	uint64 count = statement_run(&lock_reconciles, values, NULL);
 	bool   isnull;
 
 	if (count > 0 && DatumGetBool(result_datum(0, 1, &isnull)))
@@ -311,6 +299,21 @@ refuse_where_reconciled(const GatewayRow *row)
 }
 
 /*
+ * Raises an error for a change where nothing may be changed: it would leave no
+ * row, and who may only read here may not write elsewhere.
+ */
+static void
+refuse_read_only(const ManualCall *call)
+{
+	const char *name = call->action == GATEWAY_DELTA ? "gateway_delta()" : "gateway_refresh()";
+
+	if (call->action == GATEWAY_QUERY)
+		return;
+	PreventCommandDuringRecovery(name);
+	PreventCommandIfReadOnly(name);
+}
+
+/*
  * Makes the request that the arguments ask for, from the user's id on; the
  * last argument is the gateway's name.
  */
@@ -318,13 +321,14 @@ static void
 run_call(FunctionCallInfo fcinfo, ManualCall *call)
 {
 	int             last = PG_NARGS() - 1;
-	char           *name = PG_ARGISNULL(last) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(last));
+	char           *name = argument_text(fcinfo, last, "the gateway's name");
 	char           *role = GetUserNameFromId(GetOuterUserId(), false);
 	GatewayRow     *row;
 	GatewaySession *session;
 	char           *problem;
 
-	call->user_id = required_text(fcinfo, 0, "the user's id");
+	refuse_read_only(call);
+	call->user_id = argument_required_text(fcinfo, 0, "the user's id");
 	if (call->action != GATEWAY_QUERY)
 	{
 		if (PG_ARGISNULL(1))
@@ -334,16 +338,17 @@ run_call(FunctionCallInfo fcinfo, ManualCall *call)
 			numeric_out, DirectFunctionCall1(numeric_trim_scale, PG_GETARG_DATUM(1))));
 	}
 	if (call->action == GATEWAY_DELTA)
-		call->reason = required_text(fcinfo, 2, "the reason");
+		call->reason = argument_required_text(fcinfo, 2, "the reason");
 
 	rights_require_caller();
 	SPI_connect();
 	row = gateway_row_choose(gateway_rows_read(CurrentMemoryContext), name);
 	call->gateway = row->name;
 	if (call->amount != NULL && !gateway_amount_fits(row->dialect, call->amount))
-		ereport(ERROR,
-				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-				 errmsg("amount %s cannot be sent to gateway \"%s\"", call->amount, row->name)));
+		ereport(ERROR, (errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+						errmsg("amount %.*s%s cannot be sent to gateway \"%s\"", SHOWN_DIGITS,
+							   call->amount, strlen(call->amount) > SHOWN_DIGITS ? "..." : "",
+							   row->name)));
 	if (call->action != GATEWAY_QUERY)
 		refuse_where_reconciled(row);
 	prepare_balance(call);

@@ -166,5 +166,10 @@ procedure_connect(FunctionCallInfo fcinfo, const char *name)
 		ereport(ERROR, (errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
 						errmsg("%s cannot run on a standby server", name),
 						errhint("Call it on the primary server.")));
+	/* Its own transactions may write whatever is set: the caller is asked here. */
+	if (XactReadOnly)
+		ereport(ERROR, (errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+						errmsg("%s cannot run where transactions are read-only", name),
+						errhint("Set default_transaction_read_only to off.")));
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
 }

@@ -74,6 +74,35 @@ ROLLBACK;
 SELECT quota_manager.gateway_query('user');
 SELECT quota_manager.gateway_query('user', 'g');
 
+-- What goes into logs, rows and gateways is short, and none of it is repeated.
+SELECT quota_manager.gateway_query(repeat('x', 2601));
+SELECT quota_manager.resolve(1, true, repeat('x', 2601));
+\set VERBOSITY sqlstate
+SELECT quota_manager.gateway_query(repeat('x', 2600));
+SELECT quota_manager.gateway_query(repeat('x', 2601));
+SELECT quota_manager.gateway_query(repeat('é', 1301));
+SELECT quota_manager.gateway_query('user', repeat('x', 2601));
+SELECT quota_manager.gateway_refresh(repeat('x', 2601), 1);
+SELECT quota_manager.gateway_refresh('user', 1, repeat('x', 10000000));
+SELECT quota_manager.gateway_delta(repeat('x', 2601), 1, 'reason');
+SELECT quota_manager.gateway_delta('user', 1, repeat('x', 10000000));
+SELECT quota_manager.gateway_delta('user', 1, 'reason', repeat('x', 2601));
+SELECT quota_manager.audit_balances(repeat('x', 2601));
+SELECT quota_manager.resolve(1, true, repeat('x', 2601));
+SELECT quota_manager.resolve(ARRAY[1, 2], false, repeat('x', 2601));
+SELECT quota_manager.retry(1, repeat('x', 2601));
+SELECT quota_manager.cancel(ARRAY[1], repeat('x', 2601));
+SELECT quota_manager.release_balances('g', repeat('x', 2601));
+SELECT quota_manager.release_balances(repeat('x', 2601), 'note');
+-- Nothing is sent where nothing may be changed.
+BEGIN READ ONLY;
+SELECT quota_manager.gateway_delta('user', 1, 'reason');
+ROLLBACK;
+BEGIN READ ONLY;
+SELECT quota_manager.gateway_refresh('user', 1);
+ROLLBACK;
+\set VERBOSITY default
+
 -- Grants in doubt.
 INSERT INTO quota_manager.quota_run (id, strategy_id, state, first_grant_id, last_grant_id, start_time, finish_time)
 	VALUES (1, 1, 'done', 1, 4, now(), now());

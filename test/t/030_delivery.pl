@@ -131,17 +131,22 @@ $node->safe_psql('postgres', q{
 like($err, qr/cannot run inside a transaction block or a function/, 'not in a function');
 is($node->safe_psql('postgres', q{
 	SET default_transaction_isolation = 'serializable';
-	SET default_transaction_read_only = on;
 	SET search_path = '';
 	CALL quota_manager.deliver()}), '0|0|0|0', 'whatever the session has set');
 grant($node, 'h', 1, 'unusual');
 is($node->safe_psql('postgres', q{
 	SET default_transaction_isolation = 'repeatable read';
-	SET default_transaction_read_only = on;
 	SET search_path = pg_temp;
 	SET statement_timeout = '1s';
 	SET enable_indexscan = off;
 	CALL quota_manager.deliver()}), '1|0|0|0', 'it also delivers then');
+
+foreach my $procedure ('deliver', 'tick')
+{
+	($status, $out, $err) = $node->psql('postgres', "SET default_transaction_read_only = on; CALL quota_manager.$procedure()",
+		extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+	like($err, qr/ERROR:  25006: $procedure\(\) cannot run where transactions are read-only/, "$procedure() where nothing may be written");
+}
 
 # An operator may call it, and needs no right to see keys.
 $node->safe_psql('postgres', q{
