@@ -96,8 +96,8 @@ struct BalanceReader
 
 /* What another strategy has had read meanwhile is not read again. */
 static Statement filter_unknown = {
-	"SELECT u.id FROM unnest($1) u(id) WHERE NOT EXISTS (SELECT 1"
-	" FROM quota_manager.known_balance k WHERE k.user_id = u.id AND k.balances ? $2)",
+	"SELECT u.id FROM unnest($1) u(id) WHERE u.id NOT IN (SELECT k.user_id"
+	" FROM quota_manager.known_balance k WHERE k.user_id = ANY ($1) AND k.balances ? $2)",
 	2,
 	{TEXTARRAYOID, TEXTOID},
 	NULL};
