@@ -14,7 +14,7 @@ endif
 
 # The install script in parts by subject, in the order of dependency.  They have a folder of their own because
 # pg_regress takes a test of the same name from sql/ first.
-SQL_PARTS = schema condition schedule gateway user condition_functions strategy execute \
+SQL_PARTS = schema rights condition schedule gateway user condition_functions strategy execute \
 	occurrence due user_source scan upcoming identity delivery decision worker pg_cron import access
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 DATA = $(wildcard sql/$(EXTENSION)--*--*.sql)

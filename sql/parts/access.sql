@@ -1,42 +1,21 @@
--- Who may do what.  Nothing is granted to PUBLIC but what types and pure functions need.
-
-DO $$
-DECLARE
-	routine regprocedure;
-	is_pure boolean;
-BEGIN
-	FOR routine, is_pure IN
-		SELECT p.oid, p.provolatile = 'i'
-			FROM pg_catalog.pg_proc p
-			WHERE p.pronamespace IN ('quota_manager'::pg_catalog.regnamespace, 'quota_internal'::pg_catalog.regnamespace,
-				'quota_condition'::pg_catalog.regnamespace)
-				AND EXISTS (SELECT 1 FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON d.refobjid OPERATOR(pg_catalog.=) e.oid
-					WHERE d.objid OPERATOR(pg_catalog.=) p.oid AND d.deptype OPERATOR(pg_catalog.=) 'e'
-						AND e.extname OPERATOR(pg_catalog.=) 'quota_manager')
-	LOOP
-		IF NOT is_pure THEN
-			EXECUTE pg_catalog.format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', routine);
-		END IF;
-	END LOOP;
-END
-$$;
+-- Who may do what.  PUBLIC can use the types and call what is pure; all else is granted by grant_access.
 
 CREATE FUNCTION quota_manager.grant_access(role regrole, access text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	levels CONSTANT text[] := ARRAY['viewer', 'operator', 'admin', 'worker'];
-	viewer_routines CONSTANT text[] := ARRAY['setting', 'meets', 'may_match', 'balance_for', 'bound_condition', 'balance_horizon', 'balance_clock', 'answer_may_arrive', 'condition_gateways', 'open_users', 'undelivered_stretches', 'gateway_of', 'check_condition',
-		'require_condition', 'condition_models', 'next_firing', 'firings', 'firing_range', 'firing_note', 'describe', 'schedule_zone', 'upcoming',
-		'schedule_now', 'local_time', 'check_time_zone', 'due_firings',
-		'due_strategies', 'due_firings_of', 'gateway_setup', 'retry_delay', 'next_try', 'next_open_firing', 'never_fires', 'last_run', 'undecided', 'subject_source', 'has_own_users', 'missing_source_rights', 'list_workers', 'worker_queue', 'recorded_until', 'open_spans', 'catch_up_start', 'open_firings',
-		'retried_firings'];
-	operator_routines CONSTANT text[] := ARRAY['check_transaction', 'check_strategy_target', 'check_strategy_models', 'lock_strategies', 'try_lock_strategy', 'lock_balances', 'lock_scan', 'try_scan_locks', 'has_readings', 'forget_balances', 'guard_balances', 'scan', 'scan_begin', 'scan_admit', 'scan_counts', 'record_run', 'write_grants',
-		'check_source_ids', 'count_unknown', 'record_skipped', 'record_passed_over', 'admit_firing', 'run_strategy', 'run_due', 'record_failure', 'end_back_offs', 'deliver', 'tick',
-		'present_identity', 'identity_text', 'check_identity', 'require_identity', 'is_doubtful'];
-	-- Not the workers' role: what it does, nobody has decided.
-	decision_routines CONSTANT text[] := ARRAY['require_short', 'import_grants', 'release_balances', 'audit_balances', 'gateway_query', 'gateway_refresh', 'gateway_delta', 'restart_schedule', 'resolve', 'retry', 'cancel', 'decide_one', 'decide_many', 'decide', 'decision_candidates',
-		'decision_hint', 'deciding_role', 'record_decisions'];
+	-- Functions for people that do something; those that only look are for all.
+	runs CONSTANT text[] := ARRAY['scan', 'tick', 'deliver'];
+	decides CONSTANT text[] := ARRAY['resolve', 'retry', 'cancel', 'import_grants', 'restart_schedule', 'release_balances', 'audit_balances',
+		'gateway_query', 'gateway_refresh', 'gateway_delta'];
+	administers CONSTANT text[] := ARRAY['resume', 'start_workers', 'stop_workers', 'wake_workers', 'schedule_jobs', 'unschedule_jobs', 'set_credential'];
+	called CONSTANT text[] := CASE access WHEN 'viewer' THEN '{}' WHEN 'worker' THEN runs WHEN 'operator' THEN runs || decides ELSE runs || decides || administers END;
+	until_scans_write_as_owner CONSTANT text[] := ARRAY['lock_scan', 'has_readings', 'try_scan_locks', 'forget_balances', 'guard_balances', 'scan_begin', 'scan_admit',
+		'scan_counts', 'record_run', 'write_grants', 'record_skipped', 'record_passed_over', 'admit_firing', 'run_strategy', 'run_due', 'require_identity'];
+	-- All but one hold nothing that is secret.
+	readable CONSTANT text := (SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class c
+		WHERE c.relnamespace = 'quota_manager'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND c.relname <> 'quota_credential');
 	routine regprocedure;
 BEGIN
 	IF access IS NULL OR access <> ALL (levels) THEN
@@ -47,46 +26,82 @@ BEGIN
 	IF role IS NULL OR role = 0 THEN
 		RAISE EXCEPTION 'no role to give access to' USING ERRCODE = 'invalid_parameter_value';
 	END IF;
+
 	EXECUTE format('GRANT USAGE ON SCHEMA quota_manager, quota_internal, quota_condition TO %s', role);
-	EXECUTE format('GRANT SELECT ON quota_manager.quota_strategy, quota_manager.quota_run, quota_manager.quota_execute, quota_manager.user_info,
-		quota_manager.user_balance, quota_manager.balance_suspension, quota_manager.quota_gateway, quota_manager.quota_model, quota_manager.quota_installation,
-		quota_manager.known_balance, quota_manager.subject, quota_manager.gateway_call, quota_manager.grant_decision, quota_manager.delivery_status,
-		quota_manager.strategy_due, quota_manager.worker_status, quota_manager.quota_worker TO %s', role);
 	EXECUTE format('GRANT EXECUTE ON ALL ROUTINES IN SCHEMA quota_condition TO %s', role);
-	IF access IN ('operator', 'admin') THEN
-		EXECUTE format('GRANT INSERT, UPDATE, DELETE ON quota_manager.quota_strategy, quota_manager.user_info TO %s', role);
-		EXECUTE format('GRANT DELETE ON quota_manager.balance_suspension TO %s', role);
-	END IF;
-	IF access IN ('operator', 'admin', 'worker') THEN
-		EXECUTE format('GRANT INSERT, UPDATE ON quota_manager.quota_run, quota_manager.user_balance, quota_manager.quota_worker TO %s', role);
-		-- Whoever scans may suspend balances; the workers release none.
-		EXECUTE format('GRANT INSERT ON quota_manager.balance_suspension TO %s', role);
-		-- What was granted to whom stays as it was written.
-		EXECUTE format('GRANT INSERT, UPDATE (status, claim_number, attempts, last_status, last_error, next_attempt_time, update_time,
-			doubt_time, maybe_granted_before, awaits_balance, balance_time, balance_before, doubt_moment, balance_moment)
-			ON quota_manager.quota_execute TO %s', role);
-		EXECUTE format('GRANT DELETE ON quota_manager.user_balance, quota_manager.quota_worker TO %s', role);
-		EXECUTE format('GRANT UPDATE (state, state_reason, next_probe_time) ON quota_manager.quota_gateway TO %s', role);
-		EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA quota_manager TO %s', role);
-	END IF;
-	IF access = 'admin' THEN
-		EXECUTE format('GRANT INSERT (workers_enabled), UPDATE (workers_enabled) ON quota_manager.quota_installation TO %s', role);
-		EXECUTE format('GRANT INSERT, UPDATE, DELETE ON quota_manager.quota_gateway, quota_manager.quota_model, quota_manager.quota_credential TO %s', role);
-		EXECUTE format('GRANT SELECT (name) ON quota_manager.quota_credential TO %s', role);
-	END IF;
-	FOR routine IN SELECT p.oid FROM pg_proc p WHERE p.pronamespace IN ('quota_manager'::regnamespace, 'quota_internal'::regnamespace)
-		AND (access = 'admin' OR p.proname = ANY (viewer_routines) OR access <> 'viewer' AND p.proname = ANY (operator_routines)
-			OR access = 'operator' AND p.proname = ANY (decision_routines))
-		-- A trigger needs no right once it is there, and some are the owner's.
-		AND p.prorettype <> 'trigger'::regtype
-		AND p.proname NOT IN ('grant_access', 'set_user_source', 'create_access_time_index', 'begin_doubt', 'note_identity', 'try_identity_lock', 'skip_firings')
+	EXECUTE format('GRANT SELECT ON %s TO %s', readable, role);
+	FOR routine IN SELECT p.oid FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+			JOIN pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass AND e.extname = 'quota_manager'
+		WHERE p.pronamespace IN ('quota_manager'::regnamespace, 'quota_internal'::regnamespace) AND p.prorettype <> 'trigger'::regtype
+			-- What is not volatile cannot write, nor can what parallel workers may run. In quota_internal the rest is for the owner.
+			AND (p.provolatile <> 'v' OR p.proparallel = 's' OR p.pronamespace = 'quota_manager'::regnamespace AND p.proname = ANY (called)
+				OR access <> 'viewer' AND p.pronamespace = 'quota_internal'::regnamespace AND p.proname = ANY (until_scans_write_as_owner))
 	LOOP
 		EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', routine, role);
 	END LOOP;
+
+	-- Neither ids nor times nor versions: what is written with them is being restored.
+	IF access IN ('operator', 'admin') THEN
+		EXECUTE format('GRANT DELETE, INSERT (name, title, type, amount, model, periodic_expr, time_zone, condition, enabled, archived, max_exec_per_user,
+				catch_up, catch_up_window, catch_up_max, valid_from, valid_until),
+			UPDATE (name, title, type, amount, model, periodic_expr, time_zone, condition, enabled, archived, max_exec_per_user,
+				catch_up, catch_up_window, catch_up_max, valid_from, valid_until) ON quota_manager.quota_strategy TO %s', role);
+		EXECUTE format('GRANT DELETE, INSERT (id, name, github_username, email, phone, github_star, vip, org, register_time, access_time),
+			UPDATE (name, github_username, email, phone, github_star, vip, org, register_time, access_time) ON quota_manager.user_info TO %s', role);
+	END IF;
+	IF access = 'admin' THEN
+		EXECUTE format('GRANT DELETE, INSERT (name, dialect, base_url, admin_path, credential, key_header, route_model, connect_timeout, request_timeout,
+				max_connections, rate_limit, doubt_policy, sole_writer, max_usage_rate, guard_balances, is_default),
+			UPDATE (dialect, base_url, admin_path, credential, key_header, route_model, connect_timeout, request_timeout,
+				max_connections, rate_limit, doubt_policy, sole_writer, max_usage_rate, guard_balances, is_default) ON quota_manager.quota_gateway TO %s', role);
+		EXECUTE format('GRANT INSERT, UPDATE, DELETE ON quota_manager.quota_model TO %s', role);
+		EXECUTE format('GRANT SELECT (name), INSERT, UPDATE, DELETE, TRUNCATE ON quota_manager.quota_credential TO %s', role);
+	END IF;
+	IF access <> 'viewer' AND cardinality(until_scans_write_as_owner) > 0 THEN
+		EXECUTE format('GRANT INSERT ON quota_manager.quota_execute, quota_manager.balance_suspension TO %s', role);
+		EXECUTE format('GRANT INSERT, UPDATE ON quota_manager.quota_run, quota_manager.user_balance TO %s', role);
+		EXECUTE format('GRANT UPDATE (state) ON quota_manager.quota_gateway TO %s', role);
+		EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA quota_manager TO %s', role);
+	END IF;
 	IF access = 'worker' THEN
 		PERFORM quota_manager.wake_workers();
 	END IF;
 END
 $$;
 COMMENT ON FUNCTION quota_manager.grant_access(regrole, text) IS 'Gives a role the rights of a viewer, operator, admin, or of the background workers. Works again after a restore.';
-REVOKE ALL ON FUNCTION quota_manager.grant_access(regrole, text) FROM PUBLIC;
+
+-- Whatever default privileges gave to anybody is taken back: a trigger on a table would run as the owner, who writes there.
+DO $$
+DECLARE
+	object record;
+	grantee oid;
+BEGIN
+	FOR object IN
+		WITH member AS (
+			SELECT d.classid, d.objid FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e
+				ON d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.refobjid OPERATOR(pg_catalog.=) e.oid
+			WHERE e.extname OPERATOR(pg_catalog.=) 'quota_manager' AND d.deptype OPERATOR(pg_catalog.=) 'e'
+		)
+		SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind, c.oid::pg_catalog.regclass::pg_catalog.text AS name, c.relowner AS owner,
+				c.relacl AS acl
+			FROM member m JOIN pg_catalog.pg_class c ON m.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass AND m.objid OPERATOR(pg_catalog.=) c.oid
+		UNION ALL SELECT 'ROUTINE', p.oid::pg_catalog.regprocedure::pg_catalog.text, p.proowner, coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))
+			FROM member m JOIN pg_catalog.pg_proc p ON m.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass AND m.objid OPERATOR(pg_catalog.=) p.oid
+		UNION ALL SELECT 'TYPE', t.oid::pg_catalog.regtype::pg_catalog.text, t.typowner, coalesce(t.typacl, pg_catalog.acldefault('T', t.typowner))
+			FROM member m JOIN pg_catalog.pg_type t ON m.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass AND m.objid OPERATOR(pg_catalog.=) t.oid
+				AND t.typtype OPERATOR(pg_catalog.=) 'b' AND t.typelem OPERATOR(pg_catalog.=) 0::pg_catalog.oid
+		UNION ALL SELECT 'SCHEMA', n.nspname::pg_catalog.text, n.nspowner, n.nspacl
+			FROM pg_catalog.pg_namespace n WHERE n.nspname OPERATOR(pg_catalog.=) ANY (ARRAY['quota_manager', 'quota_internal', 'quota_condition'])
+	LOOP
+		FOR grantee IN SELECT DISTINCT a.grantee FROM pg_catalog.aclexplode(object.acl) a WHERE a.grantee OPERATOR(pg_catalog.<>) object.owner LOOP
+			EXECUTE pg_catalog.format('REVOKE ALL ON %s %s FROM %s CASCADE', object.kind, object.name,
+				CASE WHEN grantee OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN 'PUBLIC' ELSE grantee::pg_catalog.regrole::pg_catalog.text END);
+		END LOOP;
+		-- Types are for everybody, and so are functions without effect that read nothing: constraints and indexes call them.
+		IF object.kind OPERATOR(pg_catalog.=) 'TYPE' OR object.kind OPERATOR(pg_catalog.=) 'ROUTINE'
+			AND (SELECT p.provolatile OPERATOR(pg_catalog.=) 'i' FROM pg_catalog.pg_proc p WHERE p.oid OPERATOR(pg_catalog.=) object.name::pg_catalog.regprocedure) THEN
+			EXECUTE pg_catalog.format('GRANT ALL ON %s %s TO PUBLIC', object.kind, object.name);
+		END IF;
+	END LOOP;
+END
+$$;

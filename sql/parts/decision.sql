@@ -40,11 +40,6 @@ COMMENT ON INDEX quota_manager.grant_decision_grant IS 'Finds the decisions abou
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.grant_decision', '');
 SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('quota_manager.grant_decision', 'id'), '');
 
-CREATE FUNCTION quota_internal.deciding_role() RETURNS text
-LANGUAGE sql STABLE
-RETURN coalesce(nullif(pg_catalog.current_setting('role'), 'none'), session_user::text);
-COMMENT ON FUNCTION quota_internal.deciding_role() IS 'Of resolve(), retry() and cancel(): the role that the session acts as, also inside of functions that run as their owner.';
-
 CREATE FUNCTION quota_internal.decision_candidates(action text, ids bigint[])
 RETURNS TABLE (execution quota_manager.quota_execute, obstacle text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off SET quota_manager.pinned_statistics = on
@@ -80,8 +75,17 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.decision_candidates(text, bigint[]) IS 'Of resolve(), retry() and cancel(): grants by their ids, and why the action cannot be done to them (it is ...); null: it can.';
 
+CREATE FUNCTION quota_internal.visible_grants(ids bigint[]) RETURNS bigint[]
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
+BEGIN ATOMIC
+	-- The range is for the index, which would be searched once for each element of the array.
+	SELECT quota_internal.read_as_caller('SELECT e.id::text FROM quota_manager.quota_execute e, (SELECT min(i::bigint) AS low, max(i::bigint) AS high FROM unnest($1) i) r
+		WHERE e.id BETWEEN r.low AND r.high AND e.id + 0 = ANY ($1::bigint[])', ids::text[])::bigint[];
+END;
+COMMENT ON FUNCTION quota_internal.visible_grants(bigint[]) IS 'Of resolve(), retry() and cancel(): those of the grants that the caller may see.';
+
 CREATE FUNCTION quota_internal.record_decisions(decisions quota_manager.grant_decision[]) RETURNS void
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on
 AS $$
 DECLARE
 	present CONSTANT timestamptz := clock_timestamp();
@@ -176,14 +180,16 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	obstacle text;
+	visible bigint[];
 BEGIN
 	IF id IS NULL OR action IS NULL THEN
 		RAISE EXCEPTION '%', CASE WHEN action IN ('retry', 'cancel') THEN 'the grant must be given'
 				ELSE 'the grant and whether it was applied must be given' END
 			USING ERRCODE = 'null_value_not_allowed';
 	END IF;
-	WHILE cardinality(quota_internal.decide(action, ARRAY[id], note)) = 0 LOOP
-		SELECT c.obstacle INTO obstacle FROM quota_internal.decision_candidates(action, ARRAY[id]) c;
+	visible := quota_internal.visible_grants(ARRAY[id]);
+	WHILE cardinality(quota_internal.decide(action, visible, note)) = 0 LOOP
+		SELECT c.obstacle INTO obstacle FROM quota_internal.decision_candidates(action, visible) c;
 		IF NOT FOUND THEN
 			RAISE EXCEPTION 'grant % does not exist', id USING ERRCODE = 'no_data_found';
 		END IF;
@@ -208,6 +214,7 @@ CREATE FUNCTION quota_internal.decide_many(action text, ids bigint[], note text)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+	visible bigint[];
 	decided bigint[];
 	rest bigint[];
 	reasons text;
@@ -215,13 +222,14 @@ BEGIN
 	IF action IS NULL THEN
 		RAISE EXCEPTION 'whether the grants were applied must be given' USING ERRCODE = 'null_value_not_allowed';
 	END IF;
-	decided := quota_internal.decide(action, ids, note);
+	visible := quota_internal.visible_grants(ids);
+	decided := quota_internal.decide(action, visible, note);
 	rest := ARRAY(SELECT i FROM unnest(ids) i WHERE i IS NOT NULL EXCEPT SELECT d FROM unnest(decided) d);
 	IF cardinality(rest) > 0 THEN
 		SELECT string_agg(o.grants || ' ' || o.obstacle, '; ' ORDER BY o.grants DESC, o.obstacle) INTO reasons
 			FROM (SELECT coalesce(c.obstacle, CASE WHEN c.execution IS NULL THEN 'not found' ELSE 'changed at this moment' END) AS obstacle,
 					count(*) AS grants
-				FROM unnest(rest) i LEFT JOIN quota_internal.decision_candidates(action, rest) c ON (c.execution).id = i
+				FROM unnest(rest) i LEFT JOIN quota_internal.decision_candidates(action, visible) c ON (c.execution).id = i
 				GROUP BY 1) o;
 		RAISE WARNING '% of % grants were left as they are', cardinality(rest), cardinality(rest) + cardinality(decided)
 			USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = format('They are: %s.', reasons),
@@ -233,42 +241,48 @@ $$;
 COMMENT ON FUNCTION quota_internal.decide_many(text, bigint[], text) IS 'Of resolve(), retry() and cancel(): does the action to the grants that it can be done to, tells of the others in one warning, and returns how many it was done to.';
 
 CREATE FUNCTION quota_manager.resolve(id bigint, applied boolean, note text DEFAULT '') RETURNS void
-LANGUAGE sql VOLATILE
-BEGIN ATOMIC
-	SELECT quota_internal.decide_one(CASE applied WHEN true THEN 'resolve_applied' WHEN false THEN 'resolve_not_applied' END, id, note);
-END;
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM quota_internal.decide_one(CASE applied WHEN true THEN 'resolve_applied' WHEN false THEN 'resolve_not_applied' END, id, note);
+END
+$$;
 COMMENT ON FUNCTION quota_manager.resolve(bigint, boolean, text) IS 'Decides about a grant in doubt: applied, then it is completed; not applied, then it is sent again.';
 
 CREATE FUNCTION quota_manager.resolve(ids bigint[], applied boolean, note text DEFAULT '') RETURNS bigint
-LANGUAGE sql VOLATILE
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
 	SELECT quota_internal.decide_many(CASE applied WHEN true THEN 'resolve_applied' WHEN false THEN 'resolve_not_applied' END, ids, note);
 END;
 COMMENT ON FUNCTION quota_manager.resolve(bigint[], boolean, text) IS 'Decides about grants in doubt and returns about how many; others among the ids are left alone and told of in a warning.';
 
 CREATE FUNCTION quota_manager.retry(id bigint, note text DEFAULT '') RETURNS void
-LANGUAGE sql VOLATILE
-BEGIN ATOMIC
-	SELECT quota_internal.decide_one('retry', id, note);
-END;
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM quota_internal.decide_one('retry', id, note);
+END
+$$;
 COMMENT ON FUNCTION quota_manager.retry(bigint, text) IS 'Sends a grant again that failed; makes one due now that waits for a later time; has the doubt policy of its gateway act anew on one in doubt.';
 
 CREATE FUNCTION quota_manager.retry(ids bigint[], note text DEFAULT '') RETURNS bigint
-LANGUAGE sql VOLATILE
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
 	SELECT quota_internal.decide_many('retry', ids, note);
 END;
 COMMENT ON FUNCTION quota_manager.retry(bigint[], text) IS 'Retries grants and returns how many; those that cannot be retried are left alone and told of in a warning.';
 
 CREATE FUNCTION quota_manager.cancel(id bigint, note text DEFAULT '') RETURNS void
-LANGUAGE sql VOLATILE
-BEGIN ATOMIC
-	SELECT quota_internal.decide_one('cancel', id, note);
-END;
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM quota_internal.decide_one('cancel', id, note);
+END
+$$;
 COMMENT ON FUNCTION quota_manager.cancel(bigint, text) IS 'Cancels a grant that is pending: it is not sent, and not granted again for its firing.';
 
 CREATE FUNCTION quota_manager.cancel(ids bigint[], note text DEFAULT '') RETURNS bigint
-LANGUAGE sql VOLATILE
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
 	SELECT quota_internal.decide_many('cancel', ids, note);
 END;

@@ -186,12 +186,13 @@ CREATE FUNCTION quota_manager.restart_schedule(strategy_name text) RETURNS times
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
 DECLARE
-	role CONSTANT text := coalesce(nullif(current_setting('role'), 'none'), session_user::text);
+	role CONSTANT text := quota_internal.deciding_role();
+	visible CONSTANT text[] := quota_internal.read_as_caller('SELECT s.id::text FROM quota_manager.quota_strategy s WHERE s.name = $1[1]', ARRAY[strategy_name]);
 	clock timestamptz;
 	strategy quota_manager.quota_strategy;
 	firing timestamptz;
 BEGIN
-	SELECT s.* INTO strategy FROM quota_manager.quota_strategy s WHERE s.name = strategy_name;
+	SELECT s.* INTO strategy FROM quota_manager.quota_strategy s WHERE s.id = visible[1]::integer;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'strategy "%" does not exist', strategy_name
 			USING ERRCODE = 'undefined_object', HINT = 'See SELECT name FROM quota_manager.quota_strategy.';

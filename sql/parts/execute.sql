@@ -147,8 +147,9 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.undelivered_stretches() IS 'Where open grants are: the runs that have some, those together whose grants lie near each other, and between which ids. A statement for each stretch finds its grants by the index, which one that joins runs and grants could not where grants are distributed.';
 
+-- As the owner, as the next one, since a policy may hide grants from who deletes.
 CREATE FUNCTION quota_internal.keep_strategy_with_grants() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
 BEGIN
 	PERFORM quota_internal.pin_statistics();
@@ -181,7 +182,7 @@ COMMENT ON TRIGGER keep_strategy_with_grants ON quota_manager.quota_strategy IS 
 COMMENT ON TRIGGER keep_strategies_with_grants ON quota_manager.quota_strategy IS 'Strategies with grants cannot be truncated away.';
 
 CREATE FUNCTION quota_internal.keep_gateway_in_use() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
 BEGIN
 	PERFORM quota_internal.pin_statistics();
@@ -192,10 +193,20 @@ BEGIN
 		END IF;
 		RETURN NULL;
 	END IF;
+	IF TG_OP = 'UPDATE' AND NEW.dialect IS NOT DISTINCT FROM OLD.dialect THEN
+		RETURN NEW;
+	END IF;
 	IF EXISTS (SELECT 1 FROM quota_manager.quota_execute e
 			WHERE e.gateway = OLD.name AND e.status IN ('pending', 'processing', 'in_doubt')) THEN
+		IF TG_OP = 'UPDATE' THEN
+			RAISE EXCEPTION 'the dialect of gateway "%" cannot be changed while it has grants that are not settled', OLD.name
+				USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Deliver, resolve or cancel them first.';
+		END IF;
 		RAISE EXCEPTION 'gateway "%" has grants that are not settled and cannot be deleted', OLD.name
 			USING ERRCODE = 'restrict_violation', HINT = 'Deliver, resolve or cancel them first.';
+	END IF;
+	IF TG_OP = 'UPDATE' THEN
+		RETURN NEW;
 	END IF;
 	IF EXISTS (SELECT 1 FROM quota_manager.quota_model m WHERE m.gateway = OLD.name) THEN
 		RAISE EXCEPTION 'gateway "%" serves models and cannot be deleted', OLD.name
@@ -204,10 +215,13 @@ BEGIN
 	RETURN OLD;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.keep_gateway_in_use() IS 'Trigger: a gateway with unsettled grants or models cannot be deleted.';
+COMMENT ON FUNCTION quota_internal.keep_gateway_in_use() IS 'Trigger: a gateway with unsettled grants or models cannot be deleted, nor speak another dialect while it has unsettled grants.';
 CREATE TRIGGER keep_gateway_in_use BEFORE DELETE ON quota_manager.quota_gateway
 	FOR EACH ROW EXECUTE FUNCTION quota_internal.keep_gateway_in_use();
 COMMENT ON TRIGGER keep_gateway_in_use ON quota_manager.quota_gateway IS 'A gateway with unsettled grants or models cannot be deleted.';
+CREATE TRIGGER keep_dialect_in_use BEFORE UPDATE OF dialect ON quota_manager.quota_gateway
+	FOR EACH ROW EXECUTE FUNCTION quota_internal.keep_gateway_in_use();
+COMMENT ON TRIGGER keep_dialect_in_use ON quota_manager.quota_gateway IS 'A gateway with unsettled grants keeps its dialect.';
 CREATE TRIGGER keep_gateways_in_use BEFORE TRUNCATE ON quota_manager.quota_gateway
 	FOR EACH STATEMENT EXECUTE FUNCTION quota_internal.keep_gateway_in_use();
 COMMENT ON TRIGGER keep_gateways_in_use ON quota_manager.quota_gateway IS 'Gateways are deleted one by one.';

@@ -121,7 +121,13 @@ CREATE TRIGGER check_credential BEFORE INSERT OR UPDATE ON quota_manager.quota_c
 	FOR EACH ROW EXECUTE FUNCTION quota_internal.check_credential();
 COMMENT ON TRIGGER check_credential ON quota_manager.quota_credential IS 'Refuses a credential that could not be used.';
 
-COMMENT ON TABLE quota_manager.quota_credential IS 'Keys that gateways refer to as row:NAME. Readable by its owner only; deliveries use them without their caller being able to. Never dumped.';
+-- A role that may read all data may not truncate: it sees no row.
+ALTER TABLE quota_manager.quota_credential ENABLE ROW LEVEL SECURITY;
+CREATE POLICY administrators ON quota_manager.quota_credential
+	USING (pg_catalog.has_table_privilege('quota_manager.quota_credential', 'TRUNCATE'));
+COMMENT ON POLICY administrators ON quota_manager.quota_credential IS 'Hides keys from pg_read_all_data: only who may truncate the table sees rows, and of these no key but with the right to read that column.';
+
+COMMENT ON TABLE quota_manager.quota_credential IS 'Keys that gateways refer to as row:NAME. Readable by its owner, by superusers and by roles with BYPASSRLS that can read all data; deliveries use them without their caller being able to. Never dumped.';
 COMMENT ON COLUMN quota_manager.quota_credential.name IS 'Name used in row:NAME.';
 COMMENT ON COLUMN quota_manager.quota_credential.secret IS 'The key itself.';
 
@@ -152,7 +158,7 @@ LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_check_creden
 COMMENT ON FUNCTION quota_internal.check_credential_reference(text) IS 'What is wrong with a reference to a credential; null: nothing. The message never repeats the reference.';
 
 CREATE FUNCTION quota_internal.check_gateway() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	problem text;
@@ -170,17 +176,12 @@ BEGIN
 					DETAIL = 'Grants and balances refer to it by name.',
 					HINT = 'Create another gateway and move its models in quota_model.';
 		END IF;
-		IF NEW.dialect IS DISTINCT FROM OLD.dialect AND EXISTS (SELECT 1 FROM quota_manager.quota_execute e
-				WHERE e.gateway = OLD.name AND e.status IN ('pending', 'processing', 'in_doubt')) THEN
-			RAISE EXCEPTION 'the dialect of gateway "%" cannot be changed while it has grants that are not settled', OLD.name
-				USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Deliver, resolve or cancel them first.';
-		END IF;
 		IF (NEW.doubt_policy, NEW.sole_writer, NEW.base_url, NEW.admin_path, NEW.dialect)
 			IS DISTINCT FROM (OLD.doubt_policy, OLD.sole_writer, OLD.base_url, OLD.admin_path, OLD.dialect) THEN
 			NEW.doubt_policy_since := clock_timestamp();
 		END IF;
 		NEW.update_time := clock_timestamp();
-	ELSIF NEW.create_time < statement_timestamp() THEN
+	ELSIF NEW.create_time < statement_timestamp() AND quota_internal.may_restore(TG_RELID) THEN
 		-- Being restored: another server may allow other hosts, and says so when it sends.
 		RETURN NEW;
 	END IF;
@@ -230,7 +231,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	-- Deliveries write it as the owner of the table.
-	IF NOT pg_has_role((SELECT c.relowner FROM pg_class c WHERE c.oid = TG_RELID), 'USAGE') THEN
+	IF NOT quota_internal.may_restore(TG_RELID) THEN
 		RAISE EXCEPTION 'the state of gateway "%" is written by deliveries alone', NEW.name
 			USING ERRCODE = 'insufficient_privilege',
 				DETAIL = 'state, state_reason and next_probe_time tell what deliveries met.',

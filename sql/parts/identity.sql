@@ -121,7 +121,7 @@ $$;
 COMMENT ON FUNCTION quota_internal.check_identity(boolean) IS 'Before anything is scanned or delivered. False: this database is a copy and waits for resume(). After a promotion it does, once, what quota_manager.after_promotion says. runs: notes that this is the database that grants and delivers.';
 
 CREATE FUNCTION quota_internal.require_identity(runs boolean) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	IF NOT quota_internal.check_identity(runs) THEN
@@ -187,7 +187,7 @@ CREATE FUNCTION quota_manager.resume(policy text DEFAULT NULL, OUT pending bigin
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
 DECLARE
-	role CONSTANT text := coalesce(nullif(current_setting('role'), 'none'), session_user::text);
+	role CONSTANT text := quota_internal.deciding_role();
 	known quota_manager.quota_installation;
 	present record;
 	strategy quota_manager.quota_strategy;
@@ -200,6 +200,7 @@ BEGIN
 	SELECT p.* INTO present FROM quota_internal.present_identity() p;
 	SELECT i.* INTO known FROM quota_manager.quota_installation i;
 	IF policy IS NOT NULL THEN
+		PERFORM quota_internal.require_caller();
 		PERFORM quota_internal.check_transaction('a copy is resumed');
 		SELECT i.* INTO known FROM quota_manager.quota_installation i FOR UPDATE;
 		IF known.system_identifier IS NULL

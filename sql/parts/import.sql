@@ -2,10 +2,11 @@
 
 CREATE FUNCTION quota_manager.import_grants(query text)
 RETURNS TABLE (strategy text, given bigint, imported bigint, already_granted bigint, repeated bigint, note text)
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
 #variable_conflict use_column
 DECLARE
+	visible CONSTANT integer[] := quota_internal.read_as_caller('SELECT s.id::text FROM quota_manager.quota_strategy s', NULL)::integer[];
 	present CONSTANT timestamptz := clock_timestamp();
 BEGIN
 	IF query IS NULL OR query = '' THEN
@@ -14,8 +15,9 @@ BEGIN
 	END IF;
 	PERFORM quota_internal.check_transaction('grants are imported');
 	CREATE TEMPORARY TABLE quota_manager_import (strategy text, user_id text, grant_time timestamptz, amount numeric) ON COMMIT DROP;
+	EXECUTE format('GRANT INSERT ON pg_temp.quota_manager_import TO %I', quota_internal.deciding_role());
 	BEGIN
-		EXECUTE 'INSERT INTO pg_temp.quota_manager_import ' || query;
+		PERFORM quota_internal.run_as_caller('INSERT INTO pg_temp.quota_manager_import ' || query);
 	EXCEPTION WHEN datatype_mismatch OR syntax_error THEN
 		RAISE EXCEPTION 'the query to import from does not return strategy name, user id and time: %', SQLERRM
 			USING ERRCODE = 'datatype_mismatch',
@@ -31,13 +33,13 @@ BEGIN
 	END IF;
 	UPDATE pg_temp.quota_manager_import g SET grant_time = now() WHERE g.grant_time IS NULL OR NOT isfinite(g.grant_time);
 	PERFORM quota_internal.lock_strategies(ARRAY(SELECT k.id FROM quota_manager.quota_strategy k
-		WHERE k.name IN (SELECT g.strategy FROM pg_temp.quota_manager_import g) ORDER BY k.id));
+		WHERE k.id = ANY (visible) AND k.name IN (SELECT g.strategy FROM pg_temp.quota_manager_import g) ORDER BY k.id));
 	RETURN QUERY
 	WITH row_of AS (
 		SELECT g.strategy, g.user_id, g.grant_time, s.id AS strategy_id, s.type, s.version, coalesce(g.amount, s.amount) AS amount, s.model, s.time_zone,
 			quota_manager.gateway_of(s.model) AS gateway, g.user_id <> '' AND quota_internal.user_id_fits(g.user_id) AS usable,
 			row_number() OVER (PARTITION BY g.strategy, g.user_id ORDER BY g.grant_time) AS nth
-		FROM pg_temp.quota_manager_import g LEFT JOIN quota_manager.quota_strategy s ON s.name = g.strategy
+		FROM pg_temp.quota_manager_import g LEFT JOIN quota_manager.quota_strategy s ON s.name = g.strategy AND s.id = ANY (visible)
 	), written AS (
 		INSERT INTO quota_manager.quota_execute (strategy_id, user_id, scheduled_time, strategy_version, status, amount, model,
 			gateway, batch_number, create_time, update_time)

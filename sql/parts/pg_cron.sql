@@ -86,7 +86,7 @@ BEGIN
 			USING ERRCODE = 'insufficient_privilege', HINT = 'Grant it the privilege CONNECT on the database.';
 	-- What it may do in another database cannot be seen from here.
 	ELSIF database = current_database()
-		AND NOT (has_schema_privilege(role, 'quota_manager', 'USAGE') AND has_table_privilege(role, 'quota_manager.quota_execute', 'INSERT')
+		AND NOT (has_schema_privilege(role, 'quota_manager', 'USAGE') AND has_table_privilege(role, 'quota_manager.quota_execute', 'SELECT')
 			AND has_function_privilege(role, 'quota_manager.tick(bigint, bigint)', 'EXECUTE')
 			AND has_function_privilege(role, 'quota_manager.deliver(bigint, bigint, bigint, bigint)', 'EXECUTE')) THEN
 		RAISE EXCEPTION 'role "%" may not run quota_manager in database "%"', role, database
@@ -97,7 +97,7 @@ $$;
 COMMENT ON FUNCTION quota_internal.check_job_role(name, name) IS 'Of schedule_jobs(): an error if the jobs of a database cannot run as a role, or not be scheduled for it.';
 
 CREATE FUNCTION quota_internal.warn_of_failing_jobs(database name, role name) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
 DECLARE

@@ -592,8 +592,13 @@ $$;
 COMMENT ON FUNCTION quota_internal.end_back_offs() IS 'Lets everything that waits run now: what failed or is incomplete, and single strategies whose scan_interval is not over. Workers do it when their settings are reloaded or what was missing in the database is there again, and resume() does. Returns how many runs waited.';
 
 CREATE FUNCTION quota_manager.release_balances(gateway text, note text) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
+DECLARE
+	-- Of a gateway that was deleted meanwhile, too.
+	visible CONSTANT text[] := quota_internal.read_as_caller('SELECT s.gateway FROM quota_manager.balance_suspension s WHERE s.gateway = $1[1]
+		AND (EXISTS (SELECT 1 FROM quota_manager.quota_gateway g WHERE g.name = s.gateway) OR $1[2]::boolean)',
+		ARRAY[release_balances.gateway, (NOT EXISTS (SELECT 1 FROM quota_manager.quota_gateway g WHERE g.name = release_balances.gateway))::text]);
 BEGIN
 	PERFORM quota_internal.check_transaction('balances are released');
 	IF note IS NULL OR note = '' THEN
@@ -601,7 +606,7 @@ BEGIN
 	END IF;
 	PERFORM quota_internal.require_short(gateway, 'the gateway''s name'), quota_internal.require_short(note, 'the note');
 	PERFORM quota_internal.lock_balances(release_balances.gateway);
-	DELETE FROM quota_manager.balance_suspension s WHERE s.gateway = release_balances.gateway;
+	DELETE FROM quota_manager.balance_suspension s WHERE s.gateway = release_balances.gateway AND s.gateway = ANY (visible);
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'balances of gateway "%" are not suspended', release_balances.gateway
 			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'See SELECT gateway, reason FROM quota_manager.balance_suspension.';

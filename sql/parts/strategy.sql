@@ -104,6 +104,11 @@ BEGIN
 	IF TG_OP = 'INSERT' THEN
 		-- A row with a version is being restored: what it refers to may not be there yet.
 		IF NEW.version IS NOT NULL THEN
+			IF NOT quota_internal.may_restore(TG_RELID) THEN
+				RAISE EXCEPTION 'strategy "%" cannot be written with a version', NEW.name
+					USING ERRCODE = 'insufficient_privilege', DETAIL = 'Only who restores it, its owner or a superuser, says which version it has.',
+						HINT = 'Leave version and schedule_since out.';
+			END IF;
 			RETURN NEW;
 		END IF;
 		NEW.version := 1;

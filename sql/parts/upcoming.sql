@@ -2,7 +2,7 @@
 
 CREATE FUNCTION quota_manager.upcoming(strategy_name text DEFAULT NULL, n integer DEFAULT 10)
 RETURNS TABLE (strategy text, firing timestamptz, local_time timestamp, time_zone text, utc_time timestamp, note text)
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
 #variable_conflict use_column
 DECLARE

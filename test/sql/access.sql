@@ -52,6 +52,27 @@ SELECT role, has_schema_privilege(role, 'quota_manager', 'USAGE'), has_schema_pr
 	has_schema_privilege(role, 'quota_manager', 'CREATE') OR has_schema_privilege(role, 'quota_condition', 'CREATE')
 FROM unnest(ARRAY['regress_quota_viewer', 'regress_quota_operator', 'regress_quota_admin', 'regress_quota_worker', 'regress_quota_nobody']) role;
 
+-- What each may call for people; a new function that is in no list of grant_access is for nobody.
+SELECT p.proname, string_agg(DISTINCT l.level, ' ' ORDER BY l.level) FILTER (WHERE has_function_privilege('regress_quota_' || l.level, p.oid, 'EXECUTE')) AS levels
+FROM pg_proc p, unnest(ARRAY['viewer', 'operator', 'admin', 'worker']) l (level)
+WHERE p.pronamespace = 'quota_manager'::regnamespace GROUP BY p.proname ORDER BY p.proname COLLATE "C";
+-- In quota_internal what may write is for the owner, what cannot is for all.
+SELECT p.oid::regprocedure, l.level FROM pg_proc p, unnest(ARRAY['viewer', 'operator', 'admin', 'worker', 'nobody']) l (level)
+WHERE p.pronamespace = 'quota_internal'::regnamespace AND (p.provolatile = 'v' AND p.proparallel <> 's' OR p.prosecdef AND p.proname <> 'list_workers')
+	AND has_function_privilege('regress_quota_' || l.level, p.oid, 'EXECUTE') ORDER BY p.proname COLLATE "C", l.level;
+SELECT p.oid::regprocedure, l.level FROM pg_proc p, unnest(ARRAY['viewer', 'operator', 'admin', 'worker']) l (level)
+WHERE p.pronamespace IN ('quota_internal'::regnamespace, 'quota_condition'::regnamespace) AND p.provolatile <> 'v' AND p.prorettype <> 'trigger'::regtype
+	AND NOT has_function_privilege('regress_quota_' || l.level, p.oid, 'EXECUTE') ORDER BY p.proname COLLATE "C", l.level;
+-- Of tables that are written by column, what is kept from whoever may write the rest.
+SELECT c.relname, l.level, string_agg(a.attname, ' ' ORDER BY a.attnum) FILTER (WHERE NOT has_column_privilege('regress_quota_' || l.level, c.oid, a.attnum, 'INSERT')) AS no_insert,
+	string_agg(a.attname, ' ' ORDER BY a.attnum) FILTER (WHERE NOT has_column_privilege('regress_quota_' || l.level, c.oid, a.attnum, 'UPDATE')) AS no_update
+FROM unnest(ARRAY['quota_strategy', 'user_info', 'quota_gateway']) t (name) JOIN pg_class c ON c.oid = ('quota_manager.' || t.name)::regclass
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped, unnest(ARRAY['operator', 'admin']) l (level)
+WHERE t.name <> 'quota_gateway' OR l.level = 'admin' GROUP BY 1, 2 ORDER BY 1, 2;
+-- Nobody needs a number from a sequence whose table the owner writes.
+SELECT s.relname, l.level FROM pg_class s, unnest(ARRAY['viewer', 'operator', 'admin', 'worker', 'nobody']) l (level)
+WHERE s.relnamespace = 'quota_manager'::regnamespace AND s.relkind = 'S' AND has_sequence_privilege('regress_quota_' || l.level, s.oid, 'USAGE, UPDATE, SELECT') ORDER BY 1, 2;
+
 -- A viewer looks, tries conditions, and changes nothing.
 SET ROLE regress_quota_viewer;
 SELECT count(*) FROM quota_strategy;

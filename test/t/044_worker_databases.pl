@@ -70,7 +70,7 @@ $scheduler = QuotaTest::Workers::worker($node, 'one', 'scheduler');
 $node->safe_psql('one', 'ALTER TABLE quota_manager.quota_run RENAME TO quota_run_away');
 QuotaTest::Workers::strategy($node, 'one', name => 'fourth');
 $node->wait_for_log(qr/relation "quota_manager.quota_run" does not exist.*\n.*QUERY:  WITH d AS MATERIALIZED/);
-$node->wait_for_log(qr/relation "quota_manager.quota_run" does not exist.*\n.*QUERY:  SELECT EXISTS \(SELECT FROM quota_manager\.quota_run/);
+$node->wait_for_log(qr/relation "quota_manager.quota_run" does not exist.*\n.*QUERY:  SELECT EXISTS \(SELECT 1 FROM quota_manager\.quota_run/);
 $node->safe_psql('one', 'ALTER TABLE quota_manager.quota_run_away RENAME TO quota_run');
 $node->safe_psql('postgres', 'SELECT pg_reload_conf()');
 QuotaTest::Workers::await_grants($node, 'one', 'fourth', 4);

@@ -125,7 +125,7 @@ SELECT bool_and(granted = 1) FROM quota_manager.scan('star');
 SQL
 	is( $node->safe_psql(
 			$database,
-			q{SELECT has_table_privilege('operator_role', 'quota_manager.quota_strategy', 'UPDATE'),
+			q{SELECT has_column_privilege('operator_role', 'quota_manager.quota_strategy', 'amount', 'UPDATE'),
 				has_table_privilege('operator_role', 'quota_manager.quota_credential', 'SELECT'),
 				has_function_privilege('operator_role', 'quota_manager.scan(text)', 'EXECUTE'),
 				has_function_privilege('public', 'quota_manager.scan(text)', 'EXECUTE')}),
