@@ -136,13 +136,16 @@ LANGUAGE C VOLATILE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 
 COMMENT ON FUNCTION quota_manager.set_credential(text, text) IS
 	'Stores a key that gateways refer to as row:NAME, or another one under that name. If it fails its statement is not logged; what logs every statement logs a key that stands in one, but not one that is a parameter or comes from a table.';
 
+-- Not in SQL: such a function is read, parsed and planned again at each call from PL/pgSQL.
 CREATE FUNCTION quota_manager.gateway_of(model text) RETURNS text
-LANGUAGE sql STABLE PARALLEL SAFE
-BEGIN ATOMIC
-	SELECT coalesce(
-		(SELECT m.gateway FROM quota_manager.quota_model m WHERE m.model OPERATOR(pg_catalog.=) gateway_of.model),
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RETURN coalesce(
+		(SELECT m.gateway FROM quota_manager.quota_model m WHERE m.model = gateway_of.model),
 		(SELECT g.name FROM quota_manager.quota_gateway g WHERE g.is_default));
-END;
+END
+$$;
 COMMENT ON FUNCTION quota_manager.gateway_of(text) IS 'Name of the gateway that serves a model; null: none does.';
 
 CREATE FUNCTION quota_internal.amount_fits(dialect text, amount numeric) RETURNS boolean

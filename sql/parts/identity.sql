@@ -138,15 +138,23 @@ $$;
 COMMENT ON FUNCTION quota_internal.require_identity(boolean) IS 'Of scan(), tick() and deliver(): raises an error if this database is a copy that waits for resume(). See check_identity.';
 
 CREATE FUNCTION quota_internal.is_doubtful(strategy quota_manager.quota_strategy, firing timestamptz) RETURNS boolean
-LANGUAGE sql STABLE SET quota_manager.pinned_statistics = on
-BEGIN ATOMIC
-	SELECT coalesce((SELECT CASE
-		WHEN firing IS NOT NULL THEN firing OPERATOR(pg_catalog.<=) i.doubtful_firing
-		ELSE strategy.create_time OPERATOR(pg_catalog.<) i.doubtful_until AND NOT EXISTS (SELECT 1 FROM quota_manager.quota_run r
-			WHERE r.strategy_id OPERATOR(pg_catalog.=) strategy.id AND r.scheduled_time IS NULL
-				AND r.state OPERATOR(pg_catalog.=) 'done' AND r.finish_time OPERATOR(pg_catalog.>) i.doubtful_until) END
-	FROM quota_manager.quota_installation i), false);
-END;
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on
+AS $$
+DECLARE
+	installation quota_manager.quota_installation;
+BEGIN
+	PERFORM quota_internal.pin_statistics();
+	SELECT i.* INTO installation FROM quota_manager.quota_installation i;
+	IF firing IS NOT NULL THEN
+		RETURN coalesce(firing <= installation.doubtful_firing, false);
+	END IF;
+	IF (strategy.create_time < installation.doubtful_until) IS NOT TRUE THEN
+		RETURN false;
+	END IF;
+	RETURN NOT EXISTS (SELECT 1 FROM quota_manager.quota_run r
+		WHERE r.strategy_id = strategy.id AND r.scheduled_time IS NULL AND r.state = 'done' AND r.finish_time > installation.doubtful_until);
+END
+$$;
 COMMENT ON FUNCTION quota_internal.is_doubtful(quota_manager.quota_strategy, timestamptz) IS 'Of scan(): another life of this database may have granted what the strategy would grant now for a firing (null: a single strategy, up to its first complete scan).';
 
 CREATE FUNCTION quota_internal.count_doubtful_firings(strategy quota_manager.quota_strategy) RETURNS bigint

@@ -29,11 +29,17 @@ $$;
 COMMENT ON FUNCTION quota_internal.has_readings(text) IS 'Of scan(): is a balance at the gateway known, or asked for?';
 
 CREATE FUNCTION quota_internal.condition_gateways(condition quota_manager.condition) RETURNS text[]
-LANGUAGE sql STABLE
-BEGIN ATOMIC
-	SELECT coalesce(pg_catalog.array_agg(DISTINCT quota_manager.gateway_of(m.m)), '{}')
-		FROM pg_catalog.unnest(quota_manager.condition_models(condition)) m(m) WHERE quota_manager.gateway_of(m.m) IS NOT NULL;
-END;
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	models CONSTANT text[] := quota_manager.condition_models(condition);
+BEGIN
+	IF models = '{}' THEN
+		RETURN models;
+	END IF;
+	RETURN ARRAY(SELECT DISTINCT quota_manager.gateway_of(m) FROM unnest(models) m WHERE quota_manager.gateway_of(m) IS NOT NULL);
+END
+$$;
 COMMENT ON FUNCTION quota_internal.condition_gateways(quota_manager.condition) IS 'Gateways whose balances a condition asks for.';
 
 CREATE FUNCTION quota_internal.try_scan_locks(strategy quota_manager.quota_strategy) RETURNS boolean
