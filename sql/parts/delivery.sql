@@ -21,7 +21,7 @@ CREATE TABLE quota_manager.gateway_call (
 	message text,
 	CONSTRAINT gateway_call_action_is_known CHECK (action IN ('query', 'refresh', 'delta'))
 );
-COMMENT ON TABLE quota_manager.gateway_call IS 'Requests made by hand with gateway_query, gateway_refresh and gateway_delta, whose transaction was committed. The server''s log holds all of them, failed ones too.';
+COMMENT ON TABLE quota_manager.gateway_call IS 'Requests made by hand with gateway_query, gateway_refresh and gateway_delta that were answered or applied, and whose transaction was committed. The server''s log holds all of them, failed ones too.';
 COMMENT ON COLUMN quota_manager.gateway_call.id IS 'Number of the call.';
 COMMENT ON COLUMN quota_manager.gateway_call.call_time IS 'When the answer had arrived.';
 COMMENT ON COLUMN quota_manager.gateway_call.role IS 'Role that called.';

@@ -129,6 +129,14 @@ $node->safe_psql('postgres', 'ALTER DATABASE other RESET quota_manager.after_pro
 ($out, $err) = load(database => 'other');
 is($out, "3|$not_allowed\n3|$not_allowed", 'reset, it works');
 
+# Who was given the right to set it may.
+$node->safe_psql('postgres', q{
+	ALTER ROLE other RESET quota_manager.max_attempts;
+	GRANT SET ON PARAMETER quota_manager.allowed_hosts TO other});
+($out, $err) = load(user => 'other', options => '-c quota_manager.allowed_hosts=evil.example:80');
+is($out, "3|\n3|", 'GRANT SET ON PARAMETER');
+refused('max_attempts', 'GRANT SET ON PARAMETER, another', user => 'other', options => '-c quota_manager.max_attempts=1');
+
 # A value of the file that nobody can read is not passed over either.
 $node->append_conf('postgresql.conf', "quota_manager.allowed_hosts = 'https//gateway.example'");
 $node->reload;
