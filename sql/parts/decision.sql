@@ -45,12 +45,9 @@ RETURNS TABLE (execution quota_manager.quota_execute, obstacle text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
 DECLARE
-	lowest CONSTANT bigint := (SELECT min(i) FROM unnest(ids) i);
-	highest CONSTANT bigint := (SELECT max(i) FROM unnest(ids) i);
 	present CONSTANT timestamptz := clock_timestamp();
 BEGIN
 	PERFORM quota_internal.pin_statistics();
-	-- The range is for the index, which would be searched once for each element of the array.
 	RETURN QUERY
 	SELECT e, CASE
 			WHEN e.status <> ALL (CASE action WHEN 'retry' THEN ARRAY['failed', 'pending', 'in_doubt'] WHEN 'cancel' THEN ARRAY['pending']
@@ -70,7 +67,7 @@ BEGIN
 	FROM quota_manager.quota_execute e
 	LEFT JOIN quota_manager.quota_run r ON r.id = e.run_id
 	LEFT JOIN quota_manager.quota_gateway g ON g.name = e.gateway
-	WHERE e.id BETWEEN lowest AND highest AND e.id + 0 = ANY (ids);
+	WHERE e.id = ANY (ids);
 END
 $$;
 COMMENT ON FUNCTION quota_internal.decision_candidates(text, bigint[]) IS 'Of resolve(), retry() and cancel(): grants by their ids, and why the action cannot be done to them (it is ...); null: it can.';

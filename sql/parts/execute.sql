@@ -95,7 +95,7 @@ CREATE TABLE quota_manager.quota_execute (
 	PRIMARY KEY (strategy_id, user_id, scheduled_time, revision),
 	CONSTRAINT quota_execute_status_is_known CHECK (status IN ('pending', 'processing', 'completed', 'failed', 'in_doubt', 'cancelled'))
 ) WITH (fillfactor = 45);
-CREATE INDEX quota_execute_id ON quota_manager.quota_execute USING brin (id) WITH (pages_per_range = 32, autosummarize = on);
+CREATE INDEX quota_execute_id ON quota_manager.quota_execute (id);
 
 COMMENT ON TABLE quota_manager.quota_execute IS 'Grants and their delivery. The primary key is the promise: one grant per strategy, user and firing.';
 COMMENT ON COLUMN quota_manager.quota_execute.id IS 'Number of the grant.';
@@ -124,7 +124,7 @@ COMMENT ON COLUMN quota_manager.quota_execute.balance_before IS 'What the gatewa
 COMMENT ON COLUMN quota_manager.quota_execute.last_error IS 'What went wrong last, for people.';
 COMMENT ON COLUMN quota_manager.quota_execute.doubt_moment IS 'The moment of doubt_time in microseconds of the machine''s monotonic clock, which nobody sets; of use until the machine is started again.';
 COMMENT ON COLUMN quota_manager.quota_execute.balance_moment IS 'The same of balance_time.';
-COMMENT ON INDEX quota_manager.quota_execute_id IS 'Finds the grants of a run by their ids.';
+COMMENT ON INDEX quota_manager.quota_execute_id IS 'Finds grants by their ids, and those of a run by the range of theirs.';
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.quota_execute', '');
 SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('quota_manager.quota_execute', 'id'), '');
 

@@ -2,8 +2,7 @@
  * claim.c
  *		From pending to processing.
  *
- * Candidates are searched along the ids of the runs, a window at a time, which
- * the BRIN index on id serves.  A batch of them is then claimed by one UPDATE
+ * Candidates are searched along the ids of the runs, a window at a time.  A batch of them is then claimed by one UPDATE
  * that names each row by its primary key and takes it only if it is still
  * pending.  That needs no row locks before, and works as well where the table
  * is distributed by user.

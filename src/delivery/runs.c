@@ -12,9 +12,8 @@
 #include "delivery/statement.h"
 
 /*
- * Runs are looked at together if their ids are not far from each other: the
- * index finds ids by pages, and not at all on pages that were filled a moment
- * ago, so each look has its price.
+ * Runs are looked at together if the ids of their grants are not far from each
+ * other: each look has its price.
  */
 #define RUNS_AT_ONCE 1024
 #define FAR_APART 100000

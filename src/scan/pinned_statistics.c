@@ -11,7 +11,6 @@
  */
 #include "postgres.h"
 
-#include "access/brin.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/index.h"
@@ -138,9 +137,6 @@ pin_index(const PinnedTable *table, IndexOptInfo *index)
 	index->pages = (BlockNumber) (index->tuples / ENTRIES_PER_PAGE);
 	if (index->relam == BTREE_AM_OID)
 		index->tree_height = index->indpred != NIL ? 1 : 3;
-	else if (index->relam == BRIN_AM_OID)
-		index->pages = (BlockNumber) (table->tuples / table->tuples_per_page /
-									  BRIN_DEFAULT_PAGES_PER_RANGE / ENTRIES_PER_PAGE);
 }
 
 /*
