@@ -139,7 +139,7 @@ BEGIN
 	RETURN QUERY SELECT min(r.first_grant_id), max(r.last_grant_id), array_agg(r.id)
 		FROM (SELECT o.*, count(*) FILTER (WHERE o.is_far) OVER (ORDER BY o.first_grant_id, o.id) AS number
 			FROM (SELECT u.id, u.first_grant_id, u.last_grant_id,
-					u.first_grant_id - max(u.last_grant_id) OVER (ORDER BY u.first_grant_id, u.id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+					u.first_grant_id::numeric - max(u.last_grant_id) OVER (ORDER BY u.first_grant_id, u.id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
 						> far_apart AS is_far
 				FROM quota_manager.quota_run u WHERE u.undelivered AND u.first_grant_id IS NOT NULL) o) r
 		GROUP BY r.number;

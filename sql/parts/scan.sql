@@ -228,7 +228,7 @@ BEGIN
 		AND (last.strategy_version, last.state, last.reason, last.matched, last.already_granted, last.capped, last.unknown_balance)
 			IS NOT DISTINCT FROM (run.strategy_version, run.state, run.reason, run.matched, run.already_granted, run.capped, run.unknown_balance)
 	THEN
-		UPDATE quota_manager.quota_run r SET occurrences = r.occurrences + 1, finish_time = run.finish_time,
+		UPDATE quota_manager.quota_run r SET occurrences = least(r.occurrences, 9223372036854775806) + 1, finish_time = run.finish_time,
 			setup = run.setup, tries = run.tries, retry_time = run.retry_time WHERE r.id = last.id;
 		RETURN;
 	END IF;

@@ -119,7 +119,12 @@ BEGIN
 				USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = 'Grants refer to it.';
 		END IF;
 		NEW.update_time := clock_timestamp();
-		NEW.version := OLD.version + 1;
+		-- It is compared with others, never ordered.
+		NEW.version := OLD.version % 2147483647 + 1;
+		IF NEW.version < OLD.version THEN
+			RAISE WARNING 'the versions of strategy "%" begin again with 1', OLD.name
+				USING ERRCODE = 'data_exception', DETAIL = 'It had the highest version that there is, which it cannot have come to by edits.';
+		END IF;
 		NEW.schedule_since := CASE
 			WHEN NEW.enabled AND NOT OLD.enabled OR OLD.archived AND NOT NEW.archived
 				OR (NEW.type, NEW.periodic_expr::text, NEW.time_zone) IS DISTINCT FROM (OLD.type, OLD.periodic_expr::text, OLD.time_zone)

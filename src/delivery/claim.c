@@ -27,9 +27,6 @@
 /* Milliseconds before users are looked for again who have to wait. */
 #define REST 1000
 
-/* An empty window is followed by one of twice the size, up to this. */
-#define WINDOW_MAX (INT64CONST(1) << 30)
-
 /*
  * What was written later than now is from before the clock was set back: it is
  * due, unless it is left to an operator.
@@ -59,11 +56,13 @@ typedef struct Window
 
 /*
  * What an earlier attempt has read is forgotten in any case: it must not be
- * taken for a reading before this one.
+ * taken for a reading before this one.  The number of a claim must differ from
+ * the one before; no first claim is number 0.
  */
 static Statement claim_candidates = {
 	"UPDATE quota_manager.quota_execute AS e"
-	" SET status = 'processing', claim_number = e.claim_number + 1, update_time = $8,"
+	" SET status = 'processing', update_time = $8,"
+	" claim_number = CASE e.claim_number WHEN 2147483647 THEN 0 ELSE e.claim_number + 1 END,"
 	" awaits_balance = $6, balance_time = NULL, balance_before = NULL"
 	" FROM unnest($1, $2, $3, $4) AS k(strategy_id, user_id, scheduled_time, revision)"
 	" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"
@@ -107,7 +106,7 @@ backlog_to_search(const Lane *lane, const Run *run, MonoTime now)
 {
 	Backlog *backlog = run_backlog(run, lane->row->name);
 
-	if (backlog == NULL || backlog_due(lane, backlog) > now || backlog->high < lane->search_id)
+	if (backlog == NULL || backlog_due(lane, backlog) > now || backlog->high <= lane->searched_id)
 		return NULL;
 	return backlog;
 }
@@ -135,8 +134,8 @@ lay_window(Lane *lane, List *runs, int64 size, Window *window)
 	}
 	if (!found)
 		return false;
-	window->low = Max(window->low, lane->search_id);
-	if (window->high - window->low >= size)
+	window->low = Max(window->low, lane->searched_id + 1);
+	if ((uint64) window->high - (uint64) window->low >= (uint64) size)
 		window->high = window->low + size - 1;
 
 	window->runs = palloc(sizeof(Datum) * list_length(runs));
@@ -151,7 +150,7 @@ lay_window(Lane *lane, List *runs, int64 size, Window *window)
 		backlog->touched = true;
 		window->runs[window->count++] = Int64GetDatum(run->id);
 	}
-	lane->search_id = window->high + 1;
+	lane->searched_id = window->high;
 	return true;
 }
 
@@ -189,7 +188,7 @@ load_candidates(Lane *lane, Window *window)
 	}
 	/* there may be more in the window */
 	if (count == CANDIDATES_MAX)
-		lane->search_id = DatumGetInt64(result_datum(count - 1, 5, &isnull)) + 1;
+		lane->searched_id = DatumGetInt64(result_datum(count - 1, 5, &isnull));
 	lane->candidate_count = (int) count;
 	lane->next_candidate = 0;
 	MemoryContextSwitchTo(caller);
@@ -210,7 +209,8 @@ claim_search(Lane *lane, List *runs)
 			load_candidates(lane, &window);
 		else
 			lane->exhausted = true;
-		size = Min(size * 2, WINDOW_MAX);
+		/* whatever ids there are, few empty windows cover them */
+		size = Min(size, PG_INT64_MAX / 2) * 2;
 	}
 	return lane->next_candidate < lane->candidate_count;
 }
@@ -252,6 +252,13 @@ claimed_grant(const Lane *lane, uint64 row)
 	grant->attempts = DatumGetInt32(result_datum(row, 7, &isnull));
 	grant->doubtful = DatumGetBool(result_datum(row, 9, &isnull));
 	grant->needs_balance = lane_policy(lane) == DOUBT_RECONCILE;
+	if (grant->claim_number == 0)
+		ereport(WARNING, (errcode(ERRCODE_DATA_EXCEPTION),
+						  errmsg("the claim numbers of grant " INT64_FORMAT " begin again with 0",
+								 grant->id),
+						  errdetail("It had the highest number that there is, which it cannot have "
+									"come to by being sent."),
+						  errhint("Find out who wrote to quota_manager.quota_execute.")));
 	return grant;
 }
 

@@ -109,7 +109,7 @@ judge_blocked(Lane *lane, bool answers_queries)
 		Grant *grant = dlist_container(Grant, node, dlist_pop_head_node(&lane->blocked));
 
 		if (grant->token.kind == TOKEN_READING && answers_queries &&
-			grant->attempts + 1 < Min(READINGS, delivery_max_attempts))
+			grant_next_attempts(grant) < Min(READINGS, delivery_max_attempts))
 		{
 			lane->measured--;
 			lane_put_back_one(lane, grant);

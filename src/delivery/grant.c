@@ -135,10 +135,16 @@ wait_for_ms(Grant *grant, TimestampTz now, int64 ms)
 	grant->due = mono_in_ms(ms);
 }
 
+int32
+grant_next_attempts(const Grant *grant)
+{
+	return Min(grant->attempts, PG_INT32_MAX - 1) + 1;
+}
+
 void
 grant_charge(Grant *grant, double retry_after, TimestampTz now)
 {
-	int   attempts = grant->attempts + 1;
+	int32 attempts = grant_next_attempts(grant);
 	int64 delay = backoff_ms(attempts, delivery_retry_base, delivery_retry_max);
 
 	grant->charged = true;
@@ -168,10 +174,10 @@ grant_lose(Grant *grant, DoubtPolicy policy, TimestampTz now)
 			break;
 		case DOUBT_RESEND:
 			grant->charged = true;
-			if (grant->attempts + 1 < delivery_max_attempts)
-				wait_for_ms(
-					grant, now,
-					backoff_ms(grant->attempts + 1, delivery_retry_base, delivery_retry_max));
+			if (grant_next_attempts(grant) < delivery_max_attempts)
+				wait_for_ms(grant, now,
+							backoff_ms(grant_next_attempts(grant), delivery_retry_base,
+									   delivery_retry_max));
 			break;
 		case DOUBT_RECONCILE:
 			/* its user waits also where nothing can be proven: it may still arrive */

@@ -58,8 +58,8 @@ typedef struct Grant
 	int32       claim_number;
 
 	int64 id;
-	int32 attempts;
-	char *amount; /* as the dialect writes it */
+	int32 attempts; /* that failed */
+	char *amount;   /* as the dialect writes it */
 	bool
 		doubtful; /* an earlier attempt may have been applied: it can be completed or in doubt only */
 
@@ -129,6 +129,9 @@ extern void grant_prove(Grant *grant, const GatewayRow *row, TimestampTz since,
 
 /* The same for a grant of which no balance was read before: an operator decides. */
 extern void grant_unprovable(Grant *grant);
+
+/* How many attempts will have failed if one more does; a number that high has no next. */
+extern int32 grant_next_attempts(const Grant *grant);
 
 /*
  * The grant was refused, though its gateway answers our queries: it is tried

@@ -474,7 +474,7 @@ lane_restart_search(Lane *lane)
 	lane->candidates = NULL;
 	lane->candidate_count = 0;
 	lane->next_candidate = 0;
-	lane->search_id = PG_INT64_MIN;
+	lane->searched_id = PG_INT64_MIN;
 	lane->exhausted = false;
 	lane->restart_time = MONO_NEVER;
 }

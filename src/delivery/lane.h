@@ -141,10 +141,10 @@ typedef struct Lane
 	Candidate    *candidates;
 	int           candidate_count;
 	int           next_candidate;
-	int64         search_id;  /* no grant below this one is left to be found */
-	bool          exhausted;  /* it came to the end */
-	bool          touched;    /* something was found or reconciled since the runs were looked at */
-	MonoTime      rest_until; /* it found only users who have to wait */
+	int64         searched_id; /* no grant up to this one is left to be found */
+	bool          exhausted;   /* it came to the end */
+	bool          touched;     /* something was found or reconciled since the runs were looked at */
+	MonoTime      rest_until;  /* it found only users who have to wait */
 	MonoTime      restart_time; /* when it begins anew, for what has fallen due behind it */
 	MonoTime      due_since;    /* something is due since then, and nothing was claimed */
 	bool          due_logged;   /* and the log says so */

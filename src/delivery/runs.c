@@ -303,6 +303,15 @@ look_at(Run **some, int count, int64 low, int64 high, MemoryContext memory)
 	close_runs(some, count);
 }
 
+/*
+ * True if an id is that much higher than another one, whatever they are.
+ */
+static bool
+is_far_above(int64 id, int64 other)
+{
+	return id > other && (uint64) id - (uint64) other > FAR_APART;
+}
+
 void
 runs_examine(List *runs, MemoryContext memory)
 {
@@ -325,7 +334,7 @@ runs_examine(List *runs, MemoryContext memory)
 			continue;
 		open_range(run, &run_low, &run_high);
 		if (count == RUNS_AT_ONCE ||
-			(count > 0 && (run_low - high > FAR_APART || low - run_high > FAR_APART)))
+			(count > 0 && (is_far_above(run_low, high) || is_far_above(low, run_high))))
 		{
 			look_at(some, count, low, high, memory);
 			count = 0;

@@ -27,7 +27,7 @@
 static Statement settle_grants = {
 	"UPDATE quota_manager.quota_execute AS e"
 	" SET status = k.status, awaits_balance = false,"
-	" attempts = e.attempts + k.charge,"
+	" attempts = least(e.attempts::int8 + k.charge, 2147483647),"
 	" last_status = CASE WHEN k.tried THEN k.http_status ELSE e.last_status END,"
 	" last_error = CASE WHEN k.tried THEN k.message ELSE e.last_error END,"
 	" next_attempt_time = coalesce(k.next_attempt_time, e.next_attempt_time),"
@@ -89,9 +89,10 @@ static Statement forget_balances = {
 static Statement settle_leftover_grants = {
 	"UPDATE quota_manager.quota_execute AS e"
 	" SET status = k.status, awaits_balance = false,"
-	" attempts = e.attempts + CASE WHEN k.status = 'in_doubt' THEN $7 ELSE 0 END,"
+	" attempts = least(e.attempts::int8 + CASE WHEN k.status = 'in_doubt' THEN $7 ELSE 0 END,"
+	" 2147483647),"
 	" next_attempt_time = CASE WHEN k.status = 'pending' THEN e.next_attempt_time"
-	" WHEN $7 > 0 AND e.attempts + $7 >= $8 THEN 'infinity' ELSE $6 END,"
+	" WHEN $7 > 0 AND e.attempts::int8 + $7 >= $8 THEN 'infinity' ELSE $6 END,"
 	" doubt_time = CASE WHEN k.status = 'in_doubt' THEN $9 END,"
 	" doubt_moment = CASE WHEN k.status = 'in_doubt' THEN $10 END,"
 	" last_status = CASE WHEN k.status = 'in_doubt' THEN NULL ELSE e.last_status END,"
