@@ -7,6 +7,7 @@
 #include "access/htup_details.h"
 #include "catalog/pg_namespace.h"
 #include "miscadmin.h"
+#include "utils/guc.h"
 #include "utils/syscache.h"
 
 #include "common/rights.h"
@@ -37,6 +38,7 @@ rights_become_owner(RightsBefore *before)
 {
 	Oid owner = extension_owner();
 
+	before->settings_level = 0;
 	GetUserIdAndSecContext(&before->user, &before->context);
 	SetUserIdAndSecContext(owner, before->context | SECURITY_LOCAL_USERID_CHANGE);
 }
@@ -44,15 +46,24 @@ rights_become_owner(RightsBefore *before)
 void
 rights_become_caller(RightsBefore *before)
 {
+	rights_become_reader(rights_caller(), before);
+}
+
+void
+rights_become_reader(Oid role, RightsBefore *before)
+{
 	rights_require_caller();
+	before->settings_level = NewGUCNestLevel();
 	GetUserIdAndSecContext(&before->user, &before->context);
-	SetUserIdAndSecContext(rights_caller(), before->context | SECURITY_LOCAL_USERID_CHANGE |
-												SECURITY_RESTRICTED_OPERATION);
+	SetUserIdAndSecContext(role, before->context | SECURITY_LOCAL_USERID_CHANGE |
+									 SECURITY_RESTRICTED_OPERATION);
 }
 
 void
 rights_restore(const RightsBefore *before)
 {
+	if (before->settings_level > 0)
+		AtEOXact_GUC(false, before->settings_level);
 	SetUserIdAndSecContext(before->user, before->context);
 }
 

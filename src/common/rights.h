@@ -21,6 +21,7 @@ typedef struct RightsBefore
 {
 	Oid user;
 	int context;
+	int settings_level; /* 0: settings go on as they are changed */
 } RightsBefore;
 
 /*
@@ -31,10 +32,15 @@ extern void rights_become_owner(RightsBefore *before);
 
 /*
  * Becomes the caller under SECURITY_RESTRICTED_OPERATION: for what others have
- * written, and for reading what the caller may see.  Such code cannot come back
- * here: an error within a security-restricted operation, whoever began it.
+ * written, and for reading what the caller may see.  What it sets, search_path
+ * say, is undone when the rights are taken back: what comes then may run as the
+ * owner.  Such code cannot come back here: an error within a security-restricted
+ * operation, whoever began it.
  */
 extern void rights_become_caller(RightsBefore *before);
+
+/* The same as a role that reads in place of the caller. */
+extern void rights_become_reader(Oid role, RightsBefore *before);
 
 extern void rights_restore(const RightsBefore *before);
 

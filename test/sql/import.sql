@@ -77,6 +77,10 @@ SELECT * FROM import_grants('SELECT plan, paid_at, uid FROM public.import_test')
 SELECT * FROM import_grants('DELETE FROM public.import_test RETURNING *');
 SELECT * FROM import_grants('SELECT plan, uid, paid_at FROM import_test');
 SELECT count(*) FROM public.import_test;
+-- What it sets is undone, before anything else is run.
+SELECT strategy, imported, note FROM import_grants($$SELECT set_config('search_path', 'pg_toast', false), set_config('timezone', 'Asia/Tokyo', false), now()$$);
+SHOW search_path;
+SHOW timezone;
 
 TRUNCATE quota_execute, quota_run;
 DROP TABLE public.import_test;
