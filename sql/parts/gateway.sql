@@ -120,6 +120,12 @@ COMMENT ON FUNCTION quota_internal.check_credential() IS 'Trigger: refuses a cre
 CREATE TRIGGER check_credential BEFORE INSERT OR UPDATE ON quota_manager.quota_credential
 	FOR EACH ROW EXECUTE FUNCTION quota_internal.check_credential();
 COMMENT ON TRIGGER check_credential ON quota_manager.quota_credential IS 'Refuses a credential that could not be used.';
+CREATE FUNCTION quota_internal.hide_statement() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME', 'qm_hide_statement';
+COMMENT ON FUNCTION quota_internal.hide_statement() IS 'Trigger: from here to its end the client''s statement shows neither with errors in the log nor in pg_stat_activity.';
+CREATE TRIGGER hide_statement BEFORE INSERT OR UPDATE ON quota_manager.quota_credential
+	FOR EACH STATEMENT EXECUTE FUNCTION quota_internal.hide_statement();
+COMMENT ON TRIGGER hide_statement ON quota_manager.quota_credential IS 'A statement that stores a key may hold it.';
 
 -- A role that may read all data may not truncate: it sees no row.
 ALTER TABLE quota_manager.quota_credential ENABLE ROW LEVEL SECURITY;
@@ -134,7 +140,7 @@ COMMENT ON COLUMN quota_manager.quota_credential.secret IS 'The key itself.';
 CREATE FUNCTION quota_manager.set_credential(name text, secret text) RETURNS void
 LANGUAGE C VOLATILE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'qm_set_credential';
 COMMENT ON FUNCTION quota_manager.set_credential(text, text) IS
-	'Stores a key that gateways refer to as row:NAME, or another one under that name. If it fails its statement is not logged; what logs every statement logs a key that stands in one, but not one that is a parameter or comes from a table.';
+	'Stores a key that gateways refer to as row:NAME, or another one under that name. Errors do not show it. What logs every statement logs a key that stands in one, but not one that comes from a table.';
 
 -- Not in SQL: such a function is read, parsed and planned again at each call from PL/pgSQL.
 CREATE FUNCTION quota_manager.gateway_of(model text) RETURNS text

@@ -9,8 +9,11 @@
 #include <unistd.h>
 
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
 #include "fmgr.h"
+#include "pgstat.h"
 #include "storage/fd.h"
+#include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 
 #include "delivery/credential.h"
@@ -23,8 +26,12 @@
 #define ROW_PREFIX "row:"
 #define MAX_NAME 200
 
+/* What the log and pg_stat_activity have for a statement that may hold a key. */
+#define HIDDEN_STATEMENT "(not shown, since it may hold a key)"
+
 PG_FUNCTION_INFO_V1(qm_check_credential_reference);
 PG_FUNCTION_INFO_V1(qm_set_credential);
+PG_FUNCTION_INFO_V1(qm_hide_statement);
 
 static Statement read_row = {
 	"SELECT c.secret FROM quota_manager.quota_credential c WHERE c.name = $1", 1, {TEXTOID}, NULL};
@@ -240,6 +247,32 @@ credential_forget(char *secret)
 }
 
 /*
+ * From here to its end the statement that the client has sent is not shown,
+ * neither with errors and whatever else the log has it with, nor in
+ * pg_stat_activity.  Not what logs statements for themselves: that has its text
+ * from elsewhere.
+ */
+static void
+hide_statement(void)
+{
+	debug_query_string = HIDDEN_STATEMENT;
+	pgstat_report_activity(STATE_RUNNING, HIDDEN_STATEMENT);
+}
+
+/*
+ * Trigger hide_statement(), before any row is looked at.
+ */
+Datum
+qm_hide_statement(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("hide_statement() is a trigger")));
+	hide_statement();
+	return PointerGetDatum(NULL);
+}
+
+/*
  * Writes a row of quota_credential with the rights of the current user.
  */
 static void
@@ -293,6 +326,7 @@ qm_set_credential(PG_FUNCTION_ARGS)
 		values[i] = PG_GETARG_DATUM(i);
 		nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
 	}
+	hide_statement();
 	PG_TRY();
 	{
 		write_credential_row(values, nulls);

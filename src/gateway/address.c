@@ -54,6 +54,7 @@ static const AddressRange ranges6[] = {
 static const AddressRange carriers[] = {
 	{{[10] = 0xff, [11] = 0xff}, 96, NULL}, /* mapped */
 	{{0}, 96, NULL},                        /* compatible */
+	{{[8] = 0xff, [9] = 0xff}, 96, NULL},   /* translated */
 	{{0x00, 0x64, 0xff, 0x9b}, 96, NULL},   /* NAT64 */
 	{{0x20, 0x02}, 16, NULL},               /* 6to4 */
 };

@@ -68,6 +68,7 @@ static const struct
 	{"::ffff:0.0.0.0", false},
 	{"::ffff:169.254.169.254", false},
 	{"::169.254.169.254", false},
+	{"::ffff:0:169.254.169.254", false},
 	{"64:ff9b::169.254.169.254", false},
 	{"64:ff9b::10.0.0.1", true},
 	{"2002:a9fe:a9fe::1", false},

@@ -9,13 +9,13 @@ use FindBin;
 use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Utils;
-use QuotaTest::Delivery qw(delivery_node add_gateway grant deliver log_part begin_session ask_session end_session);
+use QuotaTest::Delivery qw(delivery_node add_gateway grant deliver log_part wait_until begin_call end_call begin_session ask_session end_session);
 use QuotaTest::Mock;
 use Test::More;
 
 my $node = delivery_node('keys', "quota_manager.worker_role = 'quota_worker'\n");
 my $mock = QuotaTest::Mock->start(dialect => 'higress', key => 'first/k3y-0');
-my ($status, $out, $err);
+my ($status, $out, $err, $logged);
 
 add_gateway($node, 'g', $mock, is_default => 'true');
 $node->safe_psql('postgres', q{
@@ -63,6 +63,12 @@ my %failures = (
 	'a lock' => [ q{SET lock_timeout = '50ms'; SELECT quota_manager.set_credential('new', 'k3y-bad')}, '55P03' ],
 	'a time-out' => [ q{SET statement_timeout = '50ms'; SELECT quota_manager.set_credential('new', 'k3y-bad')}, '57014' ],
 	'a read-only transaction' => [ q{BEGIN READ ONLY; SELECT quota_manager.set_credential('new', 'k3y-bad'); ROLLBACK}, '25006' ],
+	'an INSERT of what is there' => [ q{INSERT INTO quota_manager.quota_credential VALUES ('new', 'k3y-bad')}, '23505' ],
+	'an INSERT that cannot be sent' => [ q{INSERT INTO quota_manager.quota_credential VALUES ('other', E'k3y-bad\n')}, '22023' ],
+	'an INSERT of two' => [ q{INSERT INTO quota_manager.quota_credential VALUES ('other', 'k3y-bad'), ('new', 'k3y-bad')}, '23505' ],
+	'an UPDATE that cannot be sent' => [ q{UPDATE quota_manager.quota_credential SET secret = E'k3y-bad\t' WHERE name = 'g'}, '22023' ],
+	'an UPDATE and a lock' => [ q{SET lock_timeout = '50ms'; UPDATE quota_manager.quota_credential SET secret = 'k3y-bad' WHERE name = 'new'}, '55P03' ],
+	'an INSERT, and another statement with it' => [ q{INSERT INTO quota_manager.quota_credential VALUES ('other', 'k3y-bad') \; SELECT 1 / 0}, '22012' ],
 	'a DO block' => [ q{DO $$ BEGIN PERFORM quota_manager.set_credential('two words', 'k3y-bad'); END $$}, '22023' ]);
 foreach my $name (sort keys %failures)
 {
@@ -71,9 +77,26 @@ foreach my $name (sort keys %failures)
 	$log = -s $node->logfile;
 	($status, $out, $err) = as('admin', $sql);
 	like($err, qr/ERROR:  $sqlstate: /, "$name: refused");
-	my $logged = log_part($node, $log);
+	$logged = log_part($node, $log);
 	like($logged, qr/ERROR:  /, "$name: the log tells");
 	unlike($logged =~ s/credential "k3y-bad"//gr, qr/k3y-bad/, "$name: without the key");
+}
+
+# Nor does what waits: in the log, to others, and when it is ended.
+foreach my $sql (q{SELECT quota_manager.set_credential('new', 'k3y-bad')}, q{UPDATE quota_manager.quota_credential SET secret = 'k3y-bad' WHERE name = 'new'})
+{
+	my $storer = q{FROM pg_stat_activity WHERE application_name = 'storer' AND wait_event_type = 'Lock'};
+
+	$log = -s $node->logfile;
+	my $call = begin_call($node, q{SET application_name = 'storer'; SET log_lock_waits = on; SET deadlock_timeout = '10ms'}, $sql);
+	ok(wait_until($node, "SELECT count(*) = 1 $storer"), "it waits: $sql");
+	is($node->safe_psql('postgres', "SELECT query $storer"), '(not shown, since it may hold a key)', 'nobody sees the statement');
+	$node->safe_psql('postgres', "SELECT pg_terminate_backend(pid, 10000) $storer");
+	end_call($call);
+	$logged = log_part($node, $log);
+	like($logged, qr/LOG:  process \d+ still waiting.*\n(?:.*\n)*?.*STATEMENT:  \(not shown/, 'nor does the log of waits');
+	like($logged, qr/FATAL:  terminating connection/, 'ended, the log tells');
+	unlike($logged, qr/k3y/, 'without the key');
 }
 end_session($holder);
 $node->safe_psql('postgres', q{ALTER TABLE quota_manager.quota_credential ADD CONSTRAINT own CHECK (secret <> 'k3y-bad')});
@@ -106,7 +129,7 @@ SELECT quota_manager.set_credential('g', secret) FROM new_key;
 COMMIT;
 SELECT query FROM pg_stat_activity WHERE pid = pg_backend_pid();});
 is(stored('g'), q{first/k3y "3\\4'}, 'from a file by \copy: as it is') or diag $err;
-my $logged = log_part($node, $log);
+$logged = log_part($node, $log);
 like($logged, qr/statement: SELECT quota_manager\.set_credential\('g', secret\)/, 'from a file by \copy: everything is logged');
 unlike($logged, qr/k3y/, 'from a file by \copy: but no key, not even where everything is');
 $node->append_conf('postgresql.conf', <<'CONF');
