@@ -508,31 +508,33 @@ BEGIN
 				FROM quota_manager.strategy_due d WHERE d.strategy_id = idle.id) END;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.scan(text) IS 'Runs every due strategy, or the named one if it is due, and tells per strategy how many users matched and were granted. Does no HTTP: balances that are not known and fresh are reported, see tick().';
+COMMENT ON FUNCTION quota_manager.scan(text) IS 'Runs every due strategy, or the named one if it is due, and tells per strategy how many users matched and were granted. All of it is one transaction; tick() has one per firing. Does no HTTP: balances that are not known and fresh are reported, see tick().';
 
-CREATE FUNCTION quota_internal.run_due(strategy_id integer)
+CREATE FUNCTION quota_internal.run_due(strategy_id integer, firings timestamptz[] DEFAULT NULL)
 RETURNS TABLE (scheduled_time timestamptz, state text, matched bigint, granted bigint, already_granted bigint, capped bigint, unknown_balance bigint,
-	reason text, is_news boolean)
+	reason text, is_news boolean, later_firings timestamptz[])
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
-	due record;
 	run quota_manager.quota_run;
 	last quota_manager.quota_run;
 BEGIN
-	FOR due IN SELECT d.scheduled_time FROM quota_manager.strategy_due d
-		WHERE d.strategy_id = run_due.strategy_id AND d.state IN ('due', 'recording') AND d.due_time <= clock_timestamp() ORDER BY 1
-	LOOP
-		last := quota_internal.last_run(run_due.strategy_id);
-		run := quota_internal.run_strategy(run_due.strategy_id, due.scheduled_time);
-		CONTINUE WHEN run.strategy_id IS NULL OR run.state = 'locked';
-		RETURN QUERY SELECT run.scheduled_time, run.state, run.matched, run.granted, run.already_granted, run.capped, run.unknown_balance, run.reason,
-			(last.strategy_version, last.state, last.reason) IS DISTINCT FROM (run.strategy_version, run.state, run.reason);
-	END LOOP;
+	firings := coalesce(firings, ARRAY(SELECT d.scheduled_time FROM quota_manager.strategy_due d
+		WHERE d.strategy_id = run_due.strategy_id AND d.state IN ('due', 'recording') AND d.due_time <= clock_timestamp() ORDER BY 1));
+	IF cardinality(firings) = 0 THEN
+		RETURN;
+	END IF;
+	last := quota_internal.last_run(run_due.strategy_id);
+	run := quota_internal.run_strategy(run_due.strategy_id, firings[1]);
+	IF run.state = 'locked' THEN
+		RETURN;
+	END IF;
+	RETURN QUERY SELECT run.scheduled_time, run.state, run.matched, run.granted, run.already_granted, run.capped, run.unknown_balance, run.reason,
+		(last.strategy_version, last.state, last.reason) IS DISTINCT FROM (run.strategy_version, run.state, run.reason), firings[2:];
 END
 $$;
-COMMENT ON FUNCTION quota_internal.run_due(integer) IS 'Of tick() and the scheduler: runs what is due of a strategy by strategy_due. is_news: not the same came of the run before.';
+COMMENT ON FUNCTION quota_internal.run_due(integer, timestamptz[]) IS 'Of tick() and the scheduler: runs one firing of a strategy, or a single strategy: the first of those given, or of what is due by strategy_due. Returns nothing if nothing is due or another transaction has locked it; state null: it was not to be run after all. is_news: not the same came of the run before; later_firings: what is due after it.';
 
 CREATE FUNCTION quota_internal.record_failure(strategy_id integer, reason text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off

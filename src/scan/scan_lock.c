@@ -29,9 +29,10 @@ PG_FUNCTION_INFO_V1(qm_lock_scan);
 
 /*
  * A transaction that has locked so many strategies locks all of them instead of
- * the next: the server's table of locks has room for some thousands.
+ * the next: the server's table of locks has room for some thousands, where it has
+ * the default size.
  */
-#define STRATEGY_LOCKS_MAX 500
+#define STRATEGY_LOCKS_MAX 250
 
 /*
  * Modes of the lock of all strategies.  Who locks strategies one by one, to run

@@ -43,14 +43,16 @@ static Statement write_enabled = {
 
 /*
  * Runs what is due now.  Adds to *granted, and to the list of those that were
- * run.  False: some strategy is in trouble.
+ * run; *more tells whether firings are left.  False: some strategy is in
+ * trouble.
  */
 static bool
-run_due_once(BalanceReader *reader, List **run, int64 *granted)
+run_due_once(BalanceReader *reader, List **run, int64 *granted, bool *more)
 {
 	DueLook   look;
 	ListCell *cell;
 
+	*more = false;
 	look_for_due(&procedure_work_unit, &look);
 	/* here and not in the first scan, which would keep the row locked for as long as it takes */
 	if (look.due != NIL)
@@ -64,6 +66,7 @@ run_due_once(BalanceReader *reader, List **run, int64 *granted)
 		tick_strategy(&procedure_work_unit, reader, strategy, &result);
 		*run = list_append_unique_int(*run, strategy->id);
 		*granted += result.granted;
+		*more = *more || result.more;
 		look.trouble = look.trouble || result.error != NULL;
 		if (balance_reader_is_busy(reader))
 			balance_reader_step(reader, 1);
@@ -86,15 +89,16 @@ run_due_strategies(int64 *strategies, int64 *granted)
 	PG_TRY();
 	{
 		MonoTime look_at;
+		bool     more;
 
 		installation_require(&procedure_work_unit);
 		/* what was read while others were run, too, is looked for */
 		do
 		{
 			(void) balance_reader_made_due(reader);
-			healthy = run_due_once(reader, &run, granted);
+			healthy = run_due_once(reader, &run, granted, &more);
 			look_at = mono_in_ms(TICK_LOOK_MS);
-			while (balance_reader_is_busy(reader) && mono_now() < look_at)
+			while (!more && balance_reader_is_busy(reader) && mono_now() < look_at)
 			{
 				CHECK_FOR_INTERRUPTS();
 				leave_dead_server();
@@ -102,7 +106,7 @@ run_due_strategies(int64 *strategies, int64 *granted)
 				if (!balance_reader_in_flight(reader))
 					pg_usleep(1000);
 			}
-		} while ((balance_reader_is_busy(reader) || balance_reader_made_due(reader)) &&
+		} while ((more || balance_reader_is_busy(reader) || balance_reader_made_due(reader)) &&
 				 mono_now() < end);
 		if (healthy)
 			trouble_clear(&procedure_work_unit, TROUBLE_SCHEDULER);

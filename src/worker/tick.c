@@ -9,7 +9,9 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/memutils.h"
 
 #include "common/crash_point.h"
@@ -19,6 +21,9 @@
 
 /* Nothing needs to be looked for later than this. */
 #define LOOK_MAX_MS (60 * 60 * 1000)
+
+/* For so long the firings of one strategy are run before others have their turn. */
+#define STRATEGY_MAX_MS 1000
 
 /*
  * The first row tells when to look again, the others what is due.  A look
@@ -44,9 +49,9 @@ static Statement ask_view = {
 
 static Statement run_strategy = {
 	"SELECT r.state, r.granted, r.unknown_balance, r.matched, r.already_granted, r.capped,"
-	" r.reason, r.is_news FROM quota_internal.run_due($1) r",
-	1,
-	{INT4OID},
+	" r.reason, r.is_news, r.later_firings FROM quota_internal.run_due($1, $2) r",
+	2,
+	{INT4OID, TIMESTAMPTZARRAYOID},
 	NULL};
 
 static Statement write_failure = {
@@ -142,34 +147,80 @@ log_run(const DueStrategy *strategy, uint64 row)
 }
 
 /*
- * Runs one strategy in one transaction.
+ * Takes in what came of a firing, the one row that there is.  Returns those
+ * that are due after it, allocated in memory; 0: none.
  */
-static void
-scan_strategy(const WorkUnit *unit, const DueStrategy *strategy, TickResult *result)
+static Datum
+take_run(const DueStrategy *strategy, MemoryContext memory, TickResult *result)
+{
+	char         *state = result_text(0, 1, CurrentMemoryContext);
+	bool          isnull;
+	Datum         later = result_datum(0, 9, &isnull);
+	MemoryContext caller_context;
+
+	if (state != NULL)
+	{
+		result->done = true;
+		result->granted += number_column(0, 2);
+		result->unknown_balance += number_column(0, 3);
+		if (strcmp(state, "failed") == 0)
+			result->error = result_text(0, 7, memory);
+		log_run(strategy, 0);
+	}
+	if (isnull || ArrayGetNItems(ARR_NDIM(DatumGetArrayTypeP(later)),
+								 ARR_DIMS(DatumGetArrayTypeP(later))) == 0)
+		return (Datum) 0;
+	caller_context = MemoryContextSwitchTo(memory);
+	later = datumCopy(later, false, -1);
+	MemoryContextSwitchTo(caller_context);
+	return later;
+}
+
+/*
+ * Runs one firing of a strategy in one transaction: the first of those given,
+ * 0: of what is due.  Returns those that are due after it; 0: none.
+ */
+static Datum
+run_firing(const WorkUnit *unit, const DueStrategy *strategy, Datum firings, TickResult *result)
 {
 	MemoryContext caller_context = CurrentMemoryContext;
-	Datum         values[] = {Int32GetDatum(strategy->id)};
-	uint64        rows;
+	Datum         values[] = {Int32GetDatum(strategy->id), firings};
+	Datum         later = (Datum) 0;
 
 	CRASH_POINT(scan_starting);
 	unit->begin();
-	rows = statement_run_as_user(&run_strategy, values, NULL);
-	for (uint64 row = 0; row < rows; row++)
-	{
-		char *state = result_text(row, 1, CurrentMemoryContext);
-
-		result->granted += number_column(row, 2);
-		result->unknown_balance += number_column(row, 3);
-		if (strcmp(state, "failed") == 0)
-			result->error = result_text(row, 7, caller_context);
-		log_run(strategy, row);
-	}
-	result->done = strategy->runs ? rows > 0 : result->error == NULL;
+	if (statement_run(&run_strategy, values, firings == (Datum) 0 ? " n" : NULL) > 0)
+		later = take_run(strategy, caller_context, result);
 	SPI_freetuptable(SPI_tuptable);
 	CRASH_POINT(scan_committing);
 	unit->commit();
 	CRASH_POINT(scan_committed);
 	MemoryContextSwitchTo(caller_context);
+	return later;
+}
+
+/*
+ * Runs the firings of a strategy that are due, for a while.
+ */
+static void
+scan_strategy(const WorkUnit *unit, const DueStrategy *strategy, TickResult *result)
+{
+	MonoTime end = mono_in_ms(STRATEGY_MAX_MS);
+	Datum    firings = (Datum) 0;
+
+	do
+	{
+		Datum later;
+
+		CHECK_FOR_INTERRUPTS();
+		later = run_firing(unit, strategy, firings, result);
+		if (firings != (Datum) 0)
+			pfree(DatumGetPointer(firings));
+		firings = later;
+	} while (firings != (Datum) 0 && mono_now() < end);
+	result->more = firings != (Datum) 0;
+	if (!strategy->runs)
+		result->done = result->error == NULL;
 }
 
 /*

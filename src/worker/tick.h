@@ -33,13 +33,14 @@ typedef struct DueLook
 	bool     enabled; /* stop_workers() was not called */
 } DueLook;
 
-/* What running one did, over all its firings that were due. */
+/* What running one did, over all its firings that were run. */
 typedef struct TickResult
 {
 	int64 granted;
 	int64 unknown_balance;
 	char *error; /* NULL: none */
 	bool  done;  /* otherwise nothing came of it: it may be due still */
+	bool  more;  /* further firings are due */
 } TickResult;
 
 /*
@@ -49,6 +50,8 @@ extern void look_for_due(const WorkUnit *unit, DueLook *look);
 
 /*
  * Runs one strategy with the balances that are known; the reader gets what is missing.
+ * Each firing has a transaction of its own.  After a second the others are left for
+ * the next time.
  * What is wrong with the strategy is in result->error, and in the log if it is
  * news; errors raised are of the database as a whole.  Results are in the
  * current memory context, which is left with some garbage.
