@@ -94,8 +94,16 @@ credential_reference_problem(const char *reference)
 	return NULL;
 }
 
+void
+credential_hide_statement(void)
+{
+	debug_query_string = HIDDEN_STATEMENT;
+	pgstat_report_activity(STATE_RUNNING, HIDDEN_STATEMENT);
+}
+
 /*
  * check_credential_reference(text): what is wrong with a reference, or null.
+ * Then it may be the key itself, written there by mistake.
  */
 Datum
 qm_check_credential_reference(PG_FUNCTION_ARGS)
@@ -105,6 +113,7 @@ qm_check_credential_reference(PG_FUNCTION_ARGS)
 
 	if (problem == NULL)
 		PG_RETURN_NULL();
+	credential_hide_statement();
 	PG_RETURN_TEXT_P(cstring_to_text(problem));
 }
 
@@ -247,19 +256,6 @@ credential_forget(char *secret)
 }
 
 /*
- * From here to its end the statement that the client has sent is not shown,
- * neither with errors and whatever else the log has it with, nor in
- * pg_stat_activity.  Not what logs statements for themselves: that has its text
- * from elsewhere.
- */
-static void
-hide_statement(void)
-{
-	debug_query_string = HIDDEN_STATEMENT;
-	pgstat_report_activity(STATE_RUNNING, HIDDEN_STATEMENT);
-}
-
-/*
  * Trigger hide_statement(), before any row is looked at.
  */
 Datum
@@ -268,7 +264,7 @@ qm_hide_statement(PG_FUNCTION_ARGS)
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 						errmsg("hide_statement() is a trigger")));
-	hide_statement();
+	credential_hide_statement();
 	return PointerGetDatum(NULL);
 }
 
@@ -326,7 +322,7 @@ qm_set_credential(PG_FUNCTION_ARGS)
 		values[i] = PG_GETARG_DATUM(i);
 		nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
 	}
-	hide_statement();
+	credential_hide_statement();
 	PG_TRY();
 	{
 		write_credential_row(values, nulls);

@@ -23,6 +23,14 @@ extern const char *credential_reference_problem(const char *reference);
  */
 extern char *credential_fetch(const char *reference, MemoryContext memory, const char **problem);
 
+/*
+ * From here to its end the statement that the client has sent is not shown,
+ * neither with errors and whatever else the log has it with, nor in
+ * pg_stat_activity.  Not what logs statements for themselves: that has its text
+ * from elsewhere.
+ */
+extern void credential_hide_statement(void);
+
 /* Overwrites and frees a key; NULL is allowed. */
 extern void credential_forget(char *secret);
 

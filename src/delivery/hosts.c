@@ -9,6 +9,7 @@
 #include "fmgr.h"
 #include "utils/builtins.h"
 
+#include "delivery/credential.h"
 #include "delivery/hosts.h"
 #include "delivery/settings.h"
 #include "gateway/gateway.h"
@@ -261,7 +262,8 @@ base_url_problem(const char *url)
 }
 
 /*
- * check_base_url(text): what is wrong with a URL, or null.
+ * check_base_url(text): what is wrong with a URL, or null.  One with a user
+ * name has a password, too.
  */
 Datum
 qm_check_base_url(PG_FUNCTION_ARGS)
@@ -271,5 +273,7 @@ qm_check_base_url(PG_FUNCTION_ARGS)
 
 	if (problem == NULL)
 		PG_RETURN_NULL();
+	if (strchr(url, '@') != NULL)
+		credential_hide_statement();
 	PG_RETURN_TEXT_P(cstring_to_text(problem));
 }

@@ -36,7 +36,7 @@
 
 struct GatewaySession
 {
-	GatewayConfig limits; /* only its numbers are valid */
+	GatewayConfig limits; /* no text of it is valid */
 	Endpoint      endpoint;
 	CURLM        *multi;
 

@@ -20,6 +20,10 @@
 /* Buffers larger than this are given back after the request that needed them. */
 #define KEPT_BYTES (64 * 1024)
 
+#ifndef SOCK_CLOEXEC
+#define SOCK_CLOEXEC 0
+#endif
+
 /* libcurl's smallest send and receive buffers; it allocates them per request. */
 #define CURL_BUFFER_BYTES 16384L
 
@@ -93,11 +97,15 @@ open_socket(void *data, curlsocktype purpose, struct curl_sockaddr *address)
 		address_write(&address->addr, text);
 		if (!transfer->limits->address_allowed || !transfer->limits->address_allowed(text))
 		{
+			if (transfer->socket_made)
+				return CURL_SOCKET_BAD;
 			snprintf(transfer->refused_address, sizeof(transfer->refused_address),
 					 "%s is %s, and no gateway is looked for there", text, fault);
 			return CURL_SOCKET_BAD;
 		}
 	}
+	transfer->socket_made = true;
+	transfer->refused_address[0] = '\0';
 	return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 }
 
@@ -334,6 +342,7 @@ reset_reply(Transfer *transfer)
 	transfer->content_type[0] = '\0';
 	transfer->fault[0] = '\0';
 	transfer->refused_address[0] = '\0';
+	transfer->socket_made = false;
 }
 
 /* Sets URL, method and time-out of one exchange. */

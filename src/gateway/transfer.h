@@ -38,7 +38,7 @@ typedef struct Transfer
 	struct Transfer     *next; /* in the list of the session that it is in */
 	CURL                *easy;
 	const Endpoint      *endpoint;
-	const GatewayConfig *limits; /* the session's copy: only its numbers are valid */
+	const GatewayConfig *limits; /* the session's copy: no text of it is valid */
 	void                *token;
 
 	/* the request */
@@ -53,7 +53,8 @@ typedef struct Transfer
 	char              fault[CURL_ERROR_SIZE]; /* filled by libcurl */
 	curl_socket_t     socket;   /* that libcurl waits for; CURL_SOCKET_BAD: none yet */
 	bool              push_due; /* what libcurl has written may be held back by the socket */
-	char              refused_address[128]; /* that was not connected to, and why; "": none */
+	char              refused_address[128]; /* that no socket was made for, and why; "": none */
+	bool              socket_made; /* for another address: refused_address is not the reason */
 
 	/* the reply */
 	size_t reply_bytes; /* headers and body */

@@ -92,17 +92,22 @@ read_address(const char *text, struct sockaddr_storage *address)
 	return true;
 }
 
+typedef int (*Lookup)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+
 /*
- * As getaddrinfo(3), for a name such as 169-254-169-254.test too.
+ * As getaddrinfo(3), for names such as 169-254-169-254.test too, and
+ * 169-254-169-254_127-0-0-1.test, which has two addresses.
  */
 int
 getaddrinfo(const char *name, const char *service, const struct addrinfo *hints,
 			struct addrinfo **result)
 {
-	static int (*next)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
-	char   address[64];
-	size_t length = name ? strlen(name) : 0;
-	size_t i;
+	static Lookup next;
+	char          address[64];
+	char         *second;
+	size_t        length = name ? strlen(name) : 0;
+	size_t        i;
+	int           code;
 
 	if (!next)
 		*(void **) &next = dlsym(RTLD_NEXT, "getaddrinfo");
@@ -113,7 +118,19 @@ getaddrinfo(const char *name, const char *service, const struct addrinfo *hints,
 	for (i = 0; address[i]; i++)
 		if (address[i] == '-')
 			address[i] = '.';
-	return next(address, service, hints, result);
+	second = strchr(address, '_');
+	if (second)
+		*second++ = '\0';
+	code = next(address, service, hints, result);
+	if (code == 0 && second)
+	{
+		struct addrinfo *last = *result;
+
+		while (last->ai_next)
+			last = last->ai_next;
+		code = next(second, service, hints, &last->ai_next);
+	}
+	return code;
 }
 
 /* A host as it stands in a URL. */
@@ -217,6 +234,12 @@ test_connections(void)
 	EXPECT(ask_at("127-0-0-1.test", port, NULL), GATEWAY_COMPLETED, "by a name");
 	EXPECT(ask_at("0.0.0.0", port, allow_any), GATEWAY_COMPLETED, "allowed");
 	EXPECT(ask_at("0-0-0-0.test", port, allow_any), GATEWAY_COMPLETED, "allowed, by a name");
+	EXPECT(ask_at("169-254-169-254_127-0-0-1.test", port, NULL), GATEWAY_COMPLETED,
+		   "the other address of a name");
+	reply = ask_at("169-254-169-254_127-0-0-1.test", 1, NULL);
+	CHECK(strstr(reply.message, "no gateway is looked for there") == NULL, "%s", reply.message);
+	reply = ask_at("127-0-0-1_169-254-169-254.test", 1, NULL);
+	CHECK(strstr(reply.message, "no gateway is looked for there") == NULL, "%s", reply.message);
 	reply = ask_at("0.0.0.0", port, allow_link_local);
 	EXPECT(reply, GATEWAY_NOT_SENT, "another is allowed");
 	reply = ask_at("169-254-9-9.test", port, allow_link_local);

@@ -68,6 +68,9 @@ my %failures = (
 	'an INSERT of two' => [ q{INSERT INTO quota_manager.quota_credential VALUES ('other', 'k3y-bad'), ('new', 'k3y-bad')}, '23505' ],
 	'an UPDATE that cannot be sent' => [ q{UPDATE quota_manager.quota_credential SET secret = E'k3y-bad\t' WHERE name = 'g'}, '22023' ],
 	'an UPDATE and a lock' => [ q{SET lock_timeout = '50ms'; UPDATE quota_manager.quota_credential SET secret = 'k3y-bad' WHERE name = 'new'}, '55P03' ],
+	'a key in place of a reference' => [ q{UPDATE quota_manager.quota_gateway SET credential = 'k3y-bad' WHERE name = 'g'}, '22023' ],
+	'a key in a new gateway' => [ q{INSERT INTO quota_manager.quota_gateway (name, dialect, base_url, credential) VALUES ('n', 'zgsm', 'http://a.example', 'k3y-bad')}, '22023' ],
+	'a key in a URL' => [ q{UPDATE quota_manager.quota_gateway SET base_url = 'http://user:k3y-bad@gateway.example' WHERE name = 'g'}, '22023' ],
 	'an INSERT, and another statement with it' => [ q{INSERT INTO quota_manager.quota_credential VALUES ('other', 'k3y-bad') \; SELECT 1 / 0}, '22012' ],
 	'a DO block' => [ q{DO $$ BEGIN PERFORM quota_manager.set_credential('two words', 'k3y-bad'); END $$}, '22023' ]);
 foreach my $name (sort keys %failures)
