@@ -2,19 +2,33 @@
  * claim.c
  *		From pending to processing.
  *
- * Candidates are searched along the ids of the runs, a window at a time.  A batch of them is then claimed by one UPDATE
- * that names each row by its primary key and takes it only if it is still
- * pending.  That needs no row locks before, and works as well where the table
- * is distributed by user.
+ * Candidates are searched along the ids of the runs, a window at a time.  A
+ * batch of them is then claimed by one UPDATE that names each row by its
+ * primary key and takes it only if it is still pending.  That needs no row locks
+ * before, and works as well where the table is distributed by user.
+ *
+ * Where it is, the candidates of a window are taken in the order of the hash of
+ * their users, by which users are distributed: so a batch, and what is settled
+ * after it, are about the users of few servers and parts.  A user's grants stay
+ * in their order.
  */
 #include "postgres.h"
 
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
+#include "access/table.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "nodes/makefuncs.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 
 #include "common/crash_point.h"
+#include "common/hashfn.h"
+#include "common/plain_table.h"
 #include "delivery/claim.h"
 #include "delivery/runs.h"
 #include "delivery/statement.h"
@@ -59,22 +73,27 @@ typedef struct Window
  * taken for a reading before this one.  The number of a claim must differ from
  * the one before; no first claim is number 0.
  */
-static Statement claim_candidates = {
-	"UPDATE quota_manager.quota_execute AS e"
-	" SET status = 'processing', update_time = $8,"
-	" claim_number = CASE e.claim_number WHEN 2147483647 THEN 0 ELSE e.claim_number + 1 END,"
-	" awaits_balance = $6, balance_time = NULL, balance_before = NULL"
-	" FROM unnest($1, $2, $3, $4) AS k(strategy_id, user_id, scheduled_time, revision)"
-	" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"
-	" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision"
-	" AND e.gateway = $5 AND (e.status = 'pending' OR e.status = $7)"
-	" AND " IS_DUE("$8") " RETURNING e.strategy_id, e.user_id, e.scheduled_time, e.revision, "
-						 "e.claim_number, e.id,"
-						 " e.attempts, trim_scale(e.amount)::text, e.doubt_time IS NOT NULL",
-	8,
-	{INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, TEXTOID, BOOLOID, TEXTOID,
-	 TIMESTAMPTZOID},
-	NULL};
+#define CLAIM_CANDIDATES(of_users)                                                                 \
+	{                                                                                              \
+		"UPDATE quota_manager.quota_execute AS e"                                                  \
+		" SET status = 'processing', update_time = $8,"                                            \
+		" claim_number = CASE e.claim_number WHEN 2147483647 THEN 0 ELSE e.claim_number + 1 END,"  \
+		" awaits_balance = $6, balance_time = NULL, balance_before = NULL"                         \
+		" FROM unnest($1, $2, $3, $4) AS k(strategy_id, user_id, scheduled_time, revision)"        \
+		" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"                           \
+		" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision" of_users            \
+		" AND e.gateway = $5 AND (e.status = 'pending' OR e.status = $7)"                          \
+		" AND " IS_DUE("$8") " RETURNING e.strategy_id, e.user_id, e.scheduled_time, e.revision, " \
+							 "e.claim_number, e.id,"                                               \
+							 " e.attempts, trim_scale(e.amount)::text, e.doubt_time IS NOT NULL",  \
+			8, {INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, TEXTOID,            \
+				BOOLOID,      TEXTOID,      TIMESTAMPTZOID},                                       \
+			NULL                                                                                   \
+	}
+
+/* For a plain table, and for one that is spread. */
+static Statement claim_candidates[] = {CLAIM_CANDIDATES(""),
+									   CLAIM_CANDIDATES(OF_USERS("e.user_id", 2))};
 
 /*
  * The status besides pending that the gateway's policy sends: grants in doubt
@@ -155,6 +174,63 @@ lay_window(Lane *lane, List *runs, int64 size, Window *window)
 }
 
 /*
+ * True if the table of grants is not a plain one.
+ */
+static bool
+grants_are_spread(void)
+{
+	Relation table =
+		table_openrv(makeRangeVar("quota_manager", "quota_execute", -1), RowExclusiveLock);
+	bool is_plain;
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	is_plain = is_plain_table(table);
+	PopActiveSnapshot();
+	table_close(table, NoLock);
+	return !is_plain;
+}
+
+/*
+ * The hash of a user's id, as the operator class of text has it.
+ */
+static int32
+user_hash(const text *user_id)
+{
+	return (int32) hash_bytes((const unsigned char *) VARDATA_ANY(user_id),
+							  VARSIZE_ANY_EXHDR(user_id));
+}
+
+/*
+ * By the hash of the user, then as they were.
+ */
+static int
+compare_candidates(const void *a, const void *b)
+{
+	const Candidate *x = a;
+	const Candidate *y = b;
+
+	if (x->hash != y->hash)
+		return x->hash < y->hash ? -1 : 1;
+	return x->place < y->place ? -1 : x->place > y->place;
+}
+
+/*
+ * Brings those together that are likely to be kept together.
+ */
+static void
+order_by_part(Lane *lane)
+{
+	int i;
+
+	for (i = 0; i < lane->candidate_count; i++)
+	{
+		lane->candidates[i].hash = user_hash(lane->candidates[i].user_id);
+		lane->candidates[i].place = i;
+	}
+	qsort(lane->candidates, lane->candidate_count, sizeof(Candidate), compare_candidates);
+}
+
+/*
  * Makes candidates of the pending grants in a window.
  */
 static void
@@ -193,6 +269,9 @@ load_candidates(Lane *lane, Window *window)
 	lane->next_candidate = 0;
 	MemoryContextSwitchTo(caller);
 	SPI_freetuptable(SPI_tuptable);
+	lane->is_spread = grants_are_spread();
+	if (lane->is_spread)
+		order_by_part(lane);
 }
 
 bool
@@ -325,7 +404,7 @@ claim_batch(Lane *lane, int limit)
 	values[6] = CStringGetTextDatum(other_status(lane));
 	values[7] = TimestampTzGetDatum(GetCurrentTimestamp());
 	CRASH_POINT(claim_starting);
-	count = (int) statement_run(&claim_candidates, values, NULL);
+	count = (int) statement_run(&claim_candidates[lane->is_spread], values, NULL);
 	CRASH_POINT(claim_made);
 	take_claimed(lane, count);
 	SPI_freetuptable(SPI_tuptable);

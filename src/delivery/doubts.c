@@ -17,21 +17,25 @@
 #define DOUBTS_BELIEVED 1000
 
 /* Without a balance, the grant is sent all the same: see take_reading in flight.c. */
-static Statement record_balances = {
-	"UPDATE quota_manager.quota_execute AS e"
-	" SET awaits_balance = false, balance_before = k.balance::numeric,"
-	" balance_time = CASE WHEN k.balance IS NOT NULL THEN k.balance_time END,"
-	" balance_moment = k.balance_moment"
-	" FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) AS k(strategy_id, user_id, scheduled_time,"
-	" revision, claim_number, balance, balance_time, balance_moment)"
-	" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"
-	" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision"
-	" AND e.status = 'processing' AND e.claim_number = k.claim_number"
-	" RETURNING e.id",
-	8,
-	{INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, INT4ARRAYOID, TEXTARRAYOID,
-	 TIMESTAMPTZARRAYOID, INT8ARRAYOID},
-	NULL};
+#define RECORD_BALANCES(of_users)                                                                  \
+	{                                                                                              \
+		"UPDATE quota_manager.quota_execute AS e"                                                  \
+		" SET awaits_balance = false, balance_before = k.balance::numeric,"                        \
+		" balance_time = CASE WHEN k.balance IS NOT NULL THEN k.balance_time END,"                 \
+		" balance_moment = k.balance_moment"                                                       \
+		" FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) AS k(strategy_id, user_id, scheduled_time,"  \
+		" revision, claim_number, balance, balance_time, balance_moment)"                          \
+		" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"                           \
+		" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision" of_users            \
+		" AND e.status = 'processing' AND e.claim_number = k.claim_number"                         \
+		" RETURNING e.id",                                                                         \
+			8, {INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID,                     \
+				INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID},                    \
+			NULL                                                                                   \
+	}
+
+static Statement record_balances[] = {RECORD_BALANCES(""),
+									  RECORD_BALANCES(OF_USERS("e.user_id", 2))};
 
 static const Oid record_types[] = {INT4OID, TEXTOID, TIMESTAMPTZOID, INT4OID,
 								   INT4OID, TEXTOID, TIMESTAMPTZOID, INT8OID};
@@ -53,17 +57,19 @@ static Statement read_doubts = {
 	NULL};
 
 /* Of grants that were in doubt after that claim: those that still are. */
-static Statement read_undecided = {
-	"SELECT e.id"
-	" FROM unnest($1, $2, $3, $4, $5) AS k(strategy_id, user_id, scheduled_time, revision, "
-	"claim_number)"
-	" JOIN quota_manager.quota_execute e ON e.strategy_id = k.strategy_id"
-	" AND e.user_id = k.user_id AND e.scheduled_time = k.scheduled_time"
-	" AND e.revision = k.revision"
-	" WHERE e.status = 'in_doubt' AND e.claim_number = k.claim_number ORDER BY e.id",
-	5,
-	{INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, INT4ARRAYOID},
-	NULL};
+#define READ_UNDECIDED(of_users)                                                                   \
+	{                                                                                              \
+		"SELECT e.id"                                                                              \
+		" FROM unnest($1, $2, $3, $4, $5) AS k(strategy_id, user_id, scheduled_time, revision, "   \
+		"claim_number)"                                                                            \
+		" JOIN quota_manager.quota_execute e ON e.strategy_id = k.strategy_id"                     \
+		" AND e.user_id = k.user_id AND e.scheduled_time = k.scheduled_time"                       \
+		" AND e.revision = k.revision" of_users                                                    \
+		" WHERE e.status = 'in_doubt' AND e.claim_number = k.claim_number ORDER BY e.id",          \
+			5, {INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, INT4ARRAYOID}, NULL \
+	}
+
+static Statement read_undecided[] = {READ_UNDECIDED(""), READ_UNDECIDED(OF_USERS("e.user_id", 2))};
 
 /* The first columns of what is written say which rows are meant. */
 #define KEY_COLUMNS 5
@@ -116,7 +122,7 @@ doubts_record(Lane *lane)
 	for (column = 0; column < RECORD_COLUMNS; column++)
 		values[column] =
 			array_of(record_types[column], k[column], column == 5 ? nulls : NULL, lane->read_count);
-	count = statement_run(&record_balances, values, NULL);
+	count = statement_run(&record_balances[lane->is_spread], values, NULL);
 	CRASH_POINT(before_recording);
 
 	dlist_foreach(iter, &lane->read)
@@ -308,7 +314,7 @@ undecided_ids(Lane *lane, int *count)
 	dlist_foreach(iter, &lane->doubts) fill_key(k, i++, dlist_container(Grant, node, iter.cur));
 	for (column = 0; column < KEY_COLUMNS; column++)
 		values[column] = array_of(record_types[column], k[column], NULL, rows);
-	*count = (int) statement_run(&read_undecided, values, NULL);
+	*count = (int) statement_run(&read_undecided[lane->is_spread], values, NULL);
 	ids = palloc(sizeof(int64) * Max(*count, 1));
 	for (i = 0; i < *count; i++)
 		ids[i] = DatumGetInt64(result_datum(i, 1, &isnull));

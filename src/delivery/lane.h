@@ -56,6 +56,8 @@ typedef struct Candidate
 	int32       revision;
 	TimestampTz scheduled_time;
 	text       *user_id;
+	int32       hash; /* of user_id; and its place by id: where the table is spread */
+	int32       place;
 } Candidate;
 
 typedef enum GateState
@@ -141,6 +143,7 @@ typedef struct Lane
 	Candidate    *candidates;
 	int           candidate_count;
 	int           next_candidate;
+	bool          is_spread;   /* grants are kept in parts by user: see statement.h */
 	int64         searched_id; /* no grant up to this one is left to be found */
 	bool          exhausted;   /* it came to the end */
 	bool          touched;     /* something was found or reconciled since the runs were looked at */

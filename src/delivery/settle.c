@@ -20,67 +20,86 @@
 
 #define LEFTOVER_TEXT "the sender ended before the answer was recorded"
 
+/* Of two statements, the second is for tables that are spread over parts. */
+
 /*
  * What was not tried keeps the text of an earlier attempt, and its time.  A
  * grant stays doubtful as long as it is in doubt.
  */
-static Statement settle_grants = {
-	"UPDATE quota_manager.quota_execute AS e"
-	" SET status = k.status, awaits_balance = false,"
-	" attempts = least(e.attempts::int8 + k.charge, 2147483647),"
-	" last_status = CASE WHEN k.tried THEN k.http_status ELSE e.last_status END,"
-	" last_error = CASE WHEN k.tried THEN k.message ELSE e.last_error END,"
-	" next_attempt_time = coalesce(k.next_attempt_time, e.next_attempt_time),"
-	" doubt_time = CASE WHEN k.status = 'in_doubt' THEN coalesce(k.doubt_time, e.doubt_time) END,"
-	" doubt_moment = CASE WHEN k.doubt_time IS NULL THEN e.doubt_moment ELSE k.doubt_moment END,"
-	" update_time = $15"
-	" FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) AS k(strategy_id,"
-	" user_id, scheduled_time, revision, claim_number, status, charge, tried, http_status, message,"
-	" next_attempt_time, doubt_time, was, doubt_moment)"
-	" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"
-	" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision"
-	" AND e.status = k.was AND e.claim_number = k.claim_number"
-	" RETURNING e.id",
-	15,
-	{INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, INT4ARRAYOID, TEXTARRAYOID,
-	 INT4ARRAYOID, BOOLARRAYOID, INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID,
-	 TIMESTAMPTZARRAYOID, TEXTARRAYOID, INT8ARRAYOID, TIMESTAMPTZOID},
-	NULL};
+#define SETTLE_GRANTS(of_users)                                                                    \
+	{                                                                                              \
+		"UPDATE quota_manager.quota_execute AS e"                                                  \
+		" SET status = k.status, awaits_balance = false,"                                          \
+		" attempts = least(e.attempts::int8 + k.charge, 2147483647),"                              \
+		" last_status = CASE WHEN k.tried THEN k.http_status ELSE e.last_status END,"              \
+		" last_error = CASE WHEN k.tried THEN k.message ELSE e.last_error END,"                    \
+		" next_attempt_time = coalesce(k.next_attempt_time, e.next_attempt_time),"                 \
+		" doubt_time = CASE WHEN k.status = 'in_doubt' THEN coalesce(k.doubt_time, e.doubt_time) " \
+		"END,"                                                                                     \
+		" doubt_moment = CASE WHEN k.doubt_time IS NULL THEN e.doubt_moment ELSE k.doubt_moment "  \
+		"END,"                                                                                     \
+		" update_time = $15"                                                                       \
+		" FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) AS "            \
+		"k(strategy_id,"                                                                           \
+		" user_id, scheduled_time, revision, claim_number, status, charge, tried, http_status, "   \
+		"message,"                                                                                 \
+		" next_attempt_time, doubt_time, was, doubt_moment)"                                       \
+		" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"                           \
+		" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision" of_users            \
+		" AND e.status = k.was AND e.claim_number = k.claim_number"                                \
+		" RETURNING e.id",                                                                         \
+			15, {INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID,                    \
+				 INT4ARRAYOID, TEXTARRAYOID, INT4ARRAYOID,        BOOLARRAYOID,                    \
+				 INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID,             \
+				 TEXTARRAYOID, INT8ARRAYOID, TIMESTAMPTZOID},                                      \
+			NULL                                                                                   \
+	}
+
+static Statement settle_grants[] = {SETTLE_GRANTS(""), SETTLE_GRANTS(OF_USERS("e.user_id", 2))};
 
 /*
  * The same for grants that were all completed with one status: a statement
  * costs as much for the columns of its table as for the rows it changes.
  */
-static Statement settle_completed = {
-	"UPDATE quota_manager.quota_execute AS e"
-	" SET status = 'completed', last_status = $6, last_error = NULL,"
-	" update_time = $7"
-	" FROM unnest($1, $2, $3, $4, $5) AS k(strategy_id, user_id, scheduled_time, revision,"
-	" claim_number)"
-	" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"
-	" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision"
-	" AND e.status = 'processing' AND e.claim_number = k.claim_number"
-	" RETURNING e.id",
-	7,
-	{INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT4OID,
-	 TIMESTAMPTZOID},
-	NULL};
+#define SETTLE_COMPLETED(of_users)                                                                 \
+	{                                                                                              \
+		"UPDATE quota_manager.quota_execute AS e"                                                  \
+		" SET status = 'completed', last_status = $6, last_error = NULL,"                          \
+		" update_time = $7"                                                                        \
+		" FROM unnest($1, $2, $3, $4, $5) AS k(strategy_id, user_id, scheduled_time, revision,"    \
+		" claim_number)"                                                                           \
+		" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"                           \
+		" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision" of_users            \
+		" AND e.status = 'processing' AND e.claim_number = k.claim_number"                         \
+		" RETURNING e.id",                                                                         \
+			7, {INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID,                     \
+				INT4ARRAYOID, INT4OID,      TIMESTAMPTZOID},                                       \
+			NULL                                                                                   \
+	}
+
+static Statement settle_completed[] = {SETTLE_COMPLETED(""),
+									   SETTLE_COMPLETED(OF_USERS("e.user_id", 2))};
 
 /*
  * Nothing is known of the balances of users who have something open: grants
- * clear it.  To be safe, it is cleared here, too, where anything is known of
- * balances at the gateway.
+ * clear it.  To be safe, it is cleared here, too: of a plain table where
+ * anything is known of balances at the gateway, which is asked once, of one that
+ * is spread in the parts that have these users.
  */
-static Statement forget_balances = {
-	"UPDATE quota_manager.user_balance AS b SET balance = NULL, token = NULL"
-	" FROM unnest($1) AS k(user_id)"
-	" WHERE b.user_id = k.user_id AND b.gateway = $2"
-	" AND (b.balance IS NOT NULL OR b.token IS NOT NULL)"
-	" AND (SELECT EXISTS (SELECT 1 FROM quota_manager.user_balance a WHERE a.gateway = $2"
-	" AND (a.balance IS NOT NULL OR a.token IS NOT NULL)))",
-	2,
-	{TEXTARRAYOID, TEXTOID},
-	NULL};
+#define FORGET_BALANCES(condition)                                                                 \
+	{                                                                                              \
+		"UPDATE quota_manager.user_balance AS b SET balance = NULL, token = NULL"                  \
+		" FROM unnest($1) AS k(user_id)"                                                           \
+		" WHERE b.user_id = k.user_id AND b.gateway = $2"                                          \
+		" AND (b.balance IS NOT NULL OR b.token IS NOT NULL)" condition,                           \
+			2, {TEXTARRAYOID, TEXTOID}, NULL                                                       \
+	}
+
+static Statement forget_balances[] = {
+	FORGET_BALANCES(
+		" AND (SELECT EXISTS (SELECT 1 FROM quota_manager.user_balance a WHERE a.gateway = $2"
+		" AND (a.balance IS NOT NULL OR a.token IS NOT NULL)))"),
+	FORGET_BALANCES(OF_USERS("b.user_id", 1))};
 
 /*
  * Grants that were claimed to be sent after a balance had been written down,
@@ -270,20 +289,20 @@ settle_done(Lane *lane)
 	{
 		balances[0] = values[K_USER_ID];
 		balances[1] = CStringGetTextDatum(lane->row->name);
-		statement_run(&forget_balances, balances, NULL);
+		statement_run(&forget_balances[lane->is_spread], balances, NULL);
 		note_lost_answers(lane);
 	}
 	if (columns == K_COUNT)
 	{
 		values[K_COUNT] = TimestampTzGetDatum(GetCurrentTimestamp());
-		count = statement_run(&settle_grants, values, NULL);
+		count = statement_run(&settle_grants[lane->is_spread], values, NULL);
 	}
 	else
 	{
 		values[K_COMPLETED_COUNT] =
 			Int32GetDatum(dlist_head_element(Grant, node, &lane->done)->http_status);
 		values[K_COMPLETED_COUNT + 1] = TimestampTzGetDatum(GetCurrentTimestamp());
-		count = statement_run(&settle_completed, values, NULL);
+		count = statement_run(&settle_completed[lane->is_spread], values, NULL);
 	}
 	CRASH_POINT(settle_made);
 

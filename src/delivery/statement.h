@@ -15,6 +15,14 @@
 
 #define STATEMENT_MAX_ARGS 16
 
+/*
+ * Of a statement about grants or balances that are given by their keys, where
+ * $n are their users.  A table that is spread over parts by user is then only
+ * looked at in the parts that have these users; for a plain table, which has
+ * the keys, it would be one condition more.
+ */
+#define OF_USERS(column, n) " AND " column " = ANY ($" #n ")"
+
 typedef struct Statement
 {
 	const char *sql;
