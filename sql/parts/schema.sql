@@ -42,12 +42,15 @@ CREATE TABLE quota_manager.quota_installation (
 	doubtful_until timestamptz,
 	doubtful_firing timestamptz,
 	former_ids jsonb NOT NULL DEFAULT '[]',
+	user_source_owner text,
+	CONSTRAINT quota_installation_user_source_has_an_owner CHECK ((user_source IS NULL) = (user_source_owner IS NULL)),
 	CONSTRAINT quota_installation_identity_is_whole CHECK (pg_catalog.num_nulls(system_identifier, database_oid, timeline) IN (0, 3))
 );
 COMMENT ON TABLE quota_manager.quota_installation IS 'One row: what is true of this installation as a whole. Written when first needed.';
 COMMENT ON COLUMN quota_manager.quota_installation.singleton IS 'Always true: there is one row at most.';
 COMMENT ON COLUMN quota_manager.quota_installation.id IS 'Part of every Idempotency-Key sent to a gateway; a restored dump keeps it, until it is resumed as one that may have run.';
 COMMENT ON COLUMN quota_manager.quota_installation.user_source IS 'Relation that conditions read users from; null: quota_manager.user_info. Set by set_user_source.';
+COMMENT ON COLUMN quota_manager.quota_installation.user_source_owner IS 'Role that owned the relation when set_user_source was called. If another does, nothing is scanned until it is called again.';
 COMMENT ON COLUMN quota_manager.quota_installation.workers_enabled IS 'False after stop_workers(): background workers of this database stay down.';
 COMMENT ON COLUMN quota_manager.quota_installation.system_identifier IS 'Server (pg_control_system) that strategies were last run or grants last sent on; null: never. On any other nothing is scanned or delivered until resume().';
 COMMENT ON COLUMN quota_manager.quota_installation.database_oid IS 'Database that strategies were last run or grants last sent in; null: never. In any other nothing is scanned or delivered until resume().';

@@ -1,9 +1,29 @@
 -- Where scans find the users: user_info, or a relation of the site.
 
+CREATE FUNCTION quota_internal.check_source_owner(source text) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	known CONSTANT text := (SELECT i.user_source_owner FROM quota_manager.quota_installation i);
+	-- By the catalogue: the schema may be one that the caller cannot look into.
+	present CONSTANT text := (SELECT pg_get_userbyid(c.relowner) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE (parse_ident(source))[1] = n.nspname AND (parse_ident(source))[2] = c.relname);
+BEGIN
+	IF present <> known THEN
+		RAISE EXCEPTION 'user source % belongs to role "%" now, not to "%"', source, present, known
+			USING ERRCODE = 'object_not_in_prerequisite_state',
+				DETAIL = 'It was made anew, given away, or restored as another role: what it calls is code that its owner chose.',
+				HINT = format('If it is to be read, the owner of the extension confirms it: SELECT quota_manager.set_user_source(%L).', source);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.check_source_owner(text) IS 'Raises an error if the user source is owned by another role than when set_user_source was called for it. Roles are compared by name: a restored relation has another oid.';
+
 CREATE FUNCTION quota_internal.missing_source_rights(source text, role oid) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+	PERFORM quota_internal.check_source_owner(source);
 	-- A view reads what it is made of as its owner, or as whoever asks. The schema may be one that the caller cannot look into.
 	RETURN (WITH RECURSIVE relation AS (
 		SELECT c.oid, c.relname, c.relkind, c.reloptions, n.oid AS schema, n.nspname
@@ -28,7 +48,7 @@ BEGIN
 	SELECT string_agg(m.statement, '; ' ORDER BY m.place, m.statement) FROM missing m);
 END
 $$;
-COMMENT ON FUNCTION quota_internal.missing_source_rights(text, oid) IS 'What has to be granted to a role so that it can read a user source; null: nothing.';
+COMMENT ON FUNCTION quota_internal.missing_source_rights(text, oid) IS 'What has to be granted to a role so that it can read the user source; null: nothing. An error if it has another owner than it had.';
 
 CREATE FUNCTION quota_internal.has_own_users() RETURNS boolean
 LANGUAGE sql STABLE
@@ -128,8 +148,9 @@ BEGIN
 					HINT = 'Make a view over your users with the columns of quota_manager.subject: id, github_star, vip, org, register_time, access_time; what is missing is null.';
 		END IF;
 	END IF;
-	INSERT INTO quota_manager.quota_installation (user_source) VALUES (source::oid::regclass::text)
-		ON CONFLICT (singleton) DO UPDATE SET user_source = excluded.user_source;
+	INSERT INTO quota_manager.quota_installation (user_source, user_source_owner)
+		VALUES (source::oid::regclass::text, (SELECT pg_get_userbyid(c.relowner) FROM pg_class c WHERE c.oid = source))
+		ON CONFLICT (singleton) DO UPDATE SET user_source = excluded.user_source, user_source_owner = excluded.user_source_owner;
 	-- Who scans: the workers, and to whom it was granted. An administrator may grant what is missing now or later.
 	FOR reader IN
 		SELECT r.rolname, quota_internal.missing_source_rights(i.user_source, r.oid) AS rights
