@@ -105,17 +105,19 @@ foreach my $dialect ('higress', 'zgsm')
 	is($node->safe_psql('postgres', 'SELECT state, reason FROM quota_manager.quota_run ORDER BY id DESC LIMIT 1'),
 		'done|', "$dialect: none is left unknown");
 
-	# By hand an id may be as long as a request.
-	my $long = long_id(1048576);
+	# By hand an id may be as long as that of a grant.
+	my $long = long_id(2600);
 	my $hex = bytes_of($long);
 	$mock->reset;
 	$node->safe_psql('postgres', qq{
 		SELECT quota_manager.gateway_delta(convert_from('\\x$hex', 'UTF8'), 7, 'by hand', '$dialect')});
 	@applied = $mock->applied;
-	ok(@applied == 1 && bytes_of($applied[0]{user}) eq $hex, "$dialect: an id of a megabyte arrives as it is");
+	ok(@applied == 1 && bytes_of($applied[0]{user}) eq $hex, "$dialect: the longest id arrives as it is");
+	is($node->safe_psql('postgres', qq{
+		SELECT quota_manager.gateway_query(convert_from('\\x$hex', 'UTF8'), '$dialect')}), 7, "$dialect: and can be asked about");
 	my ($status, $out, $err) = $node->psql('postgres', qq{
-		SELECT quota_manager.gateway_query(convert_from('\\x$hex', 'UTF8'), '$dialect')}, extra_params => [ '-v', 'VERBOSITY=verbose' ]);
-	like($err, qr/ERROR:  22023: gateway "$dialect" refuses the request/, "$dialect: and cannot be asked about");
+		SELECT quota_manager.gateway_delta(convert_from('\\x${hex}61', 'UTF8'), 7, 'by hand', '$dialect')}, extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+	like($err, qr/ERROR:  22001: the user's id has 2601 bytes/, "$dialect: and no longer one");
 
 	$node->safe_psql('postgres', q{
 		TRUNCATE quota_manager.quota_execute, quota_manager.quota_run, quota_manager.user_balance, quota_manager.gateway_call;
