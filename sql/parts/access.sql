@@ -5,14 +5,13 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	levels CONSTANT text[] := ARRAY['viewer', 'operator', 'admin', 'worker'];
-	-- Functions for people that do something; those that only look are for all.
+	-- Functions for people that do something; those that only look are for all, also one that runs conditions to do so.
+	looks CONSTANT text[] := ARRAY['undecided'];
 	runs CONSTANT text[] := ARRAY['scan', 'tick', 'deliver'];
 	decides CONSTANT text[] := ARRAY['resolve', 'retry', 'cancel', 'import_grants', 'restart_schedule', 'release_balances', 'audit_balances',
 		'gateway_query', 'gateway_refresh', 'gateway_delta'];
 	administers CONSTANT text[] := ARRAY['resume', 'start_workers', 'stop_workers', 'wake_workers', 'schedule_jobs', 'unschedule_jobs', 'set_credential'];
-	called CONSTANT text[] := CASE access WHEN 'viewer' THEN '{}' WHEN 'worker' THEN runs WHEN 'operator' THEN runs || decides ELSE runs || decides || administers END;
-	until_scans_write_as_owner CONSTANT text[] := ARRAY['lock_scan', 'has_readings', 'try_scan_locks', 'forget_balances', 'guard_balances', 'scan_begin', 'scan_admit',
-		'scan_counts', 'record_run', 'write_grants', 'record_skipped', 'record_passed_over', 'admit_firing', 'run_strategy', 'run_due', 'require_identity'];
+	called CONSTANT text[] := looks || CASE access WHEN 'viewer' THEN '{}' WHEN 'worker' THEN runs WHEN 'operator' THEN runs || decides ELSE runs || decides || administers END;
 	-- All but one hold nothing that is secret.
 	readable CONSTANT text := (SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class c
 		WHERE c.relnamespace = 'quota_manager'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND c.relname <> 'quota_credential');
@@ -34,8 +33,7 @@ BEGIN
 			JOIN pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass AND e.extname = 'quota_manager'
 		WHERE p.pronamespace IN ('quota_manager'::regnamespace, 'quota_internal'::regnamespace) AND p.prorettype <> 'trigger'::regtype
 			-- What is not volatile cannot write, nor can what parallel workers may run. In quota_internal the rest is for the owner.
-			AND (p.provolatile <> 'v' OR p.proparallel = 's' OR p.pronamespace = 'quota_manager'::regnamespace AND p.proname = ANY (called)
-				OR access <> 'viewer' AND p.pronamespace = 'quota_internal'::regnamespace AND p.proname = ANY (until_scans_write_as_owner))
+			AND (p.provolatile <> 'v' OR p.proparallel = 's' OR p.pronamespace = 'quota_manager'::regnamespace AND p.proname = ANY (called))
 	LOOP
 		EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', routine, role);
 	END LOOP;
@@ -56,12 +54,6 @@ BEGIN
 				max_connections, rate_limit, doubt_policy, sole_writer, max_usage_rate, guard_balances, is_default) ON quota_manager.quota_gateway TO %s', role);
 		EXECUTE format('GRANT INSERT, UPDATE, DELETE ON quota_manager.quota_model TO %s', role);
 		EXECUTE format('GRANT SELECT (name), INSERT, UPDATE, DELETE, TRUNCATE ON quota_manager.quota_credential TO %s', role);
-	END IF;
-	IF access <> 'viewer' AND cardinality(until_scans_write_as_owner) > 0 THEN
-		EXECUTE format('GRANT INSERT ON quota_manager.quota_execute, quota_manager.balance_suspension TO %s', role);
-		EXECUTE format('GRANT INSERT, UPDATE ON quota_manager.quota_run, quota_manager.user_balance TO %s', role);
-		EXECUTE format('GRANT UPDATE (state) ON quota_manager.quota_gateway TO %s', role);
-		EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA quota_manager TO %s', role);
 	END IF;
 	IF access = 'worker' THEN
 		PERFORM quota_manager.wake_workers();

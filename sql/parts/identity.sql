@@ -245,6 +245,8 @@ BEGIN
 		RAISE NOTICE 'resuming as one that may have run: pending and processing grants become in doubt (% and %, where % are), firings up to now are recorded as not run (%), single strategies write what their next scan grants in doubt (%)',
 			pending, processing, in_doubt, skipped_firings, doubtful_strategies;
 		PERFORM quota_internal.begin_doubt('may have been delivered before this database was restored');
+		-- What the other life granted is not known here.
+		DELETE FROM quota_internal.scan_mark;
 		FOR strategy IN SELECT s.* FROM quota_manager.quota_strategy s WHERE s.type = 'periodic' AND s.enabled AND NOT s.archived ORDER BY s.id LOOP
 			PERFORM quota_internal.skip_firings(strategy, 'may have been run before this database was restored');
 		END LOOP;

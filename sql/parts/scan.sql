@@ -58,6 +58,28 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.try_scan_locks(quota_manager.quota_strategy) IS 'Of scan(): takes what a run of the strategy locks; see lock_scan.';
 
+CREATE FUNCTION quota_internal.lock_due_strategy(strategy_id integer) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	strategy quota_manager.quota_strategy;
+	version integer;
+BEGIN
+	LOOP
+		SELECT s.* INTO strategy FROM quota_manager.quota_strategy s WHERE s.id = lock_due_strategy.strategy_id;
+		IF strategy.version IS NOT DISTINCT FROM version THEN
+			RETURN true;
+		END IF;
+		IF NOT quota_internal.try_scan_locks(strategy) THEN
+			RETURN false;
+		END IF;
+		-- As it is now that nobody edits it; what it locks may be something else then.
+		version := strategy.version;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.lock_due_strategy(integer) IS 'Of scan(): takes what a run of the strategy locks, as it is then. False: another transaction has some of it.';
+
 CREATE FUNCTION quota_internal.open_users(gateways text[]) RETURNS TABLE (user_id text, gateway text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET max_parallel_workers_per_gather = 0 SET quota_manager.pinned_statistics = on
 AS $$
@@ -164,48 +186,91 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.check_transaction(text) IS 'Raises an error in a transaction that cannot write, or keeps one snapshot: a lock taken there does not make newer rows visible.';
 
-CREATE FUNCTION quota_internal.scan_begin() RETURNS void
-LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_scan_begin';
-COMMENT ON FUNCTION quota_internal.scan_begin() IS 'Of scan(): starts counting.';
+CREATE FUNCTION quota_internal.evaluate(strategies integer[])
+RETURNS TABLE (strategy_id integer, strategy_version integer, matched bigint, unknown bigint, left_out bigint)
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_evaluate';
+COMMENT ON FUNCTION quota_internal.evaluate(integer[]) IS 'Of scan(): finds the users of one strategy, or of those of several that can be evaluated before any of them grants, with the rights of the caller. What was found is kept for grant_evaluated() until end_evaluation().';
 
-CREATE FUNCTION quota_internal.scan_admit(granted boolean, capped boolean) RETURNS boolean
-LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_scan_admit';
-COMMENT ON FUNCTION quota_internal.scan_admit(boolean, boolean) IS 'Of scan(): counts a user who met the condition, and tells whether a grant is to be written.';
+CREATE FUNCTION quota_internal.grant_evaluated(template quota_manager.quota_execute, cap integer, anew boolean,
+	OUT matched bigint, OUT granted bigint, OUT already_granted bigint, OUT capped bigint, OUT unknown bigint, OUT left_out bigint)
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_grant_evaluated';
+COMMENT ON FUNCTION quota_internal.grant_evaluated(quota_manager.quota_execute, integer, boolean) IS 'Of scan(): writes grants like the template for users who were found of its strategy and have none, and counts. cap: see max_exec_per_user; anew: nobody can have a grant yet.';
 
-CREATE FUNCTION quota_internal.scan_counts(OUT matched bigint, OUT already_granted bigint, OUT capped bigint)
-LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_scan_counts';
-COMMENT ON FUNCTION quota_internal.scan_counts() IS 'Of scan(): what was counted.';
+CREATE FUNCTION quota_internal.evaluated_users(strategy_id integer, firing timestamptz, cap integer) RETURNS TABLE (user_id text, verdict text)
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_evaluated_users';
+COMMENT ON FUNCTION quota_internal.evaluated_users(integer, timestamptz, integer) IS 'What grant_evaluated() would do of each user who was found: admitted, granted (already), capped, or unknown: might be admitted if a balance were known. Writes nothing.';
+
+CREATE FUNCTION quota_internal.begin_scan() RETURNS void
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_begin_scan';
+COMMENT ON FUNCTION quota_internal.begin_scan() IS 'Of scan(), before it writes anything: remembers the moment, for the marks of what it evaluates.';
+
+CREATE TABLE quota_internal.scan_mark (
+	strategy_id integer PRIMARY KEY,
+	strategy_version integer NOT NULL,
+	run_id bigint NOT NULL,
+	users bigint NOT NULL,
+	seen xid8 NOT NULL,
+	base pg_lsn,
+	base_next xid8,
+	candidate pg_lsn NOT NULL,
+	candidate_next xid8 NOT NULL
+);
+COMMENT ON TABLE quota_internal.scan_mark IS 'How far the last scan of a single strategy has seen, so that the next one looks only at users who have changed. May be deleted: the next scan looks at all then.';
+COMMENT ON COLUMN quota_internal.scan_mark.strategy_id IS 'The strategy.';
+COMMENT ON COLUMN quota_internal.scan_mark.strategy_version IS 'Version that was scanned; a mark of another one does not count.';
+COMMENT ON COLUMN quota_internal.scan_mark.run_id IS 'The run that wrote it; does not count where that is gone.';
+COMMENT ON COLUMN quota_internal.scan_mark.users IS 'Tells the table of users from others, and from itself with other columns.';
+COMMENT ON COLUMN quota_internal.scan_mark.seen IS 'All transactions before this one had ended, and what they wrote was seen.';
+COMMENT ON COLUMN quota_internal.scan_mark.base IS 'Position in the log before which that transaction and later ones had written nothing; null: none is known.';
+COMMENT ON COLUMN quota_internal.scan_mark.base_next IS 'The next transaction at that position.';
+COMMENT ON COLUMN quota_internal.scan_mark.candidate IS 'Position that may become the base of a later scan.';
+COMMENT ON COLUMN quota_internal.scan_mark.candidate_next IS 'The next transaction at that position.';
+
+CREATE FUNCTION quota_internal.evaluation_mark(strategy_id integer, OUT whole_reason text, OUT users bigint, OUT seen xid8, OUT base pg_lsn, OUT base_next xid8,
+	OUT candidate pg_lsn, OUT candidate_next xid8)
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_evaluation_mark';
+COMMENT ON FUNCTION quota_internal.evaluation_mark(integer) IS 'Of scan(): why the evaluation of a strategy looked at all users (null: only at those who have changed), and its mark; nulls where the next evaluation cannot go by one.';
+
+CREATE FUNCTION quota_internal.end_evaluation(strategy_id integer) RETURNS void
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_end_evaluation';
+COMMENT ON FUNCTION quota_internal.end_evaluation(integer) IS 'Of scan(): frees what evaluate() found for a strategy alone; null: for all. The end of the transaction does it too.';
+
+CREATE FUNCTION quota_internal.visible_strategies() RETURNS integer[]
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_visible_strategies';
+COMMENT ON FUNCTION quota_internal.visible_strategies() IS 'Ids of the strategies that the caller may see, by the rights and policies of the site.';
 
 CREATE FUNCTION quota_manager.undecided(strategy_id integer) RETURNS TABLE (user_id text, gateway text)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET max_parallel_workers_per_gather = 0 SET quota_manager.pinned_statistics = on
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET jit = off SET max_parallel_workers_per_gather = 0 SET quota_manager.pinned_statistics = on
 AS $$
 DECLARE
 	strategy quota_manager.quota_strategy;
 	gateways text[];
 BEGIN
-	SELECT s.* INTO strategy FROM quota_manager.quota_strategy s WHERE s.id = undecided.strategy_id;
+	SELECT s.* INTO strategy FROM quota_manager.quota_strategy s
+		WHERE s.id = undecided.strategy_id AND s.id = ANY (quota_internal.visible_strategies());
 	gateways := quota_internal.condition_gateways(strategy.condition);
 	-- Those of others would not be known afterwards either.
 	gateways := ARRAY(SELECT n FROM unnest(gateways) n WHERE n NOT IN (SELECT b.gateway FROM quota_manager.balance_suspension b));
 	IF strategy.condition IS NULL OR gateways = '{}' THEN
 		RETURN;
 	END IF;
-	RETURN QUERY EXECUTE format('SELECT s.id, g FROM %s s CROSS JOIN unnest($2) g
-		LEFT JOIN quota_manager.user_balance l ON l.user_id = s.id AND l.gateway = g AND l.lost_time > ''-infinity''
+	PERFORM quota_internal.evaluate(ARRAY[strategy.id]);
+	RETURN QUERY SELECT v.user_id, g.gateway
+		-- No grant is looked for of a periodic strategy: the firing that the balances are for is still to come.
+		FROM quota_internal.evaluated_users(strategy.id, CASE strategy.type WHEN 'single' THEN '-infinity' ELSE 'infinity' END::timestamptz, strategy.max_exec_per_user) v
+		CROSS JOIN unnest(gateways) g (gateway)
+		LEFT JOIN quota_manager.user_balance b ON b.user_id = v.user_id AND b.gateway = g.gateway
 		-- NOT IN, which is hashed once: nobody can tell beforehand how many are open, and a join might be a loop over both.
-		WHERE (s.id, g) NOT IN (SELECT o.user_id, o.gateway FROM quota_internal.open_users($2) o)
-			AND quota_internal.answer_may_arrive(l.lost_time, l.lost_moment) IS NOT TRUE AND s.id <> '''' AND quota_manager.may_match(s.subject, $1) AND (s.subject OPERATOR(quota_manager.@@) $1) IS NOT TRUE
-			AND (s.subject).balances -> g IS NULL AND quota_internal.user_id_fits(s.id)
-			AND ($4 OR NOT EXISTS (SELECT 1 FROM quota_manager.quota_execute e
-				WHERE e.strategy_id = $3 AND e.user_id = s.id AND e.scheduled_time = ''-infinity'' AND e.revision = 0))
-			AND ($5::integer IS NULL OR (SELECT count(*) FROM quota_manager.quota_execute c
-				WHERE c.strategy_id = $3 AND c.user_id = s.id AND c.revision = 0 AND c.status <> ''cancelled'') < $5)',
-		quota_internal.subject_source()) USING quota_internal.bound_condition(strategy.condition), gateways, strategy.id, strategy.type = 'periodic', strategy.max_exec_per_user;
+		WHERE v.verdict = 'unknown' AND (v.user_id, g.gateway) NOT IN (SELECT o.user_id, o.gateway FROM quota_internal.open_users(gateways) o)
+			AND quota_internal.answer_may_arrive(nullif(b.lost_time, '-infinity'), b.lost_moment) IS NOT TRUE
+			AND (b.balance IS NOT NULL AND b.read_time > quota_internal.balance_horizon() AND b.read_time <= quota_internal.balance_clock()) IS NOT TRUE;
+	PERFORM quota_internal.end_evaluation(strategy.id);
 END
 $$;
 COMMENT ON FUNCTION quota_manager.undecided(integer) IS 'Balances to read before the strategy is scanned: of users whose answer depends on one that is not known, and would count: nothing of theirs is open at the gateway.';
 
-CREATE FUNCTION quota_internal.record_run(run quota_manager.quota_run) RETURNS void
+CREATE FUNCTION quota_internal.record_run(run quota_manager.quota_run) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
 DECLARE
@@ -225,12 +290,14 @@ BEGIN
 	run.retry_time := CASE WHEN run.tries > 0 THEN run.finish_time + quota_internal.retry_delay(run.tries) END;
 	-- A single scan that changed nothing, like the one before it, is one row with it.
 	IF run.scheduled_time IS NULL AND run.granted = 0 AND last.granted = 0
-		AND (last.strategy_version, last.state, last.reason, last.matched, last.already_granted, last.capped, last.unknown_balance)
-			IS NOT DISTINCT FROM (run.strategy_version, run.state, run.reason, run.matched, run.already_granted, run.capped, run.unknown_balance)
+		AND (last.strategy_version, last.state, last.reason) IS NOT DISTINCT FROM (run.strategy_version, run.state, run.reason)
+		-- Who looked only at users who have changed has nothing to say of the others.
+		AND (run.state = 'done' AND run.whole_reason IS NULL OR (last.matched, last.already_granted, last.capped, last.unknown_balance)
+			IS NOT DISTINCT FROM (run.matched, run.already_granted, run.capped, run.unknown_balance))
 	THEN
 		UPDATE quota_manager.quota_run r SET occurrences = least(r.occurrences, 9223372036854775806) + 1, finish_time = run.finish_time,
-			setup = run.setup, tries = run.tries, retry_time = run.retry_time WHERE r.id = last.id;
-		RETURN;
+			setup = run.setup, tries = run.tries, retry_time = run.retry_time, whole_reason = run.whole_reason WHERE r.id = last.id;
+		RETURN last.id;
 	END IF;
 	INSERT INTO quota_manager.quota_run AS r VALUES (run.*)
 	ON CONFLICT (strategy_id, scheduled_time) DO UPDATE SET
@@ -241,93 +308,18 @@ BEGIN
 		first_grant_id = least(r.first_grant_id, excluded.first_grant_id),
 		last_grant_id = greatest(r.last_grant_id, excluded.last_grant_id),
 		undelivered = r.undelivered OR excluded.undelivered, finish_time = excluded.finish_time,
-		setup = excluded.setup, tries = excluded.tries, retry_time = excluded.retry_time;
+		setup = excluded.setup, tries = excluded.tries, retry_time = excluded.retry_time, whole_reason = excluded.whole_reason;
+	RETURN run.id;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.record_run(quota_manager.quota_run) IS 'Of scan(): writes what became of a run, and when it is tried again if it failed or is incomplete.';
+COMMENT ON FUNCTION quota_internal.record_run(quota_manager.quota_run) IS 'Of scan(): writes what became of a run, and when it is tried again if it failed or is incomplete. Returns the id of the row.';
 
-CREATE FUNCTION quota_internal.write_grants(strategy quota_manager.quota_strategy, run_id bigint, firing timestamptz, batch text, counted boolean, doubtful boolean,
-	OUT granted bigint, OUT left_out bigint)
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
-AS $$
-DECLARE
-	capped CONSTANT boolean := strategy.max_exec_per_user IS NOT NULL;
-	-- Someone who writes grants around the lock of the strategy is met as a key violation.
-	retries integer := 3;
-	-- The ids of user_info fit, by its constraint. Others that are too long are left out, and counted.
-	fitting CONSTANT text := CASE WHEN quota_internal.has_own_users() THEN '' ELSE ' AND quota_internal.user_id_fits(s.id)' END;
-BEGIN
-	left_out := 0;
-	LOOP
-		BEGIN
-			PERFORM quota_internal.scan_begin();
-			EXECUTE 'INSERT INTO quota_manager.quota_execute
-					(strategy_id, user_id, scheduled_time, run_id, strategy_version, amount, model, gateway, batch_number, create_time, update_time,
-					status, next_attempt_time, doubt_time, last_error, maybe_granted_before)
-				SELECT $1, s.id, $2, $3, $4, $5, $6, $7, $8, $11, $11, $12, $13, $14, $15, $16 FROM '
-				-- OFFSET 0 has the condition asked first: whoever is counted must have met it.
-				|| CASE WHEN counted THEN '(SELECT s.id, ' || CASE
-						-- The grants of a single strategy are about as many as its users. Those of a periodic one only grow: by the key.
-						WHEN firing IS NULL THEN 'g.strategy_id IS NOT NULL'
-						ELSE '(SELECT true FROM quota_manager.quota_execute g
-							WHERE g.strategy_id = $1 AND g.user_id = s.id AND g.scheduled_time = $2 AND g.revision = 0) IS NOT NULL' END
-					|| ' AS granted, ' || CASE WHEN capped THEN '(SELECT count(*) FROM quota_manager.quota_execute c
-						WHERE c.strategy_id = $1 AND c.user_id = s.id AND c.revision = 0 AND c.status <> ''cancelled'') >= $10' ELSE 'false' END
-					|| ' AS capped FROM ' ELSE '' END
-				|| quota_internal.subject_source() || ' s'
-				|| CASE WHEN counted AND firing IS NULL THEN '
-				LEFT JOIN quota_manager.quota_execute g
-					ON g.strategy_id = $1 AND g.user_id = s.id AND g.scheduled_time = $2 AND g.revision = 0' ELSE '' END
-				|| ' WHERE s.id <> ''''' || fitting || ' AND s.subject OPERATOR(quota_manager.@@) $9'
-				|| CASE WHEN counted THEN ' OFFSET 0) s WHERE quota_internal.scan_admit(s.granted, s.capped)' ELSE '' END
-				USING strategy.id, coalesce(firing, '-infinity'), run_id, strategy.version, strategy.amount, strategy.model,
-					quota_manager.gateway_of(strategy.model), batch, quota_internal.bound_condition(strategy.condition), strategy.max_exec_per_user, now(),
-					CASE WHEN doubtful THEN 'in_doubt' ELSE 'pending' END, CASE WHEN doubtful THEN 'infinity' ELSE '-infinity' END::timestamptz,
-					CASE WHEN doubtful THEN now() END,
-					CASE WHEN doubtful THEN 'may have been granted and delivered before this database was restored or promoted' END,
-					doubtful;
-			GET DIAGNOSTICS granted = ROW_COUNT;
-			EXIT;
-		EXCEPTION WHEN unique_violation THEN
-			retries := retries - 1;
-			IF retries = 0 THEN
-				RAISE;
-			END IF;
-			PERFORM quota_internal.check_source_ids(quota_internal.bound_condition(strategy.condition));
-			-- Somebody has a grant after all.
-			counted := true;
-		END;
-	END LOOP;
-	IF fitting <> '' THEN
-		EXECUTE 'SELECT count(*) FROM ' || quota_internal.subject_source() || ' s
-			WHERE NOT quota_internal.user_id_fits(s.id) AND s.subject OPERATOR(quota_manager.@@) $1
-				AND NOT EXISTS (SELECT 1 FROM quota_manager.quota_execute g
-					WHERE g.strategy_id = $2 AND g.user_id = s.id AND g.scheduled_time = $3 AND g.revision = 0)'
-			INTO left_out USING quota_internal.bound_condition(strategy.condition), strategy.id, coalesce(firing, '-infinity');
-	END IF;
-END
-$$;
-COMMENT ON FUNCTION quota_internal.write_grants(quota_manager.quota_strategy, bigint, timestamptz, text, boolean, boolean) IS 'Of scan(): one set-wise INSERT ... SELECT; the primary key of quota_execute is the guard. Doubtful: see is_doubtful. Counted: scan_counts() tells who was not granted, for a third of a microsecond a user. left_out: users who met the condition and whose id is too long for a grant.';
-
-CREATE FUNCTION quota_internal.count_unknown(strategy quota_manager.quota_strategy, firing timestamptz, OUT unknown bigint, OUT left_out bigint)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET max_parallel_workers_per_gather = 0 SET quota_manager.pinned_statistics = on
-AS $$
-BEGIN
-	unknown := 0;
-	left_out := 0;
-	IF cardinality(quota_manager.condition_models(strategy.condition)) > 0 THEN
-		EXECUTE format('SELECT count(*) FILTER (WHERE quota_internal.user_id_fits(s.id)), count(*) FILTER (WHERE NOT quota_internal.user_id_fits(s.id)) FROM %s s
-			WHERE s.id <> '''' AND quota_manager.may_match(s.subject, $1) AND (s.subject OPERATOR(quota_manager.@@) $1) IS NOT TRUE
-				AND NOT EXISTS (SELECT 1 FROM quota_manager.quota_execute e
-					WHERE e.strategy_id = $2 AND e.user_id = s.id AND e.scheduled_time = $3 AND e.revision = 0)
-				AND ($4::integer IS NULL OR (SELECT count(*) FROM quota_manager.quota_execute c
-					WHERE c.strategy_id = $2 AND c.user_id = s.id AND c.revision = 0 AND c.status <> ''cancelled'') < $4)',
-			quota_internal.subject_source()) INTO unknown, left_out
-			USING quota_internal.bound_condition(strategy.condition), strategy.id, coalesce(firing, '-infinity'), strategy.max_exec_per_user;
-	END IF;
-END
-$$;
-COMMENT ON FUNCTION quota_internal.count_unknown(quota_manager.quota_strategy, timestamptz) IS 'Of scan(): users without a grant whose answer depends on a balance that is not known; left_out: those of them who are not asked about, because their id is too long for a grant.';
+CREATE FUNCTION quota_internal.grant_ids() RETURNS regclass
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+	SELECT pg_catalog.pg_get_serial_sequence('quota_manager.quota_execute', 'id')::pg_catalog.regclass;
+END;
+COMMENT ON FUNCTION quota_internal.grant_ids() IS 'The sequence that numbers grants.';
 
 CREATE FUNCTION quota_internal.admit_firing(strategy quota_manager.quota_strategy, firing timestamptz) RETURNS timestamptz
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -347,20 +339,38 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.admit_firing(quota_manager.quota_strategy, timestamptz) IS 'Of scan(): the firing that is to be run now where one was found to be due: itself, or the later one that has taken its place; null: none. Records those before it that are not run.';
 
-CREATE FUNCTION quota_internal.run_strategy(strategy_id integer, firing timestamptz) RETURNS quota_manager.quota_run
+CREATE FUNCTION quota_internal.note_scan(mark quota_internal.scan_mark) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF mark.seen IS NULL THEN
+		DELETE FROM quota_internal.scan_mark m WHERE m.strategy_id = mark.strategy_id;
+		RETURN;
+	END IF;
+	INSERT INTO quota_internal.scan_mark AS m VALUES (mark.*)
+		ON CONFLICT (strategy_id) DO UPDATE SET strategy_version = excluded.strategy_version, run_id = excluded.run_id, users = excluded.users,
+			seen = excluded.seen, base = excluded.base, base_next = excluded.base_next, candidate = excluded.candidate, candidate_next = excluded.candidate_next;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.note_scan(quota_internal.scan_mark) IS 'Of scan(): keeps the mark of a scan that is done; one without a mark ends the one before.';
+
+CREATE FUNCTION quota_internal.run_strategy(strategy_id integer, firing timestamptz, setup bigint DEFAULT quota_internal.gateway_setup(), evaluated boolean DEFAULT false)
+RETURNS quota_manager.quota_run
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
 DECLARE
 	strategy quota_manager.quota_strategy;
 	run quota_manager.quota_run;
-	grant_ids CONSTANT regclass := pg_get_serial_sequence('quota_manager.quota_execute', 'id');
-	counted boolean;
-	left_out bigint;
-	left_out_undecided bigint;
+	template quota_manager.quota_execute;
+	counts record;
+	mark quota_internal.scan_mark;
+	gateways text[];
+	anew boolean;
 	doubtful boolean;
-	gained boolean;
 	waits_for text;
 	detail text;
+	-- Someone who writes grants around the lock of the strategy is met as a key violation.
+	retries integer := 3;
 BEGIN
 	run.strategy_id := strategy_id;
 	run.occurrences := 1;
@@ -371,24 +381,16 @@ BEGIN
 	run.capped := 0;
 	run.unknown_balance := 0;
 	run.undelivered := false;
-	-- As it is before anything is looked up: what is changed meanwhile is a reason to try again.
-	run.setup := quota_internal.gateway_setup();
-	PERFORM quota_internal.check_transaction('strategies are scanned');
+	run.setup := setup;
 	PERFORM quota_internal.require_identity(true);
-	SELECT s.* INTO strategy FROM quota_manager.quota_strategy s WHERE s.id = run_strategy.strategy_id;
-	gained := quota_internal.try_scan_locks(strategy);
-	IF gained THEN
-		-- As it is now that nobody edits it; what it locks may be something else then.
-		SELECT s.* INTO strategy FROM quota_manager.quota_strategy s WHERE s.id = run_strategy.strategy_id;
-		gained := quota_internal.try_scan_locks(strategy);
-	END IF;
-	IF NOT gained THEN
+	IF NOT quota_internal.lock_due_strategy(strategy_id) THEN
 		run.scheduled_time := firing;
 		run.state := 'locked';
 		run.reason := 'left out: another transaction edits or scans it, or uses the balances at a gateway of its';
 		run.finish_time := clock_timestamp();
 		RETURN run;
 	END IF;
+	SELECT s.* INTO strategy FROM quota_manager.quota_strategy s WHERE s.id = run_strategy.strategy_id;
 	-- Changed, disabled or already run since it was found due.
 	IF NOT FOUND OR strategy.type = 'single' AND (firing IS NOT NULL OR NOT strategy.enabled OR strategy.archived
 			OR quota_manager.schedule_now() < strategy.valid_from OR quota_manager.schedule_now() >= strategy.valid_until) THEN
@@ -403,50 +405,98 @@ BEGIN
 	run.scheduled_time := firing;
 	run.strategy_version := strategy.version;
 	-- A firing that is tried again keeps its run: the grants name it.
-	run.id := coalesce((SELECT r.id FROM quota_manager.quota_run r WHERE r.strategy_id = strategy.id AND r.scheduled_time = firing),
-		nextval(pg_get_serial_sequence('quota_manager.quota_run', 'id')));
+	IF firing IS NOT NULL THEN
+		run.id := (SELECT r.id FROM quota_manager.quota_run r WHERE r.strategy_id = strategy.id AND r.scheduled_time = firing);
+		anew := run.id IS NULL;
+	END IF;
+	run.id := coalesce(run.id, nextval(pg_get_serial_sequence('quota_manager.quota_run', 'id')));
 	BEGIN
 		IF strategy.type = 'periodic' AND firing IS NULL THEN
 			-- Nothing is to be run, or its schedule cannot be read and the run says why.
 			PERFORM quota_internal.record_passed_over(strategy);
 			RETURN NULL;
 		END IF;
+		template.strategy_id := strategy.id;
+		template.scheduled_time := coalesce(firing, '-infinity');
+		template.revision := 0;
+		template.run_id := run.id;
+		template.strategy_version := strategy.version;
+		template.amount := strategy.amount;
+		template.model := strategy.model;
+		template.gateway := quota_manager.gateway_of(strategy.model);
+		template.create_time := now();
+		template.update_time := now();
 		-- Keeps the gateway until its grants can be seen.
-		PERFORM 1 FROM quota_manager.quota_gateway g WHERE g.name = quota_manager.gateway_of(strategy.model) FOR KEY SHARE;
+		PERFORM 1 FROM quota_manager.quota_gateway g WHERE g.name = template.gateway FOR KEY SHARE;
 		PERFORM quota_internal.check_strategy_target(strategy.name, strategy.model, strategy.amount);
 		PERFORM quota_internal.check_strategy_models(strategy.name, strategy.condition);
-		waits_for := quota_internal.guard_balances(quota_internal.condition_gateways(strategy.condition));
+		gateways := quota_internal.condition_gateways(strategy.condition);
+		IF gateways <> '{}' THEN
+			waits_for := quota_internal.guard_balances(gateways);
+		END IF;
 		IF waits_for IS NOT NULL THEN
 			run.state := 'locked';
 			run.reason := waits_for;
 			run.finish_time := clock_timestamp();
 			RETURN run;
 		END IF;
-		run.first_grant_id := nextval(grant_ids);
-		-- Where nobody has a grant yet, who matches is who is granted.  The order makes the planner take the index.
-		counted := strategy.max_exec_per_user IS NOT NULL OR CASE WHEN firing IS NULL
-			THEN (SELECT true FROM quota_manager.quota_execute e WHERE e.strategy_id = strategy.id ORDER BY e.user_id LIMIT 1) IS NOT NULL
-			ELSE EXISTS (SELECT 1 FROM quota_manager.quota_run r WHERE r.strategy_id = strategy.id AND r.scheduled_time = firing) END;
 		doubtful := quota_internal.is_doubtful(strategy, firing);
-		SELECT w.granted, w.left_out INTO run.granted, left_out FROM quota_internal.write_grants(strategy, run.id, firing,
-			to_char(quota_internal.local_time(coalesce(firing, quota_manager.schedule_now()), strategy.time_zone), 'YYYYMMDDHH24MISS'), counted, doubtful) w;
+		template.maybe_granted_before := doubtful;
+		IF doubtful THEN
+			template.status := 'in_doubt';
+			template.next_attempt_time := 'infinity';
+			template.doubt_time := template.create_time;
+			template.last_error := 'may have been granted and delivered before this database was restored or promoted';
+		ELSE
+			template.status := 'pending';
+			template.next_attempt_time := '-infinity';
+		END IF;
+		template.batch_number := to_char(quota_internal.local_time(coalesce(firing, quota_manager.schedule_now()), strategy.time_zone), 'YYYYMMDDHH24MISS');
+		-- Where nobody has a grant yet, who matches is who is granted.  The order makes the planner take the index.
+		IF firing IS NULL THEN
+			anew := (SELECT true FROM quota_manager.quota_execute e WHERE e.strategy_id = strategy.id ORDER BY e.user_id LIMIT 1) IS NULL;
+		END IF;
+		IF NOT evaluated THEN
+			PERFORM quota_internal.evaluate(ARRAY[strategy.id]);
+		END IF;
+		LOOP
+			BEGIN
+				run.first_grant_id := nextval(quota_internal.grant_ids());
+				SELECT c.* INTO counts FROM quota_internal.grant_evaluated(template, strategy.max_exec_per_user, anew) c;
+				EXIT;
+			EXCEPTION WHEN unique_violation THEN
+				retries := retries - 1;
+				IF retries = 0 THEN
+					RAISE;
+				END IF;
+				-- Somebody has a grant after all.
+				anew := false;
+			END;
+		END LOOP;
+		SELECT m.whole_reason, m.users, m.seen, m.base, m.base_next, m.candidate, m.candidate_next
+			INTO run.whole_reason, mark.users, mark.seen, mark.base, mark.base_next, mark.candidate, mark.candidate_next
+			FROM quota_internal.evaluation_mark(strategy.id) m;
+		IF NOT evaluated THEN
+			PERFORM quota_internal.end_evaluation(strategy.id);
+		END IF;
+		run.matched := counts.matched;
+		run.granted := counts.granted;
+		run.already_granted := counts.already_granted;
+		run.capped := counts.capped;
+		run.unknown_balance := counts.unknown;
 		IF run.granted > 0 THEN
-			run.last_grant_id := nextval(grant_ids);
+			run.last_grant_id := nextval(quota_internal.grant_ids());
 			run.undelivered := NOT doubtful;
-			PERFORM quota_internal.forget_balances(run.id, run.first_grant_id, run.last_grant_id, quota_manager.gateway_of(strategy.model));
+			PERFORM quota_internal.forget_balances(run.id, run.first_grant_id, run.last_grant_id, template.gateway);
 		ELSE
 			run.first_grant_id := NULL;
 		END IF;
-		SELECT greatest(c.matched, run.granted) + left_out, c.already_granted, c.capped INTO run.matched, run.already_granted, run.capped
-			FROM quota_internal.scan_counts() c;
-		SELECT u.unknown, u.left_out INTO run.unknown_balance, left_out_undecided FROM quota_internal.count_unknown(strategy, firing) u;
 		run.state := CASE WHEN run.unknown_balance > 0 THEN 'incomplete' ELSE 'done' END;
 		run.reason := nullif(concat_ws('; ', CASE WHEN run.unknown_balance > 0 THEN 'some balances are not known' END,
 			CASE WHEN run.unknown_balance > 0 THEN (SELECT string_agg(b.reason, '; ' ORDER BY b.gateway) FROM quota_manager.balance_suspension b
-				WHERE b.gateway = ANY (quota_internal.condition_gateways(strategy.condition))) END,
+				WHERE b.gateway = ANY (gateways)) END,
 			CASE WHEN doubtful AND run.granted > 0 THEN 'granted in doubt' END,
-			CASE WHEN left_out + left_out_undecided > 0 THEN
-				'users left out because their ids are longer than 2600 bytes: ' || left_out + left_out_undecided END), '');
+			CASE WHEN counts.left_out > 0 THEN 'users left out because their ids are longer than 2600 bytes: ' || counts.left_out END), '');
 	EXCEPTION WHEN OTHERS THEN
 		GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
 		run.state := 'failed';
@@ -457,43 +507,77 @@ BEGIN
 		run.undelivered := false;
 	END;
 	run.finish_time := clock_timestamp();
-	PERFORM quota_internal.record_run(run);
+	run.id := quota_internal.record_run(run);
+	IF run.state = 'done' THEN
+		mark.strategy_id := strategy.id;
+		mark.strategy_version := strategy.version;
+		mark.run_id := run.id;
+		PERFORM quota_internal.note_scan(mark);
+	END IF;
 	RETURN run;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.run_strategy(integer, timestamptz) IS 'Of scan(): runs one strategy for one firing (null: a single strategy, or a periodic one that has no firing to be run) under its lock, and records the firings before it that are not run; an error is recorded, not raised. Null: nothing was run.';
+COMMENT ON FUNCTION quota_internal.run_strategy(integer, timestamptz, bigint, boolean) IS 'Of scan(): runs one strategy for one firing (null: a single strategy, or a periodic one that has no firing to be run) under its lock, and records the firings before it that are not run; an error is recorded, not raised. setup: gateway_setup() before anything was looked up; evaluated: evaluate() was called for it. Null: nothing was run.';
+
+CREATE FUNCTION quota_internal.evaluate_together(strategies integer[]) RETURNS integer[]
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
+AS $$
+DECLARE
+	locked integer[] := ARRAY[]::integer[];
+	candidate integer;
+BEGIN
+	FOREACH candidate IN ARRAY strategies LOOP
+		IF quota_internal.lock_due_strategy(candidate) THEN
+			locked := locked || candidate;
+		END IF;
+	END LOOP;
+	IF cardinality(locked) < 2 THEN
+		RETURN ARRAY[]::integer[];
+	END IF;
+	RETURN (SELECT coalesce(array_agg(e.strategy_id), ARRAY[]::integer[]) FROM quota_internal.evaluate(locked) e);
+EXCEPTION WHEN OTHERS THEN
+	-- The run of whose fault it is tells.
+	RETURN ARRAY[]::integer[];
+END
+$$;
+COMMENT ON FUNCTION quota_internal.evaluate_together(integer[]) IS 'Of scan(): locks strategies and evaluates those of them that can share passes over the users; returns these.';
 
 CREATE FUNCTION quota_manager.scan(strategy_name text DEFAULT NULL)
 RETURNS TABLE (strategy text, scheduled_time timestamptz, matched bigint, granted bigint, already_granted bigint, capped bigint,
 	unknown_balance bigint, error text, elapsed interval, note text)
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
--- The same as in src/common/pinned_settings.c.
-SET gin_fuzzy_search_limit = 0 SET standard_conforming_strings = on SET backslash_quote = safe_encoding SET transform_null_equals = off
-SET array_nulls = on SET quote_all_identifiers = off SET timezone = 'UTC' SET timezone_abbreviations = 'Default' SET datestyle = 'ISO, MDY'
-SET intervalstyle = postgres SET extra_float_digits = 1 SET bytea_output = hex SET xmlbinary = base64 SET xmloption = content
-SET lc_monetary = 'C' SET lc_numeric = 'C' SET lc_time = 'C' SET default_text_search_config = 'pg_catalog.simple'
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
+	setup CONSTANT bigint := quota_internal.gateway_setup();
+	visible integer[];
+	together integer[];
 	due record;
 	run quota_manager.quota_run;
 	idle quota_manager.quota_strategy;
 	found_due boolean := false;
 BEGIN
 	PERFORM quota_internal.check_transaction('strategies are scanned');
+	PERFORM quota_internal.begin_scan();
+	visible := quota_internal.visible_strategies();
 	PERFORM quota_internal.require_identity(false);
-	FOR due IN SELECT d.* FROM quota_internal.due_strategies(strategy_name) d LOOP
-		run := quota_internal.run_strategy(due.strategy_id, due.scheduled_time);
+	FOR due IN SELECT d.* FROM quota_internal.due_strategies(strategy_name) d WHERE d.strategy_id = ANY (visible) LOOP
+		IF together IS NULL THEN
+			together := quota_internal.evaluate_together(ARRAY(SELECT DISTINCT d.strategy_id FROM quota_internal.due_strategies(strategy_name) d
+				WHERE d.strategy_id = ANY (visible) ORDER BY 1));
+		END IF;
+		run := quota_internal.run_strategy(due.strategy_id, due.scheduled_time, setup, due.strategy_id = ANY (together));
 		CONTINUE WHEN run.strategy_id IS NULL;
 		found_due := true;
 		RETURN QUERY SELECT due.name, run.scheduled_time, run.matched, run.granted, run.already_granted, run.capped, run.unknown_balance,
 			CASE run.state WHEN 'failed' THEN run.reason END, run.finish_time - run.start_time,
 			CASE WHEN run.state <> 'failed' THEN run.reason END;
 	END LOOP;
+	PERFORM quota_internal.end_evaluation(NULL);
 	IF strategy_name IS NULL OR found_due THEN
 		RETURN;
 	END IF;
-	SELECT s.* INTO idle FROM quota_manager.quota_strategy s WHERE s.name = strategy_name;
+	SELECT s.* INTO idle FROM quota_manager.quota_strategy s WHERE s.name = strategy_name AND s.id = ANY (visible);
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'strategy "%" does not exist', strategy_name
 			USING ERRCODE = 'undefined_object', HINT = 'See SELECT name FROM quota_manager.quota_strategy.';
@@ -508,7 +592,7 @@ BEGIN
 				FROM quota_manager.strategy_due d WHERE d.strategy_id = idle.id) END;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.scan(text) IS 'Runs every due strategy, or the named one if it is due, and tells per strategy how many users matched and were granted. All of it is one transaction; tick() has one per firing. Does no HTTP: balances that are not known and fresh are reported, see tick().';
+COMMENT ON FUNCTION quota_manager.scan(text) IS 'Runs every due strategy, or the named one if it is due, and tells per strategy how many users matched and were granted. Conditions are evaluated with the rights of the caller. All of it is one transaction; tick() has one per firing. Does no HTTP: balances that are not known and fresh are reported, see tick().';
 
 CREATE FUNCTION quota_internal.run_due(strategy_id integer, firings timestamptz[] DEFAULT NULL)
 RETURNS TABLE (scheduled_time timestamptz, state text, matched bigint, granted bigint, already_granted bigint, capped bigint, unknown_balance bigint,
@@ -520,6 +604,9 @@ DECLARE
 	run quota_manager.quota_run;
 	last quota_manager.quota_run;
 BEGIN
+	PERFORM quota_internal.check_transaction('strategies are scanned');
+	PERFORM quota_internal.begin_scan();
+	PERFORM quota_internal.require_identity(false);
 	firings := coalesce(firings, ARRAY(SELECT d.scheduled_time FROM quota_manager.strategy_due d
 		WHERE d.strategy_id = run_due.strategy_id AND d.state IN ('due', 'recording') AND d.due_time <= clock_timestamp() ORDER BY 1));
 	IF cardinality(firings) = 0 THEN

@@ -57,28 +57,27 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION quota_internal.has_own_users() IS 'Do scans read users from user_info? Otherwise from the relation of set_user_source.';
 
-CREATE FUNCTION quota_internal.subject_source() RETURNS text
+CREATE FUNCTION quota_internal.user_relation(reader oid, OUT relation oid, OUT is_own boolean, OUT users text, OUT with_balances text, OUT fingerprint bigint)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on
 AS $$
 DECLARE
 	source text := (SELECT i.user_source FROM quota_manager.quota_installation i);
 	rights text;
-	relation regclass;
 	columns text;
 BEGIN
-	IF source IS NULL THEN
-		RETURN '(SELECT t.id, t AS subject FROM quota_manager.subject t)';
+	is_own := source IS NULL;
+	IF NOT is_own THEN
+		rights := CASE WHEN reader IS NOT NULL THEN quota_internal.missing_source_rights(source, reader) END;
+		IF rights IS NOT NULL THEN
+			RAISE EXCEPTION 'role "%" cannot read the user source %', pg_get_userbyid(reader), source
+				USING ERRCODE = 'insufficient_privilege', DETAIL = format('What is missing: %s.', rights);
+		END IF;
+		IF to_regclass(source) IS NULL THEN
+			RAISE EXCEPTION 'user source % does not exist', source
+				USING ERRCODE = 'undefined_table', HINT = 'Call quota_manager.set_user_source with a relation that does.';
+		END IF;
 	END IF;
-	rights := quota_internal.missing_source_rights(source, current_user::regrole);
-	IF rights IS NOT NULL THEN
-		RAISE EXCEPTION 'role "%" cannot read the user source %', current_user, source
-			USING ERRCODE = 'insufficient_privilege', DETAIL = format('What is missing: %s.', rights);
-	END IF;
-	relation := to_regclass(source);
-	IF relation IS NULL THEN
-		RAISE EXCEPTION 'user source % does not exist', source
-			USING ERRCODE = 'undefined_table', HINT = 'Call quota_manager.set_user_source with a relation that does.';
-	END IF;
+	relation := coalesce(to_regclass(source), 'quota_manager.user_info'::regclass);
 	SELECT string_agg(CASE
 			WHEN a.attname = 'balances' THEN 'b.balances'
 			WHEN own.attname IS NULL THEN 'NULL'
@@ -87,36 +86,28 @@ BEGIN
 		FROM pg_attribute a
 		LEFT JOIN pg_attribute own ON own.attrelid = relation AND own.attname = a.attname AND own.attnum > 0 AND NOT own.attisdropped
 		WHERE a.attrelid = 'quota_manager.subject'::regclass AND a.attnum > 0 AND NOT a.attisdropped;
-	RETURN format('(SELECT u.id, ROW(%s)::quota_manager.subject AS subject FROM %s u LEFT JOIN quota_manager.known_balance b ON b.user_id = u.id)',
-		columns, relation);
+	-- Where no balance is asked for, the planner is spared a join that it would only find to be of no use.
+	users := format('(SELECT u.id, %sROW(%s)::quota_manager.subject AS subject FROM %s u)',
+		CASE WHEN (SELECT c.relkind FROM pg_class c WHERE c.oid = relation) = 'r' THEN 'u.ctid AS position, ' ELSE '' END,
+		replace(columns, 'b.balances', 'NULL'), relation::regclass);
+	with_balances := format('(SELECT u.id, ROW(%s)::quota_manager.subject AS subject FROM %s u LEFT JOIN quota_manager.known_balance b ON b.user_id = u.id)',
+		columns, relation::regclass);
+	-- A column that is added has a value in all rows, none of which is written for it.
+	fingerprint := (SELECT hashtextextended(concat_ws(' ', relation, pg_relation_filenode(relation), (SELECT e.extversion FROM pg_extension e WHERE e.extname = 'quota_manager'),
+			string_agg(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.attmissingval), ' ' ORDER BY a.attnum)), 0)
+		FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum > 0);
 END
 $$;
-COMMENT ON FUNCTION quota_internal.subject_source() IS 'A subquery with the columns id and subject over the users that scans look at.';
+COMMENT ON FUNCTION quota_internal.user_relation(oid) IS 'Where scans find the users, for a role that reads them (null: whose rights are not asked about): the relation, whether it is user_info, and subqueries over it with the columns id and subject, without and with balances; position is where the row of an ordinary table lies, fingerprint tells the table''s columns and file from others.';
 
-CREATE FUNCTION quota_internal.check_source_ids(condition quota_manager.condition) RETURNS void
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off
-AS $$
-DECLARE
-	repeated text;
-BEGIN
-	IF quota_internal.has_own_users() THEN
-		RETURN;
-	END IF;
-	EXECUTE 'SELECT left(s.id, 100) FROM ' || quota_internal.subject_source() || ' s
-		WHERE s.id <> '''' AND s.subject OPERATOR(quota_manager.@@) $1 GROUP BY s.id HAVING count(*) > 1 ORDER BY s.id LIMIT 1'
-		INTO repeated USING condition;
-	IF repeated IS NOT NULL THEN
-		RAISE EXCEPTION 'user source % has the user "%" more than once', (SELECT i.user_source FROM quota_manager.quota_installation i), repeated
-			USING ERRCODE = 'cardinality_violation', DETAIL = 'The ids of users must be unique.';
-	END IF;
-END
-$$;
-COMMENT ON FUNCTION quota_internal.check_source_ids(quota_manager.condition) IS 'Of scan(): raises an error if a user who meets the condition is in the user source more than once.';
+CREATE FUNCTION quota_internal.explain_as_owner(relation oid, query text) RETURNS text
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_explain_as_owner';
+COMMENT ON FUNCTION quota_internal.explain_as_owner(oid, text) IS 'Of set_user_source(): the plan of a query over a relation as JSON, planned with the rights of the relation''s owner: what the relation brings along runs as nobody else.';
 
 CREATE FUNCTION quota_manager.set_user_source(source regclass DEFAULT NULL)
 RETURNS TABLE (condition text, indexed boolean, advice text)
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_indexonlyscan = off SET timezone = 'UTC' SET datestyle = 'ISO'
+SET search_path = pg_catalog, pg_temp SET jit = off SET enable_seqscan = off SET enable_indexonlyscan = off SET timezone = 'UTC' SET datestyle = 'ISO'
 AS $$
 DECLARE
 	problems text[];
@@ -126,6 +117,7 @@ DECLARE
 	relation regclass;
 	expression text;
 	sought text;
+	users record;
 BEGIN
 	IF source IS NOT NULL THEN
 		IF NOT EXISTS (SELECT 1 FROM pg_class c WHERE c.oid = source AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't') THEN
@@ -164,11 +156,11 @@ BEGIN
 				USING ERRCODE = 'insufficient_privilege', DETAIL = 'Its scans fail until it can.', HINT = reader.rights || ';';
 		END IF;
 	END LOOP;
+	SELECT r.* INTO users FROM quota_internal.user_relation(NULL) r;
 	FOR condition, expression, sought IN VALUES
 		('match-user("?")', NULL, '\?'), ('belong-to("?")', NULL, '\?'), ('is-vip(2)', NULL, '>= ''?2'), ('github-star("?")', 'USING gin ', '\?'),
 		('register-before("2000-01-01 00:00:00")', NULL, '2000-01-01'), ('access-after("2000-01-01 00:00:00")', NULL, '2000-01-01') LOOP
-		EXECUTE format('EXPLAIN (FORMAT json, COSTS off, VERBOSE) SELECT s.id FROM %s s WHERE s.subject OPERATOR(quota_manager.@@) %L',
-			quota_internal.subject_source(), condition) INTO plan;
+		plan := quota_internal.explain_as_owner(users.relation, format('SELECT s.id FROM %s s WHERE s.subject OPERATOR(quota_manager.@@) %L', users.users, condition))::jsonb;
 		-- What the condition asks for must be what an index is searched for; the source may use others for itself.
 		indexed := EXISTS (SELECT 1 FROM jsonb_path_query(plan, '$.**."Index Cond"') c WHERE c #>> '{}' ~ sought);
 		advice := NULL;
@@ -181,7 +173,8 @@ BEGIN
 				RETURN NEXT;
 				CONTINUE;
 			END IF;
-			relation := (quote_ident(node ->> 'Schema') || '.' || quote_ident(node ->> 'Relation Name'))::regclass;
+			-- Where its rows are kept elsewhere it is not known here by that name.
+			relation := coalesce(to_regclass(quote_ident(node ->> 'Schema') || '.' || quote_ident(node ->> 'Relation Name')), users.relation);
 			-- The filter is what an index must hold, an operator, and a constant.
 			advice := CASE WHEN node IS NULL THEN 'The source has nothing that the condition reads.' ELSE
 				format('CREATE INDEX ON %s ', coalesce(pg_partition_root(relation), relation)) || coalesce(expression, '')

@@ -104,6 +104,21 @@ typedef char *(*GatewayOfModel)(const char *model);
  */
 extern void condition_bind(ConditionNode *node, GatewayOfModel gateway_of);
 
+/* What is true of all calls of a condition, or of any. */
+typedef struct ConditionTraits
+{
+	bool is_built_in;   /* no code of others runs */
+	bool asks_balances; /* the answer may be unknown */
+	bool is_immutable;  /* the answer depends on the subject alone */
+} ConditionTraits;
+
+/*
+ * Looks up what is true of the functions that a condition calls.  False and
+ * *error when the condition does not make sense.
+ */
+extern bool condition_traits(const ConditionNode *node, ConditionTraits *traits,
+							 ConditionError *error);
+
 /* The row type quota_manager.subject. */
 extern Oid condition_subject_type(void);
 
@@ -119,12 +134,14 @@ extern void condition_set_error(ConditionError *error, int sqlerrcode, int offse
 
 /*
  * A function call resolved: which function, with typed arguments after the
- * subject.  is_balance: its answer may be unknown.
+ * subject.  is_balance: its answer may be unknown.  is_built_in: it is the
+ * extension's own, not code of others.
  */
 typedef struct ConditionFunction
 {
 	Oid   oid;
 	bool  is_balance;
+	bool  is_built_in;
 	bool  is_variadic;
 	List *arguments;
 } ConditionFunction;

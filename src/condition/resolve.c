@@ -32,11 +32,12 @@
 /* A function that could be meant, and how well the arguments fit. */
 typedef struct Candidate
 {
-	Oid oid;
-	int fixed; /* parameters after the subject, without the variadic one */
-	int defaults;
-	Oid element;              /* of the variadic parameter, or InvalidOid */
-	Oid types[FUNC_MAX_ARGS]; /* of the fixed parameters */
+	Oid  oid;
+	bool is_built_in;
+	int  fixed; /* parameters after the subject, without the variadic one */
+	int  defaults;
+	Oid  element;              /* of the variadic parameter, or InvalidOid */
+	Oid  types[FUNC_MAX_ARGS]; /* of the fixed parameters */
 } Candidate;
 
 /*
@@ -171,7 +172,10 @@ find_candidates(const char *name, Oid subject_type, bool *exists)
 			continue;
 		if (OidIsValid(extension) &&
 			getExtensionOfObject(ProcedureRelationId, proc->oid) == extension)
+		{
+			candidate->is_built_in = true;
 			members = lappend(members, candidate);
+		}
 		else
 			others = lappend(others, candidate);
 	}
@@ -491,6 +495,7 @@ condition_resolve(const ConditionNode *call, Oid subject_type, ConditionFunction
 	if (!check_function(call, best->oid, error))
 		return false;
 	function->oid = best->oid;
+	function->is_built_in = best->is_built_in;
 	function->is_balance = strcmp(call->name, BALANCE_FUNCTION) == 0 ||
 						   strcmp(call->name, BOUND_BALANCE_FUNCTION) == 0;
 	return make_arguments(call, best, function, error);

@@ -23,6 +23,7 @@
 #include "utils/timestamp.h"
 
 #include "condition/condition.h"
+#include "scan/evaluation.h"
 #include "scan/scan.h"
 
 PG_FUNCTION_INFO_V1(qm_balance_at);
@@ -50,6 +51,10 @@ scan_define_settings(void)
 							"Age up to which a balance that was read is used.",
 							"Older ones count as unknown and are read again.", &balance_max_age,
 							300, 1, INT_MAX / 1000, PGC_USERSET, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomBoolVariable("quota_manager.incremental_scans",
+							 "Scans look only at users who have changed, where that is enough.",
+							 "Single strategies whose condition depends on the user alone.",
+							 &incremental_scans, true, PGC_USERSET, 0, NULL, NULL, NULL);
 }
 
 /*

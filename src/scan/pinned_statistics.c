@@ -81,6 +81,7 @@ static const PinnedTable pinned_tables[] = {
 	  {"strategy_id", 1000, 0, 0},
 	  {"scheduled_time", -0.01, 0, 0},
 	  {"undelivered", 2, 0, 0.9999}}},
+	{"scan_mark", 1e4, 100, {{"strategy_id", -1, 0, 0}}},
 	{"user_balance", 1e6, 70, {{"user_id", -1, 0, 0}, {"gateway", 1, 0, 0}}},
 	{"grant_decision",
 	 1e6,
@@ -102,11 +103,12 @@ static get_attavgwidth_hook_type    previous_average_width;
 static const PinnedTable *
 find_pinned_table(Oid relation)
 {
+	Oid   schema = pinned_statistics ? get_rel_namespace(relation) : InvalidOid;
 	char *name;
 	int   i;
 
-	if (!pinned_statistics ||
-		get_rel_namespace(relation) != get_namespace_oid("quota_manager", true))
+	if (!OidIsValid(schema) || (schema != get_namespace_oid("quota_manager", true) &&
+								schema != get_namespace_oid("quota_internal", true)))
 		return NULL;
 	name = get_rel_name(relation);
 	for (i = 0; name != NULL && i < lengthof(pinned_tables); i++)

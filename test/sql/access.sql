@@ -6,6 +6,7 @@
 SET client_min_messages = warning;
 SET timezone = 'UTC';
 SET datestyle = 'ISO';
+SET quota_manager.incremental_scans = off;
 SET search_path = quota_manager, public;
 SET quota_manager.schedule_clock = '2025-07-01 08:00:00+00';
 

@@ -33,7 +33,7 @@ WHERE d.description !~ '[.:?]$' OR d.description ~ '  |\s$|^\s' ORDER BY m.what 
 
 -- Outside the three schemas.
 SELECT p.oid::regprocedure FROM pg_temp.routine p WHERE p.pronamespace NOT IN ('quota_manager'::regnamespace, 'quota_internal'::regnamespace, 'quota_condition'::regnamespace) ORDER BY 1;
-SELECT r.oid::regclass FROM pg_temp.relation r WHERE r.relnamespace <> 'quota_manager'::regnamespace ORDER BY 1;
+SELECT r.oid::regclass FROM pg_temp.relation r WHERE r.relnamespace NOT IN ('quota_manager'::regnamespace, 'quota_internal'::regnamespace) ORDER BY 1;
 
 -- Functions whose meaning depends on the caller's search_path.
 SELECT p.oid::regprocedure FROM pg_temp.routine p

@@ -6,6 +6,7 @@
 SET client_min_messages = warning;
 SET timezone = 'UTC';
 SET datestyle = 'ISO';
+SET quota_manager.incremental_scans = off;
 SET search_path = quota_manager, public;
 
 CREATE ROLE regress_quota_viewer;

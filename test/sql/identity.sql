@@ -79,7 +79,7 @@ SELECT id AS first_id FROM quota_installation \gset
 SELECT pg_temp.pretend('system_identifier = 17, database_oid = 4, timeline = 2');
 SELECT pg_temp.try('SELECT quota_manager.scan()');
 SELECT pg_temp.try('SELECT quota_manager.scan(''once'')');
-SELECT pg_temp.try('SELECT quota_internal.run_strategy(s.id, NULL) FROM quota_manager.quota_strategy s');
+SELECT pg_temp.try('SELECT quota_internal.run_due(s.id) FROM quota_manager.quota_strategy s');
 \set VERBOSITY terse
 CALL tick();
 CALL deliver();

@@ -226,15 +226,17 @@ DROP TABLE pg_temp.look_alike;
 
 -- A scan may take longer than schedules allow: whoever comes late in it, its firing being passed by then, runs the one that took its place.
 SELECT pg_temp.begin_anew();
-CREATE FUNCTION quota_condition.occurrence_lasts(s subject) RETURNS boolean
-LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+CREATE FUNCTION pg_temp.last_a_minute() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-	PERFORM set_config('quota_manager.schedule_clock', (quota_manager.schedule_now() AT TIME ZONE 'UTC' + interval '1 min')::text || '+00', false);
-	RETURN true;
+	IF NEW.state = 'done' AND NEW.strategy_id = (SELECT s.id FROM quota_manager.quota_strategy s WHERE s.name = '1 lasts') THEN
+		PERFORM set_config('quota_manager.schedule_clock', (quota_manager.schedule_now() AT TIME ZONE 'UTC' + interval '1 min')::text || '+00', false);
+	END IF;
+	RETURN NULL;
 END
 $$;
+CREATE TRIGGER occurrence_lasts AFTER INSERT ON quota_run FOR EACH ROW EXECUTE FUNCTION pg_temp.last_a_minute();
 INSERT INTO quota_strategy (name, type, amount, model, periodic_expr, condition, catch_up, catch_up_max) VALUES
-	('1 lasts', 'periodic', 5, 'm', '* * * * *', 'occurrence-lasts()', 'latest', 1), ('2 latest', 'periodic', 5, 'm', '* * * * *', 'true()', 'latest', 1),
+	('1 lasts', 'periodic', 5, 'm', '* * * * *', 'true()', 'latest', 1), ('2 latest', 'periodic', 5, 'm', '* * * * *', 'true()', 'latest', 1),
 	('3 all', 'periodic', 5, 'm', '* * * * *', 'true()', 'all', 2);
 SELECT * FROM pg_temp.scan_at('1 00:33:00');
 SELECT strategy, scheduled_time, granted, error FROM scan('2 latest');
@@ -242,7 +244,7 @@ SELECT pg_temp.at('1 00:34:00');
 TABLE pg_temp.runs;
 DELETE FROM quota_execute;
 DELETE FROM quota_strategy WHERE name = '1 lasts';
-DROP FUNCTION quota_condition.occurrence_lasts(subject);
+DROP TRIGGER occurrence_lasts ON quota_run;
 
 -- The last scan of a single strategy is found beside however many runs of others, and of its own.
 SELECT pg_temp.begin_anew();

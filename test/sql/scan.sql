@@ -5,6 +5,7 @@
 SET client_min_messages = warning;
 SET timezone = 'UTC';
 SET datestyle = 'ISO';
+SET quota_manager.incremental_scans = off;
 SET search_path = quota_manager, public;
 SET quota_manager.schedule_clock = '2025-07-01 08:00:00+00';
 
@@ -133,6 +134,18 @@ SET quota_manager.schedule_clock = '2025-07-01 08:00:00+00';
 
 -- A broken strategy is reported; the others run.
 CREATE FUNCTION quota_condition.scan_test_gone(s subject) RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE RETURN true;
+-- Code of others is not run as the superuser of this test.
+CREATE ROLE scan_test_reader;
+SELECT grant_access('scan_test_reader', 'worker');
+CREATE FUNCTION pg_temp.reader_scan()
+RETURNS TABLE (strategy text, scheduled_time timestamptz, matched bigint, granted bigint, already bigint, capped bigint, unknown bigint, error text, note text)
+LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM set_config('role', 'scan_test_reader', true);
+	RETURN QUERY SELECT * FROM pg_temp.scan();
+	PERFORM set_config('role', 'none', true);
+END
+$$;
 CREATE FUNCTION quota_condition.scan_test_fails(s subject) RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE RETURN 1 / length((s).id) - 1 = 1 / (length((s).id) - 2);
 INSERT INTO quota_gateway (name, dialect, base_url) VALUES ('scan-other', 'zgsm', 'http://gateway.example');
 INSERT INTO quota_model (model, gateway) VALUES ('scan-other', 'scan-other'), ('scan-whole', 'scan-other');
@@ -152,9 +165,10 @@ UPDATE quota_gateway SET is_default = (name = 'scan-zgsm');
 UPDATE quota_gateway SET dialect = 'higress' WHERE name = 'scan-other';
 INSERT INTO quota_gateway (name, dialect, base_url) VALUES ('scan-none', 'zgsm', 'http://gateway.example');
 INSERT INTO quota_model (model, gateway) VALUES ('m', 'scan-zgsm');
+SELECT * FROM pg_temp.scan('scan-5-error');
 UPDATE quota_gateway SET is_default = false;
-SELECT * FROM pg_temp.scan();
-SELECT * FROM pg_temp.scan();
+SELECT * FROM pg_temp.reader_scan();
+SELECT * FROM pg_temp.reader_scan();
 SELECT * FROM pg_temp.runs;
 SELECT name, count(*) FROM pg_temp.grants GROUP BY name ORDER BY name;
 -- Mended, they run.
@@ -165,6 +179,8 @@ SELECT strategy, granted, already, error FROM pg_temp.scan();
 TRUNCATE quota_execute, quota_run;
 DELETE FROM quota_strategy;
 DROP FUNCTION quota_condition.scan_test_fails;
+DROP OWNED BY scan_test_reader;
+DROP ROLE scan_test_reader;
 UPDATE quota_gateway SET is_default = true WHERE name = 'scan-zgsm';
 
 -- Balances: known ones decide, negated or not; unknown ones never grant and are counted.

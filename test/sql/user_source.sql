@@ -6,10 +6,35 @@
 SET client_min_messages = warning;
 SET timezone = 'UTC';
 SET datestyle = 'ISO';
+SET quota_manager.incremental_scans = off;
 SET search_path = quota_manager, public;
 SET quota_manager.schedule_clock = '2025-07-01 08:00:00+00';
 
 INSERT INTO quota_gateway (name, dialect, base_url, is_default) VALUES ('source-zgsm', 'zgsm', 'http://gateway.example', true);
+
+-- Code of others is not run as the superuser of this test.
+CREATE ROLE source_test_reader;
+SELECT grant_access('source_test_reader', 'worker');
+GRANT pg_read_all_data TO source_test_reader;
+CREATE FUNCTION pg_temp.reader_scan(name text DEFAULT NULL) RETURNS TABLE (strategy text, scheduled_time timestamptz, matched bigint, granted bigint, already_granted bigint,
+	capped bigint, unknown_balance bigint, error text, elapsed interval, note text)
+LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM set_config('role', 'source_test_reader', true);
+	RETURN QUERY SELECT * FROM quota_manager.scan(name);
+	PERFORM set_config('role', 'none', true);
+END
+$$;
+CREATE FUNCTION pg_temp.reader_undecided(name text) RETURNS TABLE (user_id text, gateway text)
+LANGUAGE plpgsql AS $$
+DECLARE
+	strategy CONSTANT integer := (SELECT s.id FROM quota_manager.quota_strategy s WHERE s.name = reader_undecided.name);
+BEGIN
+	PERFORM set_config('role', 'source_test_reader', true);
+	RETURN QUERY SELECT * FROM quota_manager.undecided(strategy);
+	PERFORM set_config('role', 'none', true);
+END
+$$;
 
 -- Other names, a uuid key, a schema and a table that have to be quoted.
 CREATE SCHEMA "Source ""Test";
@@ -34,7 +59,7 @@ SELECT * FROM set_user_source('"Source ""Test"."Ku%nden"');
 -- So the planner uses them of its own accord; where no balance is asked for, none is read.
 CREATE FUNCTION pg_temp.plan(condition text) RETURNS SETOF text LANGUAGE plpgsql AS $$
 BEGIN
-	RETURN QUERY EXECUTE format('EXPLAIN (COSTS off) SELECT s.id FROM %s s WHERE s.subject OPERATOR(quota_manager.@@) %L', quota_internal.subject_source(), condition);
+	RETURN QUERY EXECUTE format('EXPLAIN (COSTS off) SELECT s.id FROM %s s WHERE s.subject OPERATOR(quota_manager.@@) %L', (SELECT r.with_balances FROM quota_internal.user_relation(NULL) r), condition);
 END
 $$;
 SELECT c, bool_or(p ~ 'Index Cond') AS indexed, bool_or(p ~ 'Seq Scan on "Kunden') AS whole, bool_or(p ~ 'user_balance') AS balances
@@ -51,10 +76,10 @@ INSERT INTO quota_strategy (name, type, amount, model, condition) VALUES
 	('source-org', 'single', 5, 'm', 'belong-to("org7", "org8")'),
 	('source-low', 'single', 5, 'm', 'quota-le("m", 10) and is-vip(4)'),
 	('source-missing', 'single', 5, 'm', 'not(or(is-vip(1), register-before("2030-01-01 00:00:00")))');
-SELECT strategy, matched, granted, already_granted, unknown_balance, error FROM scan();
-SELECT strategy, matched, granted, already_granted, unknown_balance, error FROM scan();
+SELECT strategy, matched, granted, already_granted, unknown_balance, error FROM pg_temp.reader_scan();
+SELECT strategy, matched, granted, already_granted, unknown_balance, error FROM pg_temp.reader_scan();
 SELECT s.name, e.user_id FROM quota_execute e JOIN quota_strategy s ON s.id = e.strategy_id WHERE s.name IN ('source-org', 'source-low') ORDER BY s.name, e.user_id;
-SELECT count(*) FROM undecided((SELECT id FROM quota_strategy WHERE name = 'source-low'));
+SELECT count(*) FROM pg_temp.reader_undecided('source-low');
 TRUNCATE quota_execute, quota_run;
 
 -- Advice looks through joins and names the table that is partitioned, not a partition.
@@ -74,13 +99,13 @@ CREATE TABLE public.source_test (id text, vip integer, note text);
 SELECT condition, indexed, advice FROM set_user_source('public.source_test');
 INSERT INTO public.source_test VALUES ('s1', 1), ('s2', NULL), (NULL, 4), ('', 4);
 UPDATE quota_strategy SET condition = 'not(or(is-vip(1), belong-to("org7"), github-star("zgsm")))' WHERE name = 'source-missing';
-SELECT strategy, matched, granted, error FROM scan('source-missing');
+SELECT strategy, matched, granted, error FROM pg_temp.reader_scan('source-missing');
 UPDATE quota_strategy SET condition = 'true()' WHERE name = 'source-star';
-SELECT strategy, matched, granted, error FROM scan('source-star');
+SELECT strategy, matched, granted, error FROM pg_temp.reader_scan('source-star');
 SELECT s.name, e.user_id FROM quota_execute e JOIN quota_strategy s ON s.id = e.strategy_id ORDER BY s.name, e.user_id;
 -- Whoever is there twice makes the scan of that strategy fail, and nobody is paid twice.
 INSERT INTO public.source_test VALUES ('s3', 9), ('s3', 9);
-SELECT strategy, matched, granted, error FROM scan('source-star');
+SELECT strategy, matched, granted, error FROM pg_temp.reader_scan('source-star');
 DELETE FROM public.source_test WHERE id = 's3';
 TRUNCATE quota_execute, quota_run;
 
@@ -90,7 +115,7 @@ CREATE FUNCTION pg_temp.long_id(bytes integer, seed integer DEFAULT 0) RETURNS t
 $$;
 CREATE FUNCTION pg_temp.scan(name text) RETURNS TABLE (strategy text, matched bigint, granted bigint, already bigint, capped bigint, unknown bigint, error text, note text)
 LANGUAGE sql AS $$
-	SELECT strategy, matched, granted, already_granted, capped, unknown_balance, error, note FROM quota_manager.scan(name)
+	SELECT strategy, matched, granted, already_granted, capped, unknown_balance, error, note FROM pg_temp.reader_scan(name)
 $$;
 INSERT INTO public.source_test VALUES (pg_temp.long_id(1048576), 1), (repeat('x', 1048576), 1), (repeat('技', 400000), 5), (left(pg_temp.long_id(3200), 2600), 1);
 SELECT * FROM pg_temp.scan('source-star');
@@ -111,7 +136,7 @@ SELECT * FROM pg_temp.scan('source-daily');
 -- Where a balance decides, they are not asked about.
 UPDATE quota_strategy SET condition = 'quota-le("m", 5)', max_exec_per_user = NULL WHERE name = 'source-star';
 TRUNCATE quota_execute, quota_run;
-SELECT octet_length(user_id), gateway FROM undecided((SELECT id FROM quota_strategy WHERE name = 'source-star')) ORDER BY 1, user_id;
+SELECT octet_length(user_id), gateway FROM pg_temp.reader_undecided('source-star') ORDER BY 1, user_id;
 INSERT INTO user_balance (user_id, gateway, balance) VALUES ('s1', 'source-zgsm', 3), ('s2', 'source-zgsm', 8);
 SELECT * FROM pg_temp.scan('source-star');
 DELETE FROM user_balance WHERE user_id LIKE 's_';
@@ -206,17 +231,17 @@ TRUNCATE quota_execute, quota_run;
 
 -- A source that was dropped is reported for each strategy, not raised; one of its columns likewise.
 ALTER TABLE public.source_test DROP COLUMN id;
-SELECT strategy, granted, error FROM scan();
+SELECT strategy, granted, error FROM pg_temp.reader_scan();
 DROP TABLE public.source_test;
-SELECT strategy, granted, error FROM scan();
-SELECT strategy, granted, error FROM scan('source-star');
+SELECT strategy, granted, error FROM pg_temp.reader_scan();
+SELECT strategy, granted, error FROM pg_temp.reader_scan('source-star');
 SELECT state, reason, occurrences FROM quota_run ORDER BY id;
-SELECT quota_internal.subject_source();
+SELECT quota_internal.user_relation(NULL);
 
 -- Back to user_info.
 SELECT condition, indexed FROM set_user_source();
 SELECT user_source FROM quota_installation;
-SELECT strategy, matched, granted, error FROM scan('source-org');
+SELECT strategy, matched, granted, error FROM pg_temp.reader_scan('source-org');
 SELECT create_access_time_index();
 SELECT create_access_time_index();
 SELECT condition, indexed, advice FROM set_user_source(NULL) WHERE condition LIKE 'access-after%';
@@ -233,3 +258,5 @@ DELETE FROM quota_strategy;
 DELETE FROM user_info;
 DELETE FROM quota_gateway;
 DELETE FROM quota_installation;
+DROP OWNED BY source_test_reader;
+DROP ROLE source_test_reader;

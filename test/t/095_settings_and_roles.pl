@@ -111,15 +111,6 @@ QuotaTest::Workers::set($node, 'quota_manager.workers', 'on');
 QuotaTest::Workers::await($node, 'worked', sprintf 'SELECT count(*) = %d FROM quota_manager.quota_run', scalar keys %condition);
 check_grants('worked', 'workers');
 
-# There are two lists of them.
-my @in_code = slurp_file("$root/src/common/pinned_settings.c") =~ /^\t\{"(\w+)", "([^"]*)"\},$/mg;
-my %in_code = @in_code;
-is( $node->safe_psql('called', q{SELECT string_agg(c, E'\n' ORDER BY c COLLATE "C")
-		FROM pg_proc p, unnest(p.proconfig) s, regexp_replace(s, '^.*=', '') v, concat(lower(split_part(s, '=', 1)), '=', v) c
-		WHERE p.oid = 'quota_manager.scan'::regproc AND s !~ '^search_path='}),
-	join("\n", sort map { "$_=$in_code{$_}" } keys %in_code),
-	'scan() sets what tick() and the workers set');
-
 # Roles that are superusers in disguise.
 $node->safe_psql('postgres', q{
 	CREATE ROLE boss SUPERUSER; CREATE ROLE middle; CREATE ROLE maker CREATEROLE;

@@ -62,7 +62,7 @@ sub tables
 
 	return split /\n/, $node->safe_psql($database, <<'SQL');
 SELECT c.relname FROM pg_class c
-JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e' AND c.relnamespace = 'quota_manager'::regnamespace
 JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid AND e.extname = 'quota_manager'
 WHERE c.relkind = 'r' AND c.relname NOT IN ('quota_credential', 'quota_worker') ORDER BY 1
 SQL

@@ -1,0 +1,319 @@
+/*
+ * admit.c
+ *		Third phase of a scan: who of those found is to be granted.
+ *
+ * Grants are looked up by the key for some hundred users at a time.  Where
+ * most users of a single strategy have their grant, one walk along the key is
+ * cheaper than that: it meets the grants in the order of the ids.
+ */
+#include "postgres.h"
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "mb/pg_wchar.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "scan/admit.h"
+
+/* How many users are looked up at a time, and how many grants are read at a time in a walk. */
+#define LOOKUP_USERS 1000
+#define WALK_GRANTS 1000
+
+/* A look-up costs about as much as a walk along so many grants. */
+#define WALK_PER_LOOKUP 6
+
+/* One user's grants. */
+typedef struct Granted
+{
+	text *user_id;
+	bool  has_this;
+	int64 count; /* that the cap counts */
+} Granted;
+
+struct Admission
+{
+	Spool        *spool;
+	AdmissionRule rule;
+	MemoryContext batch; /* of the ids that are being looked up, and of what was found */
+	MemoryContext found;
+	text        **ids;
+	int           id_count;
+	int           next_id;
+	Granted      *granted;
+	int           granted_count;
+	int           next_granted;
+	Portal        walk; /* NULL: users are looked up */
+	text         *previous;
+	int           previous_size;
+};
+
+static int
+compare_ids(const text *a, const text *b)
+{
+	int left = VARSIZE_ANY_EXHDR(a);
+	int right = VARSIZE_ANY_EXHDR(b);
+	int order = memcmp(VARDATA_ANY(a), VARDATA_ANY(b), Min(left, right));
+
+	return order != 0 ? order : left - right;
+}
+
+/*
+ * How many grants a walk would meet at most, by the records of runs.
+ */
+static int64
+count_recorded_grants(int32 strategy_id)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid               types[] = {INT4OID};
+	Datum             values[] = {Int32GetDatum(strategy_id)};
+	bool              isnull;
+
+	if (plan == NULL)
+	{
+		plan =
+			SPI_prepare("SELECT coalesce(sum(r.granted), 0)::bigint FROM quota_manager.quota_run r"
+						" WHERE r.strategy_id = $1 AND r.scheduled_time IS NULL",
+						1, types);
+		if (plan == NULL || SPI_keepplan(plan) != 0)
+			elog(ERROR, "could not prepare to count grants");
+	}
+	if (SPI_execute_plan(plan, values, NULL, false, 1) != SPI_OK_SELECT || SPI_processed != 1)
+		elog(ERROR, "could not count grants");
+	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+}
+
+/*
+ * Opens a walk along the grants of a single strategy, in the order of user
+ * ids.
+ */
+static Portal
+open_walk(const AdmissionRule *rule)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid               types[] = {INT4OID, TIMESTAMPTZOID};
+	Datum values[] = {Int32GetDatum(rule->strategy_id), TimestampTzGetDatum(rule->firing)};
+
+	if (plan == NULL)
+	{
+		plan = SPI_prepare("SELECT e.user_id, true, 0::bigint FROM quota_manager.quota_execute e"
+						   " WHERE e.strategy_id = $1 AND e.scheduled_time = $2 AND e.revision = 0"
+						   " ORDER BY e.user_id",
+						   2, types);
+		if (plan == NULL || SPI_keepplan(plan) != 0)
+			elog(ERROR, "could not prepare to walk along grants");
+	}
+	return SPI_cursor_open(NULL, plan, values, NULL, false);
+}
+
+Admission *
+admission_begin(Spool *spool, const AdmissionRule *rule)
+{
+	Admission *admission = palloc0(sizeof(Admission));
+
+	spool_rewind(spool);
+	admission->spool = spool;
+	admission->rule = *rule;
+	admission->batch =
+		AllocSetContextCreate(CurrentMemoryContext, "users to admit", ALLOCSET_DEFAULT_SIZES);
+	admission->found =
+		AllocSetContextCreate(CurrentMemoryContext, "grants of users", ALLOCSET_DEFAULT_SIZES);
+	admission->ids = palloc(sizeof(text *) * LOOKUP_USERS);
+	if (!rule->anew && rule->cap == 0 && TIMESTAMP_IS_NOBEGIN(rule->firing) &&
+		spool_count(spool) > LOOKUP_USERS &&
+		count_recorded_grants(rule->strategy_id) < spool_count(spool) * WALK_PER_LOOKUP)
+		admission->walk = open_walk(rule);
+	return admission;
+}
+
+/*
+ * Takes over rows of grants from SPI.
+ */
+static void
+take_granted(Admission *admission)
+{
+	MemoryContext caller;
+	uint64        i;
+
+	MemoryContextReset(admission->found);
+	caller = MemoryContextSwitchTo(admission->found);
+	admission->granted = palloc(sizeof(Granted) * Max(SPI_processed, 1));
+	for (i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple row = SPI_tuptable->vals[i];
+		TupleDesc columns = SPI_tuptable->tupdesc;
+		Granted  *granted = &admission->granted[i];
+		bool      isnull;
+
+		granted->user_id = DatumGetTextPCopy(SPI_getbinval(row, columns, 1, &isnull));
+		granted->has_this = DatumGetBool(SPI_getbinval(row, columns, 2, &isnull));
+		granted->count = DatumGetInt64(SPI_getbinval(row, columns, 3, &isnull));
+	}
+	admission->granted_count = (int) SPI_processed;
+	admission->next_granted = 0;
+	MemoryContextSwitchTo(caller);
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/*
+ * Looks up the grants of the users of the batch.
+ */
+static void
+look_up(Admission *admission)
+{
+	static SPIPlanPtr        plans[2] = {NULL, NULL};
+	static const char *const statements[] = {
+		"SELECT e.user_id, true, 0::bigint FROM quota_manager.quota_execute e"
+		" WHERE e.strategy_id = $1 AND e.user_id = ANY ($2) AND e.scheduled_time = $3"
+		" AND e.revision = 0 ORDER BY e.user_id",
+		"SELECT e.user_id, bool_or(e.scheduled_time = $3), count(*) FILTER (WHERE e.status <> "
+		"'cancelled')"
+		" FROM quota_manager.quota_execute e"
+		" WHERE e.strategy_id = $1 AND e.user_id = ANY ($2) AND e.revision = 0"
+		" GROUP BY e.user_id ORDER BY e.user_id"};
+	Oid           types[] = {INT4OID, TEXTARRAYOID, TIMESTAMPTZOID};
+	int           capped = admission->rule.cap > 0;
+	MemoryContext caller = MemoryContextSwitchTo(admission->batch);
+	Datum         values[] = {Int32GetDatum(admission->rule.strategy_id),
+							  PointerGetDatum(construct_array((Datum *) admission->ids, admission->id_count,
+															  TEXTOID, -1, false, TYPALIGN_INT)),
+							  TimestampTzGetDatum(admission->rule.firing)};
+
+	MemoryContextSwitchTo(caller);
+	if (plans[capped] == NULL)
+	{
+		plans[capped] = SPI_prepare(statements[capped], 3, types);
+		if (plans[capped] == NULL || SPI_keepplan(plans[capped]) != 0)
+			elog(ERROR, "could not prepare to look up grants");
+	}
+	if (SPI_execute_plan(plans[capped], values, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not look up grants");
+	take_granted(admission);
+}
+
+/*
+ * Raises an error about a user whom the user source has twice.
+ */
+static void
+complain_of_twice(const text *id)
+{
+	ereport(ERROR, (errcode(ERRCODE_CARDINALITY_VIOLATION),
+					errmsg("the user source has the user \"%s\" more than once",
+						   pnstrdup(VARDATA_ANY(id),
+									pg_mbcliplen(VARDATA_ANY(id), VARSIZE_ANY_EXHDR(id), 100))),
+					errdetail("The ids of users must be unique.")));
+}
+
+/*
+ * An id that is the same as the one before is an error.
+ */
+static void
+require_above_previous(Admission *admission, const text *id)
+{
+	Size size = VARSIZE_ANY(id);
+
+	if (admission->previous && compare_ids(admission->previous, id) == 0)
+		complain_of_twice(id);
+	if (size > admission->previous_size)
+	{
+		if (admission->previous)
+			pfree(admission->previous);
+		admission->previous = MemoryContextAlloc(GetMemoryChunkContext(admission), size * 2);
+		admission->previous_size = size * 2;
+	}
+	memcpy(admission->previous, id, size);
+}
+
+/*
+ * Reads the next ids, and their grants where these are looked up.
+ */
+static void
+next_batch(Admission *admission)
+{
+	MemoryContext caller;
+	text         *id;
+
+	MemoryContextReset(admission->batch);
+	admission->id_count = admission->next_id = 0;
+	while (admission->id_count < LOOKUP_USERS && (id = spool_next(admission->spool)) != NULL)
+	{
+		require_above_previous(admission, id);
+		caller = MemoryContextSwitchTo(admission->batch);
+		admission->ids[admission->id_count++] = DatumGetTextPCopy(PointerGetDatum(id));
+		MemoryContextSwitchTo(caller);
+	}
+	if (admission->id_count > 0 && admission->walk == NULL)
+		look_up(admission);
+}
+
+/*
+ * The grants of a user; NULL: there are none.
+ */
+static const Granted *
+find_granted(Admission *admission, const text *id)
+{
+	for (;;)
+	{
+		int order;
+
+		if (admission->next_granted == admission->granted_count)
+		{
+			if (admission->walk == NULL)
+				return NULL;
+			SPI_cursor_fetch(admission->walk, true, WALK_GRANTS);
+			take_granted(admission);
+			if (admission->granted_count == 0)
+				return NULL;
+		}
+		order = compare_ids(admission->granted[admission->next_granted].user_id, id);
+		if (order > 0)
+			return NULL;
+		if (order == 0)
+			return &admission->granted[admission->next_granted];
+		admission->next_granted++;
+	}
+}
+
+text *
+admission_next(Admission *admission, Verdict *verdict)
+{
+	const Granted *granted;
+	text          *id;
+
+	if (admission->rule.anew)
+	{
+		*verdict = VERDICT_ADMITTED;
+		id = spool_next(admission->spool);
+		if (id)
+			require_above_previous(admission, id);
+		return id;
+	}
+	if (admission->next_id == admission->id_count)
+		next_batch(admission);
+	if (admission->id_count == 0)
+		return NULL;
+	id = admission->ids[admission->next_id++];
+	granted = find_granted(admission, id);
+	if (granted && granted->has_this)
+		*verdict = VERDICT_GRANTED;
+	else if (granted && admission->rule.cap > 0 && granted->count >= admission->rule.cap)
+		*verdict = VERDICT_CAPPED;
+	else
+		*verdict = VERDICT_ADMITTED;
+	return id;
+}
+
+void
+admission_end(Admission *admission)
+{
+	if (admission->walk)
+		SPI_cursor_close(admission->walk);
+	MemoryContextDelete(admission->batch);
+	MemoryContextDelete(admission->found);
+	pfree(admission);
+}

@@ -1,0 +1,46 @@
+/*
+ * admit.h
+ *		Third phase of a scan: who of those found is to be granted.
+ *
+ * The ids of a spool are merged, in order, with the grants that there are.
+ * The statements are ours and run with the rights of the current user, who
+ * must be the owner; they read in the snapshot of their own begin.
+ */
+#ifndef QM_ADMIT_H
+#define QM_ADMIT_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+
+#include "scan/spool.h"
+
+typedef enum Verdict
+{
+	VERDICT_ADMITTED,
+	VERDICT_GRANTED, /* has the grant already */
+	VERDICT_CAPPED,  /* has reached max_exec_per_user */
+} Verdict;
+
+typedef struct AdmissionRule
+{
+	int32       strategy_id;
+	TimestampTz firing; /* -infinity: a single strategy */
+	int32       cap;    /* most grants per user in total; 0: no limit */
+	bool anew; /* nobody has a grant of this firing, and there is no cap: nothing is looked up */
+} AdmissionRule;
+
+typedef struct Admission Admission;
+
+/* Begins with the first id of the spool; within SPI. */
+extern Admission *admission_begin(Spool *spool, const AdmissionRule *rule);
+
+/*
+ * The next id, valid until the next call, and its verdict; NULL: there is
+ * none.  An id that comes twice is an error.
+ */
+extern text *admission_next(Admission *admission, Verdict *verdict);
+
+extern void admission_end(Admission *admission);
+
+#endif /* QM_ADMIT_H */

@@ -1,0 +1,411 @@
+/*
+ * engine.c
+ *		The phases of a scan as functions of SQL, which keeps the records of
+ *		runs and the boundary of errors.
+ *
+ * They are called by the owner, in functions of the extension.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/pg_lsn.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/typcache.h"
+#include "utils/xid8.h"
+
+#include "common/crash_point.h"
+#include "common/rights.h"
+#include "scan/admit.h"
+#include "scan/evaluate.h"
+#include "scan/write.h"
+
+PG_FUNCTION_INFO_V1(qm_begin_scan);
+PG_FUNCTION_INFO_V1(qm_evaluate);
+PG_FUNCTION_INFO_V1(qm_evaluation_mark);
+PG_FUNCTION_INFO_V1(qm_end_evaluation);
+PG_FUNCTION_INFO_V1(qm_grant_evaluated);
+PG_FUNCTION_INFO_V1(qm_evaluated_users);
+PG_FUNCTION_INFO_V1(qm_visible_strategies);
+
+/* Where more rows have changed than this, reading all in order is not much dearer. */
+#define CHANGED_MAX 100000
+
+/*
+ * Opens the spools of the strategies that are to be evaluated; returns these.
+ * Of several it is those that can share: what a scan grants for others changes
+ * nothing for them.
+ */
+static List *
+open_spools(Evaluation *evaluation)
+{
+	bool      alone = list_length(evaluation->strategies) == 1;
+	List     *chosen = NIL;
+	ListCell *cell;
+
+	foreach (cell, evaluation->strategies)
+		if (alone || evaluation_can_share(evaluation, lfirst(cell)))
+			chosen = lappend(chosen, lfirst(cell));
+	foreach (cell, chosen)
+		evaluation_open_spools(evaluation, lfirst(cell), list_length(chosen));
+	return chosen;
+}
+
+/*
+ * The mark that reaches back furthest of all: whoever has changed since any of
+ * them is found with it.
+ */
+static EvaluationMark
+furthest_mark(const List *strategies)
+{
+	EvaluationMark furthest = ((StrategyEvaluation *) linitial(strategies))->mark;
+	ListCell      *cell;
+
+	foreach (cell, strategies)
+	{
+		const EvaluationMark *mark = &((StrategyEvaluation *) lfirst(cell))->mark;
+
+		if (FullTransactionIdPrecedes(mark->seen, furthest.seen))
+			furthest.seen = mark->seen;
+		if (mark->base.position < furthest.base.position)
+			furthest.base.position = mark->base.position;
+	}
+	return furthest;
+}
+
+/*
+ * Evaluates strategies for the users who have changed; NULL, or why all users
+ * must be looked at.
+ */
+static const char *
+evaluate_changed(const Evaluation *evaluation, List *strategies)
+{
+	EvaluationMark   mark = furthest_mark(strategies);
+	ParamListInfo    positions;
+	EvaluationQuery *query;
+	int              count;
+
+	positions = changed_positions(evaluation->source.relation, &mark, CHANGED_MAX, &count);
+	if (positions == NULL)
+		return "so many users have changed";
+	query = plan_by_position(evaluation, strategies, positions);
+	if (query == NULL)
+		return "the table of users is not kept here";
+	if (count > 0)
+		evaluate_query(&evaluation->source, query);
+	return NULL;
+}
+
+/*
+ * Evaluates the strategies that can go by what has changed; returns the others.
+ */
+static List *
+evaluate_incrementally(const Evaluation *evaluation, List *strategies)
+{
+	List       *incremental = NIL;
+	List       *whole = NIL;
+	const char *reason = NULL;
+	ListCell   *cell;
+
+	foreach (cell, strategies)
+	{
+		StrategyEvaluation *strategy = lfirst(cell);
+
+		if (strategy->whole_reason == NULL)
+			incremental = lappend(incremental, strategy);
+		else
+			whole = lappend(whole, strategy);
+	}
+	if (incremental != NIL)
+		reason = evaluate_changed(evaluation, incremental);
+	if (reason == NULL)
+		return whole;
+	foreach (cell, incremental)
+		((StrategyEvaluation *) lfirst(cell))->whole_reason = reason;
+	return list_concat(whole, incremental);
+}
+
+/*
+ * Notes how far the evaluation has seen.
+ */
+static void
+mark_all(const Evaluation *evaluation, const List *strategies)
+{
+	ListCell *cell;
+
+	foreach (cell, strategies)
+	{
+		StrategyEvaluation *strategy = lfirst(cell);
+
+		/* Whoever is left out is told of by every scan, until they are gone. */
+		if (strategy->left_out > 0)
+			strategy->can_mark = false;
+		strategy->mark_users = evaluation->source.fingerprint;
+		strategy->mark = evaluation_mark(evaluation->begin, GetActiveSnapshot(),
+										 strategy->has_mark ? &strategy->mark : NULL);
+	}
+}
+
+/*
+ * begin_scan(): the scan has seen what was written up to now, if nothing else
+ * was running.
+ */
+Datum
+qm_begin_scan(PG_FUNCTION_ARGS)
+{
+	log_moment_of_transaction();
+	PG_RETURN_VOID();
+}
+
+/*
+ * evaluate(strategies): finds the users of one strategy, or of those of several
+ * that can be evaluated beforehand, and tells how many were found.
+ */
+Datum
+qm_evaluate(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	Evaluation    *evaluation = evaluation_begin(PG_GETARG_DATUM(0));
+	MemoryContext  plans =
+		AllocSetContextCreate(CurrentMemoryContext, "plans of a scan", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(plans);
+	List         *strategies = open_spools(evaluation);
+	ListCell     *cell;
+
+	/* One snapshot for all, taken after the moment that the marks tell of. */
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	foreach (cell,
+			 plan_evaluation(evaluation, evaluate_incrementally(evaluation, list_copy(strategies))))
+		evaluate_query(&evaluation->source, lfirst(cell));
+	mark_all(evaluation, strategies);
+	PopActiveSnapshot();
+	MemoryContextSwitchTo(caller);
+
+	InitMaterializedSRF(fcinfo, 0);
+	foreach (cell, strategies)
+	{
+		const StrategyEvaluation *strategy = lfirst(cell);
+		Datum values[] = {Int32GetDatum(strategy->strategy_id), Int32GetDatum(strategy->version),
+						  Int64GetDatum(spool_count(strategy->matched)),
+						  Int64GetDatum(strategy->unknown ? spool_count(strategy->unknown) : 0),
+						  Int64GetDatum(strategy->left_out + strategy->left_out_unknown)};
+		bool  nulls[] = {false, false, false, false, false};
+
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+	MemoryContextDelete(plans);
+	return (Datum) 0;
+}
+
+/*
+ * evaluation_mark(strategy): how far the evaluation of a strategy has seen, and
+ * why it looked at all users; nulls where the next one cannot go by that.
+ */
+Datum
+qm_evaluation_mark(PG_FUNCTION_ARGS)
+{
+	StrategyEvaluation *strategy = evaluation_find(PG_GETARG_INT32(0));
+	const LogMoment    *base = &strategy->mark.base;
+	const LogMoment    *candidate = &strategy->mark.candidate;
+	bool                has_base = base->position != InvalidXLogRecPtr;
+	Datum               values[7];
+	bool                nulls[] = {strategy->whole_reason == NULL,
+								   !strategy->can_mark,
+								   !strategy->can_mark,
+								   !strategy->can_mark || !has_base,
+								   !strategy->can_mark || !has_base,
+								   !strategy->can_mark,
+								   !strategy->can_mark};
+	TupleDesc           descriptor;
+
+	if (get_call_result_type(fcinfo, NULL, &descriptor) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	values[0] = nulls[0] ? (Datum) 0 : CStringGetTextDatum(strategy->whole_reason);
+	values[1] = Int64GetDatum(strategy->mark_users);
+	values[2] = FullTransactionIdGetDatum(strategy->mark.seen);
+	values[3] = LSNGetDatum(base->position);
+	values[4] = FullTransactionIdGetDatum(base->next_transaction);
+	values[5] = LSNGetDatum(candidate->position);
+	values[6] = FullTransactionIdGetDatum(candidate->next_transaction);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(descriptor), values, nulls)));
+}
+
+/*
+ * end_evaluation(strategy): frees what was found for it; null: for all.
+ */
+Datum
+qm_end_evaluation(PG_FUNCTION_ARGS)
+{
+	evaluation_end(PG_ARGISNULL(0) ? 0 : PG_GETARG_INT32(0));
+	PG_RETURN_VOID();
+}
+
+/* How many users had which verdict. */
+typedef struct VerdictCounts
+{
+	int64 of[VERDICT_CAPPED + 1];
+} VerdictCounts;
+
+/*
+ * Admits the users of a spool, and writes grants of those admitted if there
+ * is a writer.
+ */
+static VerdictCounts
+admit_all(Spool *spool, const AdmissionRule *rule, GrantWriter *writer)
+{
+	Admission    *admission = admission_begin(spool, rule);
+	VerdictCounts counts = {{0}};
+	Verdict       verdict;
+	text         *id;
+
+	while ((id = admission_next(admission, &verdict)) != NULL)
+	{
+		counts.of[verdict]++;
+		if (writer && verdict == VERDICT_ADMITTED)
+			grant_writer_add(writer, id);
+	}
+	admission_end(admission);
+	return counts;
+}
+
+/*
+ * A field of the template, which must have a value.
+ */
+static Datum
+template_field(HeapTupleHeader pattern, const char *name)
+{
+	bool  isnull;
+	Datum value = GetAttributeByName(pattern, name, &isnull);
+
+	if (isnull)
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+						errmsg("the template of grants has no %s", name)));
+	return value;
+}
+
+/*
+ * grant_evaluated(template, cap, anew): writes grants for the users that were
+ * found of the strategy of the template, and counts.
+ */
+Datum
+qm_grant_evaluated(PG_FUNCTION_ARGS)
+{
+	HeapTupleHeader pattern = PG_GETARG_HEAPTUPLEHEADER(0);
+	AdmissionRule   rule = {.strategy_id = DatumGetInt32(template_field(pattern, "strategy_id")),
+							.firing = DatumGetTimestampTz(template_field(pattern, "scheduled_time")),
+							.cap = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1),
+							.anew = PG_GETARG_BOOL(2) && PG_ARGISNULL(1)};
+	StrategyEvaluation *strategy = evaluation_find(rule.strategy_id);
+	VerdictCounts       found = {{0}};
+	VerdictCounts       unknown = {{0}};
+	int64               granted = 0;
+	TupleDesc           descriptor;
+	bool                nulls[] = {false, false, false, false, false, false, false};
+
+	if (get_call_result_type(fcinfo, NULL, &descriptor) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	SPI_connect();
+	if (spool_count(strategy->matched) > 0)
+	{
+		GrantWriter *writer = grant_writer_begin(pattern);
+
+		found = admit_all(strategy->matched, &rule, writer);
+		granted = grant_writer_end(writer);
+	}
+	if (strategy->unknown && spool_count(strategy->unknown) > 0)
+		unknown = admit_all(strategy->unknown, &rule, NULL);
+	SPI_finish();
+	CRASH_POINT(scan_granted);
+	{
+		Datum values[] = {Int64GetDatum(spool_count(strategy->matched) + strategy->left_out),
+						  Int64GetDatum(granted),
+						  Int64GetDatum(found.of[VERDICT_GRANTED]),
+						  Int64GetDatum(found.of[VERDICT_CAPPED]),
+						  Int64GetDatum(unknown.of[VERDICT_ADMITTED]),
+						  Int64GetDatum(strategy->left_out + strategy->left_out_unknown)};
+
+		PG_RETURN_DATUM(
+			HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(descriptor), values, nulls)));
+	}
+}
+
+/*
+ * Adds the users of a spool to the result, each with its verdict.
+ */
+static void
+put_users(ReturnSetInfo *result, Spool *spool, const AdmissionRule *rule, const char *admitted)
+{
+	const char *const names[] = {admitted, "granted", "capped"};
+	Admission        *admission = admission_begin(spool, rule);
+	Verdict           verdict;
+	text             *id;
+
+	while ((id = admission_next(admission, &verdict)) != NULL)
+	{
+		Datum values[] = {PointerGetDatum(id), CStringGetTextDatum(names[verdict])};
+		bool  nulls[] = {false, false};
+
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+		pfree(DatumGetPointer(values[1]));
+	}
+	admission_end(admission);
+}
+
+/*
+ * evaluated_users(strategy, firing, cap): what grant_evaluated() would do of
+ * each user, and who may match if a balance were known; writes nothing.
+ */
+Datum
+qm_evaluated_users(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo      *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	StrategyEvaluation *strategy = evaluation_find(PG_GETARG_INT32(0));
+	AdmissionRule       rule = {.strategy_id = PG_GETARG_INT32(0),
+								.firing = PG_GETARG_TIMESTAMPTZ(1),
+								.cap = PG_ARGISNULL(2) ? 0 : PG_GETARG_INT32(2)};
+
+	InitMaterializedSRF(fcinfo, 0);
+	SPI_connect();
+	put_users(result, strategy->matched, &rule, "admitted");
+	if (strategy->unknown)
+		put_users(result, strategy->unknown, &rule, "unknown");
+	SPI_finish();
+	return (Datum) 0;
+}
+
+/*
+ * visible_strategies(): ids of the strategies that the caller may see, by the
+ * rights and policies of the site.
+ */
+Datum
+qm_visible_strategies(PG_FUNCTION_ARGS)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	RightsBefore  before;
+	Datum         result;
+	bool          isnull;
+
+	SPI_connect();
+	rights_become_caller(&before);
+	if (SPI_execute("SELECT coalesce(pg_catalog.array_agg(s.id), '{}')"
+					" FROM quota_manager.quota_strategy s",
+					false, 1) != SPI_OK_SELECT ||
+		SPI_processed != 1)
+		elog(ERROR, "could not read strategies");
+	rights_restore(&before);
+	result = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	MemoryContextSwitchTo(caller);
+	result = PointerGetDatum(DatumGetArrayTypePCopy(result));
+	SPI_finish();
+	return result;
+}

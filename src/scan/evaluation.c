@@ -1,0 +1,356 @@
+/*
+ * evaluation.c
+ *		What evaluating strategies found, kept until it is written.
+ */
+#include "postgres.h"
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/pg_lsn.h"
+#include "utils/xid8.h"
+
+#include "scan/evaluation.h"
+
+/* An id longer than this has no room in a key: quota_internal.user_id_fits(). */
+#define USER_ID_MAX_BYTES 2600
+
+bool incremental_scans;
+
+/* A spool has at least so many kilobytes of memory. */
+#define SPOOL_MEMORY_MIN 64
+
+/* The evaluations of this transaction, the latest first. */
+static Evaluation *evaluations = NULL;
+
+/*
+ * Forgets an evaluation whose memory is freed.
+ */
+static void
+forget(void *argument)
+{
+	for (Evaluation **link = &evaluations; *link; link = &(*link)->next)
+		if (*link == argument)
+		{
+			*link = (*link)->next;
+			return;
+		}
+}
+
+static void
+end_spools(StrategyEvaluation *strategy)
+{
+	if (strategy->matched)
+		spool_end(strategy->matched);
+	if (strategy->unknown)
+		spool_end(strategy->unknown);
+	strategy->matched = strategy->unknown = NULL;
+}
+
+/*
+ * Ends an evaluation, which is forgotten with its memory.
+ */
+static void
+end(Evaluation *evaluation)
+{
+	ListCell *cell;
+
+	foreach (cell, evaluation->strategies)
+		end_spools(lfirst(cell));
+	MemoryContextDelete(evaluation->memory);
+}
+
+/*
+ * Frees what is kept before the transaction is committed: temporary files that
+ * are open then are complained about.
+ */
+static void
+end_with_transaction(XactEvent event, void *argument)
+{
+	if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
+		evaluation_end(0);
+}
+
+static void
+end_with_subtransaction(SubXactEvent event, SubTransactionId id, SubTransactionId parent,
+						void *argument)
+{
+	Evaluation *next;
+
+	if (event != SUBXACT_EVENT_ABORT_SUB && event != SUBXACT_EVENT_COMMIT_SUB)
+		return;
+	for (Evaluation *evaluation = evaluations; evaluation; evaluation = next)
+	{
+		next = evaluation->next;
+		if (evaluation->subtransaction != id)
+			continue;
+		if (event == SUBXACT_EVENT_ABORT_SUB)
+			end(evaluation);
+		else
+			evaluation->subtransaction = parent;
+	}
+}
+
+static void
+watch_transactions(void)
+{
+	static bool watching = false;
+
+	if (!watching)
+	{
+		RegisterXactCallback(end_with_transaction, NULL);
+		RegisterSubXactCallback(end_with_subtransaction, NULL);
+		watching = true;
+	}
+}
+
+/*
+ * Reads the condition of a strategy; where it makes no sense, raises the error
+ * or leaves it without a tree.
+ */
+static void
+read_condition(StrategyEvaluation *strategy, bool raise)
+{
+	ConditionError error = {0};
+
+	strategy->tree = condition_parse(strategy->condition, strlen(strategy->condition), &error);
+	if (strategy->tree && !condition_traits(strategy->tree, &strategy->traits, &error))
+		strategy->tree = NULL;
+	if (strategy->tree == NULL && raise)
+		condition_raise(&error, strategy->condition);
+}
+
+/*
+ * Reads the mark of the evaluation before, from the seventh column on.
+ */
+static void
+read_mark(StrategyEvaluation *strategy, HeapTuple row, TupleDesc columns)
+{
+	Datum values[5];
+	bool  nulls[5];
+
+	for (int i = 0; i < lengthof(values); i++)
+		values[i] = SPI_getbinval(row, columns, 7 + i, &nulls[i]);
+	strategy->has_mark = !nulls[0];
+	if (nulls[0])
+		return;
+	strategy->mark.seen = DatumGetFullTransactionId(values[0]);
+	if (!nulls[1])
+	{
+		strategy->mark.base.position = DatumGetLSN(values[1]);
+		strategy->mark.base.next_transaction = DatumGetFullTransactionId(values[2]);
+	}
+	strategy->mark.candidate.position = DatumGetLSN(values[3]);
+	strategy->mark.candidate.next_transaction = DatumGetFullTransactionId(values[4]);
+}
+
+/*
+ * Why the next evaluation of a strategy must look at all users, whatever this
+ * one does; NULL: it need not.
+ */
+static const char *
+reason_against_marks(const Evaluation *evaluation, const StrategyEvaluation *strategy)
+{
+	if (!strategy->is_single)
+		return "a firing is for all users";
+	if (!incremental_scans)
+		return "quota_manager.incremental_scans is off";
+	if (strategy->is_capped)
+		return "a grant that is cancelled makes room below max_exec_per_user";
+	if (strategy->traits.asks_balances)
+		return "balances change by themselves";
+	if (!strategy->traits.is_built_in || !strategy->traits.is_immutable)
+		return "the condition calls a function that is not built in";
+	if (!evaluation->source.is_plain)
+		return "the user source does not tell who has changed";
+	return NULL;
+}
+
+/*
+ * Reads the strategies, in the order of their ids.
+ */
+static void
+read_strategies(Evaluation *evaluation, Datum strategy_ids)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid               types[] = {INT4ARRAYOID};
+	Datum             values[] = {strategy_ids};
+	uint64            i;
+
+	SPI_connect();
+	if (plan == NULL)
+	{
+		plan = SPI_prepare(
+			"SELECT s.id, s.version, s.type = 'single',"
+			" quota_internal.bound_condition(s.condition)::text, s.max_exec_per_user IS NOT NULL,"
+			" m.users, m.seen, m.base, m.base_next, m.candidate, m.candidate_next"
+			" FROM quota_manager.quota_strategy s LEFT JOIN LATERAL (SELECT k.* FROM"
+			" quota_internal.scan_mark k WHERE k.strategy_id = s.id AND k.strategy_version = "
+			"s.version"
+			" AND EXISTS (SELECT 1 FROM quota_manager.quota_run r WHERE r.id = k.run_id)"
+			/* Looked up for each, however many the statistics of so small a table promise. */
+			" OFFSET 0) m ON true"
+			" WHERE s.id = ANY ($1) ORDER BY s.id",
+			1, types);
+		if (plan == NULL || SPI_keepplan(plan) != 0)
+			elog(ERROR, "could not prepare to read strategies");
+	}
+	if (SPI_execute_plan(plan, values, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read strategies");
+	for (i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple           row = SPI_tuptable->vals[i];
+		TupleDesc           columns = SPI_tuptable->tupdesc;
+		MemoryContext       caller = MemoryContextSwitchTo(evaluation->memory);
+		StrategyEvaluation *strategy = palloc0(sizeof(StrategyEvaluation));
+		bool                isnull;
+
+		strategy->strategy_id = DatumGetInt32(SPI_getbinval(row, columns, 1, &isnull));
+		strategy->version = DatumGetInt32(SPI_getbinval(row, columns, 2, &isnull));
+		strategy->is_single = DatumGetBool(SPI_getbinval(row, columns, 3, &isnull));
+		strategy->condition = TextDatumGetCString(SPI_getbinval(row, columns, 4, &isnull));
+		strategy->is_capped = DatumGetBool(SPI_getbinval(row, columns, 5, &isnull));
+		strategy->mark_users = DatumGetInt64(SPI_getbinval(row, columns, 6, &isnull));
+		read_condition(strategy, SPI_processed == 1);
+		read_mark(strategy, row, columns);
+		evaluation->strategies = lappend(evaluation->strategies, strategy);
+		MemoryContextSwitchTo(caller);
+	}
+	SPI_finish();
+}
+
+/*
+ * Decides which strategies can go by what has changed.
+ */
+static void
+judge_marks(Evaluation *evaluation)
+{
+	ListCell *cell;
+
+	foreach (cell, evaluation->strategies)
+	{
+		StrategyEvaluation *strategy = lfirst(cell);
+
+		strategy->whole_reason = reason_against_marks(evaluation, strategy);
+		strategy->can_mark = strategy->whole_reason == NULL;
+		if (strategy->can_mark && !strategy->has_mark)
+			strategy->whole_reason = "nothing is known of a scan of this version before";
+		else if (strategy->can_mark && strategy->mark_users != evaluation->source.fingerprint)
+			strategy->whole_reason = "the table of users is not the one of the scan before";
+		else if (strategy->can_mark && strategy->mark.base.position == InvalidXLogRecPtr)
+			strategy->whole_reason = "a transaction was running when the scan before began";
+		else if (strategy->can_mark && strategy->mark.base.position > evaluation->begin.position)
+			strategy->whole_reason = "the log is not the one of the scan before";
+	}
+}
+
+static bool
+needs_reader(const StrategyEvaluation *strategy)
+{
+	return strategy->tree != NULL && !strategy->traits.is_built_in;
+}
+
+Evaluation *
+evaluation_begin(Datum strategy_ids)
+{
+	MemoryContext memory;
+	Evaluation   *evaluation;
+	bool          runs_others_code = false;
+	ListCell     *cell;
+
+	watch_transactions();
+	memory = AllocSetContextCreate(TopTransactionContext, "evaluation", ALLOCSET_DEFAULT_SIZES);
+	evaluation = MemoryContextAllocZero(memory, sizeof(Evaluation));
+	evaluation->memory = memory;
+	evaluation->subtransaction = GetCurrentSubTransactionId();
+	evaluation->on_reset.func = forget;
+	evaluation->on_reset.arg = evaluation;
+	MemoryContextRegisterResetCallback(memory, &evaluation->on_reset);
+	evaluation->next = evaluations;
+	evaluations = evaluation;
+	evaluation->begin = log_moment_of_transaction();
+	read_strategies(evaluation, strategy_ids);
+	foreach (cell, evaluation->strategies)
+		runs_others_code |= needs_reader(lfirst(cell));
+	user_source_find(&evaluation->source, runs_others_code, memory);
+	judge_marks(evaluation);
+	return evaluation;
+}
+
+StrategyEvaluation *
+evaluation_find(int32 strategy_id)
+{
+	ListCell *cell;
+
+	for (Evaluation *evaluation = evaluations; evaluation; evaluation = evaluation->next)
+		foreach (cell, evaluation->strategies)
+		{
+			StrategyEvaluation *strategy = lfirst(cell);
+
+			if (strategy->strategy_id == strategy_id && strategy->matched != NULL)
+				return strategy;
+		}
+	ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					errmsg("strategy %d was not evaluated in this transaction", strategy_id)));
+}
+
+void
+evaluation_end(int32 strategy_id)
+{
+	Evaluation *next;
+
+	for (Evaluation *evaluation = evaluations; evaluation; evaluation = next)
+	{
+		next = evaluation->next;
+		if (strategy_id == 0 ||
+			(list_length(evaluation->strategies) == 1 &&
+			 ((StrategyEvaluation *) linitial(evaluation->strategies))->strategy_id == strategy_id))
+			end(evaluation);
+	}
+}
+
+void
+evaluation_open_spools(Evaluation *evaluation, StrategyEvaluation *strategy, int spools)
+{
+	MemoryContext caller = MemoryContextSwitchTo(evaluation->memory);
+	int           memory = Max(work_mem / Max(spools, 1), SPOOL_MEMORY_MIN);
+
+	/* Those of an attempt that failed. */
+	end_spools(strategy);
+	strategy->left_out = strategy->left_out_unknown = 0;
+	strategy->matched = spool_begin(memory);
+	if (strategy->traits.asks_balances)
+		strategy->unknown = spool_begin(memory);
+	MemoryContextSwitchTo(caller);
+}
+
+void
+evaluation_add(StrategyEvaluation *strategy, text *id, bool meets)
+{
+	int length = VARSIZE_ANY_EXHDR(id);
+
+	if (length == 0)
+		return;
+	if (length > USER_ID_MAX_BYTES)
+	{
+		if (meets)
+			strategy->left_out++;
+		else
+			strategy->left_out_unknown++;
+		return;
+	}
+	spool_add(meets ? strategy->matched : strategy->unknown, VARDATA_ANY(id), length);
+}
+
+bool
+evaluation_can_share(const Evaluation *evaluation, const StrategyEvaluation *strategy)
+{
+	return evaluation->source.is_plain && strategy->tree != NULL && strategy->traits.is_built_in &&
+		   strategy->traits.is_immutable && !strategy->traits.asks_balances;
+}

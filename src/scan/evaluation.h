@@ -1,0 +1,113 @@
+/*
+ * evaluation.h
+ *		Which users meet the conditions of strategies: found first, written
+ *		afterwards.
+ *
+ * A scan has four phases.  Plan chooses which strategies share one pass over
+ * all users and which go by an index of theirs.  Evaluate runs those queries
+ * and only spools the ids of users.  Admit leaves out who has his grant.
+ * Write writes grants.  The first two run conditions and user sources, which
+ * are the code of others, with the rights of the reader and within a
+ * security-restricted operation; the last two run statements of ours only, as
+ * the owner.
+ *
+ * Evaluations are kept until they are ended, at the end of the transaction at
+ * the latest.  One is dropped when the subtransaction that it was begun in is
+ * aborted.
+ */
+#ifndef QM_EVALUATION_H
+#define QM_EVALUATION_H
+
+#include "postgres.h"
+
+#include "nodes/pg_list.h"
+#include "nodes/plannodes.h"
+
+#include "condition/condition.h"
+#include "scan/changed.h"
+#include "scan/spool.h"
+
+/* The setting quota_manager.incremental_scans. */
+extern bool incremental_scans;
+
+/* What was found for one strategy. */
+typedef struct StrategyEvaluation
+{
+	int32           strategy_id;
+	int32           version;
+	bool            is_single;
+	bool            is_capped;
+	char           *condition;
+	ConditionNode  *tree;
+	ConditionTraits traits;
+	const char     *whole_reason; /* why all users are looked at; NULL: only who has changed */
+	bool            can_mark;   /* the next evaluation may go by what has changed since this one */
+	bool            has_mark;   /* there is one of the evaluation before, and it is valid */
+	EvaluationMark  mark;       /* first of the evaluation before, then of this one */
+	int64           mark_users; /* fingerprint of the users then */
+	Spool          *matched;    /* NULL: it was not evaluated */
+	Spool          *unknown;    /* whose answer depends on a balance that is not known */
+	int64           left_out;   /* whose ids are too long for a grant */
+	int64           left_out_unknown;
+} StrategyEvaluation;
+
+/* Where users are read, and by whom. */
+typedef struct UserSource
+{
+	Oid   reader;        /* role whose rights the queries have */
+	char *users;         /* subquery with the columns id, subject and, if is_plain, position */
+	char *with_balances; /* the same where the subject has its balances */
+	Oid   relation;
+	int64 fingerprint; /* of the relation's columns and file */
+	bool  is_own;      /* user_info */
+	bool  is_plain;    /* an ordinary table, which runs no code of others */
+} UserSource;
+
+typedef struct Evaluation
+{
+	MemoryContext         memory;
+	MemoryContextCallback on_reset;
+	SubTransactionId      subtransaction;
+	LogMoment             begin;
+	List                 *strategies; /* of StrategyEvaluation */
+	UserSource            source;
+	struct Evaluation    *next; /* that was begun before it */
+} Evaluation;
+
+/*
+ * Begins an evaluation of strategies, whose locks the transaction holds.  A
+ * condition that makes no sense is an error where it is the only one, and has
+ * no tree where there are others.
+ */
+extern Evaluation *evaluation_begin(Datum strategy_ids);
+
+/* What was found last for a strategy; an error if it was not evaluated. */
+extern StrategyEvaluation *evaluation_find(int32 strategy_id);
+
+/* Ends the evaluations that a strategy is alone in; 0: all. */
+extern void evaluation_end(int32 strategy_id);
+
+/* Makes the spools of a strategy; spools: how many share the memory of a scan. */
+extern void evaluation_open_spools(Evaluation *evaluation, StrategyEvaluation *strategy,
+								   int spools);
+
+/*
+ * Takes over what a query told of a user: meets, or may meet if a balance were
+ * known.
+ */
+extern void evaluation_add(StrategyEvaluation *strategy, text *id, bool meets);
+
+/*
+ * Is this strategy one of those that can share a pass: its answer depends on
+ * nothing that a scan changes, and no code of others runs?
+ */
+extern bool evaluation_can_share(const Evaluation *evaluation, const StrategyEvaluation *strategy);
+
+/*
+ * Looks up where users are read, and by whom, for conditions that run code of
+ * others or not; allocates in memory.  An error where code of others would run
+ * as a superuser.  Run as the owner.
+ */
+extern void user_source_find(UserSource *source, bool runs_others_code, MemoryContext memory);
+
+#endif /* QM_EVALUATION_H */

@@ -1,0 +1,101 @@
+/*
+ * user_source.c
+ *		Where scans read users, and whose rights they have while they do.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/tableam.h"
+#include "catalog/pg_am.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/guc.h"
+#include "utils/syscache.h"
+
+#include "common/rights.h"
+#include "scan/evaluation.h"
+
+/*
+ * The role that evaluates in place of a superuser, whose rights the code of
+ * others must not have.
+ */
+static Oid
+worker_role(void)
+{
+	const char *name = GetConfigOption("quota_manager.worker_role", true, false);
+	Oid         role = name && name[0] ? get_role_oid(name, true) : InvalidOid;
+
+	if (!OidIsValid(role) || superuser_arg(role))
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("code that others have written is not run as superuser \"%s\"",
+					GetUserNameFromId(rights_caller(), false)),
+			 errdetail("A condition function or the user source is not the extension's own."),
+			 errhint("Scan as a role that quota_manager.grant_access was called for, or name the "
+					 "workers' role in quota_manager.worker_role: superusers scan as it then.")));
+	return role;
+}
+
+/*
+ * Is a relation an ordinary table, all of whose rows are read whoever reads
+ * them?
+ */
+static bool
+is_ordinary(Oid relation)
+{
+	HeapTuple     tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
+	Form_pg_class form;
+	bool          plain;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	form = (Form_pg_class) GETSTRUCT(tuple);
+	plain = form->relkind == RELKIND_RELATION && form->relpersistence == RELPERSISTENCE_PERMANENT &&
+			form->relam == HEAP_TABLE_AM_OID && !form->relrowsecurity && !form->relhassubclass &&
+			!form->relispartition;
+	ReleaseSysCache(tuple);
+	return plain;
+}
+
+void
+user_source_find(UserSource *source, bool runs_others_code, MemoryContext memory)
+{
+	Oid   types[] = {OIDOID};
+	Datum values[1];
+	bool  isnull;
+
+	source->reader = rights_caller();
+	SPI_connect();
+	if (!runs_others_code)
+	{
+		if (SPI_execute("SELECT quota_internal.has_own_users()", false, 1) != SPI_OK_SELECT ||
+			SPI_processed != 1)
+			elog(ERROR, "could not look up the user source");
+		runs_others_code =
+			!DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	}
+	if (runs_others_code && superuser_arg(source->reader))
+		source->reader = worker_role();
+	values[0] = ObjectIdGetDatum(source->reader);
+	if (SPI_execute_with_args("SELECT r.relation, r.is_own, r.users, r.with_balances, r.fingerprint"
+							  " FROM quota_internal.user_relation($1) r",
+							  1, types, values, NULL, false, 1) != SPI_OK_SELECT ||
+		SPI_processed != 1)
+		elog(ERROR, "could not look up the user source");
+	source->relation =
+		DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	source->is_own =
+		DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
+	source->users =
+		MemoryContextStrdup(memory, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3));
+	source->with_balances =
+		MemoryContextStrdup(memory, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 4));
+	source->fingerprint =
+		DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 5, &isnull));
+	source->is_plain = is_ordinary(source->relation);
+	SPI_finish();
+}

@@ -1,0 +1,308 @@
+/*
+ * write.c
+ *		Fourth phase of a scan: writes grants.
+ */
+#include "postgres.h"
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "executor/nodeModifyTable.h"
+#include "executor/spi.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "rewrite/rewriteHandler.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/typcache.h"
+
+#include "common/crash_point.h"
+#include "common/plain_table.h"
+#include "scan/write.h"
+
+/* A batch is written when it has so many rows, or so many bytes. */
+#define BATCH_ROWS 1000
+#define BATCH_BYTES (64 * 1024)
+
+struct GrantWriter
+{
+	Relation      table;
+	int           columns;
+	int           user_column; /* number of user_id, from 0 */
+	Datum        *values;      /* of the template */
+	bool         *nulls;
+	int64         written;
+	int           count; /* rows of the batch */
+	Size          bytes;
+	MemoryContext batch;
+
+	/* Of a plain table. */
+	bool            direct;
+	EState         *estate;
+	ResultRelInfo  *result;
+	BulkInsertState bulk;
+	CommandId       command;
+	ExprState     **defaults; /* per column, NULL: the template decides */
+	TupleTableSlot *slots[BATCH_ROWS];
+
+	/* Of any other. */
+	Datum      users[BATCH_ROWS];
+	SPIPlanPtr statement;
+	Datum     *parameters;
+	int        parameter_count;
+};
+
+/*
+ * Can rows be handed to the table access method, with nothing left out?
+ */
+static bool
+is_plain(Relation table)
+{
+	const TriggerDesc *triggers = table->trigdesc;
+
+	return !table->rd_rel->relforcerowsecurity && table->rd_rules == NULL &&
+		   (triggers == NULL ||
+			!(triggers->trig_insert_before_row || triggers->trig_insert_after_row ||
+			  triggers->trig_insert_before_statement || triggers->trig_insert_after_statement)) &&
+		   is_plain_table(table);
+}
+
+/*
+ * Readies what writes rows into a plain table.
+ */
+static void
+begin_direct(GrantWriter *writer)
+{
+	MemoryContext caller;
+
+	writer->estate = CreateExecutorState();
+	caller = MemoryContextSwitchTo(writer->estate->es_query_cxt);
+	writer->result = makeNode(ResultRelInfo);
+	InitResultRelInfo(writer->result, writer->table, 0, NULL, 0);
+	ExecOpenIndices(writer->result, false);
+	writer->bulk = GetBulkInsertState();
+	writer->command = GetCurrentCommandId(true);
+	writer->defaults = palloc0(sizeof(ExprState *) * writer->columns);
+	for (int i = 0; i < writer->columns; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(RelationGetDescr(writer->table), i);
+		Expr             *expr;
+
+		if (!writer->nulls[i] || i == writer->user_column || column->attisdropped ||
+			column->attgenerated)
+			continue;
+		expr = (Expr *) build_column_default(writer->table, i + 1);
+		if (expr)
+			writer->defaults[i] = ExecPrepareExpr(expr, writer->estate);
+	}
+	MemoryContextSwitchTo(caller);
+}
+
+/*
+ * Prepares an INSERT of a batch: the columns of the template are parameters,
+ * the user ids an array, and all else is left to its default.
+ */
+static void
+begin_statement(GrantWriter *writer)
+{
+	StringInfoData columns;
+	StringInfoData values;
+	StringInfoData text;
+	Oid           *types = palloc(sizeof(Oid) * writer->columns);
+	int            count = 0;
+
+	initStringInfo(&columns);
+	initStringInfo(&values);
+	initStringInfo(&text);
+	writer->parameters = palloc(sizeof(Datum) * writer->columns);
+	for (int i = 0; i < writer->columns; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(RelationGetDescr(writer->table), i);
+
+		if (writer->nulls[i] || i == writer->user_column || column->attisdropped)
+			continue;
+		types[count] = column->atttypid;
+		writer->parameters[count] = writer->values[i];
+		appendStringInfo(&columns, "%s, ", quote_identifier(NameStr(column->attname)));
+		appendStringInfo(&values, "$%d, ", ++count);
+	}
+	types[count++] = TEXTARRAYOID;
+	writer->parameter_count = count;
+	appendStringInfo(&text,
+					 "INSERT INTO quota_manager.quota_execute (%suser_id)"
+					 " SELECT %su.user_id FROM pg_catalog.unnest($%d) u (user_id)",
+					 columns.data, values.data, count);
+	writer->statement = SPI_prepare(text.data, count, types);
+	if (writer->statement == NULL)
+		elog(ERROR, "could not prepare to write grants");
+}
+
+GrantWriter *
+grant_writer_begin(HeapTupleHeader pattern)
+{
+	GrantWriter  *writer = palloc0(sizeof(GrantWriter));
+	HeapTupleData tuple = {.t_len = HeapTupleHeaderGetDatumLength(pattern), .t_data = pattern};
+	TupleDesc     descriptor;
+
+	writer->table =
+		table_openrv(makeRangeVar("quota_manager", "quota_execute", -1), RowExclusiveLock);
+	descriptor = RelationGetDescr(writer->table);
+	writer->columns = descriptor->natts;
+	writer->user_column = get_attnum(RelationGetRelid(writer->table), "user_id") - 1;
+	writer->values = palloc0(sizeof(Datum) * writer->columns);
+	writer->nulls = palloc(sizeof(bool) * writer->columns);
+	if (HeapTupleHeaderGetTypeId(pattern) != descriptor->tdtypeid || writer->user_column < 0)
+		elog(ERROR, "the template is not a row of quota_execute");
+	heap_deform_tuple(&tuple, descriptor, writer->values, writer->nulls);
+	writer->batch =
+		AllocSetContextCreate(CurrentMemoryContext, "grants to write", ALLOCSET_DEFAULT_SIZES);
+	writer->direct = is_plain(writer->table);
+	if (writer->direct)
+		begin_direct(writer);
+	else
+		begin_statement(writer);
+	return writer;
+}
+
+/*
+ * Hands the batch to the table access method, and enters it into the indexes.
+ */
+static void
+flush_direct(GrantWriter *writer)
+{
+	EState       *estate = writer->estate;
+	MemoryContext caller = MemoryContextSwitchTo(GetPerTupleMemoryContext(estate));
+
+	table_multi_insert(writer->table, writer->slots, writer->count, writer->command, 0,
+					   writer->bulk);
+	MemoryContextSwitchTo(caller);
+	for (int i = 0; i < writer->count; i++)
+	{
+		if (writer->result->ri_NumIndices > 0)
+			list_free(ExecInsertIndexTuples(writer->result, writer->slots[i], estate, false, false,
+											NULL, NIL));
+		ExecClearTuple(writer->slots[i]);
+	}
+	ResetPerTupleExprContext(estate);
+}
+
+/*
+ * Runs the INSERT for the batch.
+ */
+static void
+flush_statement(GrantWriter *writer)
+{
+	MemoryContext caller = MemoryContextSwitchTo(writer->batch);
+
+	writer->parameters[writer->parameter_count - 1] = PointerGetDatum(
+		construct_array(writer->users, writer->count, TEXTOID, -1, false, TYPALIGN_INT));
+	MemoryContextSwitchTo(caller);
+	if (SPI_execute_plan(writer->statement, writer->parameters, NULL, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not write grants");
+	MemoryContextReset(writer->batch);
+}
+
+static void
+flush(GrantWriter *writer)
+{
+	if (writer->count == 0)
+		return;
+	CHECK_FOR_INTERRUPTS();
+	if (writer->direct)
+		flush_direct(writer);
+	else
+		flush_statement(writer);
+	writer->written += writer->count;
+	writer->count = 0;
+	writer->bytes = 0;
+}
+
+/*
+ * Fills the next slot of the batch.
+ */
+static void
+add_direct(GrantWriter *writer, const text *user_id)
+{
+	EState         *estate = writer->estate;
+	ExprContext    *context = GetPerTupleExprContext(estate);
+	TupleTableSlot *slot = writer->slots[writer->count];
+	MemoryContext   caller;
+
+	if (slot == NULL)
+	{
+		caller = MemoryContextSwitchTo(estate->es_query_cxt);
+		slot = writer->slots[writer->count] = table_slot_create(writer->table, NULL);
+		MemoryContextSwitchTo(caller);
+	}
+	memcpy(slot->tts_values, writer->values, sizeof(Datum) * writer->columns);
+	memcpy(slot->tts_isnull, writer->nulls, sizeof(bool) * writer->columns);
+	caller = MemoryContextSwitchTo(GetPerTupleMemoryContext(estate));
+	for (int i = 0; i < writer->columns; i++)
+		if (writer->defaults[i])
+			slot->tts_values[i] = ExecEvalExpr(writer->defaults[i], context, &slot->tts_isnull[i]);
+	MemoryContextSwitchTo(caller);
+	slot->tts_values[writer->user_column] = PointerGetDatum(user_id);
+	slot->tts_isnull[writer->user_column] = false;
+	ExecStoreVirtualTuple(slot);
+	slot->tts_tableOid = RelationGetRelid(writer->table);
+	if (RelationGetDescr(writer->table)->constr)
+	{
+		if (RelationGetDescr(writer->table)->constr->has_generated_stored)
+			ExecComputeStoredGenerated(writer->result, estate, slot, CMD_INSERT);
+		ExecConstraints(writer->result, slot, estate);
+	}
+	ExecMaterializeSlot(slot);
+}
+
+void
+grant_writer_add(GrantWriter *writer, const text *user_id)
+{
+	CRASH_POINT(scan_admitting);
+	if (writer->direct)
+		add_direct(writer, user_id);
+	else
+	{
+		MemoryContext caller = MemoryContextSwitchTo(writer->batch);
+
+		writer->users[writer->count] = PointerGetDatum(DatumGetTextPCopy(PointerGetDatum(user_id)));
+		MemoryContextSwitchTo(caller);
+	}
+	writer->count++;
+	writer->bytes += VARSIZE_ANY(user_id) + MAXALIGN(SizeofHeapTupleHeader);
+	if (writer->count == BATCH_ROWS || writer->bytes > BATCH_BYTES)
+		flush(writer);
+}
+
+int64
+grant_writer_end(GrantWriter *writer)
+{
+	int64 written;
+
+	flush(writer);
+	written = writer->written;
+	if (writer->direct)
+	{
+		FreeBulkInsertState(writer->bulk);
+		for (int i = 0; i < BATCH_ROWS && writer->slots[i]; i++)
+			ExecDropSingleTupleTableSlot(writer->slots[i]);
+		ExecCloseIndices(writer->result);
+		FreeExecutorState(writer->estate);
+		/* What comes next sees them. */
+		CommandCounterIncrement();
+	}
+	table_close(writer->table, NoLock);
+	MemoryContextDelete(writer->batch);
+	pfree(writer);
+	return written;
+}

@@ -1,0 +1,31 @@
+/*
+ * write.h
+ *		Fourth phase of a scan: writes grants.
+ *
+ * What all grants of a run have in common is a template: a row of
+ * quota_execute without a user.  Where the table is an ordinary one its rows
+ * are written in batches by the table access method, as COPY does; a table of
+ * any other kind, or one with triggers or rules, gets an INSERT of the
+ * extension's for each batch.  Either way the key is the guard: who writes a
+ * grant that is there already is told so by a unique violation.
+ *
+ * Written by the owner; within SPI.
+ */
+#ifndef QM_WRITE_H
+#define QM_WRITE_H
+
+#include "postgres.h"
+
+#include "access/htup.h"
+
+typedef struct GrantWriter GrantWriter;
+
+extern GrantWriter *grant_writer_begin(HeapTupleHeader pattern);
+
+/* Writes a grant of a user, sooner or later. */
+extern void grant_writer_add(GrantWriter *writer, const text *user_id);
+
+/* Writes what is left; returns how many were written. */
+extern int64 grant_writer_end(GrantWriter *writer);
+
+#endif /* QM_WRITE_H */
