@@ -183,8 +183,8 @@ BEGIN
 		PERFORM quota_internal.record_skipped(strategy, r.first_firing, r.last_firing, r.firings, coalesce(span.reason, why))
 			FROM quota_manager.firing_range(strategy.periodic_expr, span.after_time, span.until_time, strategy.time_zone) r WHERE r.firings > 0;
 	END LOOP;
-EXCEPTION WHEN invalid_parameter_value THEN
-	-- Its time zone is not known here: it fires when that has been mended, and not before.
+EXCEPTION WHEN data_exception THEN
+	-- Its time zone is not known here, or its times are out of range: it fires when that has been mended, and not before.
 	RETURN;
 END
 $$;

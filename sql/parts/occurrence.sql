@@ -197,8 +197,9 @@ BEGIN
 			FROM quota_manager.firing_range(OLD.periodic_expr, span.after_time, span.until_time, OLD.time_zone) r WHERE r.firings > 0;
 	END LOOP;
 	RETURN NULL;
-EXCEPTION WHEN invalid_parameter_value THEN
-	-- A schedule whose time zone the server does not know has no firings to tell of.
+EXCEPTION WHEN data_exception THEN
+	-- A schedule whose time zone the server does not know has no firings to tell of. Nor must times out of range keep a
+	-- strategy in use.
 	RETURN NULL;
 END
 $$;

@@ -50,7 +50,7 @@ scan_define_settings(void)
 	DefineCustomIntVariable("quota_manager.balance_max_age",
 							"Age up to which a balance that was read is used.",
 							"Older ones count as unknown and are read again.", &balance_max_age,
-							300, 1, INT_MAX / 1000, PGC_USERSET, GUC_UNIT_S, NULL, NULL, NULL);
+							300, 1, INT_MAX / 1000, PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomBoolVariable("quota_manager.incremental_scans",
 							 "Scans look only at users who have changed, where that is enough.",
 							 "Single strategies whose condition depends on the user alone.",

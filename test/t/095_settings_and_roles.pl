@@ -54,7 +54,7 @@ sub database
 	$node->safe_psql($name, q{
 		INSERT INTO quota_manager.user_info (id, name, github_star, register_time)
 			SELECT 'user' || n, 'running', 'zgsm,other' || n, '2025-01-01 23:00:00+00' FROM generate_series(1, 200) n;
-		ANALYZE quota_manager.user_info;
+		VACUUM ANALYZE quota_manager.user_info;
 		CREATE FUNCTION quota_condition.no_org(s quota_manager.subject) RETURNS boolean LANGUAGE plpgsql STABLE PARALLEL SAFE
 			AS 'BEGIN RETURN s.org = NULL; END';
 		CREATE FUNCTION quota_condition.slash(s quota_manager.subject, t text) RETURNS boolean LANGUAGE plpgsql STABLE PARALLEL SAFE
