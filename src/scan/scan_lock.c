@@ -34,6 +34,9 @@ PG_FUNCTION_INFO_V1(qm_lock_scan);
  */
 #define STRATEGY_LOCKS_MAX 250
 
+/* How long a transaction that has ended may take to give back a lock, in milliseconds. */
+#define RELEASE_MS 100
+
 /*
  * Modes of the lock of all strategies.  Who locks strategies one by one, to run
  * or to edit them, holds it in a mode that lets others do the same.  Who edits
@@ -87,10 +90,38 @@ name_balances(ScanLock *lock, const char *gateway, LOCKMODE mode)
 	lock->mode = mode;
 }
 
+/*
+ * Whether a transaction that goes on keeps a lock from being had.  One that has
+ * just ended gives its locks back one by one, and has no number any more.
+ */
+static bool
+is_kept(const ScanLock *lock)
+{
+	VirtualTransactionId *holders = GetLockConflicts(&lock->tag, lock->mode, NULL);
+	bool                  kept = VirtualTransactionIdIsValid(*holders);
+
+	pfree(holders);
+	return kept;
+}
+
+/*
+ * Takes a lock if it can be had.  Waits for a transaction that has ended to have
+ * given it back: that cannot wait for anybody, and whoever was woken by it is
+ * to find all of its locks free.
+ */
 static bool
 try_lock(const ScanLock *lock)
 {
-	return LockAcquire(&lock->tag, lock->mode, false, true) != LOCKACQUIRE_NOT_AVAIL;
+	int patience = RELEASE_MS;
+
+	while (LockAcquire(&lock->tag, lock->mode, false, true) == LOCKACQUIRE_NOT_AVAIL)
+	{
+		if (patience-- == 0 || is_kept(lock))
+			return false;
+		CHECK_FOR_INTERRUPTS();
+		pg_usleep(1000);
+	}
+	return true;
 }
 
 static bool
