@@ -201,6 +201,9 @@ plan_sharing(const UserSource *source, List *queries, List *strategies)
 	foreach (cell, own)
 		if (!list_member_ptr(sharing, linitial(((EvaluationQuery *) lfirst(cell))->strategies)))
 			queries = lappend(queries, lfirst(cell));
+	ereport(DEBUG1,
+			(errmsg_internal("%d strategies share a pass over the users, %d go by themselves",
+							 list_length(sharing), list_length(own) - list_length(sharing))));
 	return add_shared_queries(source, queries, sharing);
 }
 
