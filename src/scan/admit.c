@@ -89,6 +89,12 @@ count_recorded_grants(int32 strategy_id)
 }
 
 /*
+ * The order of compare_ids(), which is that of the key unless the column has been
+ * given another collation, as of the tables that it is distributed with.
+ */
+#define BY_BYTES " ORDER BY e.user_id COLLATE \"C\""
+
+/*
  * Opens a walk along the grants of a single strategy, in the order of user
  * ids.
  */
@@ -101,10 +107,10 @@ open_walk(const AdmissionRule *rule)
 
 	if (plan == NULL)
 	{
-		plan = SPI_prepare("SELECT e.user_id, true, 0::bigint FROM quota_manager.quota_execute e"
-						   " WHERE e.strategy_id = $1 AND e.scheduled_time = $2 AND e.revision = 0"
-						   " ORDER BY e.user_id",
-						   2, types);
+		plan = SPI_prepare(
+			"SELECT e.user_id, true, 0::bigint FROM quota_manager.quota_execute e"
+			" WHERE e.strategy_id = $1 AND e.scheduled_time = $2 AND e.revision = 0" BY_BYTES,
+			2, types);
 		if (plan == NULL || SPI_keepplan(plan) != 0)
 			elog(ERROR, "could not prepare to walk along grants");
 	}
@@ -170,12 +176,12 @@ look_up(Admission *admission)
 	static const char *const statements[] = {
 		"SELECT e.user_id, true, 0::bigint FROM quota_manager.quota_execute e"
 		" WHERE e.strategy_id = $1 AND e.user_id = ANY ($2) AND e.scheduled_time = $3"
-		" AND e.revision = 0 ORDER BY e.user_id",
+		" AND e.revision = 0" BY_BYTES,
 		"SELECT e.user_id, bool_or(e.scheduled_time = $3), count(*) FILTER (WHERE e.status <> "
 		"'cancelled')"
 		" FROM quota_manager.quota_execute e"
 		" WHERE e.strategy_id = $1 AND e.user_id = ANY ($2) AND e.revision = 0"
-		" GROUP BY e.user_id ORDER BY e.user_id"};
+		" GROUP BY e.user_id" BY_BYTES};
 	Oid           types[] = {INT4OID, TEXTARRAYOID, TIMESTAMPTZOID};
 	int           capped = admission->rule.cap > 0;
 	MemoryContext caller = MemoryContextSwitchTo(admission->batch);

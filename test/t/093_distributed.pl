@@ -89,6 +89,27 @@ my $log = slurp_file($node->logfile, $offset);
 like($log, qr/balance_at\([^\n]*'gateway'/, 'plans of ours name the gateway');
 unlike($log, qr/balance_for\(/, 'none of them looks it up');
 
+# Tables that are distributed together have one collation of the user; ours is another, for speed, and can be changed.
+SKIP:
+{
+	skip 'no collation that orders otherwise', 3
+	  if $node->safe_psql('postgres', q{SELECT count(*) FROM pg_collation WHERE collname = 'en-x-icu'}) eq '0';
+	$node->safe_psql('postgres', q{ALTER TABLE quota_manager.quota_execute ALTER user_id TYPE text COLLATE "en-x-icu";
+		CREATE RULE elsewhere AS ON DELETE TO quota_manager.quota_execute DO ALSO NOTIFY elsewhere;
+		UPDATE quota_manager.quota_strategy SET enabled = false;
+		INSERT INTO quota_manager.user_info (id, vip) SELECT v || n, n FROM generate_series(1, 3000) n, unnest('{a,A,b,_,B}'::text[]) v;
+		INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition) VALUES ('some', 'single', 1, 'm', 'not(is-vip(1500))'),
+			('capped', 'single', 1, 'm', 'true()'), ('all', 'single', 1, 'm', 'true()');
+		UPDATE quota_manager.quota_strategy SET max_exec_per_user = 1 WHERE name = 'capped'});
+	$offset = -s $node->logfile;
+	my $scan = q{SELECT string_agg(concat_ws(' ', s.strategy, s.granted, s.already_granted, s.capped, s.error), ', ' ORDER BY s.strategy) FROM quota_manager.scan() s};
+	is($node->safe_psql('postgres', $scan), 'all 15002 0 0, capped 15002 0 0, some 7497 0 0', 'another collation: a first scan');
+	my @inserts = slurp_file($node->logfile, $offset) =~ /(INSERT INTO quota_manager\.quota_execute [^\n]*)/g;
+	is_deeply([ map { $rules->faults($_, 'c') } @inserts ], [], scalar(@inserts) . ' INSERTs of grants leave nothing to a default');
+	$node->safe_psql('postgres', q{UPDATE quota_manager.quota_strategy SET condition = 'or(true(), is-vip(7))' WHERE name IN ('some', 'all', 'capped')});
+	is($node->safe_psql('postgres', $scan), 'all 0 15002 0, capped 0 15002 0, some 7505 7497 0', 'another collation: another one meets the grants in their order');
+}
+
 # Keys and what else a distributed table has.
 is_deeply(rows(qq{SELECT x.indexrelid::regclass FROM pg_index x WHERE x.indrelid IN ($tables) AND x.indisunique
 	AND NOT EXISTS (SELECT 1 FROM pg_attribute a WHERE a.attrelid = x.indrelid AND a.attname = CASE WHEN a.attrelid = 'quota_manager.user_info'::regclass THEN 'id' ELSE 'user_id' END

@@ -34,8 +34,7 @@ sub new
 {
 	my ($class, $node, $database) = @_;
 	my $self = bless { node => $node, database => $database // 'postgres' }, $class;
-	# scan_admit counts in the session that scans, which is where such an INSERT evaluates what it selects from.
-	my %volatile = map { $_ => 1 } @times, grep { $_ ne 'scan_admit' } $self->_rows(q{SELECT DISTINCT p.proname FROM pg_proc p WHERE p.provolatile = 'v' AND p.prokind = 'f'});
+	my %volatile = map { $_ => 1 } @times, $self->_rows(q{SELECT DISTINCT p.proname FROM pg_proc p WHERE p.provolatile = 'v' AND p.prokind = 'f'});
 
 	$self->{volatile} = \%volatile;
 	# An identity is no matter: whoever runs the statement counts.
@@ -118,6 +117,9 @@ sub faults
 	while ($statement =~ /\bINSERT INTO quota_manager\.($tables)(?: AS \w+)? \(([^)]*)\)/gi)
 	{
 		my ($table, %given) = ($1, map { $_ => 1 } split /, ?/, $2);
+
+		# Which columns a template has is seen when it is run.
+		next if $2 =~ /%/;
 
 		push @faults, map { "leaves $_ to its default, a volatile one" } grep { !$given{$_} } @{ $self->{defaults}{$table} };
 	}
