@@ -16,27 +16,29 @@
 #include "utils/syscache.h"
 
 #include "common/rights.h"
+#include "common/role_danger.h"
 #include "scan/evaluation.h"
 
 /*
- * The role that evaluates in place of a superuser, whose rights the code of
- * others must not have.
+ * The role that evaluates in place of one that is a superuser, or can become
+ * one: the code of others must not have such rights.
  */
 static Oid
-worker_role(void)
+worker_role(const char *danger)
 {
 	const char *name = GetConfigOption("quota_manager.worker_role", true, false);
 	Oid         role = name && name[0] ? get_role_oid(name, true) : InvalidOid;
 
-	if (!OidIsValid(role) || superuser_arg(role))
+	if (!OidIsValid(role) || role_danger(role) != NULL)
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("code that others have written is not run as superuser \"%s\"",
-					GetUserNameFromId(rights_caller(), false)),
+			 errmsg("code that others have written is not run as role \"%s\", which %s",
+					GetUserNameFromId(rights_caller(), false), danger),
 			 errdetail("A condition function or the user source is not the extension's own."),
-			 errhint("Scan as a role that quota_manager.grant_access was called for, or name the "
-					 "workers' role in quota_manager.worker_role: superusers scan as it then.")));
+			 errhint("Scan as another role that quota_manager.grant_access was called for, or name "
+					 "the workers' role in quota_manager.worker_role: who can become a superuser "
+					 "scans as it then.")));
 	return role;
 }
 
@@ -67,6 +69,7 @@ user_source_find(UserSource *source, bool runs_others_code, MemoryContext memory
 	Oid   types[] = {OIDOID};
 	Datum values[1];
 	bool  isnull;
+	char *danger;
 
 	source->reader = rights_caller();
 	SPI_connect();
@@ -78,8 +81,9 @@ user_source_find(UserSource *source, bool runs_others_code, MemoryContext memory
 		runs_others_code =
 			!DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	}
-	if (runs_others_code && superuser_arg(source->reader))
-		source->reader = worker_role();
+	danger = runs_others_code ? role_danger(source->reader) : NULL;
+	if (danger != NULL)
+		source->reader = worker_role(danger);
 	values[0] = ObjectIdGetDatum(source->reader);
 	if (SPI_execute_with_args("SELECT r.relation, r.is_own, r.users, r.with_balances, r.fingerprint"
 							  " FROM quota_internal.user_relation($1) r",

@@ -141,7 +141,37 @@ foreach my $role (sort keys %danger)
 	is($node->safe_psql('postgres', qq{SELECT quota_internal.role_danger('$role'::regrole)}), $danger{$role}, 'as do jobs of pg_cron');
 }
 is($node->safe_psql('postgres', q{SELECT quota_internal.role_danger('harmless'::regrole) IS NULL}), 't', 'other roles may');
-QuotaTest::Workers::set($node, 'quota_manager.worker_role', 'quota_worker');
+# Nor do they run code of others by hand: it has the rights of the workers' role, or is refused.
+QuotaTest::Workers::set($node, 'quota_manager.workers', 'off');
+QuotaTest::Workers::await($node, 'postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type ~ 'quota_manager (scheduler|courier)'});
+$node->safe_psql('postgres', q{
+	INSERT INTO quota_manager.quota_gateway (name, dialect, base_url, is_default) VALUES ('gateway', 'higress', 'http://127.0.0.1:9', true);
+	INSERT INTO quota_manager.user_info (id) VALUES ('ada');
+	SELECT quota_manager.grant_access('quota_worker', 'worker');
+	CREATE FUNCTION quota_condition.run_as(s quota_manager.subject, who text) RETURNS boolean LANGUAGE plpgsql STABLE PARALLEL SAFE
+		AS 'BEGIN RETURN current_user = who; END';
+	INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition)
+		SELECT r.rolname || w, 'single', 1, 'm', format('run-as("%s")', CASE w WHEN '' THEN r.rolname ELSE 'quota_worker' END)::quota_manager.condition
+		FROM pg_roles r, (VALUES (''), (' as worker')) w (w) WHERE r.rolcanlogin AND r.rolname NOT IN ('postgres', 'mallory')});
+# For sessions that begin afterwards.
+sub set_worker_role
+{
+	my ($role) = @_;
+
+	QuotaTest::Workers::set($node, 'quota_manager.worker_role', $role);
+	QuotaTest::Workers::await($node, 'postgres', "current_setting('quota_manager.worker_role') = '$role'");
+	return;
+}
+
+foreach my $role (sort keys %danger, 'harmless')
+{
+	$node->safe_psql('postgres', qq{SELECT quota_manager.grant_access('$role', 'operator')});
+	set_worker_role('super');
+	my $refused = $node->safe_psql('postgres', qq{SET ROLE $role; SELECT error ~ 'code that others have written is not run as role "$role"' FROM quota_manager.scan('$role')});
+	set_worker_role('quota_worker');
+	my $as_worker = $node->safe_psql('postgres', qq{SET ROLE $role; SELECT granted FROM quota_manager.scan('$role as worker')});
+	is("$refused|$as_worker", $danger{$role} ? 't|1' : '|0', "$role runs code of others as " . ($danger{$role} ? 'the workers do, or not' : 'itself'));
+}
 
 # The README's five minutes, where others own schema public and have made there what is named.
 my $readme = slurp_file("$root/README.md");

@@ -21,11 +21,10 @@ $node->safe_psql('postgres', q{
 	SELECT quota_manager.grant_access('scanner', 'worker');
 	INSERT INTO quota_manager.quota_gateway (name, dialect, base_url, is_default) VALUES ('gateway', 'higress', 'http://127.0.0.1:9', true);
 	CREATE SCHEMA site; GRANT USAGE ON SCHEMA site TO PUBLIC; GRANT CREATE ON SCHEMA site TO crm, mallory;
-	CREATE TABLE public.ran (who text);  GRANT INSERT ON public.ran TO PUBLIC;
-	CREATE FUNCTION site.tell() RETURNS integer LANGUAGE plpgsql STABLE AS $$BEGIN RETURN 1; END$$;
-	ALTER FUNCTION site.tell OWNER TO crm});
+	CREATE TABLE site.customer (uid text); GRANT SELECT ON site.customer TO crm, mallory;
+	INSERT INTO site.customer VALUES ('')});
 
-# Makes the view, as a role; whoever evaluates it raises an error.
+# Makes the view, as a role.
 sub make_view
 {
 	my ($role, $user) = @_;
@@ -33,8 +32,8 @@ sub make_view
 	$node->safe_psql('postgres', qq{
 		DROP VIEW IF EXISTS site.people;
 		SET ROLE $role;
-		CREATE VIEW site.people AS SELECT '$user'::text AS id, NULL::text AS github_star, 1 AS vip, NULL::text AS org,
-			NULL::timestamptz AS register_time, NULL::timestamptz AS access_time;
+		CREATE VIEW site.people AS SELECT c.uid || '$user' AS id, NULL::text AS github_star, 1 AS vip, NULL::text AS org,
+			NULL::timestamptz AS register_time, NULL::timestamptz AS access_time FROM site.customer c;
 		GRANT SELECT ON site.people TO scanner});
 	return;
 }
