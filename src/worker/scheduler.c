@@ -222,10 +222,11 @@ look_pause(long limit_ms)
 
 /*
  * Ends the process if its role was given rights in this database and has them
- * no more: what it does as the owner of the extension would not tell.
+ * no more: what it does as the owner of the extension would not tell.  What is
+ * missing is looked at once the tick is over; a run may only have recorded it.
  */
 static void
-require_rights(void)
+look_for_obstacles(void)
 {
 	SchedulerEnd obstacle;
 
@@ -234,6 +235,8 @@ require_rights(void)
 	CommitTransactionCommand();
 	if (obstacle == SCHEDULER_FORBIDDEN)
 		end_scheduler(obstacle);
+	if (obstacle == SCHEDULER_DAMAGED)
+		failed = true;
 }
 
 /*
@@ -244,7 +247,7 @@ take_due_strategies(void)
 {
 	if (!must_look())
 		return;
-	require_rights();
+	look_for_obstacles();
 	looked_at = completed_transactions();
 	looked_wall = GetCurrentTimestamp();
 	looked_mono = mono_now();
