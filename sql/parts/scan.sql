@@ -9,6 +9,10 @@ CREATE FUNCTION quota_internal.try_lock_strategy(strategy_id integer) RETURNS bo
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_try_lock_strategy';
 COMMENT ON FUNCTION quota_internal.try_lock_strategy(integer) IS 'Of record_failure(): keeps scans and edits of the strategy out until the transaction ends. False: another transaction edits or scans it.';
 
+CREATE FUNCTION quota_internal.strategy_is_locked(strategy_id integer) RETURNS boolean
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_strategy_is_locked';
+COMMENT ON FUNCTION quota_internal.strategy_is_locked(integer) IS 'Of run_due(): does another transaction edit or scan the strategy?';
+
 CREATE FUNCTION quota_internal.lock_balances(gateway text) RETURNS void
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_lock_balances';
 COMMENT ON FUNCTION quota_internal.lock_balances(text) IS 'Waits for scans that grant or decide by balances at the gateway, and keeps them out until the transaction ends.';
@@ -594,7 +598,7 @@ END
 $$;
 COMMENT ON FUNCTION quota_manager.scan(text) IS 'Runs every due strategy, or the named one if it is due, and tells per strategy how many users matched and were granted. Conditions are evaluated with the rights of the caller. All of it is one transaction; tick() has one per firing. Does no HTTP: balances that are not known and fresh are reported, see tick().';
 
-CREATE FUNCTION quota_internal.run_due(strategy_id integer, firings timestamptz[] DEFAULT NULL)
+CREATE FUNCTION quota_internal.run_due(strategy_id integer, firings timestamptz[] DEFAULT NULL, waits boolean DEFAULT true)
 RETURNS TABLE (scheduled_time timestamptz, state text, matched bigint, granted bigint, already_granted bigint, capped bigint, unknown_balance bigint,
 	reason text, is_news boolean, later_firings timestamptz[])
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
@@ -607,6 +611,9 @@ BEGIN
 	PERFORM quota_internal.check_transaction('strategies are scanned');
 	PERFORM quota_internal.begin_scan();
 	PERFORM quota_internal.require_identity(false);
+	IF NOT waits AND quota_internal.strategy_is_locked(strategy_id) THEN
+		RETURN;
+	END IF;
 	firings := coalesce(firings, ARRAY(SELECT d.scheduled_time FROM quota_manager.strategy_due d
 		WHERE d.strategy_id = run_due.strategy_id AND d.state IN ('due', 'recording') AND d.due_time <= clock_timestamp() ORDER BY 1));
 	IF cardinality(firings) = 0 THEN
@@ -621,7 +628,7 @@ BEGIN
 		(last.strategy_version, last.state, last.reason) IS DISTINCT FROM (run.strategy_version, run.state, run.reason), firings[2:];
 END
 $$;
-COMMENT ON FUNCTION quota_internal.run_due(integer, timestamptz[]) IS 'Of tick() and the scheduler: runs one firing of a strategy, or a single strategy: the first of those given, or of what is due by strategy_due. Returns nothing if nothing is due or another transaction has locked it; state null: it was not to be run after all. is_news: not the same came of the run before; later_firings: what is due after it.';
+COMMENT ON FUNCTION quota_internal.run_due(integer, timestamptz[], boolean) IS 'Of tick() and the scheduler: runs one firing of a strategy, or a single strategy: the first of those given, or of what is due by strategy_due. waits: for a transaction that edits or scans it now. Returns nothing if nothing is due or another transaction has locked it; state null: it was not to be run after all. is_news: not the same came of the run before; later_firings: what is due after it.';
 
 CREATE FUNCTION quota_internal.record_failure(strategy_id integer, reason text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off

@@ -18,6 +18,7 @@
 
 PG_FUNCTION_INFO_V1(qm_lock_strategies);
 PG_FUNCTION_INFO_V1(qm_try_lock_strategy);
+PG_FUNCTION_INFO_V1(qm_strategy_is_locked);
 PG_FUNCTION_INFO_V1(qm_lock_balances);
 PG_FUNCTION_INFO_V1(qm_lock_scan);
 
@@ -341,6 +342,22 @@ qm_try_lock_strategy(PG_FUNCTION_ARGS)
 	strategies_counted++;
 	holder = MyProc->lxid;
 	PG_RETURN_BOOL(true);
+}
+
+/*
+ * strategy_is_locked(strategy_id)
+ */
+Datum
+qm_strategy_is_locked(PG_FUNCTION_ARGS)
+{
+	int32    id = PG_GETARG_INT32(0);
+	ScanLock locks[2];
+	int      count = name_strategies(locks, &id, 1, RUNS_SOME, RUNS_MANY);
+	int      taken = try_locks(locks, 0, count);
+
+	for (int i = 0; i < taken; i++)
+		LockRelease(&locks[i].tag, locks[i].mode, false);
+	PG_RETURN_BOOL(taken < count);
 }
 
 /*

@@ -39,6 +39,7 @@ static Statement ask_view = {
 	" FROM d WHERE d.state <> 'due' AND (d.state <> 'recording' OR d.due_time > clock_timestamp())"
 	" AND NOT EXISTS (SELECT 1 FROM quota_manager.quota_strategy WHERE false)"
 	" AND NOT EXISTS (SELECT 1 FROM quota_manager.quota_run WHERE false)"
+	" AND NOT EXISTS (SELECT 1 FROM quota_manager.quota_execute WHERE false)"
 	" UNION ALL SELECT r.* FROM (SELECT d.strategy_id, d.name, bool_or(d.state = 'due'),"
 	" null::float8, null::bool, null::bool"
 	" FROM d WHERE d.state = 'due' OR d.state = 'recording' AND d.due_time <= clock_timestamp()"
@@ -49,9 +50,9 @@ static Statement ask_view = {
 
 static Statement run_strategy = {
 	"SELECT r.state, r.granted, r.unknown_balance, r.matched, r.already_granted, r.capped,"
-	" r.reason, r.is_news, r.later_firings FROM quota_internal.run_due($1, $2) r",
-	2,
-	{INT4OID, TIMESTAMPTZARRAYOID},
+	" r.reason, r.is_news, r.later_firings FROM quota_internal.run_due($1, $2, $3) r",
+	3,
+	{INT4OID, TIMESTAMPTZARRAYOID, BOOLOID},
 	NULL};
 
 static Statement write_failure = {
@@ -178,18 +179,20 @@ take_run(const DueStrategy *strategy, MemoryContext memory, TickResult *result)
 
 /*
  * Runs one firing of a strategy in one transaction: the first of those given,
- * 0: of what is due.  Returns those that are due after it; 0: none.
+ * 0: of what is due.  Returns those that are due after it; 0: none.  A worker,
+ * who has others to run, does not wait for somebody who edits the strategy.
  */
 static Datum
 run_firing(const WorkUnit *unit, const DueStrategy *strategy, Datum firings, TickResult *result)
 {
 	MemoryContext caller_context = CurrentMemoryContext;
-	Datum         values[] = {Int32GetDatum(strategy->id), firings};
+	Datum         values[] = {Int32GetDatum(strategy->id), firings,
+							  BoolGetDatum(unit == &procedure_work_unit)};
 	Datum         later = (Datum) 0;
 
 	CRASH_POINT(scan_starting);
 	unit->begin();
-	if (statement_run(&run_strategy, values, firings == (Datum) 0 ? " n" : NULL) > 0)
+	if (statement_run(&run_strategy, values, firings == (Datum) 0 ? " n " : NULL) > 0)
 		later = take_run(strategy, caller_context, result);
 	SPI_freetuptable(SPI_tuptable);
 	CRASH_POINT(scan_committing);

@@ -117,7 +117,20 @@ $node->safe_psql('postgres', 'SELECT quota_manager.start_workers()');
 QuotaTest::Workers::await_grants($node, 'postgres', 'stopped', 3);
 pass('and is run when workers are started again');
 
-# The same while balances are read, from a gateway that accepts connections and says nothing.
+# Who edits a strategy and does not commit keeps no other waiting.
+$node->safe_psql('postgres', 'SELECT quota_manager.stop_workers()');
+QuotaTest::Workers::await($node, 'postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'quota_manager scheduler'});
+QuotaTest::Workers::strategy($node, 'postgres', name => 'open');
+$holder->query_safe(q{BEGIN; UPDATE quota_manager.quota_strategy SET title = 'x' WHERE name = 'open'});
+$node->safe_psql('postgres', 'SELECT quota_manager.start_workers()');
+QuotaTest::Workers::strategy($node, 'postgres', name => 'beside open');
+QuotaTest::Workers::await_grants($node, 'postgres', 'beside open', 3);
+strategy_is_idle('open');
+$holder->query_safe('COMMIT');
+QuotaTest::Workers::await_grants($node, 'postgres', 'open', 3);
+pass('and it is run when that is over');
+
+# stop_workers() while balances are read, from a gateway that accepts connections and says nothing.
 my $silent = IO::Socket::INET->new(Listen => 128, LocalAddr => '127.0.0.1') or die "cannot listen: $!";
 $node->safe_psql('postgres', sprintf q{
 	INSERT INTO quota_manager.quota_gateway (name, dialect, base_url, request_timeout) VALUES ('silent', 'higress', 'http://127.0.0.1:%d', '10 min');
