@@ -318,13 +318,6 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.record_run(quota_manager.quota_run) IS 'Of scan(): writes what became of a run, and when it is tried again if it failed or is incomplete. Returns the id of the row.';
 
-CREATE FUNCTION quota_internal.grant_ids() RETURNS regclass
-LANGUAGE sql STABLE
-BEGIN ATOMIC
-	SELECT pg_catalog.pg_get_serial_sequence('quota_manager.quota_execute', 'id')::pg_catalog.regclass;
-END;
-COMMENT ON FUNCTION quota_internal.grant_ids() IS 'The sequence that numbers grants.';
-
 CREATE FUNCTION quota_internal.admit_firing(strategy quota_manager.quota_strategy, firing timestamptz) RETURNS timestamptz
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -366,6 +359,8 @@ DECLARE
 	strategy quota_manager.quota_strategy;
 	run quota_manager.quota_run;
 	template quota_manager.quota_execute;
+	-- Here, so that a table that is missing is no fault of the strategy.
+	grant_ids CONSTANT regclass := pg_get_serial_sequence('quota_manager.quota_execute', 'id');
 	counts record;
 	mark quota_internal.scan_mark;
 	gateways text[];
@@ -465,7 +460,7 @@ BEGIN
 		END IF;
 		LOOP
 			BEGIN
-				run.first_grant_id := nextval(quota_internal.grant_ids());
+				run.first_grant_id := nextval(grant_ids);
 				SELECT c.* INTO counts FROM quota_internal.grant_evaluated(template, strategy.max_exec_per_user, anew) c;
 				EXIT;
 			EXCEPTION WHEN unique_violation THEN
@@ -489,7 +484,7 @@ BEGIN
 		run.capped := counts.capped;
 		run.unknown_balance := counts.unknown;
 		IF run.granted > 0 THEN
-			run.last_grant_id := nextval(quota_internal.grant_ids());
+			run.last_grant_id := nextval(grant_ids);
 			run.undelivered := NOT doubtful;
 			PERFORM quota_internal.forget_balances(run.id, run.first_grant_id, run.last_grant_id, template.gateway);
 		ELSE
