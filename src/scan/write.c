@@ -71,7 +71,8 @@ is_plain(Relation table)
 {
 	const TriggerDesc *triggers = table->trigdesc;
 
-	return !table->rd_rel->relforcerowsecurity && table->rd_rules == NULL &&
+	return !table->rd_rel->relforcerowsecurity && !table->rd_rel->relispartition &&
+		   table->rd_rules == NULL &&
 		   (triggers == NULL ||
 			!(triggers->trig_insert_before_row || triggers->trig_insert_after_row ||
 			  triggers->trig_insert_before_statement || triggers->trig_insert_after_statement)) &&

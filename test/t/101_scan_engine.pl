@@ -185,5 +185,13 @@ sql(q{DELETE FROM quota_manager.quota_execute}, q{DELETE FROM quota_internal.sca
 is(sql($digest), $grants, 'a table with a trigger gets the same grants');
 is(sql('SELECT count(*) FROM seen'), (split /\|/, $grants)[0], 'and the trigger sees each of them');
 
+# A site's partition: what its bounds do not allow is not written.
+sql(q{DELETE FROM quota_manager.quota_execute}, q{DELETE FROM quota_internal.scan_mark}, 'DROP TRIGGER note ON quota_manager.quota_execute',
+	'CREATE TABLE all_grants (LIKE quota_manager.quota_execute) PARTITION BY LIST (gateway)',
+	q{ALTER TABLE all_grants ATTACH PARTITION quota_manager.quota_execute FOR VALUES IN ('elsewhere')});
+like(sql(q{SELECT string_agg(DISTINCT error, ', ') FROM quota_manager.scan() WHERE granted > 0 OR error IS NOT NULL}), qr/violates partition constraint/,
+	'the bounds of a partition hold');
+is(sql('SELECT count(*) FROM quota_manager.quota_execute'), 0, 'and nothing was written beyond them');
+
 $node->stop;
 done_testing();
