@@ -82,6 +82,13 @@ SELECT s.name, e.user_id FROM quota_execute e JOIN quota_strategy s ON s.id = e.
 SELECT count(*) FROM pg_temp.reader_undecided('source-low');
 TRUNCATE quota_execute, quota_run;
 
+-- A view of constants, whose owner has no rights here, is planned as its owner as far as that goes.
+CREATE ROLE source_test_owner;
+CREATE VIEW public.source_test_constant AS SELECT 'u1'::text AS id, 'org1'::text AS org;
+ALTER VIEW public.source_test_constant OWNER TO source_test_owner;
+SELECT condition, indexed, advice FROM set_user_source('public.source_test_constant') WHERE condition ~ 'user|belong';
+DROP VIEW public.source_test_constant;
+DROP ROLE source_test_owner;
 -- Advice looks through joins and names the table that is partitioned, not a partition.
 CREATE TABLE public.source_test_person (pid uuid PRIMARY KEY, org text);
 CREATE TABLE public.source_test_level (pid uuid PRIMARY KEY, vip integer);
