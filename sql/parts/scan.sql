@@ -382,7 +382,8 @@ BEGIN
 	run.undelivered := false;
 	run.setup := setup;
 	PERFORM quota_internal.require_identity(true);
-	IF NOT quota_internal.lock_due_strategy(strategy_id) THEN
+	-- What was evaluated is locked to the end of the transaction.
+	IF NOT evaluated AND NOT quota_internal.lock_due_strategy(strategy_id) THEN
 		run.scheduled_time := firing;
 		run.state := 'locked';
 		run.reason := 'left out: another transaction edits or scans it, or uses the balances at a gateway of its';
@@ -518,7 +519,7 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.run_strategy(integer, timestamptz, bigint, boolean) IS 'Of scan(): runs one strategy for one firing (null: a single strategy, or a periodic one that has no firing to be run) under its lock, and records the firings before it that are not run; an error is recorded, not raised. setup: gateway_setup() before anything was looked up; evaluated: evaluate() was called for it. Null: nothing was run.';
 
-CREATE FUNCTION quota_internal.evaluate_together(strategies integer[]) RETURNS integer[]
+CREATE FUNCTION quota_internal.evaluate_together(strategies integer[], OUT evaluated integer[], OUT idle integer[])
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
 DECLARE
@@ -530,16 +531,58 @@ BEGIN
 			locked := locked || candidate;
 		END IF;
 	END LOOP;
-	IF cardinality(locked) < 2 THEN
-		RETURN ARRAY[]::integer[];
+	IF cardinality(locked) > 1 THEN
+		SELECT array_agg(e.strategy_id), array_agg(e.strategy_id) FILTER (WHERE e.matched + e.unknown + e.left_out = 0)
+			INTO evaluated, idle FROM quota_internal.evaluate(locked) e;
 	END IF;
-	RETURN (SELECT coalesce(array_agg(e.strategy_id), ARRAY[]::integer[]) FROM quota_internal.evaluate(locked) e);
+	evaluated := coalesce(evaluated, ARRAY[]::integer[]);
+	idle := coalesce(idle, ARRAY[]::integer[]);
 EXCEPTION WHEN OTHERS THEN
 	-- The run of whose fault it is tells.
-	RETURN ARRAY[]::integer[];
+	evaluated := ARRAY[]::integer[];
+	idle := evaluated;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.evaluate_together(integer[]) IS 'Of scan(): locks strategies and evaluates those of them that can share passes over the users; returns these.';
+COMMENT ON FUNCTION quota_internal.evaluate_together(integer[]) IS 'Of scan(): locks strategies and evaluates those of them that can share passes over the users; returns these, and those that nobody was found of.';
+
+CREATE FUNCTION quota_internal.record_idle(strategies integer[], setup bigint) RETURNS integer[]
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
+AS $$
+DECLARE
+	clock CONSTANT timestamptz := quota_manager.schedule_now();
+	recorded integer[];
+BEGIN
+	IF cardinality(strategies) = 0 THEN
+		RETURN strategies;
+	END IF;
+	PERFORM quota_internal.require_identity(true);
+	WITH same AS (
+		SELECT last.id, s.id AS strategy_id, m.whole_reason FROM quota_manager.quota_strategy s
+		CROSS JOIN LATERAL quota_internal.evaluation_mark(s.id) m
+		CROSS JOIN LATERAL (SELECT r.* FROM quota_manager.quota_run r WHERE r.strategy_id = s.id AND r.scheduled_time IS NULL ORDER BY r.id DESC LIMIT 1) last
+		WHERE s.id = ANY (strategies) AND s.type = 'single' AND s.enabled AND NOT s.archived AND clock >= s.valid_from AND clock < s.valid_until
+			-- By record_run() it would be one row with the last.
+			AND last.granted = 0 AND last.state = 'done' AND last.reason IS NULL AND last.strategy_version = s.version
+			AND (m.whole_reason IS NULL OR (last.matched, last.already_granted, last.capped, last.unknown_balance) = (0, 0, 0, 0))
+			AND EXISTS (SELECT 1 FROM quota_manager.quota_gateway g WHERE g.name = quota_manager.gateway_of(s.model)
+				AND quota_internal.amount_fits(g.dialect, s.amount))
+	), updated AS (
+		UPDATE quota_manager.quota_run r SET occurrences = least(r.occurrences, 9223372036854775806) + 1, finish_time = clock_timestamp(),
+				setup = record_idle.setup, tries = 0, retry_time = NULL, whole_reason = same.whole_reason
+			FROM same WHERE r.id = same.id
+			RETURNING r.strategy_id, r.strategy_version, r.id
+	), marked AS (
+		INSERT INTO quota_internal.scan_mark AS m (strategy_id, strategy_version, run_id, users, seen, base, base_next, candidate, candidate_next)
+			SELECT u.strategy_id, u.strategy_version, u.id, e.users, e.seen, e.base, e.base_next, e.candidate, e.candidate_next
+			FROM updated u CROSS JOIN LATERAL quota_internal.evaluation_mark(u.strategy_id) e WHERE e.seen IS NOT NULL
+			ON CONFLICT (strategy_id) DO UPDATE SET strategy_version = excluded.strategy_version, run_id = excluded.run_id, users = excluded.users,
+				seen = excluded.seen, base = excluded.base, base_next = excluded.base_next, candidate = excluded.candidate, candidate_next = excluded.candidate_next
+	)
+	SELECT coalesce(array_agg(u.strategy_id), ARRAY[]::integer[]) INTO recorded FROM updated u;
+	RETURN recorded;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.record_idle(integer[], bigint) IS 'Of scan(): records at one time what became of single strategies that nobody was found of, the last time neither; returns which. What run_strategy() would do for each costs more than finding nobody.';
 
 CREATE FUNCTION quota_manager.scan(strategy_name text DEFAULT NULL)
 RETURNS TABLE (strategy text, scheduled_time timestamptz, matched bigint, granted bigint, already_granted bigint, capped bigint,
@@ -550,7 +593,8 @@ AS $$
 DECLARE
 	setup CONSTANT bigint := quota_internal.gateway_setup();
 	visible integer[];
-	together integer[];
+	together record;
+	recorded integer[];
 	due record;
 	run quota_manager.quota_run;
 	idle quota_manager.quota_strategy;
@@ -561,11 +605,17 @@ BEGIN
 	visible := quota_internal.visible_strategies();
 	PERFORM quota_internal.require_identity(false);
 	FOR due IN SELECT d.* FROM quota_internal.due_strategies(strategy_name) d WHERE d.strategy_id = ANY (visible) LOOP
-		IF together IS NULL THEN
-			together := quota_internal.evaluate_together(ARRAY(SELECT DISTINCT d.strategy_id FROM quota_internal.due_strategies(strategy_name) d
-				WHERE d.strategy_id = ANY (visible) ORDER BY 1));
+		IF recorded IS NULL THEN
+			SELECT e.* INTO together FROM quota_internal.evaluate_together(ARRAY(SELECT DISTINCT d.strategy_id
+				FROM quota_internal.due_strategies(strategy_name) d WHERE d.strategy_id = ANY (visible) ORDER BY 1)) e;
+			recorded := quota_internal.record_idle(together.idle, setup);
 		END IF;
-		run := quota_internal.run_strategy(due.strategy_id, due.scheduled_time, setup, due.strategy_id = ANY (together));
+		IF due.strategy_id = ANY (recorded) THEN
+			found_due := true;
+			RETURN QUERY SELECT due.name, NULL::timestamptz, 0::bigint, 0::bigint, 0::bigint, 0::bigint, 0::bigint, NULL::text, interval '0', NULL::text;
+			CONTINUE;
+		END IF;
+		run := quota_internal.run_strategy(due.strategy_id, due.scheduled_time, setup, due.strategy_id = ANY (together.evaluated));
 		CONTINUE WHEN run.strategy_id IS NULL;
 		found_due := true;
 		RETURN QUERY SELECT due.name, run.scheduled_time, run.matched, run.granted, run.already_granted, run.capped, run.unknown_balance,
