@@ -73,7 +73,7 @@ typedef struct Window
  * taken for a reading before this one.  The number of a claim must differ from
  * the one before; no first claim is number 0.
  */
-#define CLAIM_CANDIDATES(of_users)                                                                 \
+#define CLAIM_CANDIDATES(of_users, end)                                                            \
 	{                                                                                              \
 		"UPDATE quota_manager.quota_execute AS e"                                                  \
 		" SET status = 'processing', update_time = $8,"                                            \
@@ -83,17 +83,19 @@ typedef struct Window
 		" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"                           \
 		" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision" of_users            \
 		" AND e.gateway = $5 AND (e.status = 'pending' OR e.status = $7)"                          \
-		" AND " IS_DUE("$8") " RETURNING e.strategy_id, e.user_id, e.scheduled_time, e.revision, " \
-							 "e.claim_number, e.id,"                                               \
-							 " e.attempts, trim_scale(e.amount)::text, e.doubt_time IS NOT NULL",  \
+		" AND " IS_DUE("$8") end                                                                   \
+			" RETURNING e.strategy_id, e.user_id, e.scheduled_time, e.revision, "                  \
+			"e.claim_number, e.id,"                                                                \
+			" e.attempts, trim_scale(e.amount)::text, e.doubt_time IS NOT NULL",                   \
 			8, {INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, TEXTOID,            \
 				BOOLOID,      TEXTOID,      TIMESTAMPTZOID},                                       \
 			NULL                                                                                   \
 	}
 
 /* For a plain table, and for one that is spread. */
-static Statement claim_candidates[] = {CLAIM_CANDIDATES(""),
-									   CLAIM_CANDIDATES(OF_USERS("e.user_id", 2))};
+static Statement claim_candidates[] = {
+	CLAIM_CANDIDATES("", ""),
+	CLAIM_CANDIDATES(OF_USERS("e.user_id", 2) UNKNOWN_BEGIN, UNKNOWN_END)};
 
 /*
  * The status besides pending that the gateway's policy sends: grants in doubt

@@ -17,7 +17,7 @@
 #define DOUBTS_BELIEVED 1000
 
 /* Without a balance, the grant is sent all the same: see take_reading in flight.c. */
-#define RECORD_BALANCES(of_users)                                                                  \
+#define RECORD_BALANCES(of_users, end)                                                             \
 	{                                                                                              \
 		"UPDATE quota_manager.quota_execute AS e"                                                  \
 		" SET awaits_balance = false, balance_before = k.balance::numeric,"                        \
@@ -27,15 +27,14 @@
 		" revision, claim_number, balance, balance_time, balance_moment)"                          \
 		" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"                           \
 		" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision" of_users            \
-		" AND e.status = 'processing' AND e.claim_number = k.claim_number"                         \
-		" RETURNING e.id",                                                                         \
+		" AND e.status = 'processing' AND e.claim_number = k.claim_number" end " RETURNING e.id",  \
 			8, {INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID,                     \
 				INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID},                    \
 			NULL                                                                                   \
 	}
 
-static Statement record_balances[] = {RECORD_BALANCES(""),
-									  RECORD_BALANCES(OF_USERS("e.user_id", 2))};
+static Statement record_balances[] = {
+	RECORD_BALANCES("", ""), RECORD_BALANCES(OF_USERS("e.user_id", 2) UNKNOWN_BEGIN, UNKNOWN_END)};
 
 static const Oid record_types[] = {INT4OID, TEXTOID, TIMESTAMPTZOID, INT4OID,
 								   INT4OID, TEXTOID, TIMESTAMPTZOID, INT8OID};

@@ -26,7 +26,7 @@
  * What was not tried keeps the text of an earlier attempt, and its time.  A
  * grant stays doubtful as long as it is in doubt.
  */
-#define SETTLE_GRANTS(of_users)                                                                    \
+#define SETTLE_GRANTS(of_users, end)                                                               \
 	{                                                                                              \
 		"UPDATE quota_manager.quota_execute AS e"                                                  \
 		" SET status = k.status, awaits_balance = false,"                                          \
@@ -46,8 +46,7 @@
 		" next_attempt_time, doubt_time, was, doubt_moment)"                                       \
 		" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"                           \
 		" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision" of_users            \
-		" AND e.status = k.was AND e.claim_number = k.claim_number"                                \
-		" RETURNING e.id",                                                                         \
+		" AND e.status = k.was AND e.claim_number = k.claim_number" end " RETURNING e.id",         \
 			15, {INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID,                    \
 				 INT4ARRAYOID, TEXTARRAYOID, INT4ARRAYOID,        BOOLARRAYOID,                    \
 				 INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID,             \
@@ -55,13 +54,14 @@
 			NULL                                                                                   \
 	}
 
-static Statement settle_grants[] = {SETTLE_GRANTS(""), SETTLE_GRANTS(OF_USERS("e.user_id", 2))};
+static Statement settle_grants[] = {
+	SETTLE_GRANTS("", ""), SETTLE_GRANTS(OF_USERS("e.user_id", 2) UNKNOWN_BEGIN, UNKNOWN_END)};
 
 /*
  * The same for grants that were all completed with one status: a statement
  * costs as much for the columns of its table as for the rows it changes.
  */
-#define SETTLE_COMPLETED(of_users)                                                                 \
+#define SETTLE_COMPLETED(of_users, end)                                                            \
 	{                                                                                              \
 		"UPDATE quota_manager.quota_execute AS e"                                                  \
 		" SET status = 'completed', last_status = $6, last_error = NULL,"                          \
@@ -70,15 +70,15 @@ static Statement settle_grants[] = {SETTLE_GRANTS(""), SETTLE_GRANTS(OF_USERS("e
 		" claim_number)"                                                                           \
 		" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"                           \
 		" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision" of_users            \
-		" AND e.status = 'processing' AND e.claim_number = k.claim_number"                         \
-		" RETURNING e.id",                                                                         \
+		" AND e.status = 'processing' AND e.claim_number = k.claim_number" end " RETURNING e.id",  \
 			7, {INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID,                     \
 				INT4ARRAYOID, INT4OID,      TIMESTAMPTZOID},                                       \
 			NULL                                                                                   \
 	}
 
-static Statement settle_completed[] = {SETTLE_COMPLETED(""),
-									   SETTLE_COMPLETED(OF_USERS("e.user_id", 2))};
+static Statement settle_completed[] = {
+	SETTLE_COMPLETED("", ""),
+	SETTLE_COMPLETED(OF_USERS("e.user_id", 2) UNKNOWN_BEGIN, UNKNOWN_END)};
 
 /*
  * Nothing is known of the balances of users who have something open: grants

@@ -23,6 +23,15 @@
  */
 #define OF_USERS(column, n) " AND " column " = ANY ($" #n ")"
 
+/*
+ * Around further conditions of such a statement, which begin with AND.  What
+ * statistics of a part tell of states that rows have for moments is wrong
+ * mostly, and "no row" makes a planner compare each row with each key; of this
+ * nothing is known.
+ */
+#define UNKNOWN_BEGIN " AND CASE WHEN true"
+#define UNKNOWN_END " THEN true END"
+
 typedef struct Statement
 {
 	const char *sql;

@@ -35,6 +35,10 @@
 #define BATCH_ROWS 1000
 #define BATCH_BYTES (64 * 1024)
 
+/* The same of a table that is not plain, where a statement may go to many servers. */
+#define STATEMENT_ROWS 16384
+#define STATEMENT_BYTES (1024 * 1024)
+
 struct GrantWriter
 {
 	Relation      table;
@@ -57,7 +61,7 @@ struct GrantWriter
 	TupleTableSlot *slots[BATCH_ROWS];
 
 	/* Of any other. */
-	Datum      users[BATCH_ROWS];
+	Datum     *users; /* STATEMENT_ROWS of them */
 	SPIPlanPtr statement;
 	Datum     *parameters;
 	int        parameter_count;
@@ -127,6 +131,7 @@ begin_statement(GrantWriter *writer)
 	initStringInfo(&values);
 	initStringInfo(&text);
 	writer->parameters = palloc(sizeof(Datum) * writer->columns);
+	writer->users = palloc(sizeof(Datum) * STATEMENT_ROWS);
 	for (int i = 0; i < writer->columns; i++)
 	{
 		Form_pg_attribute column = TupleDescAttr(RelationGetDescr(writer->table), i);
@@ -281,7 +286,8 @@ grant_writer_add(GrantWriter *writer, const text *user_id)
 	}
 	writer->count++;
 	writer->bytes += VARSIZE_ANY(user_id) + MAXALIGN(SizeofHeapTupleHeader);
-	if (writer->count == BATCH_ROWS || writer->bytes > BATCH_BYTES)
+	if (writer->count == (writer->direct ? BATCH_ROWS : STATEMENT_ROWS) ||
+		writer->bytes > (writer->direct ? BATCH_BYTES : STATEMENT_BYTES))
 		flush(writer);
 }
 
