@@ -43,26 +43,17 @@ forget(void *argument)
 		}
 }
 
-static void
-end_spools(StrategyEvaluation *strategy)
-{
-	if (strategy->matched)
-		spool_end(strategy->matched);
-	if (strategy->unknown)
-		spool_end(strategy->unknown);
-	strategy->matched = strategy->unknown = NULL;
-}
-
 /*
- * Ends an evaluation, which is forgotten with its memory.
+ * Ends an evaluation, which is forgotten with its memory.  Its files are closed
+ * as they are: to write what is left of a spool may be what has failed.
  */
 static void
 end(Evaluation *evaluation)
 {
-	ListCell *cell;
-
-	foreach (cell, evaluation->strategies)
-		end_spools(lfirst(cell));
+	ResourceOwnerRelease(evaluation->files, RESOURCE_RELEASE_BEFORE_LOCKS, false, false);
+	ResourceOwnerRelease(evaluation->files, RESOURCE_RELEASE_LOCKS, false, false);
+	ResourceOwnerRelease(evaluation->files, RESOURCE_RELEASE_AFTER_LOCKS, false, false);
+	ResourceOwnerDelete(evaluation->files);
 	MemoryContextDelete(evaluation->memory);
 }
 
@@ -268,6 +259,7 @@ evaluation_begin(Datum strategy_ids)
 	memory = AllocSetContextCreate(TopTransactionContext, "evaluation", ALLOCSET_DEFAULT_SIZES);
 	evaluation = MemoryContextAllocZero(memory, sizeof(Evaluation));
 	evaluation->memory = memory;
+	evaluation->files = ResourceOwnerCreate(TopTransactionResourceOwner, "evaluation");
 	evaluation->subtransaction = GetCurrentSubTransactionId();
 	evaluation->on_reset.func = forget;
 	evaluation->on_reset.arg = evaluation;
@@ -321,12 +313,10 @@ evaluation_open_spools(Evaluation *evaluation, StrategyEvaluation *strategy, int
 	MemoryContext caller = MemoryContextSwitchTo(evaluation->memory);
 	int           memory = Max(work_mem / Max(spools, 1), SPOOL_MEMORY_MIN);
 
-	/* Those of an attempt that failed. */
-	end_spools(strategy);
 	strategy->left_out = strategy->left_out_unknown = 0;
-	strategy->matched = spool_begin(memory);
+	strategy->matched = spool_begin(memory, evaluation->files);
 	if (strategy->traits.asks_balances)
-		strategy->unknown = spool_begin(memory);
+		strategy->unknown = spool_begin(memory, evaluation->files);
 	MemoryContextSwitchTo(caller);
 }
 

@@ -67,6 +67,7 @@ typedef struct Evaluation
 {
 	MemoryContext         memory;
 	MemoryContextCallback on_reset;
+	ResourceOwner         files;
 	SubTransactionId      subtransaction;
 	LogMoment             begin;
 	List                 *strategies; /* of StrategyEvaluation */

@@ -20,7 +20,6 @@
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
-#include "utils/resowner.h"
 #include "utils/tuplesort.h"
 #include "utils/tuplestore.h"
 #include "utils/typcache.h"
@@ -30,8 +29,10 @@
 struct Spool
 {
 	MemoryContext    memory;
+	ResourceOwner    files;
 	Tuplestorestate *store;
 	Tuplesortstate  *sort; /* NULL: the ids came in order */
+	bool             sorted;
 	TupleDesc        descriptor;
 	TupleTableSlot  *slot;
 	StringInfoData   last;    /* the id that was added last */
@@ -41,19 +42,20 @@ struct Spool
 };
 
 Spool *
-spool_begin(int memory)
+spool_begin(int memory, ResourceOwner files)
 {
 	ResourceOwner caller = CurrentResourceOwner;
 	Spool        *spool = palloc0(sizeof(Spool));
 
 	spool->memory = CurrentMemoryContext;
+	spool->files = files;
 	spool->descriptor = CreateTemplateTupleDesc(1);
 	TupleDescInitEntry(spool->descriptor, 1, "user_id", TEXTOID, -1, 0);
 	spool->slot = MakeSingleTupleTableSlot(spool->descriptor, &TTSOpsMinimalTuple);
 	initStringInfo(&spool->last);
 	spool->ordered = true;
 	/* Its files must outlive the subtransaction that it is filled in. */
-	CurrentResourceOwner = TopTransactionResourceOwner;
+	CurrentResourceOwner = files;
 	spool->store = tuplestore_begin_heap(false, false, memory);
 	CurrentResourceOwner = caller;
 	return spool;
@@ -106,7 +108,8 @@ sort_ids(Spool *spool)
 	TypeCacheEntry *type = lookup_type_cache(TEXTOID, TYPECACHE_LT_OPR);
 	bool            isnull;
 
-	CurrentResourceOwner = TopTransactionResourceOwner;
+	CurrentResourceOwner = spool->files;
+	spool->sorted = false;
 	spool->sort = tuplesort_begin_datum(TEXTOID, type->lt_opr, C_COLLATION_OID, false, work_mem,
 										NULL, TUPLESORT_NONE);
 	while (tuplestore_gettupleslot(spool->store, true, false, spool->slot))
@@ -115,16 +118,21 @@ sort_ids(Spool *spool)
 		tuplesort_putdatum(spool->sort, slot_getattr(spool->slot, 1, &isnull), false);
 	}
 	tuplesort_performsort(spool->sort);
+	spool->sorted = true;
 	CurrentResourceOwner = caller;
 }
 
+/*
+ * Ends a sort.  One that an error broke off is left to the end of the spool:
+ * it would write what it still has.
+ */
 static void
 end_sort(Spool *spool)
 {
 	if (spool->current)
 		pfree(spool->current);
 	spool->current = NULL;
-	if (spool->sort)
+	if (spool->sort && spool->sorted)
 		tuplesort_end(spool->sort);
 	spool->sort = NULL;
 }
@@ -166,15 +174,4 @@ spool_next(Spool *spool)
 		id = DatumGetTextPP(slot_getattr(spool->slot, 1, &isnull));
 	MemoryContextSwitchTo(caller);
 	return id;
-}
-
-void
-spool_end(Spool *spool)
-{
-	end_sort(spool);
-	tuplestore_end(spool->store);
-	ExecDropSingleTupleTableSlot(spool->slot);
-	FreeTupleDesc(spool->descriptor);
-	pfree(spool->last.data);
-	pfree(spool);
 }

@@ -1,0 +1,89 @@
+# What a scan holds while it works, and who else may act then: nothing is left
+# behind, and nothing goes wrong, when it is broken off or when what it does
+# sets off something else.
+
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib "$FindBin::Bin/../perl";
+
+use PostgreSQL::Test::Utils;
+use QuotaTest::ScanNode qw(scan_node add_gateway);
+use Test::More;
+
+my $node = scan_node('attack', "wal_level = minimal\nmax_wal_senders = 0\nwal_skip_threshold = 0\n");
+
+add_gateway($node, 'postgres');
+
+sub sql
+{
+	my ($statements) = @_;
+
+	return $node->safe_psql('postgres', $statements);
+}
+
+# The answer of a session, its errors and messages included.
+sub session
+{
+	my ($statements) = @_;
+	my ($code, $out, $err) = $node->psql('postgres', $statements, on_error_stop => 0);
+
+	return "$out\n$err";
+}
+
+sub strategy
+{
+	my ($name, $condition, $more) = @_;
+
+	sql(      "INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition)"
+			. " VALUES ('$name', 'single', 5, 'm', '$condition')");
+	return;
+}
+
+sub granted
+{
+	my ($name) = @_;
+
+	return sql("SELECT count(*) FROM quota_manager.quota_execute e JOIN quota_manager.quota_strategy s"
+			. " ON s.id = e.strategy_id WHERE s.name = '$name'");
+}
+
+# Users whose ids do not come in order, and fill the memory of a scan several times.
+sql(<<'SQL');
+INSERT INTO quota_manager.user_info (id, vip)
+	SELECT md5(i::text) || repeat('x', 200), i % 3 FROM generate_series(1, 30000) i
+SQL
+
+subtest 'out of temporary files' => sub {
+	strategy('full', 'is-vip(0)');
+	my $answer = session(<<'SQL');
+SET work_mem = '64kB';
+SET temp_file_limit = '1MB';
+SELECT granted, error FROM quota_manager.scan('full');
+SELECT 'goes on';
+SQL
+	like($answer, qr/temp_file_limit/, 'it says what is missing');
+	like($answer, qr/0\|.*temp_file_limit.*\ngoes on/s, 'as the error of the strategy');
+	unlike($answer, qr/WARNING|PANIC/, 'nothing is complained about');
+	strategy('full too', 'is-vip(1)');
+	for my $limit (1, 3, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24)
+	{
+		$answer = session(<<"SQL");
+SET work_mem = '64kB';
+SET temp_file_limit = '${limit}MB';
+BEGIN;
+SELECT strategy, granted, error FROM quota_manager.scan();
+ROLLBACK;
+SELECT 'goes on';
+SQL
+		note $limit, ' ', $answer;
+		like($answer, qr/full\|.*full too\|.*goes on/s, "two strategies have $limit MB");
+		unlike($answer, qr/WARNING|PANIC/, 'nothing is complained about');
+	}
+	is(granted('full'), 0, 'nothing was granted');
+	sql("SELECT quota_manager.scan()");
+	is(granted('full'), 30000, 'until there was room');
+};
+
+done_testing();
