@@ -123,8 +123,8 @@ read_condition(StrategyEvaluation *strategy, bool raise)
 static void
 read_mark(StrategyEvaluation *strategy, HeapTuple row, TupleDesc columns)
 {
-	Datum values[5];
-	bool  nulls[5];
+	Datum values[5] = {0};
+	bool  nulls[5] = {false};
 
 	for (int i = 0; i < lengthof(values); i++)
 		values[i] = SPI_getbinval(row, columns, 7 + i, &nulls[i]);
