@@ -60,7 +60,7 @@ extern EvaluationMark evaluation_mark(LogMoment begin, Snapshot snapshot,
 									  const EvaluationMark *previous);
 
 /*
- * Positions of the rows of an ordinary table that were written since the mark,
+ * Positions of the rows of an ordinary, logged table that were written since the mark,
  * as the one parameter of a query (tid[]); *count: how many.  NULL: there are
  * more than limit, and *count is limit + 1.  The snapshot of the evaluation
  * must have been taken before.  In the current memory context; interruptible.

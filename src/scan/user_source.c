@@ -5,7 +5,8 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/tableam.h"
+#include "access/table.h"
+#include "access/xlog.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
@@ -13,6 +14,7 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
+#include "utils/rel.h"
 #include "utils/syscache.h"
 
 #include "common/rights.h"
@@ -44,7 +46,8 @@ worker_role(const char *danger)
 
 /*
  * Is a relation an ordinary table, all of whose rows are read whoever reads
- * them?
+ * them, and all changes of which are in the log?  With wal_level minimal those
+ * of a table that this transaction has made or emptied are not.
  */
 static bool
 is_ordinary(Oid relation)
@@ -60,6 +63,13 @@ is_ordinary(Oid relation)
 			form->relam == HEAP_TABLE_AM_OID && !form->relrowsecurity && !form->relhassubclass &&
 			!form->relispartition;
 	ReleaseSysCache(tuple);
+	if (plain)
+	{
+		Relation table = table_open(relation, AccessShareLock);
+
+		plain = RelationNeedsWAL(table);
+		table_close(table, NoLock);
+	}
 	return plain;
 }
 

@@ -86,4 +86,21 @@ SQL
 	is(granted('full'), 30000, 'until there was room');
 };
 
+subtest 'pages whose changes are not in the log' => sub {
+	sql('DELETE FROM quota_manager.quota_execute; DELETE FROM quota_manager.quota_run; DELETE FROM quota_manager.quota_strategy');
+	strategy('new', 'is-vip(0)');
+	sql(<<'SQL');
+BEGIN;
+SELECT quota_manager.scan();
+TRUNCATE quota_manager.user_info;
+INSERT INTO quota_manager.user_info (id, vip) VALUES ('first', 1);
+SELECT quota_manager.scan();
+INSERT INTO quota_manager.user_info (id, vip) SELECT 'later' || i, 1 FROM generate_series(1, 1000) i;
+COMMIT;
+SELECT quota_manager.scan();
+SQL
+	is(sql(q{SELECT count(*) FROM quota_manager.quota_execute WHERE user_id ~ '^(first|later)'}), 1001, 'are looked at');
+};
+
+$node->stop;
 done_testing();
