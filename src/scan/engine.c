@@ -155,6 +155,22 @@ mark_all(const Evaluation *evaluation, const List *strategies)
 	}
 }
 
+/* Are grants being written from a spool? */
+static bool granting = false;
+
+/*
+ * A trigger of a site's on grants cannot scan: the evaluation that is being
+ * written would be ended with that of its scan.
+ */
+static void
+require_no_granting(void)
+{
+	if (granting)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
+						errmsg("strategies are not evaluated while a scan writes grants"),
+						errdetail("A trigger on quota_execute, or what it calls, evaluates one.")));
+}
+
 /*
  * begin_scan(): the scan has seen what was written up to now, if nothing else
  * was running.
@@ -162,6 +178,7 @@ mark_all(const Evaluation *evaluation, const List *strategies)
 Datum
 qm_begin_scan(PG_FUNCTION_ARGS)
 {
+	require_no_granting();
 	log_moment_of_transaction();
 	PG_RETURN_VOID();
 }
@@ -174,13 +191,17 @@ Datum
 qm_evaluate(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	Evaluation    *evaluation = evaluation_begin(PG_GETARG_DATUM(0));
-	MemoryContext  plans =
-		AllocSetContextCreate(CurrentMemoryContext, "plans of a scan", ALLOCSET_DEFAULT_SIZES);
-	MemoryContext caller = MemoryContextSwitchTo(plans);
-	List         *strategies = open_spools(evaluation);
-	ListCell     *cell;
+	Evaluation    *evaluation;
+	MemoryContext  plans;
+	MemoryContext  caller;
+	List          *strategies;
+	ListCell      *cell;
 
+	require_no_granting();
+	evaluation = evaluation_begin(PG_GETARG_DATUM(0));
+	plans = AllocSetContextCreate(CurrentMemoryContext, "plans of a scan", ALLOCSET_DEFAULT_SIZES);
+	caller = MemoryContextSwitchTo(plans);
+	strategies = open_spools(evaluation);
 	/* One snapshot for all, taken after the moment that the marks tell of. */
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -314,17 +335,26 @@ qm_grant_evaluated(PG_FUNCTION_ARGS)
 
 	if (get_call_result_type(fcinfo, NULL, &descriptor) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	SPI_connect();
-	if (spool_count(strategy->matched) > 0)
+	granting = true;
+	PG_TRY();
 	{
-		GrantWriter *writer = grant_writer_begin(pattern);
+		SPI_connect();
+		if (spool_count(strategy->matched) > 0)
+		{
+			GrantWriter *writer = grant_writer_begin(pattern);
 
-		found = admit_all(strategy->matched, &rule, writer);
-		granted = grant_writer_end(writer);
+			found = admit_all(strategy->matched, &rule, writer);
+			granted = grant_writer_end(writer);
+		}
+		if (strategy->unknown && spool_count(strategy->unknown) > 0)
+			unknown = admit_all(strategy->unknown, &rule, NULL);
+		SPI_finish();
 	}
-	if (strategy->unknown && spool_count(strategy->unknown) > 0)
-		unknown = admit_all(strategy->unknown, &rule, NULL);
-	SPI_finish();
+	PG_FINALLY();
+	{
+		granting = false;
+	}
+	PG_END_TRY();
 	CRASH_POINT(scan_granted);
 	{
 		Datum values[] = {Int64GetDatum(spool_count(strategy->matched) + strategy->left_out),

@@ -68,6 +68,19 @@ struct GrantWriter
 };
 
 /*
+ * Has it a column of a domain, which may refuse even to be left out?
+ */
+static bool
+has_domain(TupleDesc columns)
+{
+	for (int i = 0; i < columns->natts; i++)
+		if (!TupleDescAttr(columns, i)->attisdropped &&
+			get_typtype(TupleDescAttr(columns, i)->atttypid) == TYPTYPE_DOMAIN)
+			return true;
+	return false;
+}
+
+/*
  * Can rows be handed to the table access method, with nothing left out?
  */
 static bool
@@ -76,7 +89,7 @@ is_plain(Relation table)
 	const TriggerDesc *triggers = table->trigdesc;
 
 	return !table->rd_rel->relforcerowsecurity && !table->rd_rel->relispartition &&
-		   table->rd_rules == NULL &&
+		   table->rd_rules == NULL && !has_domain(RelationGetDescr(table)) &&
 		   (triggers == NULL ||
 			!(triggers->trig_insert_before_row || triggers->trig_insert_after_row ||
 			  triggers->trig_insert_before_statement || triggers->trig_insert_after_statement)) &&
@@ -200,6 +213,7 @@ flush_direct(GrantWriter *writer)
 											NULL, NIL));
 		ExecClearTuple(writer->slots[i]);
 	}
+	writer->written += writer->count;
 	ResetPerTupleExprContext(estate);
 }
 
@@ -216,6 +230,8 @@ flush_statement(GrantWriter *writer)
 	MemoryContextSwitchTo(caller);
 	if (SPI_execute_plan(writer->statement, writer->parameters, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not write grants");
+	/* A trigger may have left some out. */
+	writer->written += SPI_processed;
 	MemoryContextReset(writer->batch);
 }
 
@@ -229,7 +245,6 @@ flush(GrantWriter *writer)
 		flush_direct(writer);
 	else
 		flush_statement(writer);
-	writer->written += writer->count;
 	writer->count = 0;
 	writer->bytes = 0;
 }

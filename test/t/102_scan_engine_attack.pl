@@ -102,5 +102,39 @@ SQL
 	is(sql(q{SELECT count(*) FROM quota_manager.quota_execute WHERE user_id ~ '^(first|later)'}), 1001, 'are looked at');
 };
 
+subtest 'triggers and domains on grants' => sub {
+	sql('DELETE FROM quota_manager.quota_execute; DELETE FROM quota_manager.quota_run; DELETE FROM quota_manager.quota_strategy');
+	sql(q{TRUNCATE quota_manager.user_info; INSERT INTO quota_manager.user_info (id, vip) SELECT 'u' || i, 1 FROM generate_series(1, 3000) i});
+	strategy('some', 'is-vip(1)');
+	my $answer = session(<<'SQL');
+BEGIN;
+CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN CASE WHEN NEW.user_id < ''u2'' THEN NEW END; END';
+CREATE TRIGGER skip BEFORE INSERT ON quota_manager.quota_execute FOR EACH ROW EXECUTE FUNCTION skip();
+SELECT granted FROM quota_manager.scan('some');
+SELECT (SELECT sum(granted) FROM quota_manager.quota_run) - count(*), count(*) > 0 FROM quota_manager.quota_execute;
+ROLLBACK;
+SQL
+	like($answer, qr/^0\|t$/m, 'what a trigger leaves out is not counted');
+	$answer = session(<<'SQL');
+BEGIN;
+CREATE DOMAIN site AS text NOT NULL;
+ALTER TABLE quota_manager.quota_execute ADD COLUMN site site;
+SELECT granted, error FROM quota_manager.scan('some');
+ROLLBACK;
+SQL
+	like($answer, qr/^0\|domain public[.]site does not allow null values/m, 'a domain refuses what it does not allow');
+	$answer = session(<<'SQL');
+BEGIN;
+CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM quota_manager.scan(''some''); RETURN NULL; END';
+CREATE TRIGGER again AFTER INSERT ON quota_manager.quota_execute FOR EACH STATEMENT EXECUTE FUNCTION again();
+SELECT granted, error FROM quota_manager.scan('some');
+DROP TRIGGER again ON quota_manager.quota_execute;
+SELECT granted, error FROM quota_manager.scan('some');
+ROLLBACK;
+SQL
+	like($answer, qr/^0\|strategies are not evaluated while a scan writes grants/m, 'a trigger on grants cannot scan');
+	unlike($answer, qr/server closed/, 'nor crash the server');
+};
+
 $node->stop;
 done_testing();
