@@ -58,7 +58,7 @@ END;
 COMMENT ON FUNCTION quota_internal.has_own_users() IS 'Do scans read users from user_info? Otherwise from the relation of set_user_source.';
 
 CREATE FUNCTION quota_internal.user_relation(reader oid, OUT relation oid, OUT is_own boolean, OUT users text, OUT with_balances text, OUT fingerprint bigint)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on
 AS $$
 DECLARE
 	source text := (SELECT i.user_source FROM quota_manager.quota_installation i);
@@ -92,13 +92,13 @@ BEGIN
 		replace(columns, 'b.balances', 'NULL'), relation::regclass);
 	with_balances := format('(SELECT u.id, ROW(%s)::quota_manager.subject AS subject FROM %s u LEFT JOIN quota_manager.known_balance b ON b.user_id = u.id)',
 		columns, relation::regclass);
-	-- A column that is added has a value in all rows, none of which is written for it.
-	fingerprint := (SELECT hashtextextended(concat_ws(' ', relation, pg_relation_filenode(relation), (SELECT e.extversion FROM pg_extension e WHERE e.extname = 'quota_manager'),
+	-- A column that is added has a value in all rows, none of which is written for it. Another server has a log of its own.
+	fingerprint := (SELECT hashtextextended(concat_ws(' ', (SELECT p.system_identifier FROM quota_internal.present_identity() p), relation, pg_relation_filenode(relation), (SELECT e.extversion FROM pg_extension e WHERE e.extname = 'quota_manager'),
 			string_agg(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.attmissingval), ' ' ORDER BY a.attnum)), 0)
 		FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum > 0);
 END
 $$;
-COMMENT ON FUNCTION quota_internal.user_relation(oid) IS 'Where scans find the users, for a role that reads them (null: whose rights are not asked about): the relation, whether it is user_info, and subqueries over it with the columns id and subject, without and with balances; position is where the row of an ordinary table lies, fingerprint tells the table''s columns and file from others.';
+COMMENT ON FUNCTION quota_internal.user_relation(oid) IS 'Where scans find the users, for a role that reads them (null: whose rights are not asked about): the relation, whether it is user_info, and subqueries over it with the columns id and subject, without and with balances; position is where the row of an ordinary table lies, fingerprint tells the table''s server, columns and file from others.';
 
 CREATE FUNCTION quota_internal.explain_as_owner(relation oid, query text) RETURNS text
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_explain_as_owner';

@@ -179,6 +179,11 @@ Datum
 qm_begin_scan(PG_FUNCTION_ARGS)
 {
 	require_no_granting();
+	/* Its end would end what the other one has still to write. */
+	if (evaluation_is_kept())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE), errmsg("a scan is running in this transaction"),
+				 errdetail("A trigger on what it writes, or what that calls, scans.")));
 	log_moment_of_transaction();
 	PG_RETURN_VOID();
 }

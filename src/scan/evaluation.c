@@ -292,6 +292,12 @@ evaluation_find(int32 strategy_id)
 					errmsg("strategy %d was not evaluated in this transaction", strategy_id)));
 }
 
+bool
+evaluation_is_kept(void)
+{
+	return evaluations != NULL;
+}
+
 void
 evaluation_end(int32 strategy_id)
 {

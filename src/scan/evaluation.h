@@ -85,6 +85,9 @@ extern Evaluation *evaluation_begin(Datum strategy_ids);
 /* What was found last for a strategy; an error if it was not evaluated. */
 extern StrategyEvaluation *evaluation_find(int32 strategy_id);
 
+/* Is an evaluation kept in this transaction? */
+extern bool evaluation_is_kept(void);
+
 /* Ends the evaluations that a strategy is alone in; 0: all. */
 extern void evaluation_end(int32 strategy_id);
 

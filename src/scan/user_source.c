@@ -12,6 +12,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/rel.h"
@@ -52,10 +53,14 @@ worker_role(const char *danger)
 static bool
 is_ordinary(Oid relation)
 {
-	HeapTuple     tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
+	HeapTuple     tuple;
 	Form_pg_class form;
+	Relation      table;
 	bool          plain;
 
+	/* Before the row is read: what it says must last as long as the scan. */
+	LockRelationOid(relation, AccessShareLock);
+	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
 	if (!HeapTupleIsValid(tuple))
 		return false;
 	form = (Form_pg_class) GETSTRUCT(tuple);
@@ -63,13 +68,11 @@ is_ordinary(Oid relation)
 			form->relam == HEAP_TABLE_AM_OID && !form->relrowsecurity && !form->relhassubclass &&
 			!form->relispartition;
 	ReleaseSysCache(tuple);
-	if (plain)
-	{
-		Relation table = table_open(relation, AccessShareLock);
-
-		plain = RelationNeedsWAL(table);
-		table_close(table, NoLock);
-	}
+	if (!plain)
+		return false;
+	table = table_open(relation, NoLock);
+	plain = RelationNeedsWAL(table);
+	table_close(table, NoLock);
 	return plain;
 }
 

@@ -134,6 +134,41 @@ ROLLBACK;
 SQL
 	like($answer, qr/^0\|strategies are not evaluated while a scan writes grants/m, 'a trigger on grants cannot scan');
 	unlike($answer, qr/server closed/, 'nor crash the server');
+	strategy('some more', 'not(is-vip(2))');
+	$answer = session(<<'SQL');
+BEGIN;
+CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM quota_manager.scan(''some''); RETURN NULL; END';
+CREATE TRIGGER again AFTER INSERT OR UPDATE ON quota_manager.quota_run FOR EACH STATEMENT EXECUTE FUNCTION again();
+SELECT count(*) FROM quota_manager.scan();
+ROLLBACK;
+SELECT sum(granted) FROM quota_manager.scan();
+SQL
+	like($answer, qr/ERROR:  a scan is running in this transaction/, 'a trigger on runs cannot either');
+	like($answer, qr/^6000$/m, 'and nothing of it is left');
+};
+
+subtest 'cancelled anywhere' => sub {
+	sql('DELETE FROM quota_manager.quota_execute; DELETE FROM quota_manager.quota_run; DELETE FROM quota_internal.scan_mark');
+	sql(q{INSERT INTO quota_manager.user_info (id, vip) SELECT md5(i::text), 1 FROM generate_series(1, 20000) i});
+	my ($complaints, $cancelled) = ('', 0);
+
+	foreach my $limit (map { $_ * 4 } 1 .. 60)
+	{
+		my $answer = session(<<"SQL");
+SET work_mem = '64kB';
+SET statement_timeout = '${limit}ms';
+BEGIN;
+SELECT count(*) FROM quota_manager.scan();
+ROLLBACK;
+SET statement_timeout = 0;
+SELECT 'goes on';
+SQL
+		$cancelled++ if $answer =~ /canceling statement/;
+		$complaints .= $answer if $answer =~ /WARNING|PANIC|FATAL/ || $answer !~ /goes on/;
+	}
+	cmp_ok($cancelled, '>', 5, 'scans were cancelled');
+	is($complaints, '', 'nothing is complained about');
+	is(sql('SELECT sum(granted) FROM quota_manager.scan()'), 46000, 'and the next scan finds everybody');
 };
 
 $node->stop;
