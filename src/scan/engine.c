@@ -178,6 +178,8 @@ require_no_granting(void)
 Datum
 qm_begin_scan(PG_FUNCTION_ARGS)
 {
+	/* Code of others is told that first: it is what is wrong, whatever runs. */
+	rights_require_caller();
 	require_no_granting();
 	/* Its end would end what the other one has still to write. */
 	if (evaluation_is_kept())
