@@ -15,9 +15,18 @@ endif
 # The install script in parts by subject, in the order of dependency.  They have a folder of their own because
 # pg_regress takes a test of the same name from sql/ first.
 SQL_PARTS = schema rights condition schedule gateway user condition_functions strategy execute \
-	occurrence due user_source scan upcoming identity delivery decision worker pg_cron import access
-DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
-DATA = $(wildcard sql/$(EXTENSION)--*--*.sql)
+	occurrence due user_source scan upcoming identity delivery decision worker pg_cron import access \
+	default_rights
+SQL_PART_FILES = $(patsubst %,$(srcdir)/sql/parts/%.sql,$(SQL_PARTS))
+FRESH_SCRIPT = sql/$(EXTENSION)--$(EXTVERSION).sql
+
+# From the version before, while this one is not released; scripts/build-upgrade tells of what it is made.
+UPGRADE = 1.0.0--1.1.0
+UPGRADE_SCRIPT = sql/$(EXTENSION)--$(UPGRADE).sql
+UPGRADE_FILES = $(sort $(wildcard $(srcdir)/sql/upgrade/$(UPGRADE)/*.sql))
+
+DATA_built = $(FRESH_SCRIPT) $(UPGRADE_SCRIPT)
+DATA = $(patsubst %,sql/$(EXTENSION)--%.sql,1.0.0)
 DOCS = README.md
 
 PG_CPPFLAGS += -I$(srcdir)/src -DQUOTA_MANAGER_VERSION='"$(EXTVERSION)"' $(CURL_CFLAGS) $(JSONC_CFLAGS)
@@ -35,15 +44,20 @@ REGRESS_OPTS += --temp-instance=$(TEMP_INSTANCE)/regress --temp-config=$(srcdir)
 ISOLATION_OPTS += --temp-instance=$(TEMP_INSTANCE)/isolation --temp-config=$(srcdir)/test/test.conf
 endif
 
-EXTRA_CLEAN = sql/$(EXTENSION)--$(EXTVERSION).sql test/aigateway-mock/aigateway-mock
+EXTRA_CLEAN = $(DATA_built) test/aigateway-mock/aigateway-mock
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
-sql/$(EXTENSION)--$(EXTVERSION).sql: $(patsubst %,$(srcdir)/sql/parts/%.sql,$(SQL_PARTS)) $(srcdir)/quota_manager.control
+$(FRESH_SCRIPT): $(SQL_PART_FILES) $(srcdir)/quota_manager.control
 	@mkdir -p sql
-	cat $(patsubst %,$(srcdir)/sql/parts/%.sql,$(SQL_PARTS)) > $@
+	cat $(SQL_PART_FILES) > $@
+
+$(UPGRADE_SCRIPT): $(UPGRADE_FILES) $(SQL_PART_FILES) $(srcdir)/scripts/build-upgrade
+	@mkdir -p sql
+	perl $(srcdir)/scripts/build-upgrade $(srcdir)/sql/parts $(UPGRADE_FILES) > $@.new
+	mv $@.new $@
 
 $(OBJS): $(wildcard $(srcdir)/src/*.h $(srcdir)/src/*/*.h) $(srcdir)/quota_manager.control
 
@@ -70,8 +84,8 @@ CRASH_BUILD = $(PROVE_OUTPUT)/crash
 crash-build:
 	rm -rf $(CRASH_BUILD)
 	mkdir -p $(CRASH_BUILD)/copy/sql
-	cp -R $(foreach file,Makefile $(EXTENSION).control README.md src,$(srcdir)/$(file)) $(CRASH_BUILD)/copy
-	cp -R $(srcdir)/sql/parts $(wildcard $(srcdir)/sql/*--*--*.sql) $(CRASH_BUILD)/copy/sql
+	cp -R $(foreach file,Makefile $(EXTENSION).control README.md src scripts,$(srcdir)/$(file)) $(CRASH_BUILD)/copy
+	cp -R $(foreach file,parts upgrade $(notdir $(DATA)),$(srcdir)/sql/$(file)) $(CRASH_BUILD)/copy/sql
 	find $(CRASH_BUILD)/copy -name '*.o' -delete
 	$(MAKE) -C $(CRASH_BUILD)/copy CRASH_POINTS=1 all
 	$(MAKE) -C $(CRASH_BUILD)/copy CRASH_POINTS=1 install DESTDIR=$(abspath $(CRASH_BUILD))/install

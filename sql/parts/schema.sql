@@ -1,5 +1,8 @@
 \echo Use "CREATE EXTENSION quota_manager" to load this file. \quit
 
+-- Nothing is there whose rights default_rights.sql must leave alone.
+SELECT pg_catalog.set_config('quota_upgrade.members', '{}', true);
+
 -- Conditions, user ids and what gateways answer are UTF-8 text; another encoding could not hold them.
 DO $$
 BEGIN
