@@ -51,7 +51,7 @@ makes_sense(const ConditionNode *node, ConditionError *error)
 
 	if (bound != NULL)
 	{
-		condition_set_error(error, ERRCODE_UNDEFINED_OBJECT, bound->offset,
+		condition_set_error(error, ERRCODE_INVALID_PARAMETER_VALUE, bound->offset,
 							"unknown condition function \"" BOUND_BALANCE_FUNCTION "\"", NULL,
 							"Write " BALANCE_FUNCTION "(model, amount).");
 		return false;
@@ -74,8 +74,8 @@ qm_check_condition(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &descriptor) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	if (PG_ARGISNULL(0))
-		condition_set_error(&error, ERRCODE_SYNTAX_ERROR, -1, "empty condition", NULL,
-							"Write true() to match everyone.");
+		condition_set_error(&error, ERRCODE_INVALID_TEXT_REPRESENTATION, -1, "empty condition",
+							NULL, "Write true() to match everyone.");
 	else
 	{
 		char          *source = text_to_cstring(PG_GETARG_TEXT_PP(0));

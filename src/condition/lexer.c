@@ -90,7 +90,8 @@ read_string(Lexer *lexer)
 		}
 		appendStringInfoChar(&value, c);
 	}
-	return error_token(lexer, ERRCODE_SYNTAX_ERROR, token.offset, "unterminated string",
+	return error_token(lexer, ERRCODE_INVALID_TEXT_REPRESENTATION, token.offset,
+					   "unterminated string",
 					   "Close it with a double quote; a double quote inside is written twice.");
 }
 
@@ -235,7 +236,7 @@ lexer_next(Lexer *lexer)
 		return token;
 	}
 	return error_token(
-		lexer, ERRCODE_SYNTAX_ERROR, token.offset,
+		lexer, ERRCODE_INVALID_TEXT_REPRESENTATION, token.offset,
 		psprintf("unexpected character \"%s\"", character_at(lexer, token.offset)),
 		c == '\''
 			? "Strings are written in double quotes."

@@ -53,7 +53,8 @@ typedef struct Parser
 static bool
 syntax_error(Parser *parser, int offset, char *message, char *hint)
 {
-	condition_set_error(parser->error, ERRCODE_SYNTAX_ERROR, offset, message, NULL, hint);
+	condition_set_error(parser->error, ERRCODE_INVALID_TEXT_REPRESENTATION, offset, message, NULL,
+						hint);
 	return false;
 }
 

@@ -237,7 +237,7 @@ explain_misfit(const ConditionNode *call, const Candidate *candidate, ConditionE
 	if (bad == NULL)
 	{
 		condition_set_error(
-			error, ERRCODE_UNDEFINED_FUNCTION, call->offset,
+			error, ERRCODE_INVALID_PARAMETER_VALUE, call->offset,
 			psprintf("%s takes %s, not %d", call->name, wanted_count(candidate), call->count), NULL,
 			NULL);
 		return;
@@ -261,7 +261,7 @@ explain_misfit(const ConditionNode *call, const Candidate *candidate, ConditionE
 	else if (bad->quoted)
 		hint = "Write numbers without quotes.";
 	condition_set_error(
-		error, ERRCODE_UNDEFINED_FUNCTION, bad->offset,
+		error, ERRCODE_DATATYPE_MISMATCH, bad->offset,
 		psprintf("argument %d of %s must be %s", index + 1, call->name, wanted(type)), NULL, hint);
 }
 
@@ -447,7 +447,7 @@ condition_resolve(const ConditionNode *call, Oid subject_type, ConditionFunction
 		char *near = exists ? NULL : condition_suggest(call->name);
 
 		condition_set_error(
-			error, ERRCODE_UNDEFINED_OBJECT, call->offset,
+			error, ERRCODE_INVALID_PARAMETER_VALUE, call->offset,
 			psprintf("unknown condition function \"%s\"", call->name),
 			exists ? psprintf("Function %s.%s exists, but its first parameter is not %s.%s.",
 							  CONDITION_SCHEMA, function_of_condition_name(call->name), CORE_SCHEMA,
@@ -479,7 +479,7 @@ condition_resolve(const ConditionNode *call, Oid subject_type, ConditionFunction
 		if (list_length(candidates) == 1)
 			explain_misfit(call, linitial(candidates), error);
 		else
-			condition_set_error(error, ERRCODE_UNDEFINED_FUNCTION, call->offset,
+			condition_set_error(error, ERRCODE_DATATYPE_MISMATCH, call->offset,
 								psprintf("no function %s takes these arguments", call->name), NULL,
 								NULL);
 		return false;

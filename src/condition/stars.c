@@ -140,7 +140,7 @@ make_array(int count, size_t data_size)
 	ArrayType *array;
 
 	if (!AllocSizeIsValid(size))
-		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("comma list is too long"),
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("comma list is too long"),
 						errdetail("Its elements would take %zu bytes in an array, more than the "
 								  "maximum of %zu.",
 								  size, (size_t) MaxAllocSize)));

@@ -86,7 +86,7 @@ sub parse
 	my $bytes = $text;
 
 	utf8::encode($bytes);
-	return (undef, _error('22023 54000', 'longer than 64 KiB'))
+	return (undef, _error('22023', 'longer than 64 KiB'))
 	  if length $bytes > MAX_BYTES;
 
 	my $tree = eval {
@@ -102,7 +102,7 @@ sub parse
 		return (undef, $@);
 	}
 
-	return (undef, _error('22023 54000', 'nested too deeply'))
+	return (undef, _error('22023', 'nested too deeply'))
 	  if depth(flatten($tree)) > MAX_DEPTH;
 	return ($tree, undef);
 }
@@ -158,10 +158,10 @@ sub _functional
 
 	# With nothing inside, or with one, it is the number of arguments that is
 	# wrong, which may also be said of a call.
-	_wrong("$operator of nothing", '42601 42883') if _sign($in, ')');
+	_wrong("$operator of nothing", '22P02 22023') if _sign($in, ')');
 	do { push @parts, _or($in) } while _sign($in, ',');
 	_sign($in, ')') or _wrong('")" wanted');
-	_wrong("$operator of one", '42601 42883') if @parts < 2;
+	_wrong("$operator of one", '22P02 22023') if @parts < 2;
 	return [ $operator, @parts ];
 }
 
@@ -243,7 +243,7 @@ sub _wrong
 {
 	my ($what, $states) = @_;
 
-	die _error($states // '42601', $what);
+	die _error($states // '22P02', $what);
 }
 
 
@@ -310,7 +310,7 @@ sub check
 	{
 		# A name that no function could have may also be called bad syntax.
 		return _error(
-			$name =~ /^[a-z][a-z0-9]*(?:-[a-z0-9]+)*$/ ? '42704' : '42704 42601',
+			$name =~ /^[a-z][a-z0-9]*(?:-[a-z0-9]+)*$/ ? '22023' : '22023 22P02',
 			"unknown function $name");
 	}
 
@@ -319,7 +319,7 @@ sub check
 	{
 		push @kinds, $kinds[-1] while @kinds < @arguments;
 	}
-	return _error('42883', "$name with " . @arguments . ' arguments')
+	return _error('22023', "$name with " . @arguments . ' arguments')
 	  if @kinds != @arguments;
 	return
 	  grep { defined } map { _check_argument($kinds[$_], $arguments[$_]) } 0 .. $#kinds;
@@ -332,10 +332,10 @@ sub _check_argument
 	my ($type, $text) = @$argument;
 	my $wanted = $kind eq 'text' || $kind eq 'time' ? 'text' : 'number';
 
-	return _error('42883', "$type where $wanted is wanted") if $type ne $wanted;
+	return _error('42804', "$type where $wanted is wanted") if $type ne $wanted;
 	if ($kind eq 'integer')
 	{
-		return _error('42883 22003', 'not an integer') if $text =~ /[.e]/;
+		return _error('42804 22003', 'not an integer') if $text =~ /[.e]/;
 		return _error('22003', 'beyond 64 bits')
 		  if compare_decimals($text, '9223372036854775807') > 0
 		  || compare_decimals($text, '-9223372036854775808') < 0;
