@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What the scripts share: packages, a build, and throw-away clusters.
 # Sourced by scripts/demo and scripts/check; sets nothing on the machine but
 # Debian packages and the installed extension.

@@ -137,7 +137,8 @@ iso_time_read(const char *text, int flags, TimestampTz *result)
 		return ERRCODE_DATETIME_VALUE_OUT_OF_RANGE;
 
 	seconds = (int64) (date2j(year, month, day) - POSTGRES_EPOCH_JDATE) * SECS_PER_DAY +
-			  hour * SECS_PER_HOUR + minute * SECS_PER_MINUTE + second - zone * SECS_PER_MINUTE;
+			  (int64) hour * SECS_PER_HOUR + (int64) minute * SECS_PER_MINUTE + second -
+			  (int64) zone * SECS_PER_MINUTE;
 	*result = seconds * USECS_PER_SEC + microseconds;
 	return 0;
 }

@@ -79,7 +79,7 @@ qm_check_condition(PG_FUNCTION_ARGS)
 	else
 	{
 		char          *source = text_to_cstring(PG_GETARG_TEXT_PP(0));
-		ConditionNode *node = condition_parse(source, strlen(source), &error);
+		ConditionNode *node = condition_parse(source, (int) strlen(source), &error);
 
 		if (node && makes_sense(node, &error))
 			canonical = condition_print(node, &error);
@@ -118,7 +118,7 @@ qm_require_condition(PG_FUNCTION_ARGS)
 {
 	char          *source = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	ConditionError error = {0};
-	ConditionNode *node = condition_parse(source, strlen(source), &error);
+	ConditionNode *node = condition_parse(source, (int) strlen(source), &error);
 
 	if (node == NULL || !makes_sense(node, &error))
 		condition_raise(&error, source);
@@ -155,7 +155,7 @@ qm_condition_models(PG_FUNCTION_ARGS)
 {
 	char          *source = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	ConditionError error = {0};
-	ConditionNode *node = condition_parse(source, strlen(source), &error);
+	ConditionNode *node = condition_parse(source, (int) strlen(source), &error);
 	List          *models;
 	Datum         *elements;
 	int            count = 0;

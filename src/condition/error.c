@@ -43,7 +43,7 @@ condition_error_position(const ConditionError *error, const char *text)
 static char *
 excerpt(const char *text, int offset)
 {
-	int length = strlen(text);
+	int length = (int) strlen(text);
 	int before =
 		pg_mbcharcliplen(text, offset, Max(pg_mbstrlen_with_len(text, offset) - EXCERPT_BEFORE, 0));
 	int after = pg_mbcharcliplen(text + offset, length - offset, EXCERPT_AFTER);

@@ -25,7 +25,7 @@ PG_FUNCTION_INFO_V1(qm_meets);
 PG_FUNCTION_INFO_V1(qm_may_match);
 
 /* Memory for compiled conditions per call site; beyond, all are dropped. */
-#define MATCH_CACHE_BYTES (16 * 1024 * 1024)
+#define MATCH_CACHE_BYTES ((Size) 16 * 1024 * 1024)
 
 /* A compiled condition; its memory is its own context. */
 typedef struct CompiledCondition
@@ -112,7 +112,7 @@ compile(MatchState *state, text *source, ConditionMode mode)
 	subject->paramcollid = InvalidOid;
 	subject->location = -1;
 
-	node = condition_parse(string, strlen(string), &error);
+	node = condition_parse(string, (int) strlen(string), &error);
 	expr = node ? condition_compile(node, (Expr *) subject, mode, &error) : NULL;
 	if (expr == NULL)
 		condition_raise(&error, string);

@@ -207,7 +207,7 @@ name_hint(const char *name)
 	char *wanted = pstrdup(name);
 
 	for (char *p = wanted; *p; p++)
-		*p = (*p == '_') ? '-' : pg_ascii_tolower((unsigned char) *p);
+		*p = (char) ((*p == '_') ? '-' : pg_ascii_tolower((unsigned char) *p));
 	if (is_function_name(wanted))
 		return psprintf("Did you mean %s?", wanted);
 	return "Names are written in lower case, with - between words.";

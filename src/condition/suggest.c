@@ -29,7 +29,7 @@ condition_suggest(const char *name)
 	Relation    proc;
 	SysScanDesc scan;
 	HeapTuple   tuple;
-	int         length = strlen(name);
+	int         length = (int) strlen(name);
 	int         best = Min(SUGGEST_MAX_DISTANCE, length / 2) + 1;
 	char       *result = NULL;
 
@@ -47,8 +47,8 @@ condition_suggest(const char *name)
 	{
 		char *candidate =
 			condition_name_of_function(NameStr(((Form_pg_proc) GETSTRUCT(tuple))->proname));
-		int distance = varstr_levenshtein_less_equal(name, length, candidate, strlen(candidate), 1,
-													 1, 1, best, true);
+		int distance = varstr_levenshtein_less_equal(name, length, candidate,
+													 (int) strlen(candidate), 1, 1, 1, best, true);
 
 		/* Ties go to the first in the alphabet, so that the answer does not depend on the heap. */
 		if (distance < best || (result && distance == best && strcmp(candidate, result) < 0))

@@ -55,7 +55,7 @@ simplify(Node *request, ConditionMode mode)
 		return NULL;
 
 	source = TextDatumGetCString(((Const *) argument)->constvalue);
-	node = condition_parse(source, strlen(source), &error);
+	node = condition_parse(source, (int) strlen(source), &error);
 	expr = node ? condition_compile(node, (Expr *) subject, mode, &error) : NULL;
 	if (expr == NULL)
 		condition_raise(&error, source);

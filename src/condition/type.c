@@ -34,7 +34,7 @@ canonical(const char *source)
 	MemoryContext  scratch =
 		AllocSetContextCreate(CurrentMemoryContext, "condition input", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext  caller = MemoryContextSwitchTo(scratch);
-	ConditionNode *node = condition_parse(source, strlen(source), &error);
+	ConditionNode *node = condition_parse(source, (int) strlen(source), &error);
 	char          *out = node ? condition_print(node, &error) : NULL;
 	text          *result;
 

@@ -492,7 +492,7 @@ allowances(const Audit *audit, const Granted *granted, double figure, double *be
 	*below = *above = 0;
 	if (audit->row->dialect == GATEWAY_ZGSM)
 	{
-		*below = *above = LAST_DECIMAL + granted->count * largest * FLOAT64_STEP;
+		*below = *above = LAST_DECIMAL + (double) granted->count * largest * FLOAT64_STEP;
 		return true;
 	}
 	if (audit->row->max_usage_rate < 0 || granted->begin == DT_NOBEGIN)

@@ -27,7 +27,7 @@ tokens_at(const Lane *lane, MonoTime now)
 	double tokens = most;
 
 	if (lane->tokens_time != MONO_PAST)
-		tokens = lane->tokens + rate * (now - lane->tokens_time) / USECS_PER_SEC;
+		tokens = lane->tokens + rate * (double) (now - lane->tokens_time) / USECS_PER_SEC;
 	return Min(tokens, most);
 }
 

@@ -104,7 +104,7 @@ backoff_ms(int failures, int64 base, int64 max)
 		delay *= 2;
 	if (delay > max)
 		delay = max;
-	return delay - (int64) (delay / 2 * pg_prng_double(&pg_global_prng_state));
+	return delay - (int64) ((double) delay / 2 * pg_prng_double(&pg_global_prng_state));
 }
 
 int64
@@ -285,8 +285,9 @@ grant_prove(Grant *grant, const GatewayRow *row, TimestampTz since, MonoTime sin
 
 	if (row->dialect == GATEWAY_ZGSM)
 		readings.after = reply->total;
-	readings.max_usage =
-		row->max_usage_rate < 0 ? -1 : row->max_usage_rate * (since_balance(grant, now) / 1e6);
+	readings.max_usage = row->max_usage_rate < 0
+							 ? -1
+							 : row->max_usage_rate * ((double) since_balance(grant, now) / 1e6);
 	readings.lingered = grant->asked >= grant_arrived(grant);
 	proof = read_since(grant, since, since_moment) ? gateway_prove(&readings) : GATEWAY_PROOF_NONE;
 	if (reply->below_zero)

@@ -91,7 +91,7 @@ copy_host(const char *host, size_t length, char out[MAX_HOST])
 
 		if (c <= ' ' || c >= 0x7f || strchr("/@?#\\*[]", c) != NULL)
 			return "its host contains a character that hosts do not have";
-		out[i] = pg_ascii_tolower(c);
+		out[i] = (char) pg_ascii_tolower(c);
 	}
 	out[length] = '\0';
 	return NULL;

@@ -138,7 +138,7 @@ lane_update_row(Lane *lane, GatewayRow *row)
 		lane->policy_seen = GetCurrentTimestamp();
 		lane->policy_moment = mono_now();
 	}
-	is_mended = lane->reopen || old->update_time != row->update_time;
+	is_mended = lane->reopen || old == NULL || old->update_time != row->update_time;
 	/* or somebody wrote the state by hand */
 	if (lane->state != GATEWAY_STATE_OPEN && !lane->state_unsaved &&
 		strcmp(row->state, gateway_state_name(GATEWAY_STATE_OPEN)) == 0)

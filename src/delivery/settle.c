@@ -16,7 +16,7 @@
 #include "scan/balance_table.h"
 
 /* No probe is further ahead than this, in milliseconds. */
-#define PROBE_SHOWN_MAX (24 * 3600 * 1000)
+#define PROBE_SHOWN_MAX (INT64CONST(24) * 3600 * 1000)
 
 #define LEFTOVER_TEXT "the sender ended before the answer was recorded"
 

@@ -17,7 +17,7 @@
  * libcurl builds request line and headers in at most 1 MiB; gateways stop far
  * below.  A longer query is refused here, where the reason can be told.
  */
-#define MAX_QUERY (900 * 1024)
+#define MAX_QUERY ((size_t) 900 * 1024)
 
 #define MAX_IDEMPOTENCY_KEY 200
 

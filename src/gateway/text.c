@@ -286,8 +286,10 @@ encoded_at(const char *text, size_t length, const char *secret, size_t before)
 	for (i = 0; i < count && i < length; i++)
 	{
 		char digit = base64_digit(secret, secret_length, before, first + i);
-		char c = text[i] == '-' ? '+' : text[i] == '_' ? '/' : text[i];
+		char c = text[i];
 
+		if (c == '-' || c == '_')
+			c = c == '-' ? '+' : '/';
 		if (c != digit)
 			return 0;
 	}

@@ -18,7 +18,7 @@
 #include "gateway/text.h"
 
 /* Buffers larger than this are given back after the request that needed them. */
-#define KEPT_BYTES (64 * 1024)
+#define KEPT_BYTES ((size_t) 64 * 1024)
 
 #ifndef SOCK_CLOEXEC
 #define SOCK_CLOEXEC 0
@@ -155,8 +155,12 @@ is_status_line(const char *line, size_t length)
 	static const char form[] = "HTTP/0.0 000";
 	const size_t      form_length = sizeof(form) - 1;
 	size_t            i;
+	char              end;
 
-	if (length <= form_length || memchr(" \r\n", line[form_length], 3) == NULL)
+	if (length <= form_length)
+		return false;
+	end = line[form_length];
+	if (end != ' ' && end != '\r' && end != '\n')
 		return false;
 	for (i = 0; i < form_length; i++)
 		if (form[i] == '0' ? line[i] < '0' || line[i] > '9' : line[i] != form[i])

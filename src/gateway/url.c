@@ -124,9 +124,9 @@ url_fault(const char *url, char host[MAX_HOST + 1])
 		return "the host is too long";
 	for (i = 0; i < host_length; i++)
 	{
-		char c = authority[i];
-
-		host[i] = c >= 'A' && c <= 'Z' ? (char) (c - 'A' + 'a') : c;
+		host[i] = authority[i];
+		if (host[i] >= 'A' && host[i] <= 'Z')
+			host[i] += 'a' - 'A';
 	}
 	host[host_length] = '\0';
 

@@ -50,7 +50,7 @@ struct Admission
 	int           next_granted;
 	Portal        walk; /* NULL: users are looked up */
 	text         *previous;
-	int           previous_size;
+	Size          previous_size;
 };
 
 static int
@@ -225,7 +225,7 @@ require_above_previous(Admission *admission, const text *id)
 
 	if (admission->previous && compare_ids(admission->previous, id) == 0)
 		complain_of_twice(id);
-	if (size > admission->previous_size)
+	if (admission->previous == NULL || size > admission->previous_size)
 	{
 		if (admission->previous)
 			pfree(admission->previous);

@@ -182,7 +182,7 @@ qm_balance_for(PG_FUNCTION_ARGS)
 	}
 	if (cached->gateway == NULL)
 		PG_RETURN_NULL();
-	balance = balance_of(PG_GETARG_JSONB_P(0), cached->gateway, strlen(cached->gateway));
+	balance = balance_of(PG_GETARG_JSONB_P(0), cached->gateway, (int) strlen(cached->gateway));
 	if (balance.isnull)
 		PG_RETURN_NULL();
 	PG_RETURN_DATUM(balance.value);
@@ -197,7 +197,7 @@ qm_bound_condition(PG_FUNCTION_ARGS)
 {
 	char          *source = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	ConditionError error = {0};
-	ConditionNode *node = condition_parse(source, strlen(source), &error);
+	ConditionNode *node = condition_parse(source, (int) strlen(source), &error);
 	char          *bound;
 
 	if (node == NULL)

@@ -686,7 +686,7 @@ balance_reader_step(BalanceReader *reader, int timeout_ms)
 
 		if (in_flight(source) == 0 || source->answer_count > BATCH - 1)
 			continue;
-		count = gateway_poll(source->session, Max(timeout_ms / active, 1), results,
+		count = gateway_poll(source->session, Max(timeout_ms / Max(active, 1), 1), results,
 							 Min(POLL_RESULTS, BATCH - source->answer_count));
 		for (int i = 0; i < count; i++)
 			take_answer(source, &results[i]);

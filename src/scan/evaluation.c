@@ -110,7 +110,8 @@ read_condition(StrategyEvaluation *strategy, bool raise)
 {
 	ConditionError error = {0};
 
-	strategy->tree = condition_parse(strategy->condition, strlen(strategy->condition), &error);
+	strategy->tree =
+		condition_parse(strategy->condition, (int) strlen(strategy->condition), &error);
 	if (strategy->tree && !condition_traits(strategy->tree, &strategy->traits, &error))
 		strategy->tree = NULL;
 	if (strategy->tree == NULL && raise)

@@ -29,7 +29,7 @@ hash_text(const void *key, Size keysize)
 {
 	const char *text = *(char *const *) key;
 
-	return hash_bytes((const unsigned char *) text, strlen(text));
+	return hash_bytes((const unsigned char *) text, (int) strlen(text));
 }
 
 static int

@@ -334,7 +334,7 @@ Datum
 qm_try_lock_strategy(PG_FUNCTION_ARGS)
 {
 	int32    id = PG_GETARG_INT32(0);
-	ScanLock locks[2];
+	ScanLock locks[2] = {{{0}}};
 	int      count = name_strategies(locks, &id, 1, RUNS_SOME, RUNS_MANY);
 
 	if (try_locks(locks, 0, count) < count)
@@ -351,7 +351,7 @@ Datum
 qm_strategy_is_locked(PG_FUNCTION_ARGS)
 {
 	int32    id = PG_GETARG_INT32(0);
-	ScanLock locks[2];
+	ScanLock locks[2] = {{{0}}};
 	int      count = name_strategies(locks, &id, 1, RUNS_SOME, RUNS_MANY);
 	int      taken = try_locks(locks, 0, count);
 

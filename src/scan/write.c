@@ -231,7 +231,7 @@ flush_statement(GrantWriter *writer)
 	if (SPI_execute_plan(writer->statement, writer->parameters, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not write grants");
 	/* A trigger may have left some out. */
-	writer->written += SPI_processed;
+	writer->written += (int64) SPI_processed;
 	MemoryContextReset(writer->batch);
 }
 

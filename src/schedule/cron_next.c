@@ -21,7 +21,7 @@
  * years at most (29 February around a year such as 2100); a date that does
  * not exist in a zone can double that.
  */
-#define SEARCH_DAYS (100 * 366)
+#define SEARCH_DAYS (INT64CONST(100) * 366)
 
 /*
  * The next instant whose reading matches.

@@ -90,7 +90,7 @@ typedef struct Parser
 static char *
 quote(Slice slice)
 {
-	int length = slice.end - slice.start;
+	int length = (int) (slice.end - slice.start);
 
 	if (length <= MAX_QUOTED)
 		return psprintf("\"%.*s\"", length, slice.start);
@@ -114,7 +114,7 @@ fail(Parser *parser, int sqlstate, const char *at, char *message, const char *hi
 	else
 		error->detail =
 			psprintf("At character %d of %s.",
-					 pg_mbstrlen_with_len(whole.start, at - whole.start) + 1, quote(whole));
+					 pg_mbstrlen_with_len(whole.start, (int) (at - whole.start)) + 1, quote(whole));
 	error->hint = pstrdup(hint);
 	return false;
 }
@@ -337,8 +337,12 @@ parse_element(Parser *parser, CronField field, Slice slice)
 		return false;
 
 	for (int value = low; value <= high; value += step)
-		parser->schedule->values[field] |= UINT64CONST(1)
-										   << (field == CRON_WEEKDAY ? value % 7 : value);
+	{
+		int bit = field == CRON_WEEKDAY ? value % 7 : value;
+
+		/* No field goes beyond 59: NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult) */
+		parser->schedule->values[field] |= UINT64CONST(1) << bit;
+	}
 	return true;
 }
 

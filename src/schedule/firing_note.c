@@ -21,10 +21,10 @@ PG_FUNCTION_INFO_V1(qm_firing_note);
 PG_FUNCTION_INFO_V1(qm_schedule_zone);
 
 /* How far back from a firing to look for times that were left out before it. */
-#define LOOK_BACK (400 * SECS_PER_DAY)
+#define LOOK_BACK (INT64CONST(400) * SECS_PER_DAY)
 
 /* A fold is over, or was, after as long as this. */
-#define LONGEST_FOLD (2 * SECS_PER_DAY)
+#define LONGEST_FOLD (INT64CONST(2) * SECS_PER_DAY)
 
 /* A firing that is looked at, and the words for it so far. */
 typedef struct Note

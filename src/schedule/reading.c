@@ -13,7 +13,7 @@
  * How far a reading can be from its instant, with room to spare: offsets stay
  * below 16 hours.
  */
-#define MAX_OFFSET (2 * SECS_PER_DAY)
+#define MAX_OFFSET (INT64CONST(2) * SECS_PER_DAY)
 
 /*
  * The change of the zone's clock after an instant, as pg_next_dst_boundary

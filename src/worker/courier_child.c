@@ -20,10 +20,10 @@
 #define ROOM_MAX_MS (5 * 1000)
 
 /* It has lived for long enough for the next failure to be a new one. */
-#define PROVEN_MS (60 * 1000)
+#define PROVEN_MS (INT64CONST(60) * 1000)
 
 /* How long answers are awaited when it is dismissed, and how often it is told to end. */
-#define DISMISSAL_MS (30 * 1000)
+#define DISMISSAL_MS (INT64CONST(30) * 1000)
 #define DISMISSAL_SIGNAL_MS 200
 
 static const WorkerOrder      *order;

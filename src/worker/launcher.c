@@ -56,7 +56,7 @@
  * is taken before it is wanted, and each scheduler gets the time to start its
  * courier before the next one is started.
  */
-#define CRAMPED_MS (60 * 1000)
+#define CRAMPED_MS (INT64CONST(60) * 1000)
 #define SETTLE_MS 2000
 #define SETTLE_LOOK_MS 100
 

@@ -25,7 +25,7 @@
 #include "worker/wake.h"
 
 /* How long tick() waits for balances at most, how often it looks for what is due, and for answers. */
-#define TICK_MAX_MS (10 * 60 * 1000)
+#define TICK_MAX_MS (INT64CONST(10) * 60 * 1000)
 #define TICK_LOOK_MS 500
 #define TICK_POLL_MS 50
 

@@ -13,7 +13,7 @@
 
 /* How long to wait before a scheduler is started again that broke, and for how long it must live. */
 #define BROKE_MIN_MS 1000
-#define BROKE_MAX_MS (60 * 1000)
+#define BROKE_MAX_MS (INT64CONST(60) * 1000)
 
 /*
  * The same where it found nothing to do.  Whether a database has the extension

@@ -50,10 +50,10 @@
 #define READING_NAP_MS 10
 
 /* By so much the wall clock is out of step with the other one when somebody has set it. */
-#define CLOCK_STEP_MS 100
+#define CLOCK_STEP_MS INT64CONST(100)
 
 /* How far ahead a scheduler says when it wants to be back. */
-#define WANTED_MAX_MS (60 * 60 * 1000)
+#define WANTED_MAX_MS (INT64CONST(60) * 60 * 1000)
 
 PGDLLEXPORT void qm_scheduler_main(Datum main_arg);
 

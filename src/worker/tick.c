@@ -20,7 +20,7 @@
 #include "worker/tick.h"
 
 /* Nothing needs to be looked for later than this. */
-#define LOOK_MAX_MS (60 * 60 * 1000)
+#define LOOK_MAX_MS (INT64CONST(60) * 60 * 1000)
 
 /* For so long the firings of one strategy are run before others have their turn. */
 #define STRATEGY_MAX_MS 1000

@@ -329,7 +329,8 @@ journal_checks()
 	check 'journal: something to lose' 3 "$(wc -l <<< "$expected")"
 	kill -KILL "$pid"
 	wait "$pid" 2> /dev/null
-	tail -c 40 "$dir/journal" >> "$dir/journal"
+	tail -c 40 "$dir/journal" > "$dir/torn"
+	cat "$dir/torn" >> "$dir/journal"
 
 	start_mock --dialect zgsm --key secret --journal "$dir/journal"
 	check 'journal: the list after kill -9' "$expected" "$(curl -s "$base/mock/applied.tsv")"

@@ -37,7 +37,7 @@ sources=(src/gateway/*.c)
 tests=(test/gateway/{check,fault_server,main,mock_control,test_*}.c)
 
 case $mode in
-	--sanitize) flags+=(-O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined) ;;
+	--sanitize) flags+=(-O1 '-fsanitize=address,undefined' -fno-sanitize-recover=undefined) ;;
 	*) flags+=(-O2) ;;
 esac
 
@@ -118,8 +118,8 @@ case $mode in
 		"$cc" "${flags[@]}" -o "$work/gateway-test" "${sources[@]}" "${tests[@]}" "${libs[@]}"
 		run=("$work/gateway-test")
 		if [ "$mode" = --valgrind ]; then
-			run=(valgrind --quiet --leak-check=full --show-leak-kinds=definite,indirect,possible
-				--errors-for-leak-kinds=definite,indirect,possible --error-exitcode=9 "${run[@]}")
+			run=(valgrind --quiet --leak-check=full '--show-leak-kinds=definite,indirect,possible'
+				'--errors-for-leak-kinds=definite,indirect,possible' --error-exitcode=9 "${run[@]}")
 		fi
 		if [ -n "$mock" ]; then
 			start_mock higress
@@ -135,6 +135,7 @@ case $mode in
 			start_tls other
 			run+=("untrusted=https://localhost:$port")
 			authority=/etc/ssl/certs/ca-certificates.crt
+			# shellcheck disable=SC2016 # the inner shell expands these
 			in_namespace='mount --bind "$1" "$2" && shift 2 && exec "$@"'
 			if unshare -m sh -c "$in_namespace" - "$work/ours.pem" "$authority" true 2>/dev/null; then
 				start_tls ours

@@ -85,7 +85,8 @@ sub all_zones
 			} },
 		$tz_data);
 	# rather Europe/Berlin than CET
-	return sort map { (sort { ($b =~ m{/}) <=> ($a =~ m{/}) || $a cmp $b } @$_)[0] } values %by_content;
+	my @names = sort map { (sort { ($b =~ m{/}) <=> ($a =~ m{/}) || $a cmp $b } @$_)[0] } values %by_content;
+	return @names;
 }
 
 # The instants of the first and last year at which the clock of the zone in TZ changes.

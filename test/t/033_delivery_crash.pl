@@ -13,7 +13,7 @@ use QuotaTest::Delivery
   qw(delivery_node add_gateway grant deliver statuses wait_until begin_call end_call kill_call);
 use QuotaTest::Mock;
 use Test::More;
-use Time::HiRes qw(time);
+use Time::HiRes qw(time usleep);
 
 my $node = delivery_node('crash', "restart_after_crash = on\n");
 my $mock = QuotaTest::Mock->start(dialect => 'higress', key => 'key');
@@ -61,7 +61,7 @@ sub wait_for_stuck
 	foreach (1 .. 300)
 	{
 		return if $mock->stats->{faults} >= $stuck;
-		select undef, undef, undef, 0.02;
+		usleep(20_000);
 	}
 	die "the gateway got no $stuck requests";
 }

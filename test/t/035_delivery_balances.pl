@@ -12,7 +12,7 @@ use PostgreSQL::Test::Utils;
 use QuotaTest::Delivery qw(delivery_node add_gateway deliver statuses wait_until begin_call end_call);
 use QuotaTest::Mock;
 use Test::More;
-use Time::HiRes qw(time);
+use Time::HiRes qw(time usleep);
 
 my $node = delivery_node('balances');
 my $higress = QuotaTest::Mock->start(dialect => 'higress', key => 'one');
@@ -181,7 +181,7 @@ $_->fault(kind => 'hang', match => 'query', count => 100000) foreach $higress, $
 my $call = begin_call($node, "SET application_name = 'asking'", 'CALL quota_manager.tick()');
 my $deadline = time + 60;
 my $open = sub { $higress->stats->{open_connections} >= 16 && $zgsm->stats->{open_connections} >= 16 };
-select(undef, undef, undef, 0.01) while !$open->() && time < $deadline;
+usleep(10_000) while !$open->() && time < $deadline;
 ok($open->(), 'as many queries are sent at a time as connections are allowed, to all gateways at once');
 $node->safe_psql('postgres', q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'asking'});
 end_call($call);

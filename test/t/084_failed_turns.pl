@@ -12,6 +12,7 @@ use QuotaTest::Delivery
   qw(delivery_node start_workers add_gateway grant statuses delivered_once wait_until begin_call end_call begin_session ask_session end_session log_part);
 use QuotaTest::Mock;
 use Test::More;
+use Time::HiRes qw(usleep);
 
 my $node = delivery_node('failed_turns', "shared_preload_libraries = 'quota_manager'\n");
 my $mock = QuotaTest::Mock->start(dialect => 'higress', key => 'key');
@@ -118,7 +119,7 @@ sub wait_until_quiet
 
 		return 1 if $now == $before;
 		$before = $now;
-		select(undef, undef, undef, 0.3);
+		usleep(300_000);
 	}
 	return 0;
 }

@@ -24,6 +24,7 @@ use FindBin;
 use HTTP::Tiny;
 use JSON::PP;
 use PostgreSQL::Test::Utils ();
+use Time::HiRes qw(usleep);
 
 # Starts the mock on a free port, or on that of a mock that was stopped.
 sub start
@@ -153,7 +154,7 @@ sub wait_applied
 	{
 		$applied = grep { $_->{user} eq $user } $self->applied;
 		return $applied if $applied >= $count || time > $end;
-		select(undef, undef, undef, 0.02);
+		usleep(20_000);
 	}
 }
 
