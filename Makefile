@@ -76,7 +76,7 @@ prove: mock $(if $(shell grep -l QuotaTest::CrashPoints /dev/null $(wildcard $(P
 	TESTDIR='$(PROVE_OUTPUT)' TESTDATADIR='$(PROVE_OUTPUT)' TESTLOGDIR='$(PROVE_OUTPUT)/log' \
 	QUOTA_MANAGER_MOCK='$(CURDIR)/test/aigateway-mock/aigateway-mock' \
 	QUOTA_MANAGER_CRASH_BUILD='$(abspath $(CRASH_BUILD))/install' \
-	prove $(PROVE_FLAGS) -I $(top_srcdir)/src/test/perl -I $(srcdir)/test/perl $(PROVE_TESTS)
+	prove $(PROVE_FLAGS) --exec 'perl -I $(top_srcdir)/src/test/perl -I $(srcdir)/test/perl -MQuotaTest::Limit' $(PROVE_TESTS)
 
 # The build with crash points is made from a copy and installed beside the tests' results, where the ordinary one cannot
 # meet it.

@@ -1,6 +1,6 @@
 # The part of selftest.sh about faults: what the client sees of each kind, whether the change was applied,
 # and which requests are struck.  To be read by selftest.sh.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # dir, base, port and pid are of selftest.sh
 
 # arm FIELD...: arms a fault
 arm()

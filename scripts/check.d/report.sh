@@ -1,0 +1,124 @@
+# shellcheck shell=bash disable=SC2154 # work and root are of scripts/common.sh
+# What scripts/check says of its gates and counts: one line each, the reasons under what failed, and how long it took.
+
+passed=0
+failed=0
+
+# Says how a gate ended that passes or fails as a whole: its name, exit code, log and seconds.
+verdict()
+{
+	if [ "$2" = 0 ]; then
+		echo "ok      $1 ($4 s)"
+		passed=$((passed + 1))
+	else
+		echo "FAILED  $1 ($4 s)"
+		tail -40 "$3" | sed 's/^/        /'
+		failed=$((failed + 1))
+	fi
+}
+
+# Runs a gate that passes or fails as a whole.
+one()
+{
+	local name=$1 begun=$SECONDS code
+
+	shift
+	"$@" >"$work/step.log" 2>&1
+	code=$?
+	verdict "$name" $code "$work/step.log" $((SECONDS - begun))
+}
+
+# The same beside what comes next, out of its way; join_gates says how they ended.
+gates=()
+beside()
+{
+	local name=$1 log=$work/beside.${#gates[@]}
+
+	shift
+	# a process group of its own: kill_gates ends all of it
+	set -m
+	(
+		renice -n 15 "$BASHPID" >/dev/null
+		begun=$SECONDS
+		"$@" >"$log" 2>&1
+		echo "$? $((SECONDS - begun))" >"$log.end"
+	) &
+	set +m
+	gates+=("$!:$log:$name")
+}
+
+join_gates()
+{
+	local gate pid log name code seconds
+
+	for gate in "${gates[@]}"; do
+		IFS=: read -r pid log name <<<"$gate"
+		wait "$pid"
+		# a gate that was killed left no code
+		read -r code seconds < <(cat "$log.end" 2>/dev/null || echo 1 0)
+		verdict "$name" "$code" "$log" "$seconds"
+	done
+	gates=()
+}
+
+# Ends what runs beside.
+kill_gates()
+{
+	local gate
+
+	for gate in "${gates[@]}"; do
+		kill -TERM -- "-${gate%%:*}" 2>/dev/null
+	done
+}
+
+# Begins to count the seconds of a suite.
+begin_suite()
+{
+	suite_begun=$SECONDS
+}
+
+# Says how a suite went by its log: how many passed and failed, and its exit code.
+suite()
+{
+	local name=$1 code=$2 ok=$3 bad=$4
+
+	# A suite that broke off, or that ran nothing, has failed whatever it counted.
+	if [ "$bad" = 0 ] && { [ "$code" != 0 ] || [ "$ok" = 0 ]; }; then
+		bad=1
+	fi
+	passed=$((passed + ok))
+	failed=$((failed + bad))
+	if [ "$bad" = 0 ]; then
+		echo "ok      $name: $ok ($((SECONDS - suite_begun)) s)"
+	else
+		echo "FAILED  $name: $ok passed, $bad failed ($((SECONDS - suite_begun)) s)"
+		grep -vE '^ok |^    ok ' "$work/step.log" | tail -60 | sed 's/^/        /'
+		find "$work/src" "$work/tmp" -name 'regression.diffs' -size +0 -exec head -80 {} \; 2>/dev/null | sed 's/^/        /'
+	fi
+}
+
+# A suite whose last line is "N passed, N failed".
+counted_suite()
+{
+	local name=$1 last code
+
+	shift
+	begin_suite
+	(cd "$work/src" && "$@") >"$work/step.log" 2>&1
+	code=$?
+	last=$(grep -E '^[0-9]+ passed, [0-9]+ failed' "$work/step.log" | tail -1)
+	suite "$name" $code "$(sed -n 's/ passed.*//p' <<<"${last:-0 passed}")" "$(sed -n 's/.*, \([0-9]*\) failed.*/\1/p' <<<"${last:-, 1 failed}")"
+}
+
+# pg_regress and pg_isolation_regress, in the words of PostgreSQL 15 and of 16 and up.
+regress_suite()
+{
+	local name=$1 code
+
+	shift
+	begin_suite
+	(cd "$work/src" && as_user make -s with_llvm=no TEMP_INSTANCE="$work/tmp" "$@") >"$work/step.log" 2>&1
+	code=$?
+	suite "$name" $code "$(grep -cE '^test .*\.\.\. ok|^ok [0-9]' "$work/step.log")" \
+		"$(grep -cE '^test .*\.\.\. FAILED|^not ok' "$work/step.log")"
+}
