@@ -10,7 +10,16 @@ DECLARE
 	runs CONSTANT text[] := ARRAY['scan', 'tick', 'deliver'];
 	decides CONSTANT text[] := ARRAY['resolve', 'retry', 'cancel', 'import_grants', 'restart_schedule', 'release_balances', 'audit_balances',
 		'gateway_query', 'gateway_refresh', 'gateway_delta'];
+	-- Of the API alone.
+	edits CONSTANT text[] := CASE WHEN access IN ('operator', 'admin') THEN ARRAY['enable', 'disable', 'archive', 'switch_strategies'] ELSE '{}' END;
+	moves CONSTANT text[] := CASE WHEN access = 'admin' THEN ARRAY['pause'] ELSE '{}' END;
 	administers CONSTANT text[] := ARRAY['resume', 'start_workers', 'stop_workers', 'wake_workers', 'schedule_jobs', 'unschedule_jobs', 'set_credential'];
+	-- What is written by column.  Neither ids nor times nor versions: what is written with them is being restored.
+	strategy_columns CONSTANT text := 'name, title, type, amount, model, periodic_expr, time_zone, condition, enabled, archived, max_exec_per_user,
+		catch_up, catch_up_window, catch_up_max, valid_from, valid_until';
+	user_columns CONSTANT text := 'name, github_username, email, phone, github_star, vip, org, register_time, access_time';
+	gateway_columns CONSTANT text := 'dialect, base_url, admin_path, key_header, route_model, connect_timeout, request_timeout,
+		max_connections, rate_limit, doubt_policy, sole_writer, max_usage_rate, guard_balances, is_default';
 	called CONSTANT text[] := looks || CASE access WHEN 'viewer' THEN '{}' WHEN 'worker' THEN runs WHEN 'operator' THEN runs || decides ELSE runs || decides || administers END;
 	-- All but one hold nothing that is secret.
 	readable CONSTANT text := (SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class c
@@ -32,28 +41,44 @@ BEGIN
 	FOR routine IN SELECT p.oid FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
 			JOIN pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass AND e.extname = 'quota_manager'
 		WHERE p.pronamespace IN ('quota_manager'::regnamespace, 'quota_internal'::regnamespace) AND p.prorettype <> 'trigger'::regtype
-			-- What is not volatile cannot write, nor can what parallel workers may run. In quota_internal the rest is for the owner.
-			AND (p.provolatile <> 'v' OR p.proparallel = 's' OR p.pronamespace = 'quota_manager'::regnamespace AND p.proname = ANY (called))
+			-- What is not volatile cannot write, nor can what parallel workers may run. In quota_internal the rest is for the owner, but for
+			-- what acts with the rights of its caller.
+			AND (p.provolatile <> 'v' OR p.proparallel = 's' OR p.proname = ANY (edits) OR p.pronamespace = 'quota_manager'::regnamespace AND p.proname = ANY (called))
 	LOOP
 		EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', routine, role);
 	END LOOP;
 
-	-- Neither ids nor times nor versions: what is written with them is being restored.
+	-- An upsert sets the key to what it is, so that it needs the right to write it; triggers refuse another one.
 	IF access IN ('operator', 'admin') THEN
-		EXECUTE format('GRANT DELETE, INSERT (name, title, type, amount, model, periodic_expr, time_zone, condition, enabled, archived, max_exec_per_user,
-				catch_up, catch_up_window, catch_up_max, valid_from, valid_until),
-			UPDATE (name, title, type, amount, model, periodic_expr, time_zone, condition, enabled, archived, max_exec_per_user,
-				catch_up, catch_up_window, catch_up_max, valid_from, valid_until) ON quota_manager.quota_strategy TO %s', role);
-		EXECUTE format('GRANT DELETE, INSERT (id, name, github_username, email, phone, github_star, vip, org, register_time, access_time),
-			UPDATE (name, github_username, email, phone, github_star, vip, org, register_time, access_time) ON quota_manager.user_info TO %s', role);
+		EXECUTE format('GRANT DELETE, INSERT (%1$s), UPDATE (%1$s) ON quota_manager.quota_strategy TO %2$s', strategy_columns, role);
+		EXECUTE format('GRANT DELETE, INSERT (id, %1$s), UPDATE (id, %1$s) ON quota_manager.user_info TO %2$s', user_columns, role);
 	END IF;
 	IF access = 'admin' THEN
-		EXECUTE format('GRANT DELETE, INSERT (name, dialect, base_url, admin_path, credential, key_header, route_model, connect_timeout, request_timeout,
-				max_connections, rate_limit, doubt_policy, sole_writer, max_usage_rate, guard_balances, is_default),
-			UPDATE (dialect, base_url, admin_path, credential, key_header, route_model, connect_timeout, request_timeout,
-				max_connections, rate_limit, doubt_policy, sole_writer, max_usage_rate, guard_balances, is_default) ON quota_manager.quota_gateway TO %s', role);
+		EXECUTE format('GRANT DELETE, INSERT (name, credential, %1$s), UPDATE (name, credential, %1$s) ON quota_manager.quota_gateway TO %2$s', gateway_columns, role);
 		EXECUTE format('GRANT INSERT, UPDATE, DELETE ON quota_manager.quota_model TO %s', role);
 		EXECUTE format('GRANT SELECT (name), INSERT, UPDATE, DELETE, TRUNCATE ON quota_manager.quota_credential TO %s', role);
+	END IF;
+
+	-- The API: what it shows to all, what it does by level.
+	IF access <> 'worker' THEN
+		EXECUTE format('GRANT USAGE ON SCHEMA quota_api TO %s', role);
+		EXECUTE format('GRANT SELECT ON %s TO %s', (SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class c
+			WHERE c.relnamespace = 'quota_api'::regnamespace AND c.relkind = 'v' AND (access = 'admin' OR c.relname <> 'gateway_credentials')), role);
+		FOR routine IN SELECT p.oid FROM pg_proc p WHERE p.pronamespace = 'quota_api'::regnamespace
+			AND (p.provolatile <> 'v' OR p.proname = ANY (called || edits || moves))
+		LOOP
+			EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', routine, role);
+		END LOOP;
+	END IF;
+	IF access IN ('operator', 'admin') THEN
+		EXECUTE format('GRANT INSERT (%1$s), UPDATE (%1$s) ON quota_api.strategies TO %2$s', strategy_columns, role);
+		EXECUTE format('GRANT INSERT (id, %1$s), UPDATE (id, %1$s) ON quota_api.users TO %2$s', user_columns, role);
+	END IF;
+	IF access = 'admin' THEN
+		EXECUTE format('GRANT DELETE ON quota_api.users TO %s', role);
+		EXECUTE format('GRANT DELETE, INSERT (name, %1$s), UPDATE (name, %1$s) ON quota_api.gateways TO %2$s', gateway_columns, role);
+		EXECUTE format('GRANT UPDATE (credential) ON quota_api.gateway_credentials TO %s', role);
+		EXECUTE format('GRANT INSERT, UPDATE, DELETE ON quota_api.models TO %s', role);
 	END IF;
 	IF access = 'worker' THEN
 		PERFORM quota_manager.wake_workers();

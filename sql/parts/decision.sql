@@ -16,10 +16,12 @@ CREATE TABLE quota_manager.grant_decision (
 	role text NOT NULL,
 	session_role text NOT NULL,
 	note text NOT NULL,
+	said_by text,
 	PRIMARY KEY (user_id, id),
 	CONSTRAINT grant_decision_action_is_known CHECK (action IN ('resolve_applied', 'resolve_not_applied', 'retry', 'cancel'))
 );
 CREATE INDEX grant_decision_grant ON quota_manager.grant_decision (grant_id);
+CREATE INDEX grant_decision_id ON quota_manager.grant_decision (id);
 
 COMMENT ON TABLE quota_manager.grant_decision IS 'What was decided about grants with resolve, retry and cancel: by whom, when and why. Written by these functions only.';
 COMMENT ON COLUMN quota_manager.grant_decision.id IS 'Number of the decision.';
@@ -36,6 +38,8 @@ COMMENT ON COLUMN quota_manager.grant_decision.status_after IS 'Status of the gr
 COMMENT ON COLUMN quota_manager.grant_decision.role IS 'Role that decided.';
 COMMENT ON COLUMN quota_manager.grant_decision.session_role IS 'Role that the session belonged to.';
 COMMENT ON COLUMN quota_manager.grant_decision.note IS 'Why, as given.';
+COMMENT ON COLUMN quota_manager.grant_decision.said_by IS 'Person that decided, as the session said: the subject of the token (sub of request.jwt.claims) where PostgREST checked it; null: nothing was said. Any other session can say what it likes.';
+COMMENT ON INDEX quota_manager.grant_decision_id IS 'Finds the latest decisions.';
 COMMENT ON INDEX quota_manager.grant_decision_grant IS 'Finds the decisions about a grant; those about a user''s are found by the key.';
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.grant_decision', '');
 SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('quota_manager.grant_decision', 'id'), '');
@@ -88,12 +92,13 @@ DECLARE
 	present CONSTANT timestamptz := clock_timestamp();
 	decider CONSTANT text := quota_internal.deciding_role();
 	whose_session CONSTANT text := session_user;
+	sayer CONSTANT text := quota_internal.said_by();
 BEGIN
 	PERFORM quota_internal.pin_statistics();
 	INSERT INTO quota_manager.grant_decision (decision_time, grant_id, strategy_id, revision, user_id, scheduled_time, gateway, action,
-		status_before, status_after, role, session_role, note)
+		status_before, status_after, role, session_role, note, said_by)
 	SELECT present, d.grant_id, d.strategy_id, d.revision, d.user_id, d.scheduled_time, d.gateway, d.action,
-		d.status_before, d.status_after, decider, whose_session, d.note
+		d.status_before, d.status_after, decider, whose_session, d.note, sayer
 	FROM unnest(decisions) d;
 END
 $$;
@@ -151,7 +156,7 @@ BEGIN
 			AND e.revision = k.revision AND e.status = k.status
 		RETURNING e.id, e.strategy_id, e.revision, e.user_id, e.scheduled_time, e.gateway, k.status AS status_before, e.status AS status_after)
 	SELECT array_agg(ROW(NULL, NULL, c.id, c.strategy_id, c.revision, c.user_id, c.scheduled_time, c.gateway, action,
-			c.status_before, c.status_after, NULL, NULL, coalesce(note, ''))::quota_manager.grant_decision ORDER BY c.id)
+			c.status_before, c.status_after, NULL, NULL, coalesce(note, ''), NULL)::quota_manager.grant_decision ORDER BY c.id)
 		INTO decisions FROM changed c;
 	IF action IN ('resolve_not_applied', 'retry') THEN
 		UPDATE quota_manager.user_balance b SET balance = NULL, token = NULL
@@ -207,32 +212,50 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.decide_one(text, bigint, text) IS 'Of resolve(), retry() and cancel(): does the action to a grant, or raises an error that says why not.';
 
-CREATE FUNCTION quota_internal.decide_many(action text, ids bigint[], note text) RETURNS bigint
+CREATE FUNCTION quota_internal.decide_each(action text, ids bigint[], note text)
+RETURNS TABLE (id bigint, done boolean, status text, obstacle text)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	visible bigint[];
 	decided bigint[];
-	rest bigint[];
-	reasons text;
 BEGIN
 	IF action IS NULL THEN
 		RAISE EXCEPTION 'whether the grants were applied must be given' USING ERRCODE = 'null_value_not_allowed';
 	END IF;
 	visible := quota_internal.visible_grants(ids);
 	decided := quota_internal.decide(action, visible, note);
-	rest := ARRAY(SELECT i FROM unnest(ids) i WHERE i IS NOT NULL EXCEPT SELECT d FROM unnest(decided) d);
-	IF cardinality(rest) > 0 THEN
-		SELECT string_agg(o.grants || ' ' || o.obstacle, '; ' ORDER BY o.grants DESC, o.obstacle) INTO reasons
-			FROM (SELECT coalesce(c.obstacle, CASE WHEN c.execution IS NULL THEN 'not found' ELSE 'changed at this moment' END) AS obstacle,
-					count(*) AS grants
-				FROM unnest(rest) i LEFT JOIN quota_internal.decision_candidates(action, visible) c ON (c.execution).id = i
-				GROUP BY 1) o;
-		RAISE WARNING '% of % grants were left as they are', cardinality(rest), cardinality(rest) + cardinality(decided)
+	RETURN QUERY
+	SELECT i, d IS NOT NULL, (c.execution).status, CASE
+			WHEN d IS NOT NULL THEN NULL
+			WHEN (c.execution).id IS NULL THEN 'not found'
+			ELSE coalesce(c.obstacle, 'changed at this moment') END
+		FROM (SELECT DISTINCT u FROM unnest(ids) u WHERE u IS NOT NULL) g (i)
+		LEFT JOIN unnest(decided) d ON d = i
+		LEFT JOIN quota_internal.decision_candidates(action, visible) c ON (c.execution).id = i
+		ORDER BY i;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.decide_each(text, bigint[], text) IS 'Of resolve(), retry() and cancel(): does the action to the grants that it can be done to, and tells of each whether it was done, the status that it has now, and what stood in the way.';
+
+CREATE FUNCTION quota_internal.decide_many(action text, ids bigint[], note text) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	decided bigint;
+	rest bigint;
+	reasons text;
+BEGIN
+	SELECT coalesce(sum(o.grants) FILTER (WHERE o.done), 0), coalesce(sum(o.grants) FILTER (WHERE NOT o.done), 0),
+			string_agg(o.grants || ' ' || o.obstacle, '; ' ORDER BY o.grants DESC, o.obstacle) FILTER (WHERE NOT o.done)
+		INTO decided, rest, reasons
+		FROM (SELECT d.done, d.obstacle, count(*) AS grants FROM quota_internal.decide_each(action, ids, note) d GROUP BY 1, 2) o;
+	IF rest > 0 THEN
+		RAISE WARNING '% of % grants were left as they are', rest, rest + decided
 			USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = format('They are: %s.', reasons),
 				HINT = quota_internal.decision_hint(action);
 	END IF;
-	RETURN cardinality(decided);
+	RETURN decided;
 END
 $$;
 COMMENT ON FUNCTION quota_internal.decide_many(text, bigint[], text) IS 'Of resolve(), retry() and cancel(): does the action to the grants that it can be done to, tells of the others in one warning, and returns how many it was done to.';

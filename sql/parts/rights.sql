@@ -17,6 +17,18 @@ LANGUAGE sql STABLE
 RETURN coalesce(nullif(pg_catalog.current_setting('role'), 'none'), session_user::text);
 COMMENT ON FUNCTION quota_internal.deciding_role() IS 'The role that the session acts as, also inside of functions that run as their owner.';
 
+CREATE FUNCTION quota_internal.said_by() RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RETURN left(nullif(nullif(current_setting('request.jwt.claims', true), '')::json ->> 'sub', ''), 200);
+EXCEPTION WHEN data_exception THEN
+	-- Not from PostgREST, which writes an object.
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.said_by() IS 'The person that acts, as PostgREST says: the subject of the token it checked; null: nothing is said. Any session can set it, so it proves nothing by itself.';
+
 CREATE FUNCTION quota_internal.may_restore(relation oid) RETURNS boolean
 LANGUAGE sql STABLE
 RETURN pg_catalog.pg_has_role((SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) relation), 'USAGE');

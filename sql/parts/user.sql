@@ -46,6 +46,23 @@ CREATE INDEX user_info_register_time ON quota_manager.user_info (register_time);
 CREATE TRIGGER set_update_time BEFORE UPDATE ON quota_manager.user_info
 	FOR EACH ROW EXECUTE FUNCTION quota_internal.set_update_time();
 
+-- An upsert sets the id to what it is, for which a role needs a right to write it.
+CREATE FUNCTION quota_internal.keep_user_id() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF NOT quota_internal.may_restore(TG_RELID) THEN
+		RAISE EXCEPTION 'the id of user "%" cannot be changed', OLD.id
+			USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = 'Grants, balances and the gateway know the user by it.',
+				HINT = 'Write another user.';
+	END IF;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.keep_user_id() IS 'Trigger: only the owner of the table gives a user another id, which would be granted everything again.';
+CREATE TRIGGER keep_user_id BEFORE UPDATE OF id ON quota_manager.user_info
+	FOR EACH ROW WHEN (OLD.id IS DISTINCT FROM NEW.id) EXECUTE FUNCTION quota_internal.keep_user_id();
+
 COMMENT ON TABLE quota_manager.user_info IS 'Users of the gateway. Users kept elsewhere: see set_user_source.';
 COMMENT ON COLUMN quota_manager.user_info.id IS 'Id that the gateway knows the user by; at most 2600 bytes.';
 COMMENT ON COLUMN quota_manager.user_info.name IS 'Name for display.';
@@ -63,6 +80,7 @@ COMMENT ON INDEX quota_manager.user_info_org IS 'Serves belong-to.';
 COMMENT ON INDEX quota_manager.user_info_github_star IS 'Serves github-star.';
 COMMENT ON INDEX quota_manager.user_info_vip IS 'Serves is-vip.';
 COMMENT ON INDEX quota_manager.user_info_register_time IS 'Serves register-before.';
+COMMENT ON TRIGGER keep_user_id ON quota_manager.user_info IS 'A user keeps its id.';
 COMMENT ON TRIGGER set_update_time ON quota_manager.user_info IS 'Keeps update_time.';
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.user_info', '');
 

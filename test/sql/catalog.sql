@@ -31,9 +31,9 @@ WHERE NOT t.tgisinternal AND obj_description(t.oid, 'pg_trigger') IS NULL ORDER 
 SELECT m.what, d.objsubid, d.description FROM pg_temp.member m JOIN pg_description d ON d.classoid = m.classid AND d.objoid = m.objid
 WHERE d.description !~ '[.:?]$' OR d.description ~ '  |\s$|^\s' ORDER BY m.what COLLATE "C", d.objsubid;
 
--- Outside the three schemas.
-SELECT p.oid::regprocedure FROM pg_temp.routine p WHERE p.pronamespace NOT IN ('quota_manager'::regnamespace, 'quota_internal'::regnamespace, 'quota_condition'::regnamespace) ORDER BY 1;
-SELECT r.oid::regclass FROM pg_temp.relation r WHERE r.relnamespace NOT IN ('quota_manager'::regnamespace, 'quota_internal'::regnamespace) ORDER BY 1;
+-- Outside the schemas that are for it.
+SELECT p.oid::regprocedure FROM pg_temp.routine p WHERE p.pronamespace NOT IN ('quota_manager'::regnamespace, 'quota_internal'::regnamespace, 'quota_condition'::regnamespace, 'quota_api'::regnamespace) ORDER BY 1;
+SELECT r.oid::regclass FROM pg_temp.relation r WHERE r.relnamespace NOT IN ('quota_manager'::regnamespace, 'quota_internal'::regnamespace, 'quota_api'::regnamespace) ORDER BY 1;
 
 -- Functions whose meaning depends on the caller's search_path.
 SELECT p.oid::regprocedure FROM pg_temp.routine p

@@ -207,7 +207,7 @@ UPDATE grant_decision SET role = 'regress_quota_admin';
 DELETE FROM grant_decision;
 TRUNCATE grant_decision;
 ALTER TABLE grant_decision DISABLE TRIGGER ALL;
-SELECT quota_internal.record_decisions(ARRAY[ROW(1, '2000-01-01', 104, -1, 0, 'u104', '-infinity', 'holds', 'resolve_applied', 'in_doubt', 'completed', 'regress_quota_admin', 'regress_quota_admin', 'forged')::grant_decision]);
+SELECT quota_internal.record_decisions(ARRAY[ROW(1, '2000-01-01', 104, -1, 0, 'u104', '-infinity', 'holds', 'resolve_applied', 'in_doubt', 'completed', 'regress_quota_admin', 'regress_quota_admin', 'forged', NULL)::grant_decision]);
 \set VERBOSITY terse
 SELECT quota_internal.decide('forgive', ARRAY[104], 'no such action');
 \set VERBOSITY default

@@ -116,7 +116,7 @@ is_deeply(rows(qq{SELECT x.indexrelid::regclass FROM pg_index x WHERE x.indrelid
 		AND a.attnum = ANY (x.indkey))}), [], 'each key has the user');
 is_deeply(rows(qq{SELECT c.conname FROM pg_constraint c WHERE c.contype = 'f' AND (c.conrelid IN ($tables) OR c.confrelid IN ($tables))}), [], 'no foreign key');
 is_deeply(rows(qq{SELECT t.tgrelid::regclass || ' ' || t.tgname FROM pg_trigger t WHERE t.tgrelid IN ($tables) AND NOT t.tgisinternal}),
-	['quota_manager.user_info set_update_time'], 'one trigger, which the docs say to drop');
+	['quota_manager.user_info keep_user_id', 'quota_manager.user_info set_update_time'], 'two triggers, which the docs say to drop');
 
 $node->stop;
 done_testing();

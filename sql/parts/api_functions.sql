@@ -1,0 +1,288 @@
+-- The functions of the API.  Those that have an effect are VOLATILE, for which PostgREST wants POST: GET has none.  What could
+-- not be done comes back in rows, since warnings do not reach clients.  Each maps its errors: see raise_http_error.
+
+CREATE FUNCTION quota_api.scan(strategy text DEFAULT NULL)
+RETURNS TABLE (id integer, strategy_name text, done boolean, status text, obstacle text, scheduled_time timestamptz, matched bigint,
+	granted bigint, already_granted bigint, capped bigint, unknown_balance bigint, elapsed interval)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s'
+AS $$
+#variable_conflict use_column
+DECLARE
+	detail text;
+	hint text;
+BEGIN
+	RETURN QUERY
+	SELECT k.id, s.strategy, o.status = 'done', o.status, coalesce(s.error, s.note), s.scheduled_time, s.matched, s.granted, s.already_granted,
+		s.capped, s.unknown_balance, s.elapsed
+	FROM quota_manager.scan(scan.strategy) s
+	LEFT JOIN quota_manager.quota_strategy k ON k.name = s.strategy
+	CROSS JOIN LATERAL (SELECT CASE
+		WHEN s.error IS NOT NULL THEN 'failed'
+		WHEN s.note LIKE 'left out: %' THEN 'left out'
+		WHEN s.unknown_balance > 0 THEN 'incomplete'
+		-- What was not to be run took no time.
+		WHEN s.note IS NOT NULL AND s.elapsed = interval '0' THEN 'not due'
+		ELSE 'done' END) o (status);
+EXCEPTION WHEN query_canceled OR OTHERS THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+	PERFORM quota_internal.raise_http_error(SQLSTATE, SQLERRM, detail, hint);
+	RAISE;
+END
+$$;
+COMMENT ON FUNCTION quota_api.scan(text) IS
+'Run every strategy that is due, or the named one if it is
+One row per run, in one transaction: status is done, incomplete (some balances are not known), left out (another transaction is at it), not due or failed, and obstacle says why. For operators.';
+
+CREATE FUNCTION quota_api.resolve(ids bigint[], applied boolean, note text DEFAULT '')
+RETURNS TABLE (id bigint, done boolean, status text, obstacle text)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s'
+AS $$
+DECLARE
+	detail text;
+	hint text;
+BEGIN
+	RETURN QUERY SELECT d.* FROM quota_internal.decide_listed(CASE applied WHEN true THEN 'resolve_applied' WHEN false THEN 'resolve_not_applied' END, ids, note) d;
+EXCEPTION WHEN query_canceled OR OTHERS THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+	PERFORM quota_internal.raise_http_error(SQLSTATE, SQLERRM, detail, hint);
+	RAISE;
+END
+$$;
+COMMENT ON FUNCTION quota_api.resolve(bigint[], boolean, text) IS
+'Decide about grants in doubt
+applied true: they are completed; false: they are sent again. One row per id: whether it was done, the status now, and what stood in the way. note says why, and is kept in decisions. For operators.';
+
+CREATE FUNCTION quota_api.retry(ids bigint[], note text DEFAULT '')
+RETURNS TABLE (id bigint, done boolean, status text, obstacle text)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s'
+AS $$
+DECLARE
+	detail text;
+	hint text;
+BEGIN
+	RETURN QUERY SELECT d.* FROM quota_internal.decide_listed('retry', ids, note) d;
+EXCEPTION WHEN query_canceled OR OTHERS THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+	PERFORM quota_internal.raise_http_error(SQLSTATE, SQLERRM, detail, hint);
+	RAISE;
+END
+$$;
+COMMENT ON FUNCTION quota_api.retry(bigint[], text) IS
+'Send grants again that failed, or wait for a later time
+One row per id: whether it was done, the status now, and what stood in the way. note says why, and is kept in decisions. For operators.';
+
+CREATE FUNCTION quota_api.cancel(ids bigint[], note text DEFAULT '')
+RETURNS TABLE (id bigint, done boolean, status text, obstacle text)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s'
+AS $$
+DECLARE
+	detail text;
+	hint text;
+BEGIN
+	RETURN QUERY SELECT d.* FROM quota_internal.decide_listed('cancel', ids, note) d;
+EXCEPTION WHEN query_canceled OR OTHERS THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+	PERFORM quota_internal.raise_http_error(SQLSTATE, SQLERRM, detail, hint);
+	RAISE;
+END
+$$;
+COMMENT ON FUNCTION quota_api.cancel(bigint[], text) IS
+'Cancel grants that are pending
+They are not sent, and not granted again for their firing. One row per id: whether it was done, the status now, and what stood in the way. note says why, and is kept in decisions. For operators.';
+
+CREATE FUNCTION quota_api.enable(ids integer[])
+RETURNS TABLE (id integer, done boolean, status text, obstacle text)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s'
+AS $$
+DECLARE
+	detail text;
+	hint text;
+BEGIN
+	RETURN QUERY SELECT s.* FROM quota_internal.switch_strategies('enable', ids) s;
+EXCEPTION WHEN query_canceled OR OTHERS THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+	PERFORM quota_internal.raise_http_error(SQLSTATE, SQLERRM, detail, hint);
+	RAISE;
+END
+$$;
+COMMENT ON FUNCTION quota_api.enable(integer[]) IS
+'Enable strategies
+What fell due while they were disabled is not made up for. One row per id: whether it was done, the status now (enabled, disabled, archived), and what stood in the way. For operators.';
+
+CREATE FUNCTION quota_api.disable(ids integer[])
+RETURNS TABLE (id integer, done boolean, status text, obstacle text)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s'
+AS $$
+DECLARE
+	detail text;
+	hint text;
+BEGIN
+	RETURN QUERY SELECT s.* FROM quota_internal.switch_strategies('disable', ids) s;
+EXCEPTION WHEN query_canceled OR OTHERS THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+	PERFORM quota_internal.raise_http_error(SQLSTATE, SQLERRM, detail, hint);
+	RAISE;
+END
+$$;
+COMMENT ON FUNCTION quota_api.disable(integer[]) IS
+'Disable strategies
+They grant nothing until they are enabled; what was granted is still delivered. One row per id: whether it was done, the status now (enabled, disabled, archived), and what stood in the way. For operators.';
+
+CREATE FUNCTION quota_api.archive(ids integer[])
+RETURNS TABLE (id integer, done boolean, status text, obstacle text)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s'
+AS $$
+DECLARE
+	detail text;
+	hint text;
+BEGIN
+	RETURN QUERY SELECT s.* FROM quota_internal.switch_strategies('archive', ids) s;
+EXCEPTION WHEN query_canceled OR OTHERS THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+	PERFORM quota_internal.raise_http_error(SQLSTATE, SQLERRM, detail, hint);
+	RAISE;
+END
+$$;
+COMMENT ON FUNCTION quota_api.archive(integer[]) IS
+'Put strategies out of use for good
+They stay as proof of what they granted; PATCH archived to false takes one back. One row per id: whether it was done, the status now (enabled, disabled, archived), and what stood in the way. For operators.';
+
+CREATE FUNCTION quota_api.pause()
+RETURNS TABLE (id text, done boolean, status text, obstacle text)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s'
+AS $$
+DECLARE
+	detail text;
+	hint text;
+	are_paused boolean;
+BEGIN
+	PERFORM quota_internal.check_transaction('workers are paused');
+	are_paused := quota_internal.workers_are_paused();
+	PERFORM quota_manager.stop_workers();
+	RETURN QUERY SELECT 'workers', NOT are_paused, 'paused', CASE WHEN are_paused THEN 'paused already' END;
+EXCEPTION WHEN query_canceled OR OTHERS THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+	PERFORM quota_internal.raise_http_error(SQLSTATE, SQLERRM, detail, hint);
+	RAISE;
+END
+$$;
+COMMENT ON FUNCTION quota_api.pause() IS
+'Pause the background workers
+No strategy runs by itself and nothing is delivered until /rpc/resume, also after a restart of the server. One row: whether it was done, the status now, and what stood in the way. For administrators.';
+
+CREATE FUNCTION quota_api.resume(policy text DEFAULT NULL)
+RETURNS TABLE (id text, done boolean, status text, obstacle text)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s'
+AS $$
+DECLARE
+	detail text;
+	hint text;
+	are_paused boolean;
+BEGIN
+	PERFORM quota_internal.check_transaction('workers are resumed');
+	IF policy IS NOT NULL THEN
+		PERFORM quota_manager.resume(policy);
+		RETURN QUERY SELECT 'copy', true, 'resumed', NULL::text;
+	ELSIF quota_internal.is_copy() THEN
+		RETURN QUERY SELECT 'copy', false, 'waits', 'this database is a copy: say policy unchanged_since_dump or may_have_run';
+	END IF;
+	are_paused := quota_internal.workers_are_paused();
+	IF are_paused THEN
+		PERFORM quota_manager.start_workers();
+	END IF;
+	RETURN QUERY SELECT 'workers', are_paused, 'enabled', CASE WHEN NOT are_paused THEN 'enabled already' END;
+EXCEPTION WHEN query_canceled OR OTHERS THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+	PERFORM quota_internal.raise_http_error(SQLSTATE, SQLERRM, detail, hint);
+	RAISE;
+END
+$$;
+COMMENT ON FUNCTION quota_api.resume(text) IS
+'Resume the background workers, and a copy of a database
+Ends /rpc/pause. A restored dump scans and delivers nothing until policy says what the original did since: unchanged_since_dump (nothing was scanned or delivered) or may_have_run. One row for each: whether it was done, the status now, and what stood in the way. For administrators.';
+
+CREATE FUNCTION quota_api.upcoming(strategy text DEFAULT NULL, n integer DEFAULT 10)
+RETURNS TABLE (strategy_name text, firing timestamptz, local_time timestamp, time_zone text, utc_time timestamp, note text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	detail text;
+	hint text;
+BEGIN
+	RETURN QUERY SELECT u.* FROM quota_manager.upcoming(strategy, n) u;
+EXCEPTION WHEN query_canceled OR OTHERS THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+	PERFORM quota_internal.raise_http_error(SQLSTATE, SQLERRM, detail, hint);
+	RAISE;
+END
+$$;
+COMMENT ON FUNCTION quota_api.upcoming(text, integer) IS
+'The next n firings, of one strategy or of all in use
+local_time is that of time_zone, in which the schedule is read; note says what a change of the clock does, or why none comes.';
+
+CREATE FUNCTION quota_api.check_condition(
+	expression text,
+	OUT valid boolean,
+	OUT condition quota_manager.condition,
+	OUT sqlstate text,
+	OUT message text,
+	OUT detail text,
+	OUT hint text,
+	OUT "position" integer)
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+	SELECT c.* FROM quota_manager.check_condition(expression) c;
+END;
+COMMENT ON FUNCTION quota_api.check_condition(text) IS
+'Check a condition, names and types included
+What is wrong, where (in characters, from 1), and what to write instead; condition is its canonical text.';
+
+CREATE FUNCTION quota_api.check_schedule(
+	expression text,
+	time_zone text DEFAULT 'UTC',
+	n integer DEFAULT 5,
+	OUT valid boolean,
+	OUT schedule quota_manager.cron,
+	OUT description text,
+	OUT firings timestamptz[],
+	OUT sqlstate text,
+	OUT message text,
+	OUT detail text,
+	OUT hint text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	firing timestamptz := quota_manager.schedule_now();
+BEGIN
+	IF expression IS NULL OR expression = '' THEN
+		RAISE EXCEPTION 'empty schedule' USING ERRCODE = 'invalid_parameter_value', HINT = 'Write one such as 0 8 * * *.';
+	END IF;
+	schedule := expression::quota_manager.cron;
+	description := quota_manager.describe(schedule);
+	firings := '{}';
+	FOR i IN 1 .. least(n, 1000) LOOP
+		firing := quota_manager.next_firing(schedule, firing, time_zone);
+		EXIT WHEN firing IS NULL;
+		firings := firings || firing;
+	END LOOP;
+	valid := true;
+EXCEPTION WHEN data_exception THEN
+	GET STACKED DIAGNOSTICS check_schedule.sqlstate = RETURNED_SQLSTATE, message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+	valid := false;
+	schedule := NULL;
+	description := NULL;
+	firings := NULL;
+	detail := nullif(detail, '');
+	hint := nullif(hint, '');
+END
+$$;
+COMMENT ON FUNCTION quota_api.check_schedule(text, text, integer) IS
+'Check a cron schedule
+What is wrong and what to write instead, or what it says in plain English and when it fires next, n times (at most 1000). time_zone is the one it is read in, unless it begins with CRON_TZ=.';
+
+CREATE FUNCTION quota_api.describe(schedule quota_manager.cron) RETURNS text
+LANGUAGE sql STABLE
+RETURN quota_manager.describe(schedule);
+COMMENT ON FUNCTION quota_api.describe(quota_manager.cron) IS
+'A cron schedule in plain English
+Such as: every hour from 09:00 to 17:00, Monday to Friday.';
