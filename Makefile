@@ -38,10 +38,12 @@ REGRESS_OPTS = --inputdir=$(srcdir)/test --encoding=UTF8 --load-extension=$(EXTE
 ISOLATION = $(sort $(patsubst $(srcdir)/test/isolation/specs/%.spec,%,$(wildcard $(srcdir)/test/isolation/specs/*.spec)))
 ISOLATION_OPTS = --inputdir=$(srcdir)/test/isolation --encoding=UTF8 --load-extension=$(EXTENSION)
 
-# With TEMP_INSTANCE=DIR the tests bring a throw-away cluster in DIR; without, they use a running one.
+# With TEMP_INSTANCE=DIR the tests bring a throw-away cluster in DIR; without, they use a running one.  TEMP_CONFIG, of the
+# environment, is a file of more settings, which the clusters of the TAP tests read too.
 ifdef TEMP_INSTANCE
-REGRESS_OPTS += --temp-instance=$(TEMP_INSTANCE)/regress --temp-config=$(srcdir)/test/test.conf
-ISOLATION_OPTS += --temp-instance=$(TEMP_INSTANCE)/isolation --temp-config=$(srcdir)/test/test.conf
+TEMP_CONFIGS = $(patsubst %,--temp-config=%,$(srcdir)/test/test.conf $(TEMP_CONFIG))
+REGRESS_OPTS += --temp-instance=$(TEMP_INSTANCE)/regress $(TEMP_CONFIGS)
+ISOLATION_OPTS += --temp-instance=$(TEMP_INSTANCE)/isolation $(TEMP_CONFIGS)
 endif
 
 EXTRA_CLEAN = $(DATA_built) test/aigateway-mock/aigateway-mock

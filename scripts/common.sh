@@ -1,12 +1,24 @@
 # shellcheck shell=bash
 # What the scripts share: packages, a build, and throw-away clusters.
-# Sourced by scripts/demo and scripts/check; sets nothing on the machine but
-# Debian packages and the installed extension.
+# Sourced by scripts/demo, scripts/check and the benchmarks.  What they leave on
+# the machine is the Debian packages that they name; everything else is in the
+# work folder, the installed extension too.
 
 # Clusters take their encoding from the environment, and a fresh machine has none.
 export LANG=C.UTF-8 LC_ALL=C.UTF-8
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+# The unprivileged user may be unable to enter the caller's folder.
+export caller_folder=$PWD
+cd /
+umask 022
+
+# What the caller has set for sessions and a repository of his own is not for ours.
+for variable in ${!PG@}; do
+	case $variable in PG_*) ;; *) unset "$variable" ;; esac
+done
+unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE
 
 die()
 {
@@ -36,36 +48,64 @@ as_user()
 	fi
 }
 
-# The same for a command in the background: instead of the subshell, so that $! is what a signal reaches.
+# The same for a command in the background: instead of the subshell, so that $! is what a signal reaches.  runuser would
+# stay in between, and for two seconds longer.
 exec_as_user()
 {
 	if [ "$(id -u)" = 0 ]; then
-		exec runuser -u postgres -- "$@"
+		exec setpriv --reuid=postgres --regid=postgres --init-groups -- "$@"
 	else
 		exec "$@"
 	fi
 }
 
+# A server's package makes a cluster and starts it; this setting of
+# postgresql-common, there while packages are installed, has it make none.
+cluster_setting=/etc/postgresql-common/createcluster.d/quota_manager.$$.conf
+setting_folders=()
+
+forbid_clusters()
+{
+	local folder
+
+	for folder in /etc/postgresql-common /etc/postgresql-common/createcluster.d; do
+		if ! [ -d "$folder" ]; then
+			as_root mkdir "$folder"
+			setting_folders=("$folder" "${setting_folders[@]}")
+		fi
+	done
+	printf '%s\n' '# Of quota_manager/scripts, for as long as they install packages.' 'create_main_cluster = false' |
+		as_root tee "$cluster_setting" >/dev/null
+}
+
+# Ends that; what packages have put beside it stays.
+allow_clusters()
+{
+	[ ! -e "$cluster_setting" ] || as_root rm -f "$cluster_setting"
+	[ ${#setting_folders[@]} = 0 ] || as_root rmdir --ignore-fail-on-non-empty "${setting_folders[@]}" 2>/dev/null || true
+	setting_folders=()
+}
+
 # Installs the Debian packages that are not there yet.
 install_packages()
 {
-	local missing=()
-	local package
+	local missing=() clusters package
 
 	for package in "$@"; do
 		dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
 	done
 	[ ${#missing[@]} = 0 ] && return
-	echo "installing packages: ${missing[*]}"
-	# A machine that never had PostgreSQL gets no cluster of its own from us.
-	if ! [ -e /etc/postgresql-common ]; then
-		as_root mkdir -p /etc/postgresql-common
-		echo 'create_main_cluster = false' | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
-	fi
+	echo "installing packages, which stay: ${missing[*]}"
+	clusters=$(ls -d /etc/postgresql/*/* 2>/dev/null) || true
+	forbid_clusters
 	as_root apt-get update -qq >/dev/null || die "apt-get update failed"
 	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 		-o Dpkg::Options::=--force-confold "${missing[@]}" </dev/null >"$work/apt.log" 2>&1 ||
 		{ tail -20 "$work/apt.log" >&2; die "could not install: ${missing[*]}"; }
+	allow_clusters
+	# Where this machine's createcluster.conf does not include createcluster.d.
+	[ "$clusters" = "$(ls -d /etc/postgresql/*/* 2>/dev/null)" ] ||
+		echo "the packages made a cluster, which stays: $(pg_lsclusters -h | tr -s ' ' | cut -d ' ' -f 1,2 | paste -sd ,)"
 }
 
 # Sets pg_major: PG_MAJOR, or what this Debian has.
@@ -92,11 +132,31 @@ prepare_machine()
 	export PG_CONFIG=$pg_bin/pg_config
 }
 
-# Makes the work folder, removed when the script ends.
+# Makes the work folder, which end_work removes; temporary files of everybody
+# are in it.
 make_work_folder()
 {
-	work=$(mktemp -d "${TMPDIR:-/tmp}/quota_manager.XXXXXX")
+	local parent=${TMPDIR:-/tmp}
+
+	# Root's own temporary folder is of no use to the unprivileged user.
+	if [ "$(id -u)" = 0 ] && ! setpriv --reuid=65534 --regid=65534 --clear-groups test -x "$parent/."; then
+		parent=/tmp
+	fi
+	work=$(mktemp -d "$parent/quota_manager.XXXXXX")
 	chmod 755 "$work"
+	mkdir -m 1777 "$work/t"
+	# Nothing is taken from the caller's home, nor written to it.
+	export TMPDIR=$work/t HOME=$work
+	trap 'exit 129' HUP
+	trap 'exit 130' INT
+	trap 'exit 143' TERM
+}
+
+# For the EXIT trap of a script: puts everything back as it was.
+end_work()
+{
+	allow_clusters
+	rm -rf "$work"
 }
 
 # Copies the sources to $work/src, which the unprivileged user owns.
@@ -108,7 +168,8 @@ copy_sources()
 			while IFS= read -r -d '' file; do [ -e "$file" ] && printf '%s\0' "$file"; done |
 			tar --null -T - -cf -) | tar -xf - -C "$work/src"
 	else
-		(cd "$root" && tar -cf - --exclude='*.o' --exclude='*.so' .) | tar -xf - -C "$work/src"
+		(cd "$root" && tar -cf - --exclude='*.o' --exclude='*.so' --exclude='*.bc' --exclude=./.git --exclude='./tmp_check*' \
+			--exclude=./test/aigateway-mock/aigateway-mock .) | tar -xf - -C "$work/src"
 	fi
 	if [ "$(id -u)" = 0 ]; then
 		id postgres >/dev/null 2>&1 || die "there is no user postgres"
@@ -116,11 +177,32 @@ copy_sources()
 	fi
 }
 
-# Builds in $work/src and installs into PostgreSQL's folders.
+# Builds in $work/src and installs into $work/install: PostgreSQL's own folders,
+# where there may be a quota_manager in use, stay as they are.  Sets
+# staged_settings, a file of settings with which a server has this build.
 build_and_install()
 {
 	as_user make -s -j2 -C "$work/src" with_llvm=no "$@" all mock >"$work/build.log" 2>&1 ||
 		{ cat "$work/build.log" >&2; die "the build failed"; }
-	as_root make -s -C "$work/src" with_llvm=no PG_CONFIG="$PG_CONFIG" install >"$work/install.log" 2>&1 ||
+	as_user make -s -C "$work/src" with_llvm=no DESTDIR="$work/install" install >"$work/install.log" 2>&1 ||
 		{ cat "$work/install.log" >&2; die "make install failed"; }
+	staged_settings=$work/staged.conf
+	settings_of_install "$work/install" >"$staged_settings" || die "this PostgreSQL cannot load an extension from elsewhere"
+}
+
+# Workers name the library without a path, functions name it in $libdir: for
+# these there is a setting of Debian's, and one of PostgreSQL's own from 18 on.
+settings_of_install()
+{
+	local settings
+
+	settings=$(as_user postgres --describe-config) || return
+	echo "dynamic_library_path = '$1$("$PG_CONFIG" --pkglibdir):\$libdir'"
+	if grep -q $'^extension_destdir\t' <<<"$settings"; then
+		echo "extension_destdir = '$1'"
+	elif grep -q $'^extension_control_path\t' <<<"$settings"; then
+		echo "extension_control_path = '$1$("$PG_CONFIG" --sharedir):\$system'"
+	else
+		return 1
+	fi
 }

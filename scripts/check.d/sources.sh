@@ -74,6 +74,6 @@ crash_points_apart()
 
 	installed=$("$PG_CONFIG" --pkglibdir)/quota_manager.so
 	objcopy --strip-debug "$work/tmp/tap/crash/install$installed" "$work/with.so" &&
-		objcopy --strip-debug "$installed" "$work/without.so" &&
+		objcopy --strip-debug "$work/install$installed" "$work/without.so" &&
 		grep -qiE 'crash_?point' "$work/with.so" && ! grep -qiE 'crash_?point' "$work/without.so"
 }

@@ -77,6 +77,7 @@ sub sources
 
 	# A string of the library is a statement, or a part of one, with all macros in their places.
 	chomp(my $folder = `pg_config --pkglibdir`);
+	$folder = ($ENV{QUOTA_MANAGER_INSTALL} // '') . $folder;
 	push @sources, map { { name => substr($_, 0, 60), language => 'c', text => $_ } }
 	  grep { /^[\t -~]+$/ && /\bquota_(?:manager|internal)\./ && /\b(?:SELECT|INSERT|UPDATE|DELETE)\b/ } split /\0/, slurp_file("$folder/quota_manager.so");
 	return @sources;
