@@ -9,9 +9,6 @@ export LANG=C.UTF-8 LC_ALL=C.UTF-8
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-# The unprivileged user may be unable to enter the caller's folder.
-export caller_folder=$PWD
-cd /
 umask 022
 
 # What the caller has set for sessions and a repository of his own is not for ours.
@@ -145,7 +142,8 @@ make_work_folder()
 	work=$(mktemp -d "$parent/quota_manager.XXXXXX")
 	chmod 755 "$work"
 	mkdir -m 1777 "$work/t"
-	# Nothing is taken from the caller's home, nor written to it.
+	# The unprivileged user may be unable to enter the caller's folder; nothing is taken from the caller's home.
+	cd /
 	export TMPDIR=$work/t HOME=$work
 	trap 'exit 129' HUP
 	trap 'exit 130' INT
@@ -162,18 +160,24 @@ end_work()
 # Copies the sources to $work/src, which the unprivileged user owns.
 copy_sources()
 {
+	copy_tree
+	if [ "$(id -u)" = 0 ]; then
+		id postgres >/dev/null 2>&1 || die "there is no user postgres"
+		chown -R postgres: "$work"
+	fi
+}
+
+# Copies what belongs to the sources, and nothing that was built of them, to $work/src.
+copy_tree()
+{
 	mkdir -p "$work/src"
 	if git -c safe.directory="$root" -C "$root" rev-parse --git-dir >/dev/null 2>&1; then
 		(cd "$root" && git -c safe.directory="$root" ls-files -z --cached --others --exclude-standard |
 			while IFS= read -r -d '' file; do [ -e "$file" ] && printf '%s\0' "$file"; done |
-			tar --null -T - -cf -) | tar -xf - -C "$work/src"
+			tar --null -T - -cf -) | tar --no-same-owner -xf - -C "$work/src"
 	else
 		(cd "$root" && tar -cf - --exclude='*.o' --exclude='*.so' --exclude='*.bc' --exclude=./.git --exclude='./tmp_check*' \
-			--exclude=./test/aigateway-mock/aigateway-mock .) | tar -xf - -C "$work/src"
-	fi
-	if [ "$(id -u)" = 0 ]; then
-		id postgres >/dev/null 2>&1 || die "there is no user postgres"
-		chown -R postgres: "$work"
+			--exclude=./test/aigateway-mock/aigateway-mock .) | tar --no-same-owner -xf - -C "$work/src"
 	fi
 }
 
