@@ -1,5 +1,8 @@
 \echo Use "CREATE EXTENSION quota_manager" to load this file. \quit
 
+-- Of updates: default_rights.sql sees to everything here, whatever somebody has set for the database or a role.
+SELECT pg_catalog.set_config('quota_upgrade.members', '{}', true);
+
 -- Nothing is there whose rights default_rights.sql must leave alone.
 SELECT pg_catalog.set_config('quota_upgrade.members', '{}', true);
 
@@ -62,6 +65,11 @@ COMMENT ON COLUMN quota_manager.quota_installation.doubtful_until IS 'Up to this
 COMMENT ON COLUMN quota_manager.quota_installation.doubtful_firing IS 'The same by the schedule clock, which can be pinned: grants for firings up to this time are written in doubt.';
 COMMENT ON COLUMN quota_manager.quota_installation.former_ids IS 'Ids it had before, oldest first: {"id", "before_grant"}. Grants with a number below before_grant keep the first one that fits as part of their Idempotency-Key.';
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.quota_installation', '');
+
+CREATE FUNCTION quota_internal.library_version() RETURNS text
+LANGUAGE C STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_library_version';
+COMMENT ON FUNCTION quota_internal.library_version() IS
+	'Version of the library that this session runs; pg_extension has that of the SQL in this database.';
 
 CREATE FUNCTION quota_internal.setting(name text) RETURNS text
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_setting';

@@ -1,7 +1,6 @@
 /*
  * version.c
- *		Whether the extension in this database is the one that the library was
- *		built for.
+ *		Whether the library can serve the extension that is in this database.
  */
 #include "postgres.h"
 
@@ -11,12 +10,18 @@
 #include "catalog/indexing.h"
 #include "catalog/pg_extension.h"
 #include "commands/dbcommands.h"
+#include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
 
 #include "common/version.h"
+
+PG_FUNCTION_INFO_V1(qm_library_version);
+
+/* The versions of the SQL that the library serves; its own is the last. */
+static const char *const served_versions[] = {"1.0.0", QUOTA_MANAGER_VERSION};
 
 /*
  * See version.h.
@@ -54,7 +59,34 @@ installed_extension(void)
 bool
 extension_fits(const InstalledExtension *extension)
 {
+	if (extension->version == NULL)
+		return false;
+	for (int i = 0; i < lengthof(served_versions); i++)
+	{
+		if (strcmp(extension->version, served_versions[i]) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * See version.h.
+ */
+bool
+extension_is_current(const InstalledExtension *extension)
+{
 	return extension->version != NULL && strcmp(extension->version, QUOTA_MANAGER_VERSION) == 0;
+}
+
+/*
+ * See version.h.
+ */
+bool
+sql_is_current(void)
+{
+	InstalledExtension extension = installed_extension();
+
+	return extension_is_current(&extension);
 }
 
 /*
@@ -72,4 +104,13 @@ require_fitting_extension(void)
 						"is %s",
 						get_database_name(MyDatabaseId), extension.version, QUOTA_MANAGER_VERSION),
 				 errhint("%s", VERSION_HINT)));
+}
+
+/*
+ * library_version(): the version of the library that this session runs.
+ */
+Datum
+qm_library_version(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TEXT_P(cstring_to_text(QUOTA_MANAGER_VERSION));
 }

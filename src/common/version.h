@@ -1,7 +1,10 @@
 /*
  * version.h
- *		Whether the extension in this database is the one that the library was
- *		built for.
+ *		Whether the library can serve the extension that is in this database.
+ *
+ * After a new library was installed the SQL is the old one until ALTER
+ * EXTENSION UPDATE, in each database.  The library serves both: what it runs in
+ * a database uses nothing that only the newest SQL has, or asks before.
  *
  * QUOTA_MANAGER_VERSION comes from quota_manager.control by way of the
  * Makefile.  Everything here must be called in a transaction.
@@ -24,13 +27,23 @@ typedef struct InstalledExtension
 /* Looks it up by name. */
 extern InstalledExtension installed_extension(void);
 
-/* True if its version is the library's. */
+/* True if its version is one that the library serves. */
 extern bool extension_fits(const InstalledExtension *extension);
 
-/* What to do where it is not. */
+/* True if its version is the library's own: no update is waiting. */
+extern bool extension_is_current(const InstalledExtension *extension);
+
+/*
+ * True if this database has the SQL of the library's own version, so that a
+ * statement may use what came with it.  Looks it up.
+ */
+extern bool sql_is_current(void);
+
+/* What to do where a version is not served, and where an update is waiting. */
 #define VERSION_HINT                                                                               \
 	"Call ALTER EXTENSION quota_manager UPDATE in that database. Where it is newer than the "      \
 	"library, let the server load the new library: restart it."
+#define UPDATE_HINT "Call ALTER EXTENSION quota_manager UPDATE in that database."
 
 /* Raises an error where it is not. */
 extern void require_fitting_extension(void);

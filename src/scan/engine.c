@@ -25,6 +25,7 @@
 
 #include "common/crash_point.h"
 #include "common/rights.h"
+#include "common/version.h"
 #include "scan/admit.h"
 #include "scan/evaluate.h"
 #include "scan/write.h"
@@ -181,6 +182,7 @@ qm_begin_scan(PG_FUNCTION_ARGS)
 	/* Code of others is told that first: it is what is wrong, whatever runs. */
 	rights_require_caller();
 	require_no_granting();
+	require_fitting_extension();
 	/* Its end would end what the other one has still to write. */
 	if (evaluation_is_kept())
 		ereport(ERROR,

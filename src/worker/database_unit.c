@@ -14,6 +14,26 @@
 static Oid  extension = InvalidOid;
 static bool gone = false;
 
+/* The notice says that ALTER EXTENSION UPDATE is waited for. */
+static bool update_waits = false;
+
+/*
+ * Lets worker_status tell whether an update of the extension is waiting.
+ */
+static void
+note_version(const InstalledExtension *found)
+{
+	bool waits = !extension_is_current(found);
+
+	if (waits == update_waits)
+		return;
+	update_waits = waits;
+	report_notice(waits
+					  ? psprintf("version %s waits for ALTER EXTENSION quota_manager UPDATE to %s",
+								 found->version, QUOTA_MANAGER_VERSION)
+					  : NULL);
+}
+
 /*
  * Begins a transaction, and keeps the extension from being dropped until its
  * end.  DROP EXTENSION locks the extension before any table of it: so either
@@ -32,11 +52,14 @@ begin_guarded(void)
 		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
 	found = installed_extension();
 	if (OidIsValid(found.oid) && found.oid == extension && extension_fits(&found))
+	{
+		note_version(&found);
 		return;
+	}
 	gone = true;
 	ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
 					errmsg("extension \"quota_manager\" was dropped from this database, or updated "
-						   "to another version")));
+						   "to a version that the library does not serve")));
 }
 
 /*

@@ -30,7 +30,7 @@ typedef enum SchedulerEnd
 	SCHEDULER_DISABLED,     /* stop_workers() was called */
 	SCHEDULER_FORBIDDEN,    /* the role may not use the extension */
 	SCHEDULER_DAMAGED,      /* a table of the extension is missing */
-	SCHEDULER_INCOMPATIBLE, /* the extension is of another version than the library */
+	SCHEDULER_INCOMPATIBLE, /* the extension is of a version that the library does not serve */
 } SchedulerEnd;
 
 /* Room for what is missing, or the version that there is. */

@@ -41,6 +41,9 @@ static const struct
 /* SIGTERM ends the process by an error rather than by a flag. */
 static volatile sig_atomic_t interruptible = false;
 
+/* See report_notice; empty: none. */
+static char notice[128];
+
 /*
  * See process.h.
  */
@@ -92,6 +95,7 @@ start_child(WorkerKind kind, const WorkerOrder *order)
 	describe_worker(&worker, kind, order->database_name);
 	StaticAssertStmt(sizeof(WorkerOrder) <= BGW_EXTRALEN, "order fits in bgw_extra");
 	memcpy(worker.bgw_extra, order, sizeof(WorkerOrder));
+	strlcpy(((WorkerOrder *) worker.bgw_extra)->library, QUOTA_MANAGER_VERSION, LIBRARY_SIZE);
 	worker.bgw_notify_pid = MyProcPid;
 	registered = RegisterDynamicBackgroundWorker(&worker, &handle);
 	MemoryContextSwitchTo(caller_context);
@@ -130,6 +134,16 @@ received_order(void)
 	WorkerOrder order;
 
 	memcpy(&order, MyBgworkerEntry->bgw_extra, sizeof(order));
+	if (strncmp(order.library, QUOTA_MANAGER_VERSION, LIBRARY_SIZE) != 0)
+	{
+		ereport(LOG, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					  errmsg("a quota_manager worker runs another version of the library than %s",
+							 QUOTA_MANAGER_VERSION),
+					  errdetail("It was started before the library was replaced, and is ended."),
+					  errhint("Restart the server after the library was replaced.")));
+		(void) kill(MyBgworkerEntry->bgw_notify_pid, SIGTERM);
+		proc_exit(1);
+	}
 	return order;
 }
 
@@ -310,7 +324,24 @@ worker_wait(long timeout_ms)
 void
 report_phase(const char *phase)
 {
-	pgstat_report_activity(phase ? STATE_RUNNING : STATE_IDLE, phase);
+	if (phase == NULL && notice[0] != '\0')
+		report_idle(notice);
+	else
+		pgstat_report_activity(phase ? STATE_RUNNING : STATE_IDLE, phase);
+}
+
+/*
+ * See process.h.
+ */
+void
+report_notice(const char *text)
+{
+	bool ends = notice[0] != '\0' && text == NULL;
+
+	strlcpy(notice, text ? text : "", sizeof(notice));
+	/* what was shown before stays otherwise */
+	if (ends)
+		pgstat_report_activity(STATE_RUNNING, "");
 }
 
 /*

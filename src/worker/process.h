@@ -46,6 +46,9 @@ typedef enum WorkerKind
 /* First half of those advisory locks: "qmwc". */
 #define WORKER_LOCK_CLASS 0x716d7763
 
+/* Room for the version of a library. */
+#define LIBRARY_SIZE 16
+
 /* What a child is told by its parent, in bgw_extra. */
 typedef struct WorkerOrder
 {
@@ -54,6 +57,7 @@ typedef struct WorkerOrder
 	dsm_handle board;                      /* segment with the places: place.h */
 	int        place;                      /* which one is its own */
 	char       database_name[NAMEDATALEN]; /* for people: a database can be renamed */
+	char       library[LIBRARY_SIZE];      /* version of the parent's library */
 } WorkerOrder;
 
 /* Seconds after which the postmaster starts a launcher again. */
@@ -99,7 +103,12 @@ extern void wake_child(BackgroundWorkerHandle *handle);
  */
 extern void connect_child(const WorkerOrder *order, pqsigfunc on_sigterm);
 
-/* The order in bgw_extra of this process. */
+/*
+ * The order in bgw_extra of this process.  Where the parent runs another
+ * version of the library, as it may after the file was replaced where it is not
+ * preloaded, nothing that they share can be relied on: both end, and the
+ * launcher is started again with the library that there is now.
+ */
 extern WorkerOrder received_order(void);
 
 /*
@@ -150,6 +159,12 @@ extern bool worker_reload(void);
 /* Shows in pg_stat_activity what is being done; NULL: idle. */
 extern void report_phase(const char *phase);
 
+/*
+ * What report_phase shows from now on while the process is idle; NULL: what it
+ * did last.  Copied.
+ */
+extern void report_notice(const char *notice);
+
 /* Shows it as the state of a process that sleeps. */
 extern void report_idle(const char *state);
 
@@ -185,8 +200,9 @@ extern Oid find_worker_role(const char **problem);
  * until nobody is dropping the extension, and raise an error with
  * ERRCODE_UNDEFINED_OBJECT if it is gone: so a DROP EXTENSION never waits for
  * more than one short transaction, and never deadlocks with one.  The same
- * error is raised where the extension was updated to another version than that
- * of the library.
+ * error is raised where the extension was updated to a version that the library
+ * does not serve.  While an update to that of the library is waiting, the
+ * notice says so.
  */
 extern const WorkUnit database_work_unit;
 

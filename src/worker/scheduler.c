@@ -440,11 +440,13 @@ check_database(void)
 }
 
 /*
- * Lets the log tell who works where.
+ * Lets the log tell who works where, and what is to be done there.
  */
 static void
 announce(void)
 {
+	InstalledExtension extension;
+
 	place->served = true;
 	if (place->announced)
 		return;
@@ -452,6 +454,12 @@ announce(void)
 	StartTransactionCommand();
 	ereport(LOG, (errmsg("quota_manager serves database \"%s\" as role \"%s\"", order.database_name,
 						 GetUserNameFromId(order.role, true))));
+	extension = installed_extension();
+	if (extension.version != NULL && !extension_is_current(&extension))
+		ereport(LOG, (errmsg("extension quota_manager in database \"%s\" is at version %s and is "
+							 "served by the library of version %s",
+							 order.database_name, extension.version, QUOTA_MANAGER_VERSION),
+					  errhint("%s", UPDATE_HINT)));
 	CommitTransactionCommand();
 }
 

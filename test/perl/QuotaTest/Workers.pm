@@ -85,14 +85,15 @@ EOC
 	return $node;
 }
 
-# Creates the extension in a database, with a default gateway.
+# Creates the extension in a database, with a default gateway.  version: not the newest one.
 sub database
 {
-	my ($node, $database, $gateway) = @_;
+	my ($node, $database, $gateway, %option) = @_;
+	my $version = $option{version} ? "VERSION '$option{version}'" : '';
 
 	$node->safe_psql(
 		$database, <<"EOS");
-CREATE EXTENSION quota_manager;
+CREATE EXTENSION quota_manager $version;
 INSERT INTO quota_manager.quota_gateway (name, dialect, base_url, is_default)
 	VALUES ('gateway', 'higress', '$gateway->{url}', true);
 SELECT quota_manager.grant_access('quota_worker', 'worker');
