@@ -2,7 +2,7 @@
 DO $$
 DECLARE
 	-- What an update found there: its rights are settled.
-	settled CONSTANT text[] := coalesce(pg_catalog.current_setting('quota_upgrade.members', true), '{}')::text[];
+	settled CONSTANT text[] := coalesce(pg_catalog.current_setting('quota_upgrade.members', true), '{}')::pg_catalog.text[];
 	object record;
 	grantee oid;
 BEGIN
@@ -13,7 +13,7 @@ BEGIN
 			WHERE e.extname OPERATOR(pg_catalog.=) 'quota_manager' AND d.deptype OPERATOR(pg_catalog.=) 'e'
 				AND pg_catalog.format('%s %s', d.classid, d.objid) OPERATOR(pg_catalog.<>) ALL (settled)
 		)
-		SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind, c.oid::pg_catalog.regclass::pg_catalog.text AS name, c.relowner AS owner,
+		SELECT CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind, c.oid::pg_catalog.regclass::pg_catalog.text AS name, c.relowner AS owner,
 				c.relacl AS acl
 			FROM member m JOIN pg_catalog.pg_class c ON m.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass AND m.objid OPERATOR(pg_catalog.=) c.oid
 		UNION ALL SELECT 'ROUTINE', p.oid::pg_catalog.regprocedure::pg_catalog.text, p.proowner, coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))

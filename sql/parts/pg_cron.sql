@@ -5,7 +5,8 @@ CREATE FUNCTION quota_manager.pg_cron_jobs(database name) RETURNS TABLE (job_nam
 LANGUAGE sql IMMUTABLE
 BEGIN ATOMIC
 	-- The name of a job may be as long as that of a database, 63 bytes, and would be cut.
-	SELECT CASE WHEN pg_catalog.octet_length(t.prefix || database::text) <= 63 THEN t.prefix || database::text ELSE t.prefix || pg_catalog.md5(database::text) END,
+	SELECT CASE WHEN pg_catalog.octet_length(t.prefix OPERATOR(pg_catalog.||) database::text) OPERATOR(pg_catalog.<=) 63
+			THEN t.prefix OPERATOR(pg_catalog.||) database::text ELSE t.prefix OPERATOR(pg_catalog.||) pg_catalog.md5(database::text) END,
 		t.command
 	FROM (VALUES ('quota_manager tick ', 'CALL quota_manager.tick()'), ('quota_manager deliver ', 'CALL quota_manager.deliver()')) t (prefix, command);
 END;
