@@ -11,14 +11,14 @@ SET quota_manager.schedule_clock = '2025-07-01 07:30:00+00';
 
 CREATE FUNCTION pg_temp.at(clock text) RETURNS void
 LANGUAGE sql AS $$ SELECT set_config('quota_manager.schedule_clock', clock || '+00', false) $$;
--- Real times are told as what is left until then, to the second, firings by the schedule clock.
+-- Real times are told as what is left until then, rounded up to five seconds, since time passes; firings by the schedule clock.
 CREATE FUNCTION pg_temp.due() RETURNS TABLE (name text, scheduled_time timestamptz, state text, due_in text, tries integer, reason text)
 LANGUAGE sql AS $$
 	SELECT d.name, d.scheduled_time, d.state, CASE
 			WHEN d.state = 'scheduled' AND abs(extract(epoch FROM (d.due_time - clock_timestamp()) - (coalesce(d.scheduled_time, s.valid_from) - quota_manager.schedule_now()))) < 1 THEN 'then'
 			WHEN d.state = 'due' AND d.scheduled_time IS NOT NULL AND abs(extract(epoch FROM (d.due_time - clock_timestamp()) - (d.scheduled_time - quota_manager.schedule_now()))) < 1 THEN 'then'
 			WHEN d.state = 'due' THEN CASE WHEN d.due_time <= clock_timestamp() THEN 'now' ELSE 'later' END
-			WHEN d.due_time IS NOT NULL THEN (round(extract(epoch FROM d.due_time - clock_timestamp())))::text || ' s' END,
+			WHEN d.due_time IS NOT NULL THEN (ceil(extract(epoch FROM d.due_time - clock_timestamp()) / 5) * 5)::text || ' s' END,
 		d.tries, d.reason
 	FROM quota_manager.strategy_due d JOIN quota_manager.quota_strategy s ON s.id = d.strategy_id ORDER BY d.name, d.scheduled_time NULLS FIRST
 $$;
