@@ -30,7 +30,7 @@ Required: id. Upsert in bulk with Prefer: resolution=merge-duplicates. Only admi
 CREATE VIEW quota_api.gateways WITH (security_invoker = true) AS
 SELECT g.name, g.dialect, g.base_url, g.admin_path, g.key_header, g.route_model, g.connect_timeout, g.request_timeout,
 	g.max_connections, g.rate_limit, g.doubt_policy, g.sole_writer, g.max_usage_rate, g.guard_balances, g.is_default, g.state,
-	g.state_reason, g.next_probe_time, g.create_time, g.update_time
+	g.state_reason, g.state_since, g.next_probe_time, g.create_time, g.update_time
 FROM quota_manager.quota_gateway g;
 COMMENT ON VIEW quota_api.gateways IS
 'Gateways that grants are delivered to

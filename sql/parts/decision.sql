@@ -104,6 +104,21 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.record_decisions(quota_manager.grant_decision[]) IS 'Of resolve(), retry() and cancel(): writes the trace. When and by whom is not for the caller to say.';
 
+CREATE FUNCTION quota_internal.count_decisions(decisions quota_manager.grant_decision[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
+AS $$
+BEGIN
+	PERFORM quota_internal.pin_statistics();
+	DELETE FROM quota_manager.troubled_grant t
+		WHERE t.grant_id = ANY (ARRAY(SELECT d.grant_id FROM unnest(decisions) d
+			WHERE d.status_before IN ('failed', 'in_doubt') AND d.status_after <> d.status_before));
+	INSERT INTO quota_manager.gateway_tally (gateway, pending)
+		SELECT d.gateway, count(*) FILTER (WHERE d.status_after = 'pending') - count(*) FILTER (WHERE d.status_before = 'pending')
+		FROM unnest(decisions) d WHERE (d.status_after = 'pending') <> (d.status_before = 'pending') GROUP BY d.gateway;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.count_decisions(quota_manager.grant_decision[]) IS 'Of resolve(), retry() and cancel(): counts grants as what they are now.';
+
 CREATE FUNCTION quota_internal.decide(action text, ids bigint[], note text) RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
@@ -163,6 +178,7 @@ BEGIN
 			FROM (SELECT DISTINCT d.user_id, d.gateway FROM unnest(decisions) d) d
 			WHERE b.user_id = d.user_id AND b.gateway = d.gateway AND (b.balance IS NOT NULL OR b.token IS NOT NULL);
 	END IF;
+	PERFORM quota_internal.count_decisions(decisions);
 	PERFORM quota_internal.record_decisions(decisions);
 	RETURN ARRAY(SELECT d.grant_id FROM unnest(decisions) d);
 END

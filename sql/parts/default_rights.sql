@@ -37,3 +37,8 @@ BEGIN
 	END LOOP;
 END
 $$;
+
+-- Who monitors the server may read the figures, and nothing else.
+GRANT USAGE ON SCHEMA quota_manager, quota_internal TO pg_monitor;
+GRANT SELECT ON quota_manager.metrics TO pg_monitor;
+GRANT EXECUTE ON FUNCTION quota_internal.read_metrics(), quota_internal.metrics_text() TO pg_monitor;

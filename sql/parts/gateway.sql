@@ -24,6 +24,7 @@ CREATE TABLE quota_manager.quota_gateway (
 	next_probe_time timestamptz,
 	create_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	update_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	state_since timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	CONSTRAINT quota_gateway_name_is_not_empty CHECK (name <> ''),
 	CONSTRAINT quota_gateway_dialect_is_known CHECK (dialect IN ('higress', 'zgsm')),
 	CONSTRAINT quota_gateway_connect_timeout_is_sane CHECK (connect_timeout BETWEEN '1 ms' AND '5 min'),
@@ -61,6 +62,7 @@ COMMENT ON COLUMN quota_manager.quota_gateway.state_reason IS 'What the gateway 
 COMMENT ON COLUMN quota_manager.quota_gateway.next_probe_time IS 'When a gateway that is not open is asked again.';
 COMMENT ON COLUMN quota_manager.quota_gateway.create_time IS 'When the row was written.';
 COMMENT ON COLUMN quota_manager.quota_gateway.update_time IS 'When its settings were last changed; a change of state does not count.';
+COMMENT ON COLUMN quota_manager.quota_gateway.state_since IS 'Since when state is what it is; of a gateway that was never closed, when the row was written. Maintained by a trigger.';
 COMMENT ON INDEX quota_manager.quota_gateway_one_default IS 'At most one gateway is the default.';
 
 CREATE TABLE quota_manager.quota_model (
@@ -243,21 +245,36 @@ BEGIN
 	IF NOT quota_internal.may_restore(TG_RELID) THEN
 		RAISE EXCEPTION 'the state of gateway "%" is written by deliveries alone', NEW.name
 			USING ERRCODE = 'insufficient_privilege',
-				DETAIL = 'state, state_reason and next_probe_time tell what deliveries met.',
+				DETAIL = 'state, state_reason, state_since and next_probe_time tell what deliveries met.',
 				HINT = 'CALL quota_manager.deliver() asks a gateway at once whether it works again; so does a worker when the row is edited.';
 	END IF;
 	RETURN NEW;
 END
 $$;
 COMMENT ON FUNCTION quota_internal.check_gateway_state() IS 'Trigger: refuses a state that was not found by delivering.';
-CREATE TRIGGER check_gateway_state BEFORE UPDATE OF state, state_reason, next_probe_time ON quota_manager.quota_gateway
-	FOR EACH ROW WHEN ((OLD.state, OLD.state_reason, OLD.next_probe_time) IS DISTINCT FROM (NEW.state, NEW.state_reason, NEW.next_probe_time))
+CREATE TRIGGER check_gateway_state BEFORE UPDATE OF state, state_reason, next_probe_time, state_since ON quota_manager.quota_gateway
+	FOR EACH ROW WHEN ((OLD.state, OLD.state_reason, OLD.next_probe_time, OLD.state_since)
+		IS DISTINCT FROM (NEW.state, NEW.state_reason, NEW.next_probe_time, NEW.state_since))
 	EXECUTE FUNCTION quota_internal.check_gateway_state();
 COMMENT ON TRIGGER check_gateway_state ON quota_manager.quota_gateway IS 'Refuses a state that was not found by delivering.';
 CREATE TRIGGER check_gateway_new_state BEFORE INSERT ON quota_manager.quota_gateway
 	FOR EACH ROW WHEN ((NEW.state, NEW.state_reason, NEW.next_probe_time) IS DISTINCT FROM ('open', NULL, NULL))
 	EXECUTE FUNCTION quota_internal.check_gateway_state();
 COMMENT ON TRIGGER check_gateway_new_state ON quota_manager.quota_gateway IS 'Refuses a new gateway with a state that was not found by delivering.';
+
+CREATE FUNCTION quota_internal.set_state_since() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	NEW.state_since := clock_timestamp();
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.set_state_since() IS 'Trigger: notes when the state of a gateway has changed.';
+-- After check_gateway_state, by its name: what may not be written is not noted either.
+CREATE TRIGGER set_state_since BEFORE UPDATE OF state ON quota_manager.quota_gateway
+	FOR EACH ROW WHEN (OLD.state IS DISTINCT FROM NEW.state) EXECUTE FUNCTION quota_internal.set_state_since();
+COMMENT ON TRIGGER set_state_since ON quota_manager.quota_gateway IS 'Notes when the state has changed.';
 
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.quota_gateway', '');
 SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('quota_manager.quota_gateway', 'id'), '');

@@ -25,7 +25,7 @@ BEGIN
 	processing := 0;
 	in_doubt := 0;
 	FOR stretch IN SELECT s.* FROM quota_internal.undelivered_stretches() s LOOP
-		WITH changed AS (
+		FOR counted IN WITH changed AS (
 			UPDATE quota_manager.quota_execute e
 			SET status = 'in_doubt', awaits_balance = false, next_attempt_time = 'infinity', doubt_time = coalesce(e.doubt_time, present),
 				last_status = NULL, last_error = reason, update_time = present
@@ -35,13 +35,20 @@ BEGIN
 					AND (g.status = 'pending' OR g.status = 'processing' OR g.status = 'in_doubt' AND g.next_attempt_time < 'infinity')) o
 			WHERE e.strategy_id = o.strategy_id AND e.user_id = o.user_id AND e.scheduled_time = o.scheduled_time AND e.revision = o.revision
 				AND e.status = o.status
-			RETURNING o.status AS status_before)
-		SELECT count(*) FILTER (WHERE c.status_before = 'pending') AS pending, count(*) FILTER (WHERE c.status_before = 'processing') AS processing,
-			count(*) FILTER (WHERE c.status_before = 'in_doubt') AS in_doubt
-			INTO counted FROM changed c;
-		pending := pending + counted.pending;
-		processing := processing + counted.processing;
-		in_doubt := in_doubt + counted.in_doubt;
+			RETURNING o.status AS status_before, e.gateway)
+		SELECT c.gateway, count(*) FILTER (WHERE c.status_before = 'pending') AS pending,
+			count(*) FILTER (WHERE c.status_before = 'processing') AS processing, count(*) FILTER (WHERE c.status_before = 'in_doubt') AS in_doubt
+			FROM changed c GROUP BY c.gateway
+		LOOP
+			pending := pending + counted.pending;
+			processing := processing + counted.processing;
+			in_doubt := in_doubt + counted.in_doubt;
+			INSERT INTO quota_manager.gateway_tally (gateway, pending, processing) VALUES (counted.gateway, -counted.pending, -counted.processing);
+		END LOOP;
+		INSERT INTO quota_manager.troubled_grant (grant_id, gateway, status)
+			SELECT e.id, e.gateway, e.status FROM quota_manager.quota_execute e
+			WHERE e.id BETWEEN stretch.low AND stretch.high AND e.run_id = ANY (stretch.runs) AND e.status = 'in_doubt'
+			ON CONFLICT (grant_id) DO NOTHING;
 	END LOOP;
 	-- What gateways said before proves nothing any more, and may be outdated by a delivery that is not known here.
 	DELETE FROM quota_manager.user_balance;
@@ -238,6 +245,8 @@ BEGIN
 		RETURN;
 	END IF;
 
+	-- It may come from a version that did not count.
+	PERFORM quota_internal.recount_grants();
 	IF policy = 'unchanged_since_dump' THEN
 		RAISE NOTICE 'resuming as unchanged since the dump: pending grants are delivered (%), processing ones are in doubt (%), firings that are due are run (%), single strategies are scanned (%)',
 			pending, processing, skipped_firings, doubtful_strategies;

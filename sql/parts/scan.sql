@@ -488,6 +488,7 @@ BEGIN
 			run.last_grant_id := nextval(grant_ids);
 			run.undelivered := NOT doubtful;
 			PERFORM quota_internal.forget_balances(run.id, run.first_grant_id, run.last_grant_id, template.gateway);
+			PERFORM quota_internal.count_granted(run, template.gateway, doubtful);
 		ELSE
 			run.first_grant_id := NULL;
 		END IF;

@@ -366,7 +366,10 @@ take_claimed(Lane *lane, int count)
 		grants[i] = claimed_grant(lane, i);
 	qsort(grants, count, sizeof(Grant *), compare_ids);
 	for (i = 0; i < count; i++)
+	{
 		dlist_push_tail(&lane->turn.claimed, &grants[i]->node);
+		tally_claimed(lane, grants[i]);
+	}
 	pfree(grants);
 }
 

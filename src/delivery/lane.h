@@ -45,6 +45,7 @@
 #include "delivery/gateway_row.h"
 #include "delivery/grant.h"
 #include "delivery/installation.h"
+#include "delivery/tally.h"
 
 /* Somebody to ask a gateway about whom it has never seen: it answers for those as well. */
 #define NOBODY "quota_manager-probe"
@@ -90,6 +91,7 @@ typedef struct LaneTurn
 	bool       state_saved;    /* it writes the gateway's state */
 	bool       lock_taken;     /* the sender's lock was taken in it */
 	bool       lock_abandoned; /* the sender's lock is not needed any more */
+	Tally      tally;          /* what it makes of grants, to be written at its end */
 } LaneTurn;
 
 struct userqueue_hash;

@@ -121,7 +121,7 @@ static Statement settle_leftover_grants = {
 	" WHERE e.run_id = $1 AND e.id BETWEEN $2 AND $3 AND e.gateway = $4"
 	" AND e.status = 'processing'"
 	" AND k.unsent = (e.awaits_balance AND e.doubt_time IS NULL)"
-	" RETURNING e.status",
+	" RETURNING e.status, e.id",
 	10,
 	{INT8OID, INT8OID, INT8OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID, INT4OID, TIMESTAMPTZOID,
 	 INT8OID},
@@ -320,6 +320,8 @@ settle_done(Lane *lane)
 		Grant *grant = dlist_container(Grant, node, iter.cur);
 
 		grant->settled = bsearch(&grant->id, found, count, sizeof(int64), compare_ids) != NULL;
+		if (grant->settled)
+			tally_settled(lane, grant);
 	}
 	lane->turn.settling = rows;
 }
@@ -402,7 +404,7 @@ note_lost_of_run(const Datum *range, TimestampTz doubt_time)
  * Settles what another sender has left of a run; returns how many are in doubt.
  */
 static int64
-settle_leftovers_of_run(const Lane *lane, const Run *run, const Backlog *backlog)
+settle_leftovers_of_run(Lane *lane, const Run *run, const Backlog *backlog)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	Datum       values[10];
@@ -422,8 +424,13 @@ settle_leftovers_of_run(const Lane *lane, const Run *run, const Backlog *backlog
 	values[9] = Int64GetDatum(mono_now());
 	count = statement_run(&settle_leftover_grants, values, NULL);
 	for (row = 0; row < count; row++)
-		if (strcmp(result_text(row, 1, CurrentMemoryContext), "in_doubt") == 0)
-			in_doubt++;
+	{
+		bool isnull;
+		bool is_in_doubt = strcmp(result_text(row, 1, CurrentMemoryContext), "in_doubt") == 0;
+
+		in_doubt += is_in_doubt;
+		tally_left_over(lane, DatumGetInt64(result_datum(row, 2, &isnull)), is_in_doubt);
+	}
 	SPI_freetuptable(SPI_tuptable);
 	if (in_doubt > 0)
 		note_lost_of_run(values, now);

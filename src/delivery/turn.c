@@ -331,6 +331,7 @@ serve_lane(Courier *courier, Lane *lane, const Turn *turn)
 		lane->state_tried = mono_now();
 		lane->turn.state_saved = settle_state(lane);
 	}
+	tally_write(lane, may_claim && turn->kind == TURN_LOOK);
 }
 
 /*

@@ -81,6 +81,7 @@ static const PinnedTable pinned_tables[] = {
 	  {"strategy_id", 1000, 0, 0},
 	  {"scheduled_time", -0.01f, 0, 0},
 	  {"undelivered", 2, 0, 0.9999f}}},
+	{"troubled_grant", 1e6, 100, {{"grant_id", -1, 1.0f, 0}}},
 	{"scan_mark", 1e4, 100, {{"strategy_id", -1, 0, 0}}},
 	{"user_balance", 1e6, 70, {{"user_id", -1, 0, 0}, {"gateway", 1, 0, 0}}},
 	{"grant_decision",

@@ -46,7 +46,7 @@ WHERE p.lanname IN ('sql', 'plpgsql') AND p.prokind = 'f'
 	AND pg_get_functiondef(p.oid) ~ '(FROM|JOIN|INTO|UPDATE|USING)\s+quota_manager\.(quota_execute|quota_run|user_balance|grant_decision|known_balance)\M'
 	AND NOT coalesce(p.proconfig, '{}') && ARRAY['quota_manager.pinned_statistics=on'] ORDER BY 1;
 -- Functions that run as their owner: for people, those that write or decide; in quota_internal, triggers that must see or write what their caller may not,
--- those that say whose installation this is, and the one that shows this extension's own workers.
+-- those that say whose installation this is, those that show this extension's own workers and figures.
 SELECT p.oid::regprocedure, p.proconfig FROM pg_temp.routine p WHERE p.prosecdef ORDER BY 1;
 -- Functions that PUBLIC may call although they are more than a computation.
 SELECT p.oid::regprocedure FROM pg_temp.routine p

@@ -115,8 +115,11 @@ is_deeply(rows(qq{SELECT x.indexrelid::regclass FROM pg_index x WHERE x.indrelid
 	AND NOT EXISTS (SELECT 1 FROM pg_attribute a WHERE a.attrelid = x.indrelid AND a.attname = CASE WHEN a.attrelid = 'quota_manager.user_info'::regclass THEN 'id' ELSE 'user_id' END
 		AND a.attnum = ANY (x.indkey))}), [], 'each key has the user');
 is_deeply(rows(qq{SELECT c.conname FROM pg_constraint c WHERE c.contype = 'f' AND (c.conrelid IN ($tables) OR c.confrelid IN ($tables))}), [], 'no foreign key');
-is_deeply(rows(qq{SELECT t.tgrelid::regclass || ' ' || t.tgname FROM pg_trigger t WHERE t.tgrelid IN ($tables) AND NOT t.tgisinternal}),
-	['quota_manager.user_info keep_user_id', 'quota_manager.user_info set_update_time'], 'two triggers, which the docs say to drop');
+is_deeply(rows(qq{SELECT t.tgrelid::regclass || ' ' || t.tgname FROM pg_trigger t WHERE t.tgrelid IN ($tables) AND NOT t.tgisinternal ORDER BY t.tgrelid::regclass::text, t.tgname}),
+	[ 'quota_manager.quota_execute count_deleted',
+		'quota_manager.quota_execute count_truncated', 'quota_manager.user_info keep_user_id',
+		'quota_manager.user_info set_update_time' ],
+	'the triggers are those that the docs say to drop');
 
 $node->stop;
 done_testing();

@@ -57,6 +57,7 @@ BEGIN
 		SET first_grant_id = (SELECT min(id) FROM granted), last_grant_id = (SELECT max(id) FROM granted),
 			granted = cardinality(users), undelivered = true
 		WHERE id = run;
+	PERFORM quota_internal.count_granted(r, make_grants.gateway, false) FROM quota_manager.quota_run r WHERE r.id = run;
 END
 $$;
 SQL

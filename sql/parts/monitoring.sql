@@ -1,0 +1,175 @@
+-- Figures for monitoring systems.
+
+CREATE FUNCTION quota_internal.age_seconds(since timestamptz, until timestamptz) RETURNS double precision
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN greatest(pg_catalog.date_part('epoch', until) OPERATOR(pg_catalog.-) pg_catalog.date_part('epoch', since), 0);
+COMMENT ON FUNCTION quota_internal.age_seconds(timestamptz, timestamptz) IS 'Seconds between two times; 0 where the clock was set back between them.';
+
+CREATE FUNCTION quota_internal.oldest_pending() RETURNS TABLE (gateway text, since timestamptz)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
+AS $$
+DECLARE
+	run record;
+BEGIN
+	PERFORM quota_internal.pin_statistics();
+	FOR run IN SELECT r.id, r.first_grant_id, r.last_grant_id, r.start_time FROM quota_manager.quota_run r WHERE r.undelivered LOOP
+		SELECT e.gateway, run.start_time INTO gateway, since FROM quota_manager.quota_execute e
+			WHERE e.id BETWEEN run.first_grant_id AND run.last_grant_id AND e.run_id = run.id ORDER BY e.id LIMIT 1;
+		IF FOUND THEN
+			RETURN NEXT;
+		END IF;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.oldest_pending() IS 'Of metrics: when each run began that has open grants, and the gateway of its first grant. The others are not looked at, which may be millions.';
+
+CREATE FUNCTION quota_internal.gateway_figures()
+RETURNS TABLE (gateway text, pending bigint, processing bigint, failed bigint, in_doubt bigint, oldest_pending timestamptz,
+	completed_total bigint, completed_amount_total numeric, failed_total bigint, in_doubt_total bigint, deferred_total bigint)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
+AS $$
+BEGIN
+	PERFORM quota_internal.pin_statistics();
+	RETURN QUERY
+	WITH tally AS (
+		SELECT t.gateway, sum(t.pending) AS pending, sum(t.processing) AS processing, sum(t.completed) AS completed,
+			sum(t.completed_amount) AS completed_amount, sum(t.failed) AS failed, sum(t.in_doubt) AS in_doubt, sum(t.deferred) AS deferred
+		FROM quota_manager.gateway_tally t GROUP BY t.gateway
+	), trouble AS (
+		SELECT t.gateway, count(*) FILTER (WHERE t.status = 'failed') AS failed, count(*) FILTER (WHERE t.status = 'in_doubt') AS in_doubt
+		FROM quota_manager.troubled_grant t GROUP BY t.gateway
+	)
+	SELECT coalesce(g.name, t.gateway, p.gateway), coalesce(t.pending, 0)::bigint, coalesce(t.processing, 0)::bigint,
+		coalesce(p.failed, 0), coalesce(p.in_doubt, 0), CASE WHEN t.pending > 0 THEN o.since END,
+		coalesce(t.completed, 0)::bigint, coalesce(t.completed_amount, 0), coalesce(t.failed, 0)::bigint, coalesce(t.in_doubt, 0)::bigint,
+		coalesce(t.deferred, 0)::bigint
+	FROM quota_manager.quota_gateway g
+	FULL JOIN tally t ON t.gateway = g.name
+	FULL JOIN trouble p ON p.gateway = coalesce(g.name, t.gateway)
+	LEFT JOIN (SELECT p.gateway, min(p.since) AS since FROM quota_internal.oldest_pending() p GROUP BY p.gateway) o ON o.gateway = coalesce(g.name, t.gateway)
+	-- One that is gone is of interest as long as something is open there.
+	WHERE g.name IS NOT NULL OR t.pending <> 0 OR t.processing <> 0 OR p.gateway IS NOT NULL;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.gateway_figures() IS 'Of metrics: what is counted for each gateway.';
+
+CREATE FUNCTION quota_internal.read_metrics()
+RETURNS TABLE (gateway text, gateway_open integer, gateway_closed integer, gateway_probing integer, gateway_misconfigured integer,
+	gateway_state_seconds double precision, balances_suspended integer, pending_grants bigint, processing_grants bigint, failed_grants bigint,
+	in_doubt_grants bigint, oldest_pending_seconds double precision, completed_grants_total bigint, completed_amount_total numeric,
+	failures_total bigint, doubts_total bigint, deferrals_total bigint,
+	launcher_running integer, schedulers_running integer, couriers_running integer, launcher_tick_seconds double precision,
+	scheduler_tick_seconds double precision, courier_tick_seconds double precision, copy_suspended integer, strategies_in_use bigint,
+	strategies_failing bigint, due_firings bigint, firing_delay_seconds double precision, failed_runs bigint, incomplete_runs bigint,
+	undelivered_runs bigint, skipped_firings_total bigint)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+	present CONSTANT timestamptz := clock_timestamp();
+BEGIN
+	PERFORM quota_internal.pin_statistics();
+	RETURN QUERY
+	SELECT f.gateway, (g.state = 'open')::integer, (g.state = 'closed')::integer, (g.state = 'probing')::integer, (g.state = 'misconfigured')::integer,
+		quota_internal.age_seconds(g.state_since, present), CASE WHEN g.name IS NOT NULL THEN (b.gateway IS NOT NULL)::integer END,
+		f.pending, f.processing, f.failed, f.in_doubt, CASE WHEN f.pending > 0 THEN quota_internal.age_seconds(f.oldest_pending, present) ELSE 0 END,
+		f.completed_total, f.completed_amount_total, f.failed_total, f.in_doubt_total, f.deferred_total,
+		NULL::integer, NULL::integer, NULL::integer, NULL::double precision, NULL::double precision, NULL::double precision, NULL::integer,
+		NULL::bigint, NULL::bigint, NULL::bigint, NULL::double precision, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint
+	FROM quota_internal.gateway_figures() f
+	LEFT JOIN quota_manager.quota_gateway g ON g.name = f.gateway
+	LEFT JOIN quota_manager.balance_suspension b ON b.gateway = f.gateway
+	ORDER BY f.gateway;
+
+	RETURN QUERY
+	SELECT NULL::text, NULL::integer, NULL::integer, NULL::integer, NULL::integer, NULL::double precision, NULL::integer, NULL::bigint, NULL::bigint,
+		NULL::bigint, NULL::bigint, NULL::double precision, NULL::bigint, NULL::numeric, NULL::bigint, NULL::bigint, NULL::bigint,
+		w.launchers, w.schedulers, w.couriers, w.launcher_age, w.scheduler_age, w.courier_age,
+		quota_internal.is_copy()::integer,
+		d.in_use, d.failing, d.due, d.delay, r.failed, r.incomplete,
+		(SELECT count(*) FROM quota_manager.quota_run u WHERE u.undelivered),
+		(SELECT coalesce(sum(s.occurrences), 0)::bigint FROM quota_manager.quota_run s WHERE s.state = 'skipped')
+	FROM (SELECT count(*) FILTER (WHERE l.kind = 'launcher')::integer AS launchers, count(*) FILTER (WHERE l.kind = 'scheduler')::integer AS schedulers,
+			count(*) FILTER (WHERE l.kind = 'courier')::integer AS couriers,
+			max(quota_internal.age_seconds(l.last_tick, present)) FILTER (WHERE l.kind = 'launcher') AS launcher_age,
+			max(quota_internal.age_seconds(l.last_tick, present)) FILTER (WHERE l.kind = 'scheduler') AS scheduler_age,
+			max(quota_internal.age_seconds(l.last_tick, present)) FILTER (WHERE l.kind = 'courier') AS courier_age
+		FROM quota_internal.list_workers() l) w
+	CROSS JOIN (SELECT (SELECT count(*) FROM quota_manager.quota_strategy s WHERE s.enabled AND NOT s.archived) AS in_use,
+			count(DISTINCT q.strategy_id) FILTER (WHERE q.tries > 0) AS failing, count(*) FILTER (WHERE q.state = 'due') AS due,
+			coalesce(max(CASE WHEN q.scheduled_time IS NULL OR q.tries > 0 THEN quota_internal.age_seconds(q.due_time, present)
+				ELSE quota_internal.age_seconds(q.scheduled_time, quota_manager.schedule_now()) END) FILTER (WHERE q.state = 'due'), 0) AS delay
+		FROM quota_manager.strategy_due q) d
+	CROSS JOIN (SELECT count(*) FILTER (WHERE u.state = 'failed') AS failed, count(*) FILTER (WHERE u.state = 'incomplete') AS incomplete
+		FROM quota_manager.quota_run u WHERE u.state IN ('failed', 'incomplete')) r;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.read_metrics() IS 'Of metrics: its rows. As the owner: whoever may read the view needs no right to what it counts.';
+
+CREATE VIEW quota_manager.metrics WITH (security_invoker = true) AS
+SELECT m.gateway, m.gateway_open, m.gateway_closed, m.gateway_probing, m.gateway_misconfigured, m.gateway_state_seconds, m.balances_suspended,
+	m.pending_grants, m.processing_grants, m.failed_grants, m.in_doubt_grants, m.oldest_pending_seconds, m.completed_grants_total,
+	m.completed_amount_total, m.failures_total, m.doubts_total, m.deferrals_total,
+	m.launcher_running, m.schedulers_running, m.couriers_running, m.launcher_tick_seconds, m.scheduler_tick_seconds, m.courier_tick_seconds,
+	m.copy_suspended, m.strategies_in_use, m.strategies_failing, m.due_firings, m.firing_delay_seconds, m.failed_runs, m.incomplete_runs,
+	m.undelivered_runs, m.skipped_firings_total
+FROM quota_internal.read_metrics() m;
+COMMENT ON VIEW quota_manager.metrics IS 'Figures for monitoring: a row per gateway, and one (gateway null) about the database as a whole; what a row is not about is null in it. Columns that end in _total only grow, but for a restore.';
+COMMENT ON COLUMN quota_manager.metrics.gateway IS 'Label: the gateway; null: the figures are about the database.';
+COMMENT ON COLUMN quota_manager.metrics.gateway_open IS '1: the gateway is open, grants are sent.';
+COMMENT ON COLUMN quota_manager.metrics.gateway_closed IS '1: the gateway is closed, because it is unreachable, fails or asks for a pause.';
+COMMENT ON COLUMN quota_manager.metrics.gateway_probing IS '1: the gateway answers again and is sent grants carefully.';
+COMMENT ON COLUMN quota_manager.metrics.gateway_misconfigured IS '1: the gateway refuses us, or its key cannot be had, or its URL is not allowed.';
+COMMENT ON COLUMN quota_manager.metrics.gateway_state_seconds IS 'For how long the gateway has been in its state.';
+COMMENT ON COLUMN quota_manager.metrics.balances_suspended IS '1: conditions know no balance of the gateway until release_balances() is called.';
+COMMENT ON COLUMN quota_manager.metrics.pending_grants IS 'Grants to be sent.';
+COMMENT ON COLUMN quota_manager.metrics.processing_grants IS 'Grants claimed by the sender: in flight, or about to be.';
+COMMENT ON COLUMN quota_manager.metrics.failed_grants IS 'Grants that failed and were not retried.';
+COMMENT ON COLUMN quota_manager.metrics.in_doubt_grants IS 'Grants in doubt: they may have been applied.';
+COMMENT ON COLUMN quota_manager.metrics.oldest_pending_seconds IS 'For how long the oldest run has existed that has open grants for the gateway; 0: no grant is pending.';
+COMMENT ON COLUMN quota_manager.metrics.completed_grants_total IS 'Grants that deliveries have completed.';
+COMMENT ON COLUMN quota_manager.metrics.completed_amount_total IS 'What they amount to.';
+COMMENT ON COLUMN quota_manager.metrics.failures_total IS 'Grants that failed, each time.';
+COMMENT ON COLUMN quota_manager.metrics.doubts_total IS 'Attempts whose answer was lost.';
+COMMENT ON COLUMN quota_manager.metrics.deferrals_total IS 'Attempts that were certainly not applied and whose grant waits again.';
+COMMENT ON COLUMN quota_manager.metrics.launcher_running IS '1: the launcher runs; 0: nothing is started any more.';
+COMMENT ON COLUMN quota_manager.metrics.schedulers_running IS 'Schedulers that serve this database: 1, or 0 where there is none or its turn is over.';
+COMMENT ON COLUMN quota_manager.metrics.couriers_running IS 'Couriers that serve this database: 1 while there is something to deliver.';
+COMMENT ON COLUMN quota_manager.metrics.launcher_tick_seconds IS 'How long ago the launcher last began or ended a look for work.';
+COMMENT ON COLUMN quota_manager.metrics.scheduler_tick_seconds IS 'How long ago the scheduler last began or ended a look for work.';
+COMMENT ON COLUMN quota_manager.metrics.courier_tick_seconds IS 'How long ago the courier last began or ended a look for work.';
+COMMENT ON COLUMN quota_manager.metrics.copy_suspended IS '1: the database is a copy, and nothing is scanned or delivered until resume() is called.';
+COMMENT ON COLUMN quota_manager.metrics.strategies_in_use IS 'Strategies that are enabled and not archived.';
+COMMENT ON COLUMN quota_manager.metrics.strategies_failing IS 'Strategies whose last run failed or is incomplete and is tried again.';
+COMMENT ON COLUMN quota_manager.metrics.due_firings IS 'Firings and single strategies that are due and not run yet.';
+COMMENT ON COLUMN quota_manager.metrics.firing_delay_seconds IS 'For how long the oldest of them has been due; 0: none is.';
+COMMENT ON COLUMN quota_manager.metrics.failed_runs IS 'Runs that failed and were not made good by a later try.';
+COMMENT ON COLUMN quota_manager.metrics.incomplete_runs IS 'Runs that are incomplete because some balances were not known.';
+COMMENT ON COLUMN quota_manager.metrics.undelivered_runs IS 'Runs with open grants.';
+COMMENT ON COLUMN quota_manager.metrics.skipped_firings_total IS 'Firings that were recorded as not run.';
+
+CREATE FUNCTION quota_internal.metrics_text() RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	figures CONSTANT jsonb := (SELECT jsonb_agg(to_jsonb(m)) FROM quota_manager.metrics m);
+	text text := '';
+	figure record;
+BEGIN
+	FOR figure IN
+		SELECT 'quota_manager_' || a.attname AS name, a.attname AS label,
+			replace(replace(col_description(a.attrelid, a.attnum), '\', '\\'), E'\n', '\n') AS help,
+			CASE WHEN a.attname LIKE '%\_total' THEN 'counter' ELSE 'gauge' END AS type
+		FROM pg_attribute a
+		WHERE a.attrelid = 'quota_manager.metrics'::regclass AND a.attnum > 1 AND NOT a.attisdropped ORDER BY a.attnum
+	LOOP
+		text := text || format(E'# HELP %s %s\n# TYPE %s %s\n', figure.name, figure.help, figure.name, figure.type)
+			|| coalesce((SELECT string_agg(figure.name
+					|| coalesce('{gateway="' || replace(replace(replace(f.row ->> 'gateway', '\', '\\'), '"', '\"'), E'\n', '\n') || '"}', '')
+					|| ' ' || (f.row ->> figure.label) || E'\n', '' ORDER BY f.number)
+				FROM jsonb_array_elements(figures) WITH ORDINALITY f (row, number) WHERE f.row ->> figure.label IS NOT NULL), '');
+	END LOOP;
+	RETURN text;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.metrics_text() IS 'The view metrics in the text format of Prometheus, version 0.0.4.';

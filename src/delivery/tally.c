@@ -1,0 +1,263 @@
+/*
+ * tally.c
+ *		Counts what a turn makes of grants.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+
+#include "common/version.h"
+#include "delivery/lane.h"
+#include "delivery/statement.h"
+#include "delivery/tally.h"
+
+/* A grant that failed or is in doubt. */
+typedef struct TroubledGrant
+{
+	int64       id;
+	const char *status;
+} TroubledGrant;
+
+static Statement begin_sum = {
+	"INSERT INTO quota_manager.gateway_tally (gateway, is_sum) VALUES ($1, true)"
+	" ON CONFLICT (gateway) WHERE is_sum DO NOTHING",
+	1,
+	{TEXTOID},
+	NULL};
+
+static Statement add_to_sum = {
+	"UPDATE quota_manager.gateway_tally AS t"
+	" SET pending = t.pending + $2, processing = t.processing + $3,"
+	" completed = t.completed + $4, failed = t.failed + $5, in_doubt = t.in_doubt + $6,"
+	" deferred = t.deferred + $7,"
+	" completed_amount = t.completed_amount"
+	" + (SELECT coalesce(sum(a.amount::numeric), 0) FROM unnest($8) AS a(amount))"
+	" WHERE t.gateway = $1 AND t.is_sum",
+	8,
+	{TEXTOID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TEXTARRAYOID},
+	NULL};
+
+/* The row of the sum must be there. */
+static Statement fold_others = {
+	"WITH gone AS (DELETE FROM quota_manager.gateway_tally AS d"
+	" WHERE d.gateway = $1 AND NOT d.is_sum RETURNING d.pending, d.processing)"
+	" UPDATE quota_manager.gateway_tally AS t"
+	" SET pending = t.pending + g.pending, processing = t.processing + g.processing"
+	" FROM (SELECT sum(o.pending) AS pending, sum(o.processing) AS processing FROM gone o"
+	" HAVING count(*) > 0) AS g"
+	" WHERE t.gateway = $1 AND t.is_sum",
+	1,
+	{TEXTOID},
+	NULL};
+
+static Statement find_others = {"SELECT 1 FROM quota_manager.gateway_tally t"
+								" WHERE t.gateway = $1 AND NOT t.is_sum LIMIT 1",
+								1,
+								{TEXTOID},
+								NULL};
+
+static Statement note_troubled = {
+	"INSERT INTO quota_manager.troubled_grant AS t (grant_id, gateway, status)"
+	" SELECT k.id, $3, k.status FROM unnest($1, $2) AS k(id, status)"
+	" ON CONFLICT (grant_id) DO UPDATE SET gateway = excluded.gateway, status = excluded.status",
+	3,
+	{INT8ARRAYOID, TEXTARRAYOID, TEXTOID},
+	NULL};
+
+static Statement forget_mended = {
+	"DELETE FROM quota_manager.troubled_grant AS t WHERE t.grant_id = ANY ($1)",
+	1,
+	{INT8ARRAYOID},
+	NULL};
+
+/*
+ * Adds a grant to those that have become troubled, or are so no more.
+ */
+static List *
+add_grant(List *list, int64 id, const char *status)
+{
+	TroubledGrant *troubled = palloc(sizeof(TroubledGrant));
+
+	troubled->id = id;
+	troubled->status = status;
+	return lappend(list, troubled);
+}
+
+void
+tally_claimed(Lane *lane, const Grant *grant)
+{
+	Tally *tally = &lane->turn.tally;
+
+	tally->processing++;
+	/* one that is sent again was in doubt */
+	if (grant->doubtful)
+		tally->mended = add_grant(tally->mended, grant->id, NULL);
+	else
+		tally->pending--;
+}
+
+void
+tally_settled(Lane *lane, const Grant *grant)
+{
+	Tally      *tally = &lane->turn.tally;
+	const char *status = grant_status(grant);
+
+	if (!grant->is_proof)
+		tally->processing--;
+	if (strcmp(status, "pending") == 0)
+		tally->pending++;
+	if (grant->verdict == VERDICT_DEFERRED)
+		tally->deferred++;
+	if (strcmp(status, "completed") == 0)
+	{
+		tally->completed++;
+		tally->amounts = lappend(tally->amounts, grant->amount);
+	}
+	else if (strcmp(status, "failed") == 0)
+		tally->failed++;
+	else if (grant->lost)
+		tally->in_doubt++;
+
+	if (strcmp(status, "failed") == 0 || strcmp(status, "in_doubt") == 0)
+		tally->troubled = add_grant(tally->troubled, grant->id, status);
+	else if (grant->is_proof)
+		tally->mended = add_grant(tally->mended, grant->id, NULL);
+}
+
+void
+tally_left_over(Lane *lane, int64 id, bool is_in_doubt)
+{
+	Tally *tally = &lane->turn.tally;
+
+	tally->processing--;
+	if (!is_in_doubt)
+	{
+		tally->pending++;
+		return;
+	}
+	tally->in_doubt++;
+	tally->troubled = add_grant(tally->troubled, id, "in_doubt");
+}
+
+/*
+ * The ids of such grants, and their states.
+ */
+static void
+grants_as_arrays(List *grants, Datum *ids, Datum *states)
+{
+	int       count = list_length(grants);
+	Datum    *id = palloc(sizeof(Datum) * count);
+	Datum    *status = palloc(sizeof(Datum) * count);
+	int       i = 0;
+	ListCell *cell;
+
+	foreach (cell, grants)
+	{
+		const TroubledGrant *grant = lfirst(cell);
+
+		id[i] = Int64GetDatum(grant->id);
+		if (states != NULL)
+			status[i] = CStringGetTextDatum(grant->status);
+		i++;
+	}
+	*ids = array_of(INT8OID, id, NULL, count);
+	if (states != NULL)
+		*states = array_of(TEXTOID, status, NULL, count);
+}
+
+/*
+ * Writes which grants have become troubled and which are so no more.
+ */
+static void
+write_troubled(const Tally *tally, Datum gateway)
+{
+	Datum values[3];
+
+	if (tally->mended != NIL)
+	{
+		grants_as_arrays(tally->mended, &values[0], NULL);
+		statement_run(&forget_mended, values, NULL);
+	}
+	if (tally->troubled != NIL)
+	{
+		grants_as_arrays(tally->troubled, &values[0], &values[1]);
+		values[2] = gateway;
+		statement_run(&note_troubled, values, NULL);
+	}
+}
+
+/*
+ * Adds the figures to the row of the sum; false: there is none.
+ */
+static bool
+write_sum(const Tally *tally, Datum gateway)
+{
+	int       count = list_length(tally->amounts);
+	Datum    *amounts = palloc(sizeof(Datum) * Max(count, 1));
+	Datum     values[8];
+	int       i = 0;
+	ListCell *cell;
+
+	foreach (cell, tally->amounts)
+		amounts[i++] = CStringGetTextDatum(lfirst(cell));
+	values[0] = gateway;
+	values[1] = Int64GetDatum(tally->pending);
+	values[2] = Int64GetDatum(tally->processing);
+	values[3] = Int64GetDatum(tally->completed);
+	values[4] = Int64GetDatum(tally->failed);
+	values[5] = Int64GetDatum(tally->in_doubt);
+	values[6] = Int64GetDatum(tally->deferred);
+	values[7] = array_of(TEXTOID, amounts, NULL, count);
+	return statement_run(&add_to_sum, values, NULL) > 0;
+}
+
+/*
+ * Takes up what scans and operators have written of the gateway.
+ */
+static void
+fold_others_of(Datum gateway)
+{
+	bool found = statement_run(&find_others, &gateway, NULL) > 0;
+
+	SPI_freetuptable(SPI_tuptable);
+	if (!found)
+		return;
+	statement_run(&begin_sum, &gateway, NULL);
+	statement_run(&fold_others, &gateway, NULL);
+}
+
+/*
+ * True if the row of the sum changes.
+ */
+static bool
+has_figures(const Tally *tally)
+{
+	return tally->pending != 0 || tally->processing != 0 || tally->completed != 0 ||
+		   tally->failed != 0 || tally->in_doubt != 0 || tally->deferred != 0;
+}
+
+void
+tally_write(Lane *lane, bool fold)
+{
+	const Tally *tally = &lane->turn.tally;
+	Datum        gateway;
+
+	/* a gateway that is gone has nothing open: keep_gateway_in_use() */
+	if (lane->row == NULL)
+		return;
+	if (!fold && !has_figures(tally) && tally->troubled == NIL && tally->mended == NIL)
+		return;
+	/* an update counts what was settled before it, and waits for who settles */
+	if (!sql_is_current())
+		return;
+	gateway = CStringGetTextDatum(lane->row->name);
+	write_troubled(tally, gateway);
+	if (has_figures(tally) && !write_sum(tally, gateway))
+	{
+		statement_run(&begin_sum, &gateway, NULL);
+		write_sum(tally, gateway);
+	}
+	if (fold)
+		fold_others_of(gateway);
+}
