@@ -11,6 +11,7 @@
 #include "utils/guc_tables.h"
 #include "utils/memutils.h"
 
+#include "common/compat.h"
 #include "common/placeholder.h"
 
 #define PREFIX "quota_manager."
@@ -35,12 +36,7 @@ static const Placeholder *refused = NULL;
 static struct config_generic **
 list_variables(int *count)
 {
-#if PG_VERSION_NUM >= 160000
-	return get_guc_variables(count);
-#else
-	*count = GetNumConfigOptions();
-	return get_guc_variables();
-#endif
+	return list_guc_variables(count);
 }
 
 /*

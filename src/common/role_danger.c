@@ -12,6 +12,7 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 
+#include "common/compat.h"
 #include "common/role_danger.h"
 
 PG_FUNCTION_INFO_V1(qm_role_danger);
@@ -28,11 +29,8 @@ own_danger(Form_pg_authid role)
 {
 	if (role->rolsuper)
 		return "is a superuser";
-#if PG_VERSION_NUM < 160000
-	/* it can make itself a member of any role but superusers */
-	if (role->rolcreaterole)
+	if (CREATEROLE_GRANTS_ANY && role->rolcreaterole)
 		return "may create roles";
-#endif
 	for (int i = 0; i < lengthof(server_roles); i++)
 	{
 		if (role->oid == server_roles[i])

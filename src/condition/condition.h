@@ -21,6 +21,8 @@
 
 #include "nodes/primnodes.h"
 
+#include "common/compat.h"
+
 /* Limits of the text as written and of the canonical text, in bytes and levels. */
 #define CONDITION_MAX_BYTES (64 * 1024)
 #define CONDITION_MAX_DEPTH 500
@@ -123,7 +125,7 @@ extern bool condition_traits(const ConditionNode *node, ConditionTraits *traits,
 extern Oid condition_subject_type(void);
 
 /* Raises *error, which concerns text, with its position. */
-extern void condition_raise(const ConditionError *error, const char *text) pg_attribute_noreturn();
+pg_noreturn extern void condition_raise(const ConditionError *error, const char *text);
 
 /* Position of *error in characters from 1; 0: none. */
 extern int condition_error_position(const ConditionError *error, const char *text);

@@ -5,9 +5,6 @@
  *		expression executor.
  */
 #include "postgres.h"
-#if PG_VERSION_NUM >= 160000
-#include "varatt.h"
-#endif
 
 #include "executor/executor.h"
 #include "fmgr.h"
@@ -19,6 +16,7 @@
 #include "utils/memutils.h"
 
 #include "common/hashfn.h"
+#include "common/compat.h"
 #include "condition/condition.h"
 
 PG_FUNCTION_INFO_V1(qm_meets);

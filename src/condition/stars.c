@@ -3,15 +3,14 @@
  *		star_list(text): the elements of a comma list.
  */
 #include "postgres.h"
-#if PG_VERSION_NUM >= 160000
-#include "varatt.h"
-#endif
 
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/memutils.h"
+
+#include "common/compat.h"
 
 PG_FUNCTION_INFO_V1(qm_star_list);
 

@@ -7,15 +7,13 @@
  * is written and when the condition is compiled.
  */
 #include "postgres.h"
-#if PG_VERSION_NUM >= 160000
-#include "varatt.h"
-#endif
 
 #include "fmgr.h"
 #include "libpq/pqformat.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "common/compat.h"
 #include "condition/condition.h"
 
 PG_FUNCTION_INFO_V1(qm_condition_in);

@@ -6,6 +6,7 @@
 
 #include "utils/builtins.h"
 
+#include "common/compat.h"
 #include "delivery/argument.h"
 
 /* As user_id_fits() and require_short() have it. */

@@ -14,10 +14,6 @@
  */
 #include "postgres.h"
 
-#if PG_VERSION_NUM >= 160000
-#include "varatt.h"
-#endif
-
 #include "access/table.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
@@ -26,6 +22,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "common/compat.h"
 #include "common/crash_point.h"
 #include "common/hashfn.h"
 #include "common/plain_table.h"

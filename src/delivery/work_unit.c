@@ -23,6 +23,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
 
+#include "common/compat.h"
 #include "common/pinned_settings.h"
 #include "delivery/delivery.h"
 
@@ -40,9 +41,6 @@ static const struct
 	{"lock_timeout", "0"},
 	{"quota_manager.pinned_statistics", "on"},
 	{"idle_in_transaction_session_timeout", "0"},
-#if PG_VERSION_NUM >= 170000
-	{"transaction_timeout", "0"},
-#endif
 };
 
 /* Where the caller of worker_begin allocates. */
@@ -56,6 +54,16 @@ set_local(const char *name, const char *value)
 }
 
 /*
+ * Ends the time limit of the current transaction.
+ */
+static void
+lift_transaction_timeout(void)
+{
+	if (HAVE_TRANSACTION_TIMEOUT)
+		set_local("transaction_timeout", "0");
+}
+
+/*
  * Makes the current transaction, in which no snapshot was taken yet, one of
  * the kind that the head of this file describes.
  */
@@ -66,6 +74,7 @@ set_up_transaction(void)
 
 	for (i = 0; i < lengthof(local_settings); i++)
 		set_local(local_settings[i].name, local_settings[i].value);
+	lift_transaction_timeout();
 	settings_pin(GUC_ACTION_LOCAL);
 	if (synchronous_commit < SYNCHRONOUS_COMMIT_REMOTE_FLUSH)
 		set_local("synchronous_commit", "on");
@@ -141,9 +150,7 @@ static void
 procedure_commit(void)
 {
 	SPI_commit();
-#if PG_VERSION_NUM >= 170000
-	set_local("transaction_timeout", "0");
-#endif
+	lift_transaction_timeout();
 }
 
 const WorkUnit worker_work_unit = {worker_begin, worker_commit};

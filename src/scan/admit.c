@@ -7,9 +7,6 @@
  * cheaper than that: it meets the grants in the order of the ids.
  */
 #include "postgres.h"
-#if PG_VERSION_NUM >= 160000
-#include "varatt.h"
-#endif
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -19,6 +16,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "common/compat.h"
 #include "scan/admit.h"
 
 /* How many users are looked up at a time, and how many grants are read at a time in a walk. */

@@ -4,7 +4,7 @@
  */
 #include "postgres.h"
 
-#include "access/heapam.h"
+#include "access/generic_xlog.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
@@ -13,6 +13,8 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "nodes/makefuncs.h"
+#include "storage/bufmgr.h"
+#include "storage/bufpage.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -191,6 +193,33 @@ balance_table_store(const char *gateway, const BalanceAnswer *answers, int count
 }
 
 /*
+ * Writes the columns of a row over those that are there, and the log to disk.
+ * The transaction has locked the row, and its length stays.
+ */
+static void
+overwrite_row(Relation table, ItemPointer row, HeapTuple tuple)
+{
+	Buffer            buffer = ReadBuffer(table, ItemPointerGetBlockNumber(row));
+	GenericXLogState *change;
+	Page              page;
+	ItemId            item;
+	HeapTupleHeader   header;
+	Size              length = tuple->t_len - tuple->t_data->t_hoff;
+
+	LockBuffer(buffer, BUFFER_LOCK_EXCLUSIVE);
+	change = GenericXLogStart(table);
+	page = GenericXLogRegisterBuffer(change, buffer, 0);
+	item = PageGetItemId(page, ItemPointerGetOffsetNumber(row));
+	header = (HeapTupleHeader) PageGetItem(page, item);
+	if (!ItemIdIsNormal(item) || header->t_hoff != tuple->t_data->t_hoff ||
+		ItemIdGetLength(item) != tuple->t_len)
+		elog(ERROR, "a row of user_balance has another length");
+	memcpy((char *) header + header->t_hoff, (char *) tuple->t_data + header->t_hoff, length);
+	XLogFlush(GenericXLogFinish(change));
+	UnlockReleaseBuffer(buffer);
+}
+
+/*
  * Makes a row of user_balance say that nothing is known of its balance and
  * that an answer was lost just now, in a way that no rollback undoes, and
  * nothing that a crash could.  The row is locked by this transaction, so that
@@ -230,9 +259,7 @@ spoil_row(Relation table, ItemPointer row)
 	}
 	tuple = ExecFetchSlotHeapTuple(slot, true, &must_free);
 	tuple = heap_modify_tuple(tuple, columns, values, nulls, replaced);
-	tuple->t_self = *row;
-	heap_inplace_update(table, tuple);
-	XLogFlush(XactLastRecEnd);
+	overwrite_row(table, row, tuple);
 	ExecDropSingleTupleTableSlot(slot);
 }
 

@@ -19,6 +19,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "common/compat.h"
 #include "scan/changed.h"
 
 /*
@@ -41,10 +42,10 @@ log_moment_of_transaction(void)
 	static LogMoment          moment;
 	static LocalTransactionId transaction = InvalidLocalTransactionId;
 
-	if (transaction != MyProc->lxid)
+	if (transaction != my_local_transaction())
 	{
 		moment = log_moment_now();
-		transaction = MyProc->lxid;
+		transaction = my_local_transaction();
 	}
 	return moment;
 }

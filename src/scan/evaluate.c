@@ -12,6 +12,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "common/compat.h"
 #include "common/pinned_settings.h"
 #include "common/rights.h"
 #include "scan/evaluate.h"
@@ -122,7 +123,7 @@ evaluate_query(const UserSource *source, const EvaluationQuery *query)
 	description = CreateQueryDesc(query->plan, query->text, GetActiveSnapshot(), InvalidSnapshot,
 								  &receiver.pub, query->params, NULL, 0);
 	ExecutorStart(description, 0);
-	ExecutorRun(description, ForwardScanDirection, 0, true);
+	run_executor_once(description);
 	ExecutorFinish(description);
 	ExecutorEnd(description);
 	FreeQueryDesc(description);

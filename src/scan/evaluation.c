@@ -3,9 +3,6 @@
  *		What evaluating strategies found, kept until it is written.
  */
 #include "postgres.h"
-#if PG_VERSION_NUM >= 160000
-#include "varatt.h"
-#endif
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
@@ -16,6 +13,7 @@
 #include "utils/pg_lsn.h"
 #include "utils/xid8.h"
 
+#include "common/compat.h"
 #include "scan/evaluation.h"
 
 /* An id longer than this has no room in a key: quota_internal.user_id_fits(). */

@@ -18,7 +18,11 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
+#include "common/compat.h"
 #include "common/rights.h"
+
+#include HEADER_OF_EXPLAIN_STATE
+#include HEADER_OF_EXPLAIN_FORMAT
 
 PG_FUNCTION_INFO_V1(qm_explain_as_owner);
 
@@ -61,7 +65,7 @@ qm_explain_as_owner(PG_FUNCTION_ARGS)
 	rights_become_reader(owner_of(PG_GETARG_OID(0)), &before);
 	plan = pg_plan_query(query, statement, 0, NULL);
 	ExplainBeginOutput(state);
-	ExplainOnePlan(plan, NULL, state, statement, NULL, NULL, &duration, NULL);
+	explain_plan(plan, state, statement, &duration);
 	ExplainEndOutput(state);
 	rights_restore(&before);
 	PopActiveSnapshot();

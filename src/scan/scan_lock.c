@@ -10,10 +10,12 @@
 #include "miscadmin.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
+#include "storage/procarray.h"
 #include "storage/sinvaladt.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 
+#include "common/compat.h"
 #include "scan/scan_lock.h"
 
 PG_FUNCTION_INFO_V1(qm_lock_strategies);
@@ -128,7 +130,7 @@ try_lock(const ScanLock *lock)
 static bool
 holds_locks(void)
 {
-	return holder != InvalidLocalTransactionId && holder == MyProc->lxid;
+	return holder != InvalidLocalTransactionId && holder == my_local_transaction();
 }
 
 bool
@@ -139,7 +141,7 @@ balance_lock_try(const char *gateway)
 	name_balances(&lock, gateway, ExclusiveLock);
 	if (!try_lock(&lock))
 		return false;
-	holder = MyProc->lxid;
+	holder = my_local_transaction();
 	return true;
 }
 
@@ -150,7 +152,7 @@ balance_lock_wait(const char *gateway)
 
 	name_balances(&lock, gateway, ExclusiveLock);
 	(void) LockAcquire(&lock.tag, lock.mode, false, false);
-	holder = MyProc->lxid;
+	holder = my_local_transaction();
 }
 
 /*
@@ -190,7 +192,7 @@ take_locks(ScanLock *locks, int count)
 		(void) LockAcquire(&missing.tag, missing.mode, false, false);
 		held = try_locks(locks, 1, count);
 	}
-	holder = MyProc->lxid;
+	holder = my_local_transaction();
 	return true;
 }
 
@@ -200,9 +202,9 @@ take_locks(ScanLock *locks, int count)
 static int
 strategies_locked(void)
 {
-	if (counted != MyProc->lxid)
+	if (counted != my_local_transaction())
 	{
-		counted = MyProc->lxid;
+		counted = my_local_transaction();
 		strategies_counted = 0;
 	}
 	return strategies_counted;
@@ -229,11 +231,7 @@ name_strategies(ScanLock *locks, const int32 *ids, int count, LOCKMODE some, LOC
 static bool
 is_held(const ScanLock *lock)
 {
-#if PG_VERSION_NUM >= 170000
-	return LockHeldByMe(&lock->tag, lock->mode, false);
-#else
-	return LockHeldByMe(&lock->tag, lock->mode);
-#endif
+	return lock_held_by_me(&lock->tag, lock->mode);
 }
 
 /*
@@ -244,7 +242,7 @@ await_locks(const ScanLock *locks, int count)
 {
 	for (int i = 0; i < count; i++)
 		(void) LockAcquire(&locks[i].tag, locks[i].mode, false, false);
-	holder = MyProc->lxid;
+	holder = my_local_transaction();
 }
 
 bool
@@ -257,7 +255,7 @@ strategy_lock_edit_try(int32 id)
 	if (try_locks(locks, 0, count) < count)
 		return false;
 	strategies_counted += held ? 0 : 1;
-	holder = MyProc->lxid;
+	holder = my_local_transaction();
 	return true;
 }
 
@@ -271,7 +269,7 @@ find_holders(const ScanLock *lock, int *pids, int found, int max)
 
 	for (; VirtualTransactionIdIsValid(*other) && found < max; other++)
 	{
-		const PGPROC *process = BackendIdGetProc(other->backendId);
+		const PGPROC *process = process_of_virtual_transaction(*other);
 		int           pid = process ? process->pid : 0;
 
 		if (pid != 0)
@@ -340,7 +338,7 @@ qm_try_lock_strategy(PG_FUNCTION_ARGS)
 	if (try_locks(locks, 0, count) < count)
 		PG_RETURN_BOOL(false);
 	strategies_counted++;
-	holder = MyProc->lxid;
+	holder = my_local_transaction();
 	PG_RETURN_BOOL(true);
 }
 

@@ -6,9 +6,6 @@
  * sorted.
  */
 #include "postgres.h"
-#if PG_VERSION_NUM >= 160000
-#include "varatt.h"
-#endif
 
 #include "access/tupdesc.h"
 #include "catalog/pg_collation.h"
@@ -24,6 +21,7 @@
 #include "utils/tuplestore.h"
 #include "utils/typcache.h"
 
+#include "common/compat.h"
 #include "scan/spool.h"
 
 struct Spool
@@ -164,7 +162,7 @@ spool_next(Spool *spool)
 			pfree(spool->current);
 		spool->current = NULL;
 		/* The sort hands out a copy. */
-		if (tuplesort_getdatum(spool->sort, true, &value, &isnull, NULL))
+		if (tuplesort_next_datum(spool->sort, &value, &isnull))
 		{
 			spool->current = DatumGetPointer(value);
 			id = DatumGetTextPP(value);

@@ -18,6 +18,7 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
+#include "common/compat.h"
 #include "common/rights.h"
 #include "common/role_danger.h"
 #include "scan/evaluation.h"
@@ -48,7 +49,8 @@ worker_role(const char *danger)
 /*
  * Is a relation an ordinary table, all of whose rows are read whoever reads
  * them, and all changes of which are in the log?  With wal_level minimal those
- * of a table that this transaction has made or emptied are not.
+ * of a table that this transaction has made or emptied are not.  What a virtual
+ * column says is not in the rows at all.
  */
 static bool
 is_ordinary(Oid relation)
@@ -71,7 +73,7 @@ is_ordinary(Oid relation)
 	if (!plain)
 		return false;
 	table = table_open(relation, NoLock);
-	plain = RelationNeedsWAL(table);
+	plain = RelationNeedsWAL(table) && !has_virtual_columns(RelationGetDescr(table));
 	table_close(table, NoLock);
 	return plain;
 }

@@ -3,9 +3,6 @@
  *		Fourth phase of a scan: writes grants.
  */
 #include "postgres.h"
-#if PG_VERSION_NUM >= 160000
-#include "varatt.h"
-#endif
 
 #include "access/heapam.h"
 #include "access/htup_details.h"
@@ -27,6 +24,7 @@
 #include "utils/rel.h"
 #include "utils/typcache.h"
 
+#include "common/compat.h"
 #include "common/crash_point.h"
 #include "common/plain_table.h"
 #include "scan/write.h"
@@ -209,8 +207,7 @@ flush_direct(GrantWriter *writer)
 	for (int i = 0; i < writer->count; i++)
 	{
 		if (writer->result->ri_NumIndices > 0)
-			list_free(ExecInsertIndexTuples(writer->result, writer->slots[i], estate, false, false,
-											NULL, NIL));
+			list_free(insert_index_entries(writer->result, writer->slots[i], estate));
 		ExecClearTuple(writer->slots[i]);
 	}
 	writer->written += writer->count;

@@ -8,12 +8,9 @@
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
+#include "common/compat.h"
 #include "common/iso_time.h"
 #include "schedule/clock.h"
-
-#if PG_VERSION_NUM < 160000
-#define guc_malloc(elevel, size) malloc(size)
-#endif
 
 char *schedule_clock_setting = NULL;
 

@@ -3,9 +3,6 @@
  *		The type cron and the functions on it, for SQL and for C.
  */
 #include "postgres.h"
-#if PG_VERSION_NUM >= 160000
-#include "varatt.h"
-#endif
 
 #include "fmgr.h"
 #include "funcapi.h"
@@ -14,12 +11,9 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "common/compat.h"
 #include "schedule/cron.h"
 #include "schedule/schedule.h"
-
-#if PG_VERSION_NUM < 160000
-#define errsave(context, ...) ereport(ERROR, __VA_ARGS__)
-#endif
 
 /* A schedule in its zone: all that is needed to tell when it fires. */
 typedef struct Firings

@@ -12,6 +12,7 @@
 #include "utils/acl.h"
 #include "utils/rel.h"
 
+#include "common/compat.h"
 #include "worker/databases.h"
 
 /* In datconnlimit: a DROP DATABASE was interrupted. */
@@ -23,11 +24,7 @@
 static bool
 may_connect(Oid database, Oid role)
 {
-#if PG_VERSION_NUM >= 160000
 	return object_aclcheck(DatabaseRelationId, database, role, ACL_CONNECT) == ACLCHECK_OK;
-#else
-	return pg_database_aclcheck(database, role, ACL_CONNECT) == ACLCHECK_OK;
-#endif
 }
 
 /*

@@ -15,6 +15,7 @@
 #include "utils/acl.h"
 #include "utils/lsyscache.h"
 
+#include "common/compat.h"
 #include "common/version.h"
 #include "worker/obstacle.h"
 #include "worker/process.h"
@@ -40,11 +41,7 @@ static const char *const needed_procedures[] = {"tick", "deliver"};
 static bool
 may_use_schema(Oid schema)
 {
-#if PG_VERSION_NUM >= 160000
 	return object_aclcheck(NamespaceRelationId, schema, GetUserId(), ACL_USAGE) == ACLCHECK_OK;
-#else
-	return pg_namespace_aclcheck(schema, GetUserId(), ACL_USAGE) == ACLCHECK_OK;
-#endif
 }
 
 /*
@@ -53,11 +50,7 @@ may_use_schema(Oid schema)
 static bool
 may_call(Oid procedure)
 {
-#if PG_VERSION_NUM >= 160000
 	return object_aclcheck(ProcedureRelationId, procedure, GetUserId(), ACL_EXECUTE) == ACLCHECK_OK;
-#else
-	return pg_proc_aclcheck(procedure, GetUserId(), ACL_EXECUTE) == ACLCHECK_OK;
-#endif
 }
 
 /*

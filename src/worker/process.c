@@ -22,6 +22,7 @@
 #include "utils/memutils.h"
 #include "utils/wait_event.h"
 
+#include "common/compat.h"
 #include "worker/process.h"
 
 /* Name in pg_stat_activity.backend_type, and entry point, of each kind. */
@@ -162,9 +163,6 @@ connect_child(const WorkerOrder *order, pqsigfunc on_sigterm)
 		{"statement_timeout", "0"},
 		{"lock_timeout", "0"},
 		{"idle_in_transaction_session_timeout", "0"},
-#if PG_VERSION_NUM >= 170000
-		{"transaction_timeout", "0"},
-#endif
 	};
 
 	/* Connecting may wait for a lock on the database. */
@@ -177,6 +175,8 @@ connect_child(const WorkerOrder *order, pqsigfunc on_sigterm)
 	/* What is set for the role or the database is not for its workers. */
 	for (int i = 0; i < lengthof(session); i++)
 		SetConfigOption(session[i][0], session[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+	if (HAVE_TRANSACTION_TIMEOUT)
+		SetConfigOption("transaction_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("application_name", MyBgworkerEntry->bgw_name, PGC_USERSET, PGC_S_SESSION);
 }
 
@@ -302,14 +302,10 @@ worker_reload(void)
 bool
 worker_wait(long timeout_ms)
 {
-#if PG_VERSION_NUM >= 170000
 	static uint32 wait_event = 0;
 
 	if (wait_event == 0)
 		wait_event = WaitEventExtensionNew("QuotaManagerIdle");
-#else
-	const uint32 wait_event = PG_WAIT_EXTENSION;
-#endif
 
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout_ms,
 					 wait_event);

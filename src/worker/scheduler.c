@@ -208,7 +208,7 @@ must_look(void)
 	int64  step = (GetCurrentTimestamp() - looked_wall) - (int64) (mono_now() - looked_mono);
 
 	return !look_holds || completed == 0 || completed != looked_at || mono_now() >= look.next ||
-		   Abs(step) > CLOCK_STEP_MS * 1000;
+		   step > CLOCK_STEP_MS * 1000 || step < -CLOCK_STEP_MS * 1000;
 }
 
 /*

@@ -34,6 +34,7 @@
 #include "utils/syscache.h"
 #include "utils/wait_event.h"
 
+#include "common/compat.h"
 #include "worker/process.h"
 #include "worker/worker.h"
 
@@ -49,11 +50,7 @@ static ProcessUtility_hook_type prev_ProcessUtility = NULL;
 static bool
 owns_database(Oid database)
 {
-#if PG_VERSION_NUM >= 160000
 	return object_ownercheck(DatabaseRelationId, database, GetUserId());
-#else
-	return pg_database_ownercheck(database, GetUserId());
-#endif
 }
 
 /*
@@ -154,10 +151,6 @@ wanted_database(Node *statement, bool is_top_level, LOCKMODE *lock)
 	return database;
 }
 
-#if PG_VERSION_NUM >= 160000
-#define pgstat_fetch_stat_local_beentry(index) pgstat_get_local_beentry_by_index(index)
-#endif
-
 /*
  * Tells the workers that are connected to a database to end.  Returns how many
  * there are.
@@ -172,7 +165,7 @@ terminate_workers(Oid database, bool tell)
 	backends = pgstat_fetch_stat_numbackends();
 	for (int i = 1; i <= backends; i++)
 	{
-		LocalPgBackendStatus *local = pgstat_fetch_stat_local_beentry(i);
+		LocalPgBackendStatus *local = pgstat_get_local_beentry_by_index(i);
 		const char           *type;
 		int                   pid;
 

@@ -27,6 +27,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "common/compat.h"
 #include "worker/doorbell.h"
 #include "worker/wake.h"
 
@@ -48,11 +49,7 @@ static bool wanted = false;
 static bool
 may_be_worker(const PGPROC *proc)
 {
-#if PG_VERSION_NUM >= 180000
-	return !proc->isRegularBackend;
-#else
-	return proc->isBackgroundWorker;
-#endif
+	return proc_may_be_worker(proc);
 }
 
 /*
@@ -256,18 +253,10 @@ qm_wake_at_commit(PG_FUNCTION_ARGS)
 uint64
 completed_transactions(void)
 {
-#if PG_VERSION_NUM >= 140000
 	uint64 count;
 
 	LWLockAcquire(ProcArrayLock, LW_SHARED);
-#if PG_VERSION_NUM >= 170000
 	count = TransamVariables->xactCompletionCount;
-#else
-	count = ShmemVariableCache->xactCompletionCount;
-#endif
 	LWLockRelease(ProcArrayLock);
 	return count;
-#else
-	return 0;
-#endif
 }

@@ -6,7 +6,9 @@ SET client_min_messages = warning;
 CREATE VIEW pg_temp.member AS
 SELECT d.classid, d.objid, pg_describe_object(d.classid, d.objid, 0) AS what
 FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass
-WHERE e.extname = 'quota_manager' AND d.deptype = 'e';
+WHERE e.extname = 'quota_manager' AND d.deptype = 'e'
+	-- From PostgreSQL 17 on, also the types that relations and types bring along: of rows and of arrays.
+	AND NOT (d.classid = 'pg_type'::regclass AND EXISTS (SELECT FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid WHERE t.oid = d.objid AND (t.typcategory = 'A' OR c.relkind <> 'c')));
 CREATE VIEW pg_temp.relation AS
 SELECT c.* FROM pg_class c JOIN pg_temp.member m ON m.classid = 'pg_class'::regclass AND m.objid = c.oid;
 CREATE VIEW pg_temp.routine AS

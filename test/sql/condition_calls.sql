@@ -63,9 +63,11 @@ SELECT c.valid, c.message, c.hint, c."position" FROM check_condition('or(is-vip(
 BEGIN;
 DELETE FROM quota_model WHERE gateway LIKE 'cf-%';
 DELETE FROM quota_gateway;
+\set SHOW_CONTEXT never
 SELECT pg_temp.planned('balance-le("cf-default", 10)');
 SELECT pg_temp.planned('quota-le("m", 10)');
 ROLLBACK;
+\set SHOW_CONTEXT errors
 
 -- Wrong names, counts, types and values.
 SELECT expression, c.sqlstate, c.message, c."position", c.hint
