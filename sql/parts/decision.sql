@@ -141,13 +141,15 @@ BEGIN
 		PERFORM quota_internal.lock_balances(g.gateway) FROM (SELECT DISTINCT (c.execution).gateway
 			FROM quota_internal.decision_candidates(action, ids) c WHERE c.obstacle IS NULL ORDER BY 1) g;
 	END IF;
-	SELECT array_agg(c.execution) INTO chosen
+	SELECT array_agg(c.execution ORDER BY (c.execution).id) INTO chosen
 		FROM quota_internal.decision_candidates(action, ids) c WHERE c.obstacle IS NULL;
-	-- The runs first: whoever marks one delivered locks it, and then looks for open grants. What the courier knows of
-	-- a run is valid until its row changes: so also where a grant is open no more, or due at another time.
+	-- The runs first, all of them and in one order: who decides about the same grants waits here, not with some of the
+	-- grants in hand.
+	PERFORM 1 FROM quota_manager.quota_run r WHERE r.id IN (SELECT c.run_id FROM unnest(chosen) c) ORDER BY r.id FOR NO KEY UPDATE;
+	-- Whoever marks a run delivered locks it, and then looks for open grants. What the courier knows of a run is valid
+	-- until its row changes: so also where a grant is open no more, or due at another time.
 	SELECT array_agg(DISTINCT c.run_id) INTO runs FROM unnest(chosen) c
 		WHERE action <> 'resolve_applied' OR c.next_attempt_time < 'infinity';
-	PERFORM 1 FROM quota_manager.quota_run r WHERE r.id = ANY (runs) ORDER BY r.id FOR NO KEY UPDATE;
 	UPDATE quota_manager.quota_run r SET undelivered = true WHERE r.id = ANY (runs);
 
 	WITH changed AS (
@@ -200,6 +202,7 @@ DECLARE
 	obstacle text;
 	visible bigint[];
 BEGIN
+	PERFORM quota_internal.check_writable('grants are decided about');
 	IF id IS NULL OR action IS NULL THEN
 		RAISE EXCEPTION '%', CASE WHEN action IN ('retry', 'cancel') THEN 'the grant must be given'
 				ELSE 'the grant and whether it was applied must be given' END
@@ -236,6 +239,7 @@ DECLARE
 	visible bigint[];
 	decided bigint[];
 BEGIN
+	PERFORM quota_internal.check_writable('grants are decided about');
 	IF action IS NULL THEN
 		RAISE EXCEPTION 'whether the grants were applied must be given' USING ERRCODE = 'null_value_not_allowed';
 	END IF;

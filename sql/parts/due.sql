@@ -192,6 +192,7 @@ DECLARE
 	strategy quota_manager.quota_strategy;
 	firing timestamptz;
 BEGIN
+	PERFORM quota_internal.check_transaction('schedules are restarted');
 	SELECT s.* INTO strategy FROM quota_manager.quota_strategy s WHERE s.id = visible[1]::integer;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'strategy "%" does not exist', strategy_name
@@ -200,7 +201,6 @@ BEGIN
 	IF strategy.type = 'single' THEN
 		RAISE EXCEPTION 'strategy "%" has no schedule', strategy_name USING ERRCODE = 'wrong_object_type';
 	END IF;
-	PERFORM quota_internal.check_transaction('schedules are restarted');
 	-- The row first, as edits do.
 	PERFORM 1 FROM quota_manager.quota_strategy s WHERE s.id = strategy.id FOR NO KEY UPDATE;
 	PERFORM quota_internal.lock_strategies(ARRAY[strategy.id]);

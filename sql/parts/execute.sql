@@ -165,13 +165,13 @@ BEGIN
 	IF TG_OP = 'TRUNCATE' THEN
 		IF EXISTS (SELECT 1 FROM quota_manager.quota_execute) THEN
 			RAISE EXCEPTION 'strategies with grants cannot be removed'
-				USING ERRCODE = 'restrict_violation', DETAIL = 'Grants are proof of what was paid.';
+				USING ERRCODE = 'foreign_key_violation', DETAIL = 'Grants are proof of what was paid.';
 		END IF;
 		RETURN NULL;
 	END IF;
 	IF EXISTS (SELECT 1 FROM quota_manager.quota_execute e WHERE e.strategy_id = OLD.id) THEN
 		RAISE EXCEPTION 'strategy "%" has grants and cannot be deleted', OLD.name
-			USING ERRCODE = 'restrict_violation', DETAIL = 'Grants are proof of what was paid.',
+			USING ERRCODE = 'foreign_key_violation', DETAIL = 'Grants are proof of what was paid.',
 				HINT = 'Disable it (enabled = false) or archive it (archived = true).';
 	END IF;
 	RETURN OLD;
@@ -193,7 +193,7 @@ BEGIN
 	IF TG_OP = 'TRUNCATE' THEN
 		IF EXISTS (SELECT 1 FROM quota_manager.quota_gateway) THEN
 			RAISE EXCEPTION 'gateways cannot be truncated'
-				USING ERRCODE = 'restrict_violation', HINT = 'Delete them one by one.';
+				USING ERRCODE = 'foreign_key_violation', HINT = 'Delete them one by one.';
 		END IF;
 		RETURN NULL;
 	END IF;
@@ -204,17 +204,17 @@ BEGIN
 			WHERE e.gateway = OLD.name AND e.status IN ('pending', 'processing', 'in_doubt')) THEN
 		IF TG_OP = 'UPDATE' THEN
 			RAISE EXCEPTION 'the dialect of gateway "%" cannot be changed while it has grants that are not settled', OLD.name
-				USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Deliver, resolve or cancel them first.';
+				USING ERRCODE = 'foreign_key_violation', HINT = 'Deliver, resolve or cancel them first.';
 		END IF;
 		RAISE EXCEPTION 'gateway "%" has grants that are not settled and cannot be deleted', OLD.name
-			USING ERRCODE = 'restrict_violation', HINT = 'Deliver, resolve or cancel them first.';
+			USING ERRCODE = 'foreign_key_violation', HINT = 'Deliver, resolve or cancel them first.';
 	END IF;
 	IF TG_OP = 'UPDATE' THEN
 		RETURN NEW;
 	END IF;
 	IF EXISTS (SELECT 1 FROM quota_manager.quota_model m WHERE m.gateway = OLD.name) THEN
 		RAISE EXCEPTION 'gateway "%" serves models and cannot be deleted', OLD.name
-			USING ERRCODE = 'restrict_violation', HINT = 'Move its models to another gateway in quota_manager.quota_model.';
+			USING ERRCODE = 'foreign_key_violation', HINT = 'Move its models to another gateway in quota_manager.quota_model.';
 	END IF;
 	RETURN OLD;
 END

@@ -80,8 +80,17 @@ CREATE FUNCTION quota_internal.check_model() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	IF NEW.model = '' THEN
-		RAISE EXCEPTION 'a model needs a name' USING ERRCODE = 'invalid_parameter_value';
+	IF NEW.model IS NULL OR NEW.model = '' THEN
+		RAISE EXCEPTION 'a model needs a name' USING ERRCODE = 'invalid_parameter_value', COLUMN = 'model';
+	END IF;
+	-- An index row has no room for more.  A name that is there already fits, and so does one that is restored.
+	IF octet_length(NEW.model) > 2600 AND NOT quota_internal.may_restore(TG_RELID) THEN
+		RAISE EXCEPTION 'the name of a model has % bytes', octet_length(NEW.model)
+			USING ERRCODE = 'string_data_right_truncation', DETAIL = 'At most 2600 are possible.', COLUMN = 'model';
+	END IF;
+	IF NEW.gateway IS NULL THEN
+		RAISE EXCEPTION 'model "%" has no gateway', NEW.model
+			USING ERRCODE = 'null_value_not_allowed', COLUMN = 'gateway', HINT = 'See SELECT name FROM quota_manager.quota_gateway.';
 	END IF;
 	PERFORM 1 FROM quota_manager.quota_gateway g WHERE g.name = NEW.gateway FOR KEY SHARE;
 	-- Where there is none at all they are still to be restored.  One query: they may arrive at any moment.
@@ -110,6 +119,10 @@ BEGIN
 	IF NEW.name IS NULL OR quota_internal.check_credential_reference('row:' || NEW.name) IS NOT NULL THEN
 		RAISE EXCEPTION 'invalid name of a credential'
 			USING ERRCODE = 'invalid_parameter_value', HINT = 'Use letters, digits, _, - and . only; a gateway refers to it as row:NAME.';
+	END IF;
+	IF octet_length(NEW.name) > 2600 THEN
+		RAISE EXCEPTION 'the name of a credential has % bytes', octet_length(NEW.name)
+			USING ERRCODE = 'string_data_right_truncation', DETAIL = 'At most 2600 are possible.', COLUMN = 'name';
 	END IF;
 	IF NEW.secret IS NULL OR NEW.secret !~ '^[ -~]+$' THEN
 		RAISE EXCEPTION 'invalid secret of credential "%"', NEW.name
@@ -183,7 +196,7 @@ BEGIN
 		END IF;
 		IF NEW.name IS DISTINCT FROM OLD.name OR NEW.id IS DISTINCT FROM OLD.id THEN
 			RAISE EXCEPTION 'gateway "%" cannot be renamed', OLD.name
-				USING ERRCODE = 'object_not_in_prerequisite_state',
+				USING ERRCODE = 'invalid_parameter_value',
 					DETAIL = 'Grants and balances refer to it by name.',
 					HINT = 'Create another gateway and move its models in quota_model.';
 		END IF;
@@ -235,6 +248,72 @@ CREATE TRIGGER check_gateway BEFORE INSERT OR UPDATE OF name, id, dialect, base_
 	route_model, connect_timeout, request_timeout, max_connections, rate_limit, doubt_policy, sole_writer, max_usage_rate, guard_balances, doubt_policy_since, is_default
 	ON quota_manager.quota_gateway FOR EACH ROW EXECUTE FUNCTION quota_internal.check_gateway();
 COMMENT ON TRIGGER check_gateway ON quota_manager.quota_gateway IS 'Refuses a gateway that could not be used.';
+
+-- The constraints say the same, but their errors show the whole row.
+CREATE FUNCTION quota_internal.check_gateway_values() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	missing text;
+BEGIN
+	IF NEW.name IS NULL OR NEW.name = '' THEN
+		RAISE EXCEPTION 'a gateway needs a name' USING ERRCODE = 'invalid_parameter_value', COLUMN = 'name';
+	END IF;
+	-- An index row has no room for more.  It cannot be renamed: a name that is there already fits.
+	IF TG_OP = 'INSERT' AND octet_length(NEW.name) > 2600 AND NOT quota_internal.may_restore(TG_RELID) THEN
+		RAISE EXCEPTION 'the name of a gateway has % bytes', octet_length(NEW.name)
+			USING ERRCODE = 'string_data_right_truncation', DETAIL = 'At most 2600 are possible.', COLUMN = 'name';
+	END IF;
+	IF NEW.dialect IS NULL OR NEW.dialect NOT IN ('higress', 'zgsm') THEN
+		RAISE EXCEPTION 'unknown dialect of gateway "%": %', NEW.name, coalesce(quote_literal(NEW.dialect), 'null')
+			USING ERRCODE = 'invalid_parameter_value', COLUMN = 'dialect', HINT = 'Write higress (integers) or zgsm (six decimals).';
+	END IF;
+	IF NEW.base_url IS NULL THEN
+		RAISE EXCEPTION 'gateway "%" has no URL', NEW.name
+			USING ERRCODE = 'null_value_not_allowed', COLUMN = 'base_url', HINT = 'Write it like http://gateway.example:8080.';
+	END IF;
+	SELECT v.key INTO missing FROM jsonb_each(to_jsonb(NEW)) v
+		WHERE v.value = 'null' AND v.key <> ALL (ARRAY['admin_path', 'credential', 'key_header', 'route_model', 'rate_limit', 'max_usage_rate',
+			'state_reason', 'next_probe_time']) LIMIT 1;
+	IF FOUND THEN
+		RAISE EXCEPTION 'column "%" of gateway "%" is null', missing, NEW.name
+			USING ERRCODE = 'null_value_not_allowed', COLUMN = missing,
+				HINT = 'Leave the column out: a new gateway gets its default, another one keeps what it has.';
+	END IF;
+	IF NEW.connect_timeout NOT BETWEEN '1 ms' AND '5 min' THEN
+		RAISE EXCEPTION 'connect_timeout of gateway "%" must be between 1 millisecond and 5 minutes', NEW.name
+			USING ERRCODE = 'invalid_parameter_value', COLUMN = 'connect_timeout';
+	END IF;
+	IF NEW.request_timeout NOT BETWEEN '1 ms' AND '10 min' THEN
+		RAISE EXCEPTION 'request_timeout of gateway "%" must be between 1 millisecond and 10 minutes', NEW.name
+			USING ERRCODE = 'invalid_parameter_value', COLUMN = 'request_timeout';
+	END IF;
+	IF NEW.max_connections NOT BETWEEN 1 AND 64 THEN
+		RAISE EXCEPTION 'max_connections of gateway "%" must be between 1 and 64', NEW.name
+			USING ERRCODE = 'invalid_parameter_value', COLUMN = 'max_connections';
+	END IF;
+	IF NOT (NEW.rate_limit > 0 AND NEW.rate_limit < 'infinity') THEN
+		RAISE EXCEPTION 'rate_limit of gateway "%" must be positive', NEW.name
+			USING ERRCODE = 'invalid_parameter_value', COLUMN = 'rate_limit', HINT = 'It is in requests per second; null means unlimited.';
+	END IF;
+	IF NEW.doubt_policy NOT IN ('hold', 'resend', 'reconcile') THEN
+		RAISE EXCEPTION 'unknown doubt policy of gateway "%": %', NEW.name, quote_literal(NEW.doubt_policy)
+			USING ERRCODE = 'invalid_parameter_value', COLUMN = 'doubt_policy', HINT = 'Write hold, resend or reconcile.';
+	END IF;
+	IF NOT (NEW.max_usage_rate >= 0 AND NEW.max_usage_rate < 'infinity') THEN
+		RAISE EXCEPTION 'max_usage_rate of gateway "%" must not be negative', NEW.name
+			USING ERRCODE = 'invalid_parameter_value', COLUMN = 'max_usage_rate', HINT = 'It is in units per second; null means unlimited.';
+	END IF;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.check_gateway_values() IS 'Trigger: refuses what the constraints would refuse, with a message that says why and does not show the row, credential included.';
+-- Its name sorts after check_gateway, which knows better what is wrong with the name of a gateway that is there.
+CREATE TRIGGER check_gateway_values BEFORE INSERT OR UPDATE OF name, id, dialect, base_url, admin_path, credential, key_header,
+	route_model, connect_timeout, request_timeout, max_connections, rate_limit, doubt_policy, sole_writer, max_usage_rate, guard_balances, doubt_policy_since, is_default,
+	create_time, update_time
+	ON quota_manager.quota_gateway FOR EACH ROW EXECUTE FUNCTION quota_internal.check_gateway_values();
+COMMENT ON TRIGGER check_gateway_values ON quota_manager.quota_gateway IS 'Refuses what the constraints would refuse, without showing the row.';
 
 -- Not by column rights: a scan locks the row of its gateway, for which a role needs a right to update some column.
 CREATE FUNCTION quota_internal.check_gateway_state() RETURNS trigger

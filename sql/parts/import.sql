@@ -9,11 +9,11 @@ DECLARE
 	visible CONSTANT integer[] := quota_internal.read_as_caller('SELECT s.id::text FROM quota_manager.quota_strategy s', NULL)::integer[];
 	present CONSTANT timestamptz := clock_timestamp();
 BEGIN
+	PERFORM quota_internal.check_transaction('grants are imported');
 	IF query IS NULL OR query = '' THEN
 		RAISE EXCEPTION 'no query to import from' USING ERRCODE = 'invalid_parameter_value',
 			HINT = 'Give a query that returns strategy name, user id, time and, if you have it, amount, such as SELECT name, user_id, paid_at, amount FROM public.old_grants.';
 	END IF;
-	PERFORM quota_internal.check_transaction('grants are imported');
 	CREATE TEMPORARY TABLE quota_manager_import (strategy text, user_id text, grant_time timestamptz, amount numeric) ON COMMIT DROP;
 	EXECUTE format('GRANT INSERT ON pg_temp.quota_manager_import TO %I', quota_internal.deciding_role());
 	BEGIN

@@ -172,7 +172,7 @@ CREATE TRIGGER await_scan BEFORE UPDATE OR DELETE ON quota_manager.quota_strateg
 	FOR EACH ROW EXECUTE FUNCTION quota_internal.lock_edited_strategy();
 COMMENT ON TRIGGER await_scan ON quota_manager.quota_strategy IS 'An edit waits for a running scan of the strategy.';
 
-CREATE FUNCTION quota_internal.check_transaction(what text) RETURNS void
+CREATE FUNCTION quota_internal.check_writable(what text) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -181,6 +181,15 @@ BEGIN
 			USING ERRCODE = 'read_only_sql_transaction',
 				DETAIL = CASE WHEN pg_is_in_recovery() THEN 'This server is a standby.' ELSE 'This transaction is read-only.' END;
 	END IF;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.check_writable(text) IS 'Raises an error in a transaction that cannot write, before anything else is said or done.';
+
+CREATE FUNCTION quota_internal.check_transaction(what text) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM quota_internal.check_writable(what);
 	IF current_setting('transaction_isolation') <> 'read committed' THEN
 		RAISE EXCEPTION '% at isolation level read committed only', what
 			USING ERRCODE = 'invalid_transaction_state',

@@ -114,9 +114,9 @@ BEGIN
 		NEW.version := 1;
 		NEW.schedule_since := quota_manager.schedule_now();
 	ELSE
-		IF NEW.id <> OLD.id THEN
+		IF NEW.id IS DISTINCT FROM OLD.id THEN
 			RAISE EXCEPTION 'the id of strategy "%" cannot be changed', OLD.name
-				USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = 'Grants refer to it.';
+				USING ERRCODE = 'invalid_parameter_value', DETAIL = 'Grants refer to it.', COLUMN = 'id';
 		END IF;
 		NEW.update_time := clock_timestamp();
 		-- It is compared with others, never ordered.
@@ -170,10 +170,6 @@ BEGIN
 		RAISE EXCEPTION 'unknown time zone of strategy "%": "%"', NEW.name, NEW.time_zone
 			USING ERRCODE = 'invalid_parameter_value', HINT = 'See pg_timezone_names.';
 	END IF;
-	IF NEW.valid_from >= NEW.valid_until THEN
-		RAISE EXCEPTION 'strategy "%" is never valid: valid_from is not before valid_until', NEW.name
-			USING ERRCODE = 'invalid_parameter_value';
-	END IF;
 	IF NEW.type = 'periodic' THEN
 		-- Raises an error if the schedule's own zone is unknown.
 		PERFORM quota_manager.next_firing(NEW.periodic_expr, quota_manager.schedule_now(), NEW.time_zone);
@@ -188,6 +184,58 @@ COMMENT ON FUNCTION quota_internal.check_strategy() IS 'Trigger: refuses a strat
 CREATE TRIGGER check_strategy BEFORE INSERT OR UPDATE ON quota_manager.quota_strategy
 	FOR EACH ROW EXECUTE FUNCTION quota_internal.check_strategy();
 COMMENT ON TRIGGER check_strategy ON quota_manager.quota_strategy IS 'Refuses a strategy that could not work.';
+
+-- The constraints say the same, but their errors show the whole row.
+CREATE FUNCTION quota_internal.check_strategy_values() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	missing text;
+BEGIN
+	IF NEW.name IS NULL OR NEW.name = '' THEN
+		RAISE EXCEPTION 'a strategy needs a name' USING ERRCODE = 'invalid_parameter_value', COLUMN = 'name';
+	END IF;
+	-- An index row has no room for more.  A name that is there already fits.
+	IF octet_length(NEW.name) > 2600 AND (TG_OP = 'INSERT' OR NEW.name <> OLD.name) AND NOT quota_internal.may_restore(TG_RELID) THEN
+		RAISE EXCEPTION 'the name of a strategy has % bytes', octet_length(NEW.name)
+			USING ERRCODE = 'string_data_right_truncation', DETAIL = 'At most 2600 are possible.', COLUMN = 'name';
+	END IF;
+	SELECT v.key INTO missing FROM jsonb_each(to_jsonb(NEW)) v
+		WHERE v.value = 'null' AND v.key <> ALL (ARRAY['periodic_expr', 'max_exec_per_user', 'catch_up_window']) LIMIT 1;
+	IF FOUND THEN
+		RAISE EXCEPTION 'column "%" of strategy "%" is null', missing, NEW.name
+			USING ERRCODE = 'null_value_not_allowed', COLUMN = missing,
+				HINT = 'Leave the column out: a new strategy gets its default, another one keeps what it has.';
+	END IF;
+	IF NEW.max_exec_per_user <= 0 THEN
+		RAISE EXCEPTION 'max_exec_per_user of strategy "%" must be positive', NEW.name
+			USING ERRCODE = 'invalid_parameter_value', COLUMN = 'max_exec_per_user', HINT = 'Null means no limit.';
+	END IF;
+	IF NEW.catch_up NOT IN ('none', 'latest', 'all') THEN
+		RAISE EXCEPTION 'unknown catch_up of strategy "%": %', NEW.name, quote_literal(NEW.catch_up)
+			USING ERRCODE = 'invalid_parameter_value', COLUMN = 'catch_up', HINT = 'Write none, latest (only the last firing that was missed) or all.';
+	END IF;
+	IF NEW.catch_up_window NOT BETWEEN '1 second' AND '100 years' THEN
+		RAISE EXCEPTION 'catch_up_window of strategy "%" must be between 1 second and 100 years', NEW.name
+			USING ERRCODE = 'invalid_parameter_value', COLUMN = 'catch_up_window',
+				HINT = 'Null means one day where catch_up is all, and no limit where it is latest.';
+	END IF;
+	IF NEW.catch_up_max NOT BETWEEN 1 AND 10000 THEN
+		RAISE EXCEPTION 'catch_up_max of strategy "%" must be between 1 and 10000', NEW.name
+			USING ERRCODE = 'invalid_parameter_value', COLUMN = 'catch_up_max';
+	END IF;
+	IF NEW.valid_from >= NEW.valid_until THEN
+		RAISE EXCEPTION 'strategy "%" is never valid: valid_from is not before valid_until', NEW.name
+			USING ERRCODE = 'invalid_parameter_value', COLUMN = 'valid_until';
+	END IF;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.check_strategy_values() IS 'Trigger: refuses what the constraints would refuse, with a message that says why and does not show the row; also where the strategy is put out of use.';
+-- Its name sorts after check_strategy, which fills in what people do not give.
+CREATE TRIGGER check_strategy_values BEFORE INSERT OR UPDATE ON quota_manager.quota_strategy
+	FOR EACH ROW EXECUTE FUNCTION quota_internal.check_strategy_values();
+COMMENT ON TRIGGER check_strategy_values ON quota_manager.quota_strategy IS 'Refuses what the constraints would refuse, without showing the row.';
 
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.quota_strategy', '');
 SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('quota_manager.quota_strategy', 'id'), '');

@@ -53,7 +53,7 @@ AS $$
 BEGIN
 	IF NOT quota_internal.may_restore(TG_RELID) THEN
 		RAISE EXCEPTION 'the id of user "%" cannot be changed', OLD.id
-			USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = 'Grants, balances and the gateway know the user by it.',
+			USING ERRCODE = 'invalid_parameter_value', DETAIL = 'Grants, balances and the gateway know the user by it.',
 				HINT = 'Write another user.';
 	END IF;
 	RETURN NEW;
@@ -82,6 +82,38 @@ COMMENT ON INDEX quota_manager.user_info_vip IS 'Serves is-vip.';
 COMMENT ON INDEX quota_manager.user_info_register_time IS 'Serves register-before.';
 COMMENT ON TRIGGER keep_user_id ON quota_manager.user_info IS 'A user keeps its id.';
 COMMENT ON TRIGGER set_update_time ON quota_manager.user_info IS 'Keeps update_time.';
+
+-- The constraints say the same, but their errors show the whole row.
+CREATE FUNCTION quota_internal.check_user() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF NEW.id IS NULL OR NEW.id = '' THEN
+		RAISE EXCEPTION 'a user needs an id' USING ERRCODE = 'invalid_parameter_value', COLUMN = 'id';
+	ELSIF octet_length(NEW.id) > 2600 THEN
+		RAISE EXCEPTION 'the id of a user has % bytes', octet_length(NEW.id)
+			USING ERRCODE = 'string_data_right_truncation', DETAIL = 'At most 2600 are possible.', COLUMN = 'id';
+	ELSIF octet_length(NEW.org) > 2600 THEN
+		RAISE EXCEPTION 'the organisation of user "%" has % bytes', NEW.id, octet_length(NEW.org)
+			USING ERRCODE = 'string_data_right_truncation', DETAIL = 'At most 2600 are possible.', COLUMN = 'org';
+	ELSIF NEW.create_time IS NULL OR NEW.update_time IS NULL THEN
+		RAISE EXCEPTION 'column "%" of user "%" is null', CASE WHEN NEW.create_time IS NULL THEN 'create_time' ELSE 'update_time' END, NEW.id
+			USING ERRCODE = 'null_value_not_allowed', HINT = 'Leave the column out.';
+	ELSE
+		RAISE EXCEPTION 'a project that user "%" starred has more than 2600 bytes', NEW.id
+			USING ERRCODE = 'string_data_right_truncation', COLUMN = 'github_star', HINT = 'github_star is a list: separate the projects by commas.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.check_user() IS 'Trigger: refuses a user whom a constraint would refuse, with a message that says why and does not show the row. It is called for such a user only.';
+-- Where nothing is wrong nothing is called: users come by the million.
+CREATE TRIGGER check_user BEFORE INSERT OR UPDATE ON quota_manager.user_info
+	FOR EACH ROW WHEN ((NEW.id <> '' AND pg_catalog.octet_length(NEW.id) <= 2600
+		AND (NEW.org IS NULL OR pg_catalog.octet_length(NEW.org) <= 2600)
+		AND (NEW.github_star IS NULL OR pg_catalog.octet_length(NEW.github_star) <= 2600 OR quota_internal.stars_fit(NEW.github_star))
+		AND NEW.create_time IS NOT NULL AND NEW.update_time IS NOT NULL) IS NOT TRUE)
+	EXECUTE FUNCTION quota_internal.check_user();
+COMMENT ON TRIGGER check_user ON quota_manager.user_info IS 'Refuses a user whom a constraint would refuse, without showing the row.';
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.user_info', '');
 
 -- A reading counts if it was asked for after everything that happened to the user at the gateway, and nothing is open there.

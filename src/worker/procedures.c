@@ -11,6 +11,7 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "tcop/utility.h"
 #include "utils/builtins.h"
 
 #include "common/monotonic.h"
@@ -145,6 +146,20 @@ qm_tick(PG_FUNCTION_ARGS)
 }
 
 /*
+ * Raises an error where nothing may be changed: who may only read here may
+ * neither start nor end processes, nor wake them.
+ */
+static void
+require_writable(const char *name)
+{
+	if (RecoveryInProgress())
+		ereport(ERROR, (errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+						errmsg("workers cannot be started, stopped or woken on a standby server"),
+						errhint("Call it on the primary server.")));
+	PreventCommandIfReadOnly(name);
+}
+
+/*
  * Records whether workers are to run in this database.
  */
 static void
@@ -153,10 +168,6 @@ enable_workers(bool enabled)
 	Datum values[] = {BoolGetDatum(enabled)};
 
 	rights_require_caller();
-	if (RecoveryInProgress())
-		ereport(ERROR, (errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
-						errmsg("workers cannot be started or stopped on a standby server"),
-						errhint("Call it on the primary server.")));
 	SPI_connect();
 	(void) statement_run(&write_enabled, values, NULL);
 	SPI_finish();
@@ -170,8 +181,10 @@ qm_start_workers(PG_FUNCTION_ARGS)
 {
 	Oid         role;
 	const char *hint;
-	const char *problem = check_worker_role(&role, &hint);
+	const char *problem;
 
+	require_writable("start_workers()");
+	problem = check_worker_role(&role, &hint);
 	if (!workers_setting)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("workers are switched off by quota_manager.workers"),
@@ -194,6 +207,7 @@ qm_start_workers(PG_FUNCTION_ARGS)
 Datum
 qm_stop_workers(PG_FUNCTION_ARGS)
 {
+	require_writable("stop_workers()");
 	enable_workers(false);
 	break_off_when_committed();
 	PG_RETURN_VOID();
@@ -205,6 +219,7 @@ qm_stop_workers(PG_FUNCTION_ARGS)
 Datum
 qm_wake_workers(PG_FUNCTION_ARGS)
 {
+	require_writable("wake_workers()");
 	tell_when_committed(WORKER_LAUNCHER);
 	PG_RETURN_VOID();
 }

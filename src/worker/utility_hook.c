@@ -9,7 +9,8 @@
  * wait of a second, and the few rights that one with FORCE would need to end
  * processes of another role.
  *
- * Only who may give the command can interrupt workers.  The lock that the
+ * Only who may give the command can interrupt workers, and not where nothing may
+ * be changed: there the command is refused.  The lock that the
  * command is going to take anyway is taken first: it keeps workers that are
  * started meanwhile from connecting, until the command has ended in whatever
  * way.
@@ -236,7 +237,7 @@ step_aside(PlannedStmt *statement, const char *query, bool read_only_tree,
 		   ProcessUtilityContext context, ParamListInfo parameters, QueryEnvironment *environment,
 		   DestReceiver *destination, QueryCompletion *completion)
 {
-	if (IsTransactionState() && !RecoveryInProgress())
+	if (IsTransactionState() && !RecoveryInProgress() && !XactReadOnly)
 	{
 		Oid database =
 			lock_wanted_database(statement->utilityStmt, context == PROCESS_UTILITY_TOPLEVEL);

@@ -1,0 +1,8 @@
+-- Nothing has an effect in a transaction that cannot write, and who decides about grants locks their runs in one order.
+-- take FUNCTION quota_internal.check_writable
+-- take FUNCTION quota_internal.check_transaction
+-- take FUNCTION quota_manager.restart_schedule
+-- take FUNCTION quota_manager.import_grants
+-- take FUNCTION quota_internal.decide
+-- take FUNCTION quota_internal.decide_one
+-- take FUNCTION quota_internal.decide_many
