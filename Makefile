@@ -92,4 +92,8 @@ crash-build:
 	$(MAKE) -C $(CRASH_BUILD)/copy CRASH_POINTS=1 all
 	$(MAKE) -C $(CRASH_BUILD)/copy CRASH_POINTS=1 install DESTDIR=$(abspath $(CRASH_BUILD))/install
 
-.PHONY: mock prove crash-build
+# docs/reference.md, from a fresh install in a throw-away cluster.
+reference:
+	$(srcdir)/scripts/build-reference
+
+.PHONY: mock prove crash-build reference

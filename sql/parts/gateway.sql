@@ -55,7 +55,7 @@ COMMENT ON COLUMN quota_manager.quota_gateway.doubt_policy IS 'What becomes of a
 COMMENT ON COLUMN quota_manager.quota_gateway.sole_writer IS 'Nobody but this database changes quotas at this gateway; chats may use them.';
 COMMENT ON COLUMN quota_manager.quota_gateway.max_usage_rate IS 'Most that the chats of one user can use, in units per second; null: unlimited. Lets reconcile prove more where the dialect is higress.';
 COMMENT ON COLUMN quota_manager.quota_gateway.guard_balances IS 'Suspend its balances when those of nearly all users fall to 0 at once; see release_balances(). False: believe them.';
-COMMENT ON COLUMN quota_manager.quota_gateway.doubt_policy_since IS 'When doubt_policy, sole_writer or where the gateway is was last changed; what was read before proves nothing. Kept by itself.';
+COMMENT ON COLUMN quota_manager.quota_gateway.doubt_policy_since IS 'When doubt_policy, sole_writer or where the gateway is was last changed; what was read before proves nothing. Maintained by a trigger.';
 COMMENT ON COLUMN quota_manager.quota_gateway.is_default IS 'Serves every model that quota_model does not name.';
 COMMENT ON COLUMN quota_manager.quota_gateway.state IS 'open: grants are sent; closed: unreachable or failing, probing: being tried again, misconfigured: refuses us (key, path).';
 COMMENT ON COLUMN quota_manager.quota_gateway.state_reason IS 'What the gateway answered when the state changed.';

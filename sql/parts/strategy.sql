@@ -52,8 +52,8 @@ COMMENT ON COLUMN quota_manager.quota_strategy.catch_up_window IS 'Firings misse
 COMMENT ON COLUMN quota_manager.quota_strategy.catch_up_max IS 'Where catch_up is all: most firings that are made up for at a time, the last ones; at most 10000.';
 COMMENT ON COLUMN quota_manager.quota_strategy.valid_from IS 'Grants nothing before this time of the schedule clock.';
 COMMENT ON COLUMN quota_manager.quota_strategy.valid_until IS 'Grants nothing from this time of the schedule clock on.';
-COMMENT ON COLUMN quota_manager.quota_strategy.schedule_since IS 'Firings at or before this time are not due: when it was created, enabled or its schedule edited. Kept by itself.';
-COMMENT ON COLUMN quota_manager.quota_strategy.version IS 'Counts edits; every grant names the version it was made by. Kept by itself.';
+COMMENT ON COLUMN quota_manager.quota_strategy.schedule_since IS 'Firings at or before this time are not due: when it was created, enabled or its schedule edited. Maintained by a trigger.';
+COMMENT ON COLUMN quota_manager.quota_strategy.version IS 'Counts edits; every grant names the version it was made by. Maintained by a trigger.';
 COMMENT ON COLUMN quota_manager.quota_strategy.create_time IS 'When the row was written.';
 COMMENT ON COLUMN quota_manager.quota_strategy.update_time IS 'When the row was last changed.';
 
