@@ -23,6 +23,9 @@ my %schema = (
 # constraints, indexes and types call them as whoever writes a row.  Beyond these:
 my %for_everybody = ();
 
+# Who has rights before grant_access() gives some.
+my %has_rights = (pg_monitor => 'the figures, as those of the server');
+
 # Functions that are called by functions which promise to be less volatile.
 my %steady_enough = (
 	'quota_manager.schedule_now()' => 'the time moves on during a statement; its callers are for one moment, which they read once',
@@ -133,8 +136,8 @@ only('PUBLIC has no right on a table, a view or a schema', <<'SQL', {});
 SELECT identity FROM lint.member m JOIN pg_class c ON m.classid = 'pg_class'::regclass AND c.oid = m.objid, aclexplode(c.relacl) a WHERE a.grantee = 0
 UNION SELECT nspname FROM pg_namespace, aclexplode(nspacl) a WHERE nspname LIKE 'quota%' AND a.grantee = 0
 SQL
-only('nobody but the owner has a right before grant_access() gives it', <<'SQL', {});
-SELECT m.identity FROM lint.member m LEFT JOIN pg_class c ON m.classid = 'pg_class'::regclass AND c.oid = m.objid
+only('nobody else has a right before grant_access() gives it', <<'SQL', \%has_rights);
+SELECT DISTINCT a.grantee::regrole FROM lint.member m LEFT JOIN pg_class c ON m.classid = 'pg_class'::regclass AND c.oid = m.objid
 	LEFT JOIN pg_proc p ON m.classid = 'pg_proc'::regclass AND p.oid = m.objid, aclexplode(coalesce(c.relacl, p.proacl)) a
 WHERE a.grantee NOT IN (0, coalesce(c.relowner, p.proowner))
 SQL
@@ -146,6 +149,7 @@ SELECT f.identity AS caller, f.provolatile, d.refobjid AS callee FROM lint.routi
 JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = f.oid AND d.refclassid = 'pg_proc'::regclass
 UNION SELECT f.identity, f.provolatile, g.oid FROM lint.routine f
 JOIN pg_proc g ON g.pronamespace = 'pg_catalog'::regnamespace AND g.provolatile <> 'i' AND pg_get_function_sqlbody(f.oid) ~ ('\m' || g.proname || '\(')
+	AND NOT EXISTS (SELECT FROM pg_proc o WHERE o.pronamespace = g.pronamespace AND o.proname = g.proname AND o.provolatile <> g.provolatile)
 SQL
 if ($node->safe_psql('postgres', q{SELECT count(*) FROM pg_available_extensions WHERE name = 'plpgsql_check'}))
 {

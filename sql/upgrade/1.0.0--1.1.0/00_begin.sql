@@ -34,7 +34,7 @@ DECLARE
 		JOIN pg_catalog.pg_extension e
 			ON d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.refobjid OPERATOR(pg_catalog.=) e.oid
 		WHERE e.extname OPERATOR(pg_catalog.=) 'quota_manager' AND d.deptype OPERATOR(pg_catalog.=) 'e' AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p}'));
-	patience CONSTANT pg_catalog.interval := CASE pg_catalog.current_setting('lock_timeout') WHEN '0' THEN '1 min'
+	patience CONSTANT pg_catalog.interval := CASE WHEN pg_catalog.current_setting('lock_timeout') OPERATOR(pg_catalog.=) '0' THEN '1 min'
 		ELSE pg_catalog.current_setting('lock_timeout') END;
 	give_up CONSTANT pg_catalog.timestamptz := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) patience;
 BEGIN
