@@ -10,6 +10,7 @@
 
 #include "common/crash_point.h"
 #include "common/placeholder.h"
+#include "common/progress.h"
 #include "delivery/delivery.h"
 #include "scan/pinned_statistics.h"
 #include "scan/scan.h"
@@ -44,5 +45,8 @@ _PG_init(void)
 
 	worker_install_hook();
 	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
+	{
 		worker_register_launcher();
+		progress_reserve();
+	}
 }

@@ -40,5 +40,5 @@ $$;
 
 -- Who monitors the server may read the figures, and nothing else.
 GRANT USAGE ON SCHEMA quota_manager, quota_internal TO pg_monitor;
-GRANT SELECT ON quota_manager.metrics TO pg_monitor;
-GRANT EXECUTE ON FUNCTION quota_internal.read_metrics(), quota_internal.metrics_text() TO pg_monitor;
+GRANT SELECT ON quota_manager.metrics, quota_manager.stat_progress_scan, quota_manager.stat_progress_deliver TO pg_monitor;
+GRANT EXECUTE ON FUNCTION quota_internal.read_metrics(), quota_internal.metrics_text(), quota_internal.read_progress(text) TO pg_monitor;

@@ -173,3 +173,49 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION quota_internal.metrics_text() IS 'The view metrics in the text format of Prometheus, version 0.0.4.';
+
+CREATE FUNCTION quota_internal.read_progress(command text) RETURNS TABLE (pid integer, datid oid, started timestamptz, figures bigint[])
+LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'qm_read_progress';
+COMMENT ON FUNCTION quota_internal.read_progress(text) IS 'Of stat_progress_scan and stat_progress_deliver: the scans, or deliveries, that run on the server, where it preloads the library. Start and figures are null for who may not see what their role does.';
+
+CREATE VIEW quota_manager.stat_progress_scan WITH (security_invoker = true) AS
+SELECT p.pid, p.datid, d.datname,
+	(ARRAY['initializing', 'planning', 'evaluating users', 'writing grants', 'recording'])[p.figures[1] OPERATOR(pg_catalog.+) 1] AS phase,
+	p.figures[2] AS runs_total, p.figures[3] AS runs_done, nullif(p.figures[4], 0)::integer AS strategy_id,
+	p.figures[5] AS users_total, p.figures[6] AS users_done, p.figures[7] AS grants_written, p.started
+FROM quota_internal.read_progress('scan') p LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) p.datid;
+COMMENT ON VIEW quota_manager.stat_progress_scan IS 'How far the scans are that run on this server, as pg_stat_progress_vacuum and its like tell it. Empty where the library is not preloaded; of other roles only pid and database, but for members of pg_read_all_stats.';
+COMMENT ON COLUMN quota_manager.stat_progress_scan.pid IS 'Process id.';
+COMMENT ON COLUMN quota_manager.stat_progress_scan.datid IS 'Database.';
+COMMENT ON COLUMN quota_manager.stat_progress_scan.datname IS 'Its name.';
+COMMENT ON COLUMN quota_manager.stat_progress_scan.phase IS 'initializing (locks, what is due), planning, evaluating users, writing grants, or recording what came of a run.';
+COMMENT ON COLUMN quota_manager.stat_progress_scan.runs_total IS 'How many runs there are to the scan: single strategies, and firings of periodic ones.';
+COMMENT ON COLUMN quota_manager.stat_progress_scan.runs_done IS 'How many of them are done.';
+COMMENT ON COLUMN quota_manager.stat_progress_scan.strategy_id IS 'The strategy whose users are evaluated or granted; null: several at once, or none.';
+COMMENT ON COLUMN quota_manager.stat_progress_scan.users_total IS 'In this phase: users to be looked at, as the planner estimates, or found, who are granted unless they have their grant.';
+COMMENT ON COLUMN quota_manager.stat_progress_scan.users_done IS 'How many of them, to the last thousand; may come to be more than were estimated.';
+COMMENT ON COLUMN quota_manager.stat_progress_scan.grants_written IS 'Grants written by the scan.';
+COMMENT ON COLUMN quota_manager.stat_progress_scan.started IS 'When the scan began.';
+
+CREATE VIEW quota_manager.stat_progress_deliver WITH (security_invoker = true) AS
+SELECT p.pid, p.datid, d.datname,
+	(ARRAY['looking for work', 'delivering', 'waiting for a lock', 'winding down'])[p.figures[1] OPERATOR(pg_catalog.+) 1] AS phase,
+	p.figures[2] AS gateways_total, p.figures[3] AS gateways_served, p.figures[4] AS gateways_open,
+	p.figures[5] AS grants_claimed, p.figures[6] AS grants_in_flight, p.figures[7] AS grants_completed, p.figures[8] AS grants_failed,
+	p.figures[9] AS grants_in_doubt, p.figures[10] AS grants_deferred, p.started
+FROM quota_internal.read_progress('deliver') p LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) p.datid;
+COMMENT ON VIEW quota_manager.stat_progress_deliver IS 'How far the deliveries are that run on this server: CALL deliver(), or a courier with something to do. As stat_progress_scan.';
+COMMENT ON COLUMN quota_manager.stat_progress_deliver.pid IS 'Process id.';
+COMMENT ON COLUMN quota_manager.stat_progress_deliver.datid IS 'Database.';
+COMMENT ON COLUMN quota_manager.stat_progress_deliver.datname IS 'Its name.';
+COMMENT ON COLUMN quota_manager.stat_progress_deliver.phase IS 'looking for work, delivering, waiting for a lock that another session holds, or winding down: what is in flight is awaited.';
+COMMENT ON COLUMN quota_manager.stat_progress_deliver.gateways_total IS 'Gateways of the database.';
+COMMENT ON COLUMN quota_manager.stat_progress_deliver.gateways_served IS 'How many of them this process sends to.';
+COMMENT ON COLUMN quota_manager.stat_progress_deliver.gateways_open IS 'How many of those are open.';
+COMMENT ON COLUMN quota_manager.stat_progress_deliver.grants_claimed IS 'Grants claimed and not sent yet.';
+COMMENT ON COLUMN quota_manager.stat_progress_deliver.grants_in_flight IS 'Requests in flight, queries included, when it was last told: at every turn.';
+COMMENT ON COLUMN quota_manager.stat_progress_deliver.grants_completed IS 'Grants completed since it started.';
+COMMENT ON COLUMN quota_manager.stat_progress_deliver.grants_failed IS 'Grants that failed.';
+COMMENT ON COLUMN quota_manager.stat_progress_deliver.grants_in_doubt IS 'Grants that became in doubt.';
+COMMENT ON COLUMN quota_manager.stat_progress_deliver.grants_deferred IS 'Attempts that were not applied; their grants wait again.';
+COMMENT ON COLUMN quota_manager.stat_progress_deliver.started IS 'When the delivery began.';

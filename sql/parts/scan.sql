@@ -213,6 +213,10 @@ CREATE FUNCTION quota_internal.evaluated_users(strategy_id integer, firing times
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_evaluated_users';
 COMMENT ON FUNCTION quota_internal.evaluated_users(integer, timestamptz, integer) IS 'What grant_evaluated() would do of each user who was found: admitted, granted (already), capped, or unknown: might be admitted if a balance were known. Writes nothing.';
 
+CREATE FUNCTION quota_internal.note_scan_progress(total bigint, done bigint) RETURNS void
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_note_scan_progress';
+COMMENT ON FUNCTION quota_internal.note_scan_progress(bigint, bigint) IS 'Of scan(): how many runs there are to it (null: as before), and how many more are done, for stat_progress_scan.';
+
 CREATE FUNCTION quota_internal.begin_scan() RETURNS void
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_begin_scan';
 COMMENT ON FUNCTION quota_internal.begin_scan() IS 'Of scan(), before it writes anything: remembers the moment, for the marks of what it evaluates.';
@@ -603,6 +607,8 @@ AS $$
 DECLARE
 	setup CONSTANT bigint := quota_internal.gateway_setup();
 	visible integer[];
+	chosen integer[];
+	runs bigint;
 	together record;
 	recorded integer[];
 	due record;
@@ -616,9 +622,11 @@ BEGIN
 	PERFORM quota_internal.require_identity(false);
 	FOR due IN SELECT d.* FROM quota_internal.due_strategies(strategy_name) d WHERE d.strategy_id = ANY (visible) LOOP
 		IF recorded IS NULL THEN
-			SELECT e.* INTO together FROM quota_internal.evaluate_together(ARRAY(SELECT DISTINCT d.strategy_id
-				FROM quota_internal.due_strategies(strategy_name) d WHERE d.strategy_id = ANY (visible) ORDER BY 1)) e;
+			SELECT coalesce(array_agg(DISTINCT d.strategy_id ORDER BY d.strategy_id), '{}'), count(*) INTO chosen, runs
+				FROM quota_internal.due_strategies(strategy_name) d WHERE d.strategy_id = ANY (visible);
+			SELECT e.* INTO together FROM quota_internal.evaluate_together(chosen) e;
 			recorded := quota_internal.record_idle(together.idle, setup);
+			PERFORM quota_internal.note_scan_progress(runs, cardinality(recorded));
 		END IF;
 		IF due.strategy_id = ANY (recorded) THEN
 			found_due := true;
@@ -626,6 +634,7 @@ BEGIN
 			CONTINUE;
 		END IF;
 		run := quota_internal.run_strategy(due.strategy_id, due.scheduled_time, setup, due.strategy_id = ANY (together.evaluated));
+		PERFORM quota_internal.note_scan_progress(NULL, 1);
 		CONTINUE WHEN run.strategy_id IS NULL;
 		found_due := true;
 		RETURN QUERY SELECT due.name, run.scheduled_time, run.matched, run.granted, run.already_granted, run.capped, run.unknown_balance,

@@ -18,6 +18,7 @@
 #include "utils/wait_event.h"
 
 #include "common/crash_point.h"
+#include "common/progress.h"
 #include "delivery/courier.h"
 #include "delivery/runs.h"
 #include "delivery/turn.h"
@@ -99,6 +100,7 @@ wind_down(Courier *courier, const volatile sig_atomic_t *stop, int grace_ms, Del
 	ListCell *cell;
 
 	courier->is_leaving = true;
+	progress_set(PROGRESS_DELIVERY, DELIVERY_PHASE, DELIVERY_WINDING_DOWN);
 	foreach (cell, courier->lanes)
 		lane_put_back(lfirst(cell));
 	CRASH_POINT(winding_down);
@@ -251,12 +253,50 @@ reload_settings(void)
 	}
 }
 
-MonoTime
-courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, DeliveryCount *count)
+/*
+ * Tells others how far this process is.
+ */
+static void
+tell_progress(const Courier *courier, const DeliveryCount *count)
+{
+	int64     served = 0;
+	int64     open = 0;
+	int64     unsent = 0;
+	int64     in_flight = 0;
+	ListCell *cell;
+
+	foreach (cell, courier->lanes)
+	{
+		Lane *lane = lfirst(cell);
+
+		if (!lane->has_lock)
+			continue;
+		served++;
+		open += lane->state == GATEWAY_STATE_OPEN;
+		unsent += lane->unsent;
+		in_flight += lane_in_flight(lane);
+	}
+	progress_set(PROGRESS_DELIVERY, DELIVERY_GATEWAYS_TOTAL, list_length(courier->lanes));
+	progress_set(PROGRESS_DELIVERY, DELIVERY_GATEWAYS_SERVED, served);
+	progress_set(PROGRESS_DELIVERY, DELIVERY_GATEWAYS_OPEN, open);
+	progress_set(PROGRESS_DELIVERY, DELIVERY_UNSENT, unsent);
+	progress_set(PROGRESS_DELIVERY, DELIVERY_IN_FLIGHT, in_flight);
+	progress_set(PROGRESS_DELIVERY, DELIVERY_COMPLETED, count->completed);
+	progress_set(PROGRESS_DELIVERY, DELIVERY_FAILED, count->failed);
+	progress_set(PROGRESS_DELIVERY, DELIVERY_IN_DOUBT, count->in_doubt);
+	progress_set(PROGRESS_DELIVERY, DELIVERY_DEFERRED, count->deferred);
+}
+
+/*
+ * The loop of courier_round().
+ */
+static MonoTime
+go_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, DeliveryCount *count)
 {
 	bool      is_look = true;    /* the next turn looks for work */
 	bool      contended = false; /* the last turn met somebody's lock */
 	bool      worked = false;    /* something was sent since the last look */
+	bool      took_turn;
 	MonoTime  next_look = MONO_PAST;
 	MonoTime  earliest_look = MONO_PAST;
 	MonoTime  now;
@@ -290,9 +330,14 @@ courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, Deliv
 			next_look = mono_add_ms(now, REREAD_INTERVAL);
 			earliest_look = mono_add_ms(now, LOOK_INTERVAL);
 		}
-		if (is_look || turn_is_needed(courier))
+		took_turn = is_look || turn_is_needed(courier);
+		if (took_turn)
 		{
-			ErrorData *error = turn_take(courier, is_look ? TURN_LOOK : TURN_CLAIM, count);
+			ErrorData *error;
+
+			progress_set(PROGRESS_DELIVERY, DELIVERY_PHASE,
+						 is_look ? DELIVERY_LOOKING : DELIVERY_SENDING);
+			error = turn_take(courier, is_look ? TURN_LOOK : TURN_CLAIM, count);
 
 			if (error != NULL && is_contention(error))
 			{
@@ -301,6 +346,7 @@ courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, Deliv
 							(errcode(error->sqlerrcode),
 							 errmsg("deliveries wait for another session: %s", error->message)));
 				contended = true;
+				progress_set(PROGRESS_DELIVERY, DELIVERY_PHASE, DELIVERY_WAITING_FOR_LOCK);
 				/* what was known of the work was thrown away with it */
 				is_look = true;
 				FreeErrorData(error);
@@ -338,6 +384,11 @@ courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, Deliv
 				gate_probe(lane);
 			lane_send(lane, courier->installation);
 		}
+		if (took_turn)
+		{
+			progress_set(PROGRESS_DELIVERY, DELIVERY_PHASE, DELIVERY_SENDING);
+			tell_progress(courier, count);
+		}
 		if (poll_lanes(courier, POLL_ONE))
 			worked = true;
 		else if (turn_is_needed(courier))
@@ -356,6 +407,24 @@ courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, Deliv
 	now = mono_now();
 	foreach (cell, courier->lanes)
 		due = Min(due, lane_due(courier, lfirst(cell), now));
+	return due;
+}
+
+MonoTime
+courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, DeliveryCount *count)
+{
+	volatile MonoTime due = MONO_NEVER;
+
+	progress_begin(PROGRESS_DELIVERY);
+	PG_TRY();
+	{
+		due = go_round(courier, stop, grace_ms, count);
+	}
+	PG_FINALLY();
+	{
+		progress_end(PROGRESS_DELIVERY);
+	}
+	PG_END_TRY();
 	return due;
 }
 

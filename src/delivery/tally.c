@@ -4,10 +4,11 @@
  */
 #include "postgres.h"
 
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 
-#include "common/version.h"
 #include "delivery/lane.h"
 #include "delivery/statement.h"
 #include "delivery/tally.h"
@@ -18,6 +19,13 @@ typedef struct TroubledGrant
 	int64       id;
 	const char *status;
 } TroubledGrant;
+
+/* How many grants of an amount were completed. */
+typedef struct CompletedAmount
+{
+	const char *amount; /* the grant's */
+	int64       grants;
+} CompletedAmount;
 
 static Statement begin_sum = {
 	"INSERT INTO quota_manager.gateway_tally (gateway, is_sum) VALUES ($1, true)"
@@ -32,10 +40,11 @@ static Statement add_to_sum = {
 	" completed = t.completed + $4, failed = t.failed + $5, in_doubt = t.in_doubt + $6,"
 	" deferred = t.deferred + $7,"
 	" completed_amount = t.completed_amount"
-	" + (SELECT coalesce(sum(a.amount::numeric), 0) FROM unnest($8) AS a(amount))"
+	" + (SELECT coalesce(sum(a.amount::numeric * a.grants), 0)"
+	" FROM unnest($8, $9) AS a(amount, grants))"
 	" WHERE t.gateway = $1 AND t.is_sum",
-	8,
-	{TEXTOID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TEXTARRAYOID},
+	9,
+	{TEXTOID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TEXTARRAYOID, INT8ARRAYOID},
 	NULL};
 
 /* The row of the sum must be there. */
@@ -84,6 +93,24 @@ add_grant(List *list, int64 id, const char *status)
 	return lappend(list, troubled);
 }
 
+/*
+ * Adds a grant to the amounts: most that follow each other have the same.
+ */
+static List *
+add_amount(List *amounts, const char *amount)
+{
+	CompletedAmount *last = amounts == NIL ? NULL : llast(amounts);
+
+	if (last == NULL || strcmp(last->amount, amount) != 0)
+	{
+		last = palloc0(sizeof(CompletedAmount));
+		last->amount = amount;
+		amounts = lappend(amounts, last);
+	}
+	last->grants++;
+	return amounts;
+}
+
 void
 tally_claimed(Lane *lane, const Grant *grant)
 {
@@ -112,7 +139,7 @@ tally_settled(Lane *lane, const Grant *grant)
 	if (strcmp(status, "completed") == 0)
 	{
 		tally->completed++;
-		tally->amounts = lappend(tally->amounts, grant->amount);
+		tally->amounts = add_amount(tally->amounts, grant->amount);
 	}
 	else if (strcmp(status, "failed") == 0)
 		tally->failed++;
@@ -195,12 +222,18 @@ write_sum(const Tally *tally, Datum gateway)
 {
 	int       count = list_length(tally->amounts);
 	Datum    *amounts = palloc(sizeof(Datum) * Max(count, 1));
-	Datum     values[8];
+	Datum    *grants = palloc(sizeof(Datum) * Max(count, 1));
+	Datum     values[9];
 	int       i = 0;
 	ListCell *cell;
 
 	foreach (cell, tally->amounts)
-		amounts[i++] = CStringGetTextDatum(lfirst(cell));
+	{
+		const CompletedAmount *amount = lfirst(cell);
+
+		amounts[i] = CStringGetTextDatum(amount->amount);
+		grants[i++] = Int64GetDatum(amount->grants);
+	}
 	values[0] = gateway;
 	values[1] = Int64GetDatum(tally->pending);
 	values[2] = Int64GetDatum(tally->processing);
@@ -209,6 +242,7 @@ write_sum(const Tally *tally, Datum gateway)
 	values[5] = Int64GetDatum(tally->in_doubt);
 	values[6] = Int64GetDatum(tally->deferred);
 	values[7] = array_of(TEXTOID, amounts, NULL, count);
+	values[8] = array_of(INT8OID, grants, NULL, count);
 	return statement_run(&add_to_sum, values, NULL) > 0;
 }
 
@@ -225,6 +259,17 @@ fold_others_of(Datum gateway)
 		return;
 	statement_run(&begin_sum, &gateway, NULL);
 	statement_run(&fold_others, &gateway, NULL);
+}
+
+/*
+ * False in a database with the SQL of 1.0.0, which does not count.  Cheap.
+ */
+static bool
+is_counted(void)
+{
+	Oid schema = get_namespace_oid("quota_manager", true);
+
+	return OidIsValid(schema) && OidIsValid(get_relname_relid("gateway_tally", schema));
 }
 
 /*
@@ -249,7 +294,7 @@ tally_write(Lane *lane, bool fold)
 	if (!fold && !has_figures(tally) && tally->troubled == NIL && tally->mended == NIL)
 		return;
 	/* an update counts what was settled before it, and waits for who settles */
-	if (!sql_is_current())
+	if (!is_counted())
 		return;
 	gateway = CStringGetTextDatum(lane->row->name);
 	write_troubled(tally, gateway);

@@ -27,7 +27,7 @@ typedef struct Tally
 	int64 failed;
 	int64 in_doubt;
 	int64 deferred;
-	List *amounts;  /* of the completed ones, as texts */
+	List *amounts;  /* CompletedAmounts: of the completed ones */
 	List *troubled; /* TroubledGrants: have become so */
 	List *mended;   /* TroubledGrants: are so no more */
 } Tally;

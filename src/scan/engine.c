@@ -24,6 +24,7 @@
 #include "utils/xid8.h"
 
 #include "common/crash_point.h"
+#include "common/progress.h"
 #include "common/rights.h"
 #include "common/version.h"
 #include "scan/admit.h"
@@ -37,6 +38,9 @@ PG_FUNCTION_INFO_V1(qm_end_evaluation);
 PG_FUNCTION_INFO_V1(qm_grant_evaluated);
 PG_FUNCTION_INFO_V1(qm_evaluated_users);
 PG_FUNCTION_INFO_V1(qm_visible_strategies);
+
+/* After how many users progress is told. */
+#define PROGRESS_ROWS 1024
 
 /* Where more rows have changed than this, reading all in order is not much dearer. */
 #define CHANGED_MAX 100000
@@ -189,6 +193,8 @@ qm_begin_scan(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_IN_USE), errmsg("a scan is running in this transaction"),
 				 errdetail("A trigger on what it writes, or what that calls, scans.")));
 	log_moment_of_transaction();
+	progress_begin(PROGRESS_SCAN);
+	progress_set(PROGRESS_SCAN, SCAN_RUNS_TOTAL, 1);
 	PG_RETURN_VOID();
 }
 
@@ -207,10 +213,15 @@ qm_evaluate(PG_FUNCTION_ARGS)
 	ListCell      *cell;
 
 	require_no_granting();
+	progress_set(PROGRESS_SCAN, SCAN_PHASE, SCAN_PLANNING);
 	evaluation = evaluation_begin(PG_GETARG_DATUM(0));
 	plans = AllocSetContextCreate(CurrentMemoryContext, "plans of a scan", ALLOCSET_DEFAULT_SIZES);
 	caller = MemoryContextSwitchTo(plans);
 	strategies = open_spools(evaluation);
+	progress_set(PROGRESS_SCAN, SCAN_STRATEGY,
+				 list_length(evaluation->strategies) == 1
+					 ? ((StrategyEvaluation *) linitial(evaluation->strategies))->strategy_id
+					 : 0);
 	/* One snapshot for all, taken after the moment that the marks tell of. */
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -277,6 +288,9 @@ Datum
 qm_end_evaluation(PG_FUNCTION_ARGS)
 {
 	evaluation_end(PG_ARGISNULL(0) ? 0 : PG_GETARG_INT32(0));
+	/* it was all of a scan */
+	if (PG_ARGISNULL(0))
+		progress_end(PROGRESS_SCAN);
 	PG_RETURN_VOID();
 }
 
@@ -295,11 +309,16 @@ admit_all(Spool *spool, const AdmissionRule *rule, GrantWriter *writer)
 {
 	Admission    *admission = admission_begin(spool, rule);
 	VerdictCounts counts = {{0}};
+	int64         done = 0;
 	Verdict       verdict;
 	text         *id;
 
+	progress_set(PROGRESS_SCAN, SCAN_USERS_TOTAL, spool_count(spool));
+	progress_set(PROGRESS_SCAN, SCAN_USERS_DONE, 0);
 	while ((id = admission_next(admission, &verdict)) != NULL)
 	{
+		if (++done % PROGRESS_ROWS == 0)
+			progress_set(PROGRESS_SCAN, SCAN_USERS_DONE, done);
 		counts.of[verdict]++;
 		if (writer && verdict == VERDICT_ADMITTED)
 			grant_writer_add(writer, id);
@@ -345,6 +364,8 @@ qm_grant_evaluated(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &descriptor) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	granting = true;
+	progress_set(PROGRESS_SCAN, SCAN_PHASE, SCAN_WRITING);
+	progress_set(PROGRESS_SCAN, SCAN_STRATEGY, rule.strategy_id);
 	PG_TRY();
 	{
 		SPI_connect();
@@ -364,6 +385,7 @@ qm_grant_evaluated(PG_FUNCTION_ARGS)
 		granting = false;
 	}
 	PG_END_TRY();
+	progress_set(PROGRESS_SCAN, SCAN_PHASE, SCAN_RECORDING);
 	CRASH_POINT(scan_granted);
 	{
 		Datum values[] = {Int64GetDatum(spool_count(strategy->matched) + strategy->left_out),

@@ -14,10 +14,14 @@
 
 #include "common/compat.h"
 #include "common/pinned_settings.h"
+#include "common/progress.h"
 #include "common/rights.h"
 #include "scan/evaluate.h"
 
 /* A receiver that sorts rows into the spools of strategies. */
+/* After how many users progress is told. */
+#define PROGRESS_ROWS 1024
+
 typedef struct SpoolReceiver
 {
 	DestReceiver           pub;
@@ -26,6 +30,7 @@ typedef struct SpoolReceiver
 	ProgramStep          **programs;
 	int                    count;
 	MemoryContext          memory; /* of what is detoasted of one row */
+	int64                  rows;
 } SpoolReceiver;
 
 static void
@@ -64,6 +69,8 @@ receive_row(TupleTableSlot *slot, DestReceiver *self)
 	MemoryContext  caller;
 	text          *id;
 
+	if (++receiver->rows % PROGRESS_ROWS == 0)
+		progress_set(PROGRESS_SCAN, SCAN_USERS_DONE, receiver->rows);
 	slot_getallattrs(slot);
 	/* A user without an id cannot be granted anything. */
 	if (slot->tts_isnull[0])
@@ -103,6 +110,15 @@ list_to_array(const List *list)
 	return array;
 }
 
+/*
+ * How many users the planner expects to be looked at.
+ */
+static int64
+expected_rows(const PlannedStmt *plan)
+{
+	return (int64) Min(plan->planTree->plan_rows, (double) PG_INT32_MAX);
+}
+
 void
 evaluate_query(const UserSource *source, const EvaluationQuery *query)
 {
@@ -122,6 +138,9 @@ evaluate_query(const UserSource *source, const EvaluationQuery *query)
 	rights_become_reader(source->reader, &before);
 	description = CreateQueryDesc(query->plan, query->text, GetActiveSnapshot(), InvalidSnapshot,
 								  &receiver.pub, query->params, NULL, 0);
+	progress_set(PROGRESS_SCAN, SCAN_PHASE, SCAN_EVALUATING);
+	progress_set(PROGRESS_SCAN, SCAN_USERS_TOTAL, expected_rows(query->plan));
+	progress_set(PROGRESS_SCAN, SCAN_USERS_DONE, 0);
 	ExecutorStart(description, 0);
 	run_executor_once(description);
 	ExecutorFinish(description);

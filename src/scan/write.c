@@ -27,6 +27,7 @@
 #include "common/compat.h"
 #include "common/crash_point.h"
 #include "common/plain_table.h"
+#include "common/progress.h"
 #include "scan/write.h"
 
 /* A batch is written when it has so many rows, or so many bytes. */
@@ -235,6 +236,8 @@ flush_statement(GrantWriter *writer)
 static void
 flush(GrantWriter *writer)
 {
+	int64 before = writer->written;
+
 	if (writer->count == 0)
 		return;
 	CHECK_FOR_INTERRUPTS();
@@ -242,6 +245,7 @@ flush(GrantWriter *writer)
 		flush_direct(writer);
 	else
 		flush_statement(writer);
+	progress_add(PROGRESS_SCAN, SCAN_GRANTS_WRITTEN, writer->written - before);
 	writer->count = 0;
 	writer->bytes = 0;
 }
