@@ -286,3 +286,205 @@ RETURN quota_manager.describe(schedule);
 COMMENT ON FUNCTION quota_api.describe(quota_manager.cron) IS
 'A cron schedule in plain English
 Such as: every hour from 09:00 to 17:00, Monday to Friday.';
+
+CREATE FUNCTION quota_api.preview(condition quota_manager.condition DEFAULT NULL, strategy text DEFAULT NULL) RETURNS SETOF quota_api.users
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+	-- Seen through by the planner, so that filters and limits reach the indexes. As a relation, whether it is this half does
+	-- not keep the planner from dropping balances that no condition asks for.
+	SELECT u.* FROM quota_api.users u
+	CROSS JOIN (SELECT 1 WHERE strategy IS NULL AND condition IS NOT NULL AND quota_internal.has_own_users() OFFSET 0) h
+	LEFT JOIN quota_manager.known_balance b ON b.user_id OPERATOR(pg_catalog.=) u.id
+	WHERE ROW(u.id, u.name, u.github_username, u.email, u.phone, u.github_star, u.vip, u.org, u.register_time, u.access_time, b.balances)::quota_manager.subject
+		OPERATOR(quota_manager.@@) condition
+	UNION ALL
+	SELECT p.* FROM quota_internal.previewed_users(condition, strategy) p
+	WHERE (strategy IS NULL AND condition IS NOT NULL AND quota_internal.has_own_users()) IS NOT TRUE;
+END;
+COMMENT ON FUNCTION quota_api.preview(quota_manager.condition, text) IS
+'Users who meet a condition, or whom a strategy would grant to
+Writes nothing. Give condition (see who meets it now) or strategy (its name: who would be granted something if it ran for its next firing; what was granted already and caps are considered). The rows are users: filter, order, page and count them.';
+
+CREATE FUNCTION quota_api.forecast(strategy text DEFAULT NULL)
+RETURNS TABLE (id integer, strategy_name text, firing timestamptz, matched bigint, granted bigint, already_granted bigint, capped bigint,
+	unknown_balance bigint, amount numeric, total_amount numeric, model text, gateway text, note text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+	asked quota_manager.quota_strategy;
+	detail text;
+	hint text;
+BEGIN
+	IF forecast.strategy IS NOT NULL THEN
+		PERFORM quota_internal.strategy_named(forecast.strategy);
+	END IF;
+	FOR asked IN SELECT s.* FROM quota_manager.quota_strategy s
+		WHERE CASE WHEN forecast.strategy IS NULL THEN s.enabled AND NOT s.archived ELSE s.name = forecast.strategy END ORDER BY s.id
+	LOOP
+		id := asked.id;
+		strategy_name := asked.name;
+		amount := asked.amount;
+		model := asked.model;
+		gateway := quota_manager.gateway_of(asked.model);
+		firing := NULL;
+		note := (SELECT string_agg(DISTINCT d.reason, '; ') FROM quota_manager.strategy_due d WHERE d.strategy_id = asked.id);
+		BEGIN
+			firing := quota_internal.next_firing_of(asked.id);
+			SELECT count(*) FILTER (WHERE v.verdict <> 'unknown'), count(*) FILTER (WHERE v.verdict = 'admitted'),
+					count(*) FILTER (WHERE v.verdict = 'granted'), count(*) FILTER (WHERE v.verdict = 'capped'), count(*) FILTER (WHERE v.verdict = 'unknown')
+				INTO matched, granted, already_granted, capped, unknown_balance
+				FROM quota_internal.scan_verdicts(asked.id, firing) v;
+			total_amount := granted * asked.amount;
+		EXCEPTION WHEN data_exception OR undefined_object OR undefined_function OR object_not_in_prerequisite_state THEN
+			-- A strategy that is broken has no say about the others.
+			matched := NULL;
+			granted := NULL;
+			already_granted := NULL;
+			capped := NULL;
+			unknown_balance := NULL;
+			total_amount := NULL;
+			note := SQLERRM;
+		END;
+		RETURN NEXT;
+	END LOOP;
+EXCEPTION WHEN query_canceled OR OTHERS THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+	PERFORM quota_internal.raise_http_error(SQLSTATE, SQLERRM, detail, hint);
+	RAISE;
+END
+$$;
+COMMENT ON FUNCTION quota_api.forecast(text) IS
+'What strategies would grant if they ran now
+Of one strategy, or of all in use: for its next firing, which users match, and how many would be granted something, were already, have reached max_exec_per_user, or have a balance that is not known. Writes nothing; looks at every user.';
+
+CREATE FUNCTION quota_api.explain(strategy text, user_id text)
+RETURNS TABLE (step integer, question text, answer text, holds boolean)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	detail text;
+	hint text;
+BEGIN
+	IF user_id IS NULL THEN
+		RAISE EXCEPTION 'the user must be given' USING ERRCODE = 'null_value_not_allowed';
+	END IF;
+	RETURN QUERY SELECT e.* FROM quota_internal.explained_grant(quota_internal.strategy_named(strategy), user_id) e;
+EXCEPTION WHEN query_canceled OR OTHERS THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+	PERFORM quota_internal.raise_http_error(SQLSTATE, SQLERRM, detail, hint);
+	RAISE;
+END
+$$;
+COMMENT ON FUNCTION quota_api.explain(text, text) IS
+'Why a user gets something of a strategy, or does not
+Questions in order, with answers; holds is whether the answer is in favour. The parts of the condition are answered one by one. Writes nothing.';
+
+CREATE FUNCTION quota_api.health(
+	OUT status text,
+	OUT version text,
+	OUT in_recovery boolean,
+	OUT is_copy boolean,
+	OUT workers_paused boolean,
+	OUT scheduler_running boolean,
+	OUT courier_running boolean,
+	OUT gateways bigint,
+	OUT gateways_not_open bigint,
+	OUT oldest_undelivered interval,
+	OUT problems text[])
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
+AS $$
+DECLARE
+	detail text;
+	hint text;
+BEGIN
+	PERFORM quota_internal.pin_statistics();
+	version := (SELECT e.extversion FROM pg_extension e WHERE e.extname = 'quota_manager');
+	in_recovery := pg_is_in_recovery();
+	is_copy := quota_internal.is_copy();
+	workers_paused := quota_internal.workers_are_paused();
+	SELECT count(*) FILTER (WHERE w.kind = 'scheduler') > 0, count(*) FILTER (WHERE w.kind = 'courier') > 0
+		INTO scheduler_running, courier_running FROM quota_internal.list_workers() w;
+	SELECT count(*), count(*) FILTER (WHERE g.state <> 'open') INTO gateways, gateways_not_open FROM quota_manager.quota_gateway g;
+	oldest_undelivered := greatest(clock_timestamp() - (SELECT min(r.start_time) FROM quota_manager.quota_run r WHERE r.undelivered), interval '0');
+	problems := array_remove(ARRAY[
+			CASE WHEN is_copy THEN 'this database is a copy that waits for resume' END,
+			CASE WHEN workers_paused THEN 'workers are paused' END,
+			CASE WHEN in_recovery THEN 'this server is a standby' END]
+		|| ARRAY(SELECT format('gateway "%s" is %s', g.name, g.state) FROM quota_manager.quota_gateway g WHERE g.state <> 'open' ORDER BY g.name)
+		|| ARRAY(SELECT format('balances of gateway "%s" are suspended', s.gateway) FROM quota_manager.balance_suspension s ORDER BY s.gateway), NULL);
+	status := CASE WHEN problems = '{}' THEN 'ok' ELSE 'degraded' END;
+EXCEPTION WHEN query_canceled OR OTHERS THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+	PERFORM quota_internal.raise_http_error(SQLSTATE, SQLERRM, detail, hint);
+	RAISE;
+END
+$$;
+COMMENT ON FUNCTION quota_api.health() IS
+'Is it well?
+status is ok, or degraded with problems in words. Workers that do not run are no problem by themselves: pg_cron may do their work.';
+
+CREATE FUNCTION quota_api.gateway_query(user_id text, gateway text DEFAULT NULL) RETURNS numeric
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s'
+AS $$
+DECLARE
+	detail text;
+	hint text;
+BEGIN
+	RETURN quota_manager.gateway_query(user_id, gateway);
+EXCEPTION WHEN query_canceled OR OTHERS THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+	PERFORM quota_internal.raise_http_error(SQLSTATE, SQLERRM, detail, hint);
+	RAISE;
+END
+$$;
+COMMENT ON FUNCTION quota_api.gateway_query(text, text) IS
+'Ask a gateway what remains of a user''s quota
+The default gateway, or the one named. The answer is noted in balances. For operators; logged.';
+
+CREATE FUNCTION quota_api.gateway_refresh(user_id text, quota numeric, gateway text DEFAULT NULL) RETURNS text
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s'
+AS $$
+DECLARE
+	detail text;
+	hint text;
+BEGIN
+	RETURN quota_manager.gateway_refresh(user_id, quota, gateway);
+EXCEPTION WHEN query_canceled OR OTHERS THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+	PERFORM quota_internal.raise_http_error(SQLSTATE, SQLERRM, detail, hint);
+	RAISE;
+END
+$$;
+COMMENT ON FUNCTION quota_api.gateway_refresh(text, numeric, text) IS
+'Set a user''s quota at a gateway
+At the default gateway, or the one named; what chats used meanwhile is wiped out. Takes effect at once. After status 502 compare the balance before you try again. For operators; logged.';
+
+CREATE FUNCTION quota_api.gateway_delta(user_id text, value numeric, reason text, gateway text DEFAULT NULL) RETURNS text
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s'
+AS $$
+DECLARE
+	detail text;
+	hint text;
+BEGIN
+	RETURN quota_manager.gateway_delta(user_id, value, reason, gateway);
+EXCEPTION WHEN query_canceled OR OTHERS THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+	PERFORM quota_internal.raise_http_error(SQLSTATE, SQLERRM, detail, hint);
+	RAISE;
+END
+$$;
+COMMENT ON FUNCTION quota_api.gateway_delta(text, numeric, text, text) IS
+'Add to a user''s quota at a gateway
+At the default gateway, or the one named. Takes effect at once. After status 502 compare the balance before you try again. For operators; logged, with the reason.';
+
+-- PostgREST answers with the media type that a domain is named after.
+CREATE DOMAIN quota_api."text/plain" AS text;
+COMMENT ON DOMAIN quota_api."text/plain" IS 'Text that is answered as it is, with the media type text/plain.';
+
+CREATE FUNCTION quota_api.metrics() RETURNS quota_api."text/plain"
+LANGUAGE sql STABLE
+RETURN quota_internal.metrics_text();
+COMMENT ON FUNCTION quota_api.metrics() IS
+'Figures for Prometheus
+With Accept: text/plain, in its text format. docs/monitoring.md tells what they are.';

@@ -61,3 +61,135 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION quota_internal.is_copy() IS 'Does this database wait for resume(), because it is a copy of the one that granted and delivered?';
+
+CREATE FUNCTION quota_internal.strategy_named(strategy text) RETURNS quota_manager.quota_strategy
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	known quota_manager.quota_strategy;
+BEGIN
+	SELECT s.* INTO known FROM quota_manager.quota_strategy s WHERE s.name = strategy;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'strategy "%" does not exist', strategy
+			USING ERRCODE = 'undefined_object', HINT = 'See SELECT name FROM quota_manager.quota_strategy.';
+	END IF;
+	RETURN known;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.strategy_named(text) IS 'A strategy that the caller may see, or an error.';
+
+CREATE FUNCTION quota_internal.next_firing_of(strategy_id integer) RETURNS timestamptz
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+	SELECT pg_catalog.min(d.scheduled_time) FROM quota_manager.strategy_due d
+	WHERE d.strategy_id OPERATOR(pg_catalog.=) next_firing_of.strategy_id
+		AND d.state OPERATOR(pg_catalog.=) ANY (ARRAY['due', 'waiting', 'scheduled']);
+END;
+COMMENT ON FUNCTION quota_internal.next_firing_of(integer) IS 'The firing that a strategy runs next, which may be due already; null: none, or it is single.';
+
+-- As the owner, who may evaluate; the users are read with the rights of the caller.
+CREATE FUNCTION quota_internal.scan_verdicts(strategy_id integer, firing timestamptz) RETURNS TABLE (user_id text, verdict text)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
+	SET quota_manager.incremental_scans = off
+AS $$
+DECLARE
+	strategy quota_manager.quota_strategy;
+BEGIN
+	PERFORM quota_internal.pin_statistics();
+	SELECT s.* INTO strategy FROM quota_manager.quota_strategy s
+		WHERE s.id = scan_verdicts.strategy_id AND s.id = ANY (quota_internal.visible_strategies());
+	IF NOT FOUND THEN
+		RETURN;
+	END IF;
+	PERFORM quota_internal.evaluate(ARRAY[strategy.id]);
+	RETURN QUERY SELECT v.user_id, v.verdict
+		FROM quota_internal.evaluated_users(strategy.id, CASE strategy.type WHEN 'single' THEN '-infinity' ELSE coalesce(firing, 'infinity') END,
+			strategy.max_exec_per_user) v;
+	PERFORM quota_internal.end_evaluation(strategy.id);
+END
+$$;
+COMMENT ON FUNCTION quota_internal.scan_verdicts(integer, timestamptz) IS 'What a scan of the strategy for a firing would make of the users who may meet its condition: admitted, granted (already), capped, or unknown (a balance is missing). Looks at all users, and writes nothing.';
+
+CREATE FUNCTION quota_internal.user_query() RETURNS text
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RETURN (SELECT r.with_balances FROM quota_internal.user_relation((SELECT a.oid FROM pg_authid a WHERE a.rolname = quota_internal.deciding_role())) r);
+END
+$$;
+COMMENT ON FUNCTION quota_internal.user_query() IS 'A subquery with the columns id and subject over the relation that scans find users in; an error if the caller may not read it.';
+
+CREATE FUNCTION quota_internal.previewed_users(condition quota_manager.condition, strategy text) RETURNS SETOF quota_api.users
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	-- Of a relation of the site the columns are known that conditions see.
+	chosen CONSTANT text := 'SELECT (x.subject).id, (x.subject).name, (x.subject).github_username, (x.subject).email, (x.subject).phone,
+		(x.subject).github_star, (x.subject).vip, (x.subject).org, (x.subject).register_time, (x.subject).access_time,
+		NULL::timestamptz, NULL::timestamptz FROM %s x';
+	asked quota_manager.quota_strategy;
+	detail text;
+	hint text;
+BEGIN
+	IF num_nonnulls(condition, strategy) <> 1 THEN
+		RAISE EXCEPTION 'either a condition or a strategy is previewed'
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'Give condition, to see who meets it, or strategy, to see whom it would grant to.';
+	END IF;
+	IF condition IS NOT NULL THEN
+		RETURN QUERY EXECUTE format(chosen || ' WHERE x.subject OPERATOR(quota_manager.@@) %L', quota_internal.user_query(), condition);
+		RETURN;
+	END IF;
+	asked := quota_internal.strategy_named(strategy);
+	IF quota_internal.has_own_users() THEN
+		RETURN QUERY SELECT u.* FROM quota_internal.scan_verdicts(asked.id, quota_internal.next_firing_of(asked.id)) v
+			JOIN quota_api.users u ON u.id = v.user_id WHERE v.verdict = 'admitted';
+	ELSE
+		RETURN QUERY EXECUTE format(chosen || ' JOIN quota_internal.scan_verdicts($1, $2) v ON v.user_id = x.id WHERE v.verdict = $3', quota_internal.user_query())
+			USING asked.id, quota_internal.next_firing_of(asked.id), 'admitted';
+	END IF;
+EXCEPTION WHEN query_canceled OR OTHERS THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+	PERFORM quota_internal.raise_http_error(SQLSTATE, SQLERRM, detail, hint);
+	RAISE;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.previewed_users(quota_manager.condition, text) IS 'Of the API: whom a strategy would grant to, and who meets a condition where users are kept by the site.';
+
+CREATE FUNCTION quota_internal.condition_parts(condition text) RETURNS TABLE (operator text, part text)
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	token text;
+	depth integer := 0;
+BEGIN
+	operator := substring(condition FROM '^(and|or|not)\(');
+	IF operator IS NULL THEN
+		RETURN;
+	END IF;
+	part := '';
+	-- Texts in quotes, what divides, and all between.
+	FOR token IN SELECT m[1] FROM regexp_matches(substr(condition, length(operator) + 2), '"(?:[^"]|"")*"|[(),]|[^"(),]+', 'g') m LOOP
+		IF depth = 0 AND token IN (',', ')') THEN
+			part := trim(part);
+			RETURN NEXT;
+			EXIT WHEN token = ')';
+			part := '';
+			CONTINUE;
+		END IF;
+		depth := depth + CASE token WHEN '(' THEN 1 WHEN ')' THEN -1 ELSE 0 END;
+		part := part || token;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.condition_parts(text) IS 'What a condition in canonical form is made of: and, or or not, and its parts; nothing where it is a call.';
+
+CREATE FUNCTION quota_internal.user_meets(user_id text, condition quota_manager.condition, OUT is_known boolean, OUT meets boolean, OUT may_meet boolean)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	EXECUTE format('SELECT true, x.subject OPERATOR(quota_manager.@@) %2$L, quota_manager.may_match(x.subject, %2$L) FROM %1$s x WHERE x.id = $1',
+		quota_internal.user_query(), condition) INTO is_known, meets, may_meet USING user_id;
+	is_known := coalesce(is_known, false);
+END
+$$;
+COMMENT ON FUNCTION quota_internal.user_meets(text, quota_manager.condition) IS 'Is there such a user, do they meet the condition, and would they if every balance that is not known were favourable?';

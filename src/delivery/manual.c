@@ -9,6 +9,8 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -244,7 +246,10 @@ report_outcome(const ManualCall *call)
 			ereport(ERROR,
 					(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
 					 errmsg("gateway \"%s\" asks to come back later: %s", call->gateway, text),
-					 errdetail("Nothing was applied.")));
+					 call->reply.retry_after > 0
+						 ? errdetail("Nothing was applied. It asks to wait %d s.",
+									 (int) ceil(Min(call->reply.retry_after, SECS_PER_DAY)))
+						 : errdetail("Nothing was applied.")));
 			break;
 		case GATEWAY_BLOCKED:
 			if (call->reply.http_status >= 500)

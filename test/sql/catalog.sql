@@ -42,7 +42,7 @@ SELECT p.oid::regprocedure FROM pg_temp.routine p
 WHERE p.lanname NOT IN ('c', 'internal') AND p.prosqlbody IS NULL
 	AND NOT coalesce(p.proconfig, '{}') && ARRAY['search_path=pg_catalog, pg_temp'] ORDER BY 1;
 -- Functions that read tables which grow by millions, and would be planned by what ANALYZE found in them; a function that reads them by
--- another one's view or function is not found here.
+-- another one's view or function is not found here. The API's preview is planned with the statement that it stands in.
 SELECT p.oid::regprocedure FROM pg_temp.routine p
 WHERE p.lanname IN ('sql', 'plpgsql') AND p.prokind = 'f'
 	AND pg_get_functiondef(p.oid) ~ '(FROM|JOIN|INTO|UPDATE|USING)\s+quota_manager\.(quota_execute|quota_run|user_balance|grant_decision|known_balance)\M'

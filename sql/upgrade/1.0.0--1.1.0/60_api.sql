@@ -19,4 +19,5 @@ COMMENT ON TRIGGER keep_user_id ON quota_manager.user_info IS 'A user keeps its 
 -- take part api_relationships
 -- take part api_errors
 -- take part api_helpers
+-- take part api_explain
 -- take part api_functions
