@@ -440,7 +440,7 @@ END
 $$;
 COMMENT ON FUNCTION quota_api.gateway_query(text, text) IS
 'Ask a gateway what remains of a user''s quota
-The default gateway, or the one named. The answer is noted in balances. For operators; logged.';
+The default gateway, or the one named. The answer is noted in balances, but not by GET. For operators; logged.';
 
 CREATE FUNCTION quota_api.gateway_refresh(user_id text, quota numeric, gateway text DEFAULT NULL) RETURNS text
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s'

@@ -262,6 +262,9 @@ subtest 'functions that only look' => sub {
 	}
 };
 
+$answer = $api->rpc('viewer', 'GET', 'metrics', {}, format => 'text/plain');
+like($answer->{text} // '', qr/^quota_manager_\w+(?:\{gateway="main"\})? \d/m, 'figures for Prometheus') or diag failed($answer);
+
 # A user source of the site's is previewed and explained too.
 $node->safe_psql('postgres', q{
 	CREATE TABLE public.member (id text PRIMARY KEY, vip integer, org text);

@@ -97,7 +97,7 @@ subtest 'not now' => sub {
 subtest 'in use and duplicate' => sub {
 	is_error($api->post('operator', 'users', { id => 'u1' }), 409, '23505', 'a duplicate');
 	is_error($api->post('admin', 'models', { model => 'y', gateway => 'nosuch' }), 409, '23503', 'an unknown gateway');
-	is($api->delete('admin', 'gateways', [ [ 'name', '=', 'down' ] ])->{status}, 409, 'a gateway that serves models');
+	is_error($api->delete('admin', 'gateways', [ [ 'name', '=', 'down' ] ]), 409, '23503', 'a gateway that serves models');
 	is($node->safe_psql('postgres', "SELECT quota_internal.http_status('23001')"), 409, 'what is in use');
 };
 

@@ -377,7 +377,8 @@ sub rpc
 		only_reads => $volatile ne 't',
 		parameters => \@parameters,
 		is_text => scalar(($option{format} // '') =~ m{^(?:csv|text/plain)$}),
-		statement => "WITH pgrst_source AS ($source) SELECT null::bigint AS total_result_set, pg_catalog.count(_postgrest_t) AS page_total, $body AS body, $response, "
+		statement => "WITH pgrst_source AS ($source) SELECT null::bigint AS total_result_set, "
+		  . ($shape eq 'rows' ? 'pg_catalog.count(_postgrest_t)' : 1) . " AS page_total, $body AS body, $response, "
 		  . "'' AS response_inserted FROM ($outer) _postgrest_t",
 		%option{qw(settings claims raw_claims)});
 }

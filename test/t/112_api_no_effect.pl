@@ -1,0 +1,108 @@
+
+# Nothing but POST, PATCH, PUT and DELETE has an effect: whatever is read or called by GET, the database and the gateway are
+# afterwards what they were.
+
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+
+use PostgreSQL::Test::Utils;
+use QuotaTest::Delivery qw(delivery_node add_gateway);
+use QuotaTest::Mock;
+use QuotaTest::PostgREST;
+use Test::More;
+
+my $node = delivery_node('api_no_effect');
+my $mock = QuotaTest::Mock->start(dialect => 'zgsm', key => 'key');
+my $api = QuotaTest::PostgREST->new($node, 'postgres');
+
+$api->role('admin', 'admin');
+add_gateway($node, 'main', $mock, is_default => 't');
+$node->safe_psql('postgres', q{
+	INSERT INTO quota_manager.user_info (id, vip) SELECT 'u' || n, n FROM generate_series(1, 5) n;
+	INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition) VALUES ('one', 'single', 1, 'm', 'is-vip(2)'), ('two', 'single', 1, 'm', 'quota-le("m", 5)');
+	INSERT INTO quota_manager.quota_strategy (name, type, amount, model, periodic_expr, condition) VALUES ('three', 'periodic', 1, 'm', '* * * * *', 'true()');
+	SELECT * FROM quota_manager.scan('one');
+	UPDATE quota_manager.quota_execute SET status = 'in_doubt', next_attempt_time = 'infinity' WHERE user_id = 'u2';
+	UPDATE quota_manager.quota_execute SET status = 'failed' WHERE user_id = 'u3'});
+my ($doubtful, $failed, $pending) = map { $node->safe_psql('postgres', "SELECT min(id) FROM quota_manager.quota_execute WHERE status = '$_'") } qw(in_doubt failed pending);
+$api->rpc('admin', 'POST', 'gateway_query', { user_id => 'u1' });
+is($mock->requests('query')->{200}, 1, 'the gateway can be asked');
+
+# Every row and every sequence, as one number each.
+my @queries = split /\n/, $node->safe_psql('postgres', q{
+	SELECT format('SELECT %L || md5(coalesce(string_agg(t::text, chr(10) ORDER BY t::text), %L)) FROM %s t', c.oid::regclass || ' ', '', c.oid::regclass)
+	FROM pg_class c WHERE c.relnamespace IN ('quota_manager'::regnamespace, 'quota_internal'::regnamespace) AND c.relkind = 'r' AND c.relpersistence = 'p'
+	UNION ALL SELECT format('SELECT %L || last_value || is_called FROM %s', c.oid::regclass || ' ', c.oid::regclass)
+	FROM pg_class c WHERE c.relnamespace IN ('quota_manager'::regnamespace, 'quota_internal'::regnamespace) AND c.relkind = 'S' ORDER BY 1});
+cmp_ok(scalar @queries, '>', 15, 'tables and sequences are looked at');
+
+# What remains at the gateway is asked for by a query, which changes nothing there.
+sub state_of_all
+{
+	my $stats = $mock->stats;
+
+	delete @{ $stats->{by_action} }{qw(query used_query)};
+
+	return join "\n", $node->safe_psql('postgres', join '; ', @queries), map { my $action = $_;
+		map { "$action $_ $stats->{by_action}{$action}{$_}" } sort keys %{ $stats->{by_action}{$action} } } sort keys %{ $stats->{by_action} };
+}
+
+my %arguments = (
+	(map { $_ => [ { ids => [1] } ] } qw(enable disable archive)),
+	retry => [ { ids => [ $failed, $pending ] } ],
+	cancel => [ { ids => [$pending] }, { ids => [] } ],
+	resolve => [ { ids => [$doubtful], applied => 'true' }, { ids => [$doubtful], applied => 'false' } ],
+	scan => [ {}, { strategy => 'one' }, { strategy => 'three' } ],
+	resume => [ {}, { policy => 'may_have_run' } ],
+	pause => [ {} ],
+	gateway_query => [ { user_id => 'u1' } ],
+	gateway_refresh => [ { user_id => 'u1', quota => 3 } ],
+	gateway_delta => [ { user_id => 'u1', value => 3, reason => 'r' } ],
+	upcoming => [ {}, { strategy => 'three' } ],
+	check_condition => [ { expression => 'is-vip(1)' } ],
+	check_schedule => [ { expression => '* * * * *' } ],
+	describe => [ { schedule => '* * * * *' } ],
+	preview => [ { condition => 'is-vip(1)' }, map { { strategy => $_ } } qw(one two three) ],
+	forecast => [ {} ],
+	explain => [ map { { strategy => $_, user_id => 'u1' } } qw(one two three) ],
+	health => [ {} ],
+	metrics => [ {} ]);
+my %volatility = map { split /\|/ } split /\n/, $node->safe_psql('postgres', q{SELECT p.proname, p.provolatile FROM pg_proc p WHERE p.pronamespace = 'quota_api'::regnamespace
+	AND (p.proargnames IS NOT NULL OR p.pronargs = 0) AND p.prokind = 'f' ORDER BY 1});
+my $before = state_of_all();
+
+foreach my $function (sort keys %volatility)
+{
+	my $calls = delete $arguments{$function};
+
+	ok(defined $calls, "$function is called") or next;
+	foreach my $call (@$calls)
+	{
+		my $answer = $api->rpc('admin', 'GET', $function, $call, format => $function eq 'metrics' ? 'text/plain' : undef);
+		my $said = join ' ', map { $answer->{$_} // '' } qw(code message);
+
+		is($answer->{status}, $volatility{$function} eq 'v' && $function ne 'gateway_query' ? 405 : 200, join(' ', "GET $function", map { "$_ " . (ref $call->{$_} ? "@{ $call->{$_} }" : $call->{$_}) } sort keys %$call)) or diag($said);
+	}
+	is(state_of_all(), $before, "$function by GET leaves everything as it was");
+}
+is_deeply([ sort keys %arguments ], [], 'nothing was forgotten');
+
+foreach my $view (split /\n/, $node->safe_psql('postgres', q{SELECT relname FROM pg_class WHERE relnamespace = 'quota_api'::regnamespace AND relkind = 'v'}))
+{
+	is($api->get('admin', $view, count => 'exact')->{status}, 200, "GET $view");
+}
+is(state_of_all(), $before, 'reading leaves everything as it was');
+
+# The same by POST has an effect, so the comparison can tell.
+is($api->rpc('admin', 'POST', 'scan', {})->{status}, 200, 'POST scan');
+isnt(state_of_all(), $before, 'a scan shows');
+$before = state_of_all();
+is($api->rpc('admin', 'POST', 'gateway_delta', { user_id => 'u1', value => 1, reason => 'r' })->{status}, 200, 'POST gateway_delta');
+isnt(state_of_all(), $before, 'a change at the gateway shows');
+
+$mock->stop;
+$node->stop;
+done_testing();
