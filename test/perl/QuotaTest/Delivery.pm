@@ -199,11 +199,11 @@ sub end_call
 # printed. An error ends it.
 sub begin_session
 {
-	my ($node) = @_;
+	my ($node, $database) = @_;
 	my $session = {};
 
 	$session->{pid} = IPC::Open2::open2($session->{out}, $session->{in},
-		'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres'));
+		'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr($database // 'postgres'));
 	return $session;
 }
 
