@@ -52,6 +52,9 @@ PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
+# A README.md among those of other extensions would be theirs as well.
+docmoduledir = $(EXTENSION)
+
 $(FRESH_SCRIPT): $(SQL_PART_FILES) $(srcdir)/quota_manager.control
 	@mkdir -p sql
 	cat $(SQL_PART_FILES) > $@
@@ -96,4 +99,11 @@ crash-build:
 reference:
 	$(srcdir)/scripts/build-reference
 
-.PHONY: mock prove crash-build reference
+# What is handed to PGXN: what is committed, and the install script, which META.json names.
+DIST = .
+CHECKOUT = $(srcdir)
+dist: $(FRESH_SCRIPT)
+	git -c safe.directory='*' -C $(CHECKOUT) archive --format=zip --prefix=$(EXTENSION)-$(EXTVERSION)/sql/ --add-file=$(abspath $(FRESH_SCRIPT)) \
+		--prefix=$(EXTENSION)-$(EXTVERSION)/ -o $(abspath $(DIST))/$(EXTENSION)-$(EXTVERSION).zip HEAD
+
+.PHONY: mock prove crash-build reference dist

@@ -96,18 +96,16 @@ RESET enable_seqscan;
 CREATE INDEX ON plan USING hash (schedule);
 SELECT a.id FROM plan AS a JOIN plan AS b USING (schedule) ORDER BY a.id;
 
--- Binary input is checked as text input is.
-\getenv abs_builddir PG_ABS_BUILDDIR
-\set filename :abs_builddir '/results/cron.data'
-COPY plan TO :'filename' (FORMAT binary);
+-- Binary input is checked as text input is.  The files are the client's: the server may be another user's.
+\copy plan TO PROGRAM 'cat >"$PG_ABS_BUILDDIR/results/cron.data"' (FORMAT binary)
 CREATE TEMP TABLE copied (LIKE plan);
-COPY copied FROM :'filename' (FORMAT binary);
+\copy copied FROM PROGRAM 'cat "$PG_ABS_BUILDDIR/results/cron.data"' (FORMAT binary)
 SELECT count(*), count(schedule) FROM (TABLE plan INTERSECT TABLE copied) AS same;
-COPY (SELECT 1, text ' 0  08 * * * ') TO :'filename' (FORMAT binary);
-COPY copied FROM :'filename' (FORMAT binary);
+\copy (SELECT 1, text ' 0  08 * * * ') TO PROGRAM 'cat >"$PG_ABS_BUILDDIR/results/cron.data"' (FORMAT binary)
+\copy copied FROM PROGRAM 'cat "$PG_ABS_BUILDDIR/results/cron.data"' (FORMAT binary)
 SELECT schedule FROM copied WHERE id = 1;
-COPY (SELECT 1, text '0 8 * *') TO :'filename' (FORMAT binary);
-COPY copied FROM :'filename' (FORMAT binary);
+\copy (SELECT 1, text '0 8 * *') TO PROGRAM 'cat >"$PG_ABS_BUILDDIR/results/cron.data"' (FORMAT binary)
+\copy copied FROM PROGRAM 'cat "$PG_ABS_BUILDDIR/results/cron.data"' (FORMAT binary)
 
 -- Firings, told in local time with the offset.  After is exclusive, until inclusive.
 CREATE FUNCTION pg_temp.told(schedule cron, zone text, after_time timestamptz, until_time timestamptz)
