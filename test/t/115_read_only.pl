@@ -66,7 +66,7 @@ my %look = (
 	'audit_balances(text)' => q{count(*) FROM quota_manager.audit_balances()},
 	'undecided(integer)' => q{count(*) FROM quota_manager.undecided((SELECT id FROM quota_manager.quota_strategy WHERE name = 'low'))},
 	'schedule_now()' => q{quota_manager.schedule_now()});
-# The same through the API; what its GET may call is not volatile.
+# The same through the API.
 my %api = (
 	'scan(text)' => q{scan()},
 	'resolve(bigint[],boolean,text)' => "resolve(ARRAY[$one], true)",
@@ -75,6 +75,9 @@ my %api = (
 	'enable(integer[])' => q{enable(ARRAY[1])},
 	'disable(integer[])' => q{disable(ARRAY[0])},
 	'archive(integer[])' => q{archive(NULL)},
+	'gateway_query(text,text)' => undef,
+	'gateway_refresh(text,numeric,text)' => q{gateway_refresh('u1', 9)},
+	'gateway_delta(text,numeric,text,text)' => q{gateway_delta('u1', 9, 'reason')},
 	'pause()' => q{pause()},
 	'resume(text)' => q{resume()});
 # These are functions of pg_cron at work, which is not here.
@@ -111,7 +114,7 @@ is($node->safe_psql('postgres', q{
 
 foreach my $how ('BEGIN READ ONLY', 'SET default_transaction_read_only = on', q{BEGIN; SELECT set_config('transaction_read_only', 'on', true)})
 {
-	foreach my $call ((map { $call{$_} ? "quota_manager.$call{$_}" : () } sort keys %call), (map { "quota_manager.$_" } @nothing), map { "quota_api.$api{$_}" } sort keys %api)
+	foreach my $call ((map { $call{$_} ? "quota_manager.$call{$_}" : () } sort keys %call), (map { "quota_manager.$_" } @nothing), map { $api{$_} ? "quota_api.$api{$_}" : () } sort keys %api)
 	{
 		my ($status, $out, $err) = ask("$how; SELECT $call; COMMIT");
 
