@@ -154,7 +154,8 @@ make_work_folder()
 end_work()
 {
 	allow_clusters
-	rm -rf "$work"
+	# another user's files may be in it
+	rm -rf "$work" 2>/dev/null || as_root rm -rf "$work"
 }
 
 # Copies the sources to $work/src, which the unprivileged user owns.

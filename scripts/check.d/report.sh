@@ -28,6 +28,35 @@ one()
 	verdict "$name" $code "$work/step.log" $((SECONDS - begun))
 }
 
+# Says that something was not run, which is no failure, and why.
+not_run()
+{
+	echo "not run $1: $2"
+}
+
+# True if a tool has the version that the code is kept to: what another one finds and wants is something else.
+has_version()
+{
+	local found
+
+	found=$("$1" --version 2>&1 | grep -oE '[0-9]+(\.[0-9]+)+' | head -1)
+	case $found in
+		"$2" | "$2".*) ;;
+		*) not_run "$3" "$1 is ${found:-missing}, and the code is kept to $2" && return 1 ;;
+	esac
+}
+
+# one, and beside, with a tool of that version.
+one_of()
+{
+	has_version "$1" "$2" "$3" && one "${@:3}"
+}
+
+beside_of()
+{
+	has_version "$1" "$2" "$3" && beside "${@:3}"
+}
+
 # The same beside what comes next, out of its way; join_gates says how they ended.
 gates=()
 beside()

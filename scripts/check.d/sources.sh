@@ -77,3 +77,9 @@ crash_points_apart()
 		objcopy --strip-debug "$work/install$installed" "$work/without.so" &&
 		grep -qiE 'crash_?point' "$work/with.so" && ! grep -qiE 'crash_?point' "$work/without.so"
 }
+
+# What clang needs for its sanitizers: Debian 12 has it under the name of a version alone.
+sanitizer_package()
+{
+	if apt-cache show libclang-rt-dev >/dev/null 2>&1; then echo libclang-rt-dev; else echo libclang-rt-14-dev; fi
+}

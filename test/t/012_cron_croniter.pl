@@ -1,6 +1,7 @@
 # Random pairs of a schedule and an instant: next_firing() answers as python3-croniter does, a program of Debian's that
 # has nothing of ours, wherever the two have the same rules. Where they do not, which test/croniter/pairs.py tells by
 # rule, croniter is asked in its own words for what our rule gives, and its own answer has to be what its rule gives.
+# These rules are those of croniter 1.3: other versions have others, and are not asked.
 #
 # QUOTA_MANAGER_CRON_PAIRS  how many pairs (20000; 1300000 in long runs, a million of them without a difference)
 # QUOTA_MANAGER_SEED        repeats a choice of pairs
@@ -20,11 +21,14 @@ my $pairs = $ENV{QUOTA_MANAGER_CRON_PAIRS} || ($long ? 1_300_000 : 20_000);
 my $seed = $ENV{QUOTA_MANAGER_SEED} || int(rand(1_000_000_000));
 my $file = PostgreSQL::Test::Utils::tempdir() . '/pairs';
 
+my $version = qx{/usr/bin/python3 -c 'import importlib.metadata as m; print(m.version("croniter"))' 2>&1};
+plan skip_all => "croniter 1.3 is not there, but $1" if $version =~ /^(\d+\.\d+)/ && $1 ne '1.3';
+
 note "seed $seed";
 my $started = time;
 is(system("/usr/bin/python3 '$FindBin::RealBin/../croniter/pairs.py' $pairs $seed @{[ $long ? 'all' : '' ]} >'$file'"),
 	0, 'croniter has answered; it is in the package python3-croniter')
-  or BAIL_OUT('there is nothing to compare with');
+  or die 'there is nothing to compare with';
 note sprintf 'croniter took %.0f s', time - $started;
 
 my $node = PostgreSQL::Test::Cluster->new('croniter');

@@ -43,18 +43,19 @@ sub memory_of
 	return slurp_file("/proc/$pid/smaps_rollup") =~ /^Anonymous:\s*(\d+) kB/m ? $1 : die "cannot read the memory of $pid";
 }
 
-# Open files of a process, by kind: PostgreSQL keeps files of tables open and closes them as it needs to.
+# Open files of a process, by kind: PostgreSQL keeps files of tables open and closes them as it needs to, and libcurl
+# wakes itself by a pair of sockets in each session, or by one or two event counters from 8.12 on.
 sub files_of
 {
 	my ($pid) = @_;
 	my $data = $node->data_dir;
-	my %count = (sockets => 0, tables => 0, others => 0);
+	my %count = (sockets => 0, tables => 0, events => 0, others => 0);
 
 	foreach my $file (glob "/proc/$pid/fd/*")
 	{
 		my $target = readlink $file // next;
 
-		$count{ $target =~ /^socket:/ ? 'sockets' : $target =~ /^\Q$data\E\// ? 'tables' : 'others' }++;
+		$count{ $target =~ /^socket:/ ? 'sockets' : $target =~ /eventfd/ ? 'events' : $target =~ /^\Q$data\E\// ? 'tables' : 'others' }++;
 	}
 	return %count;
 }
@@ -151,8 +152,9 @@ foreach my $round (1 .. $restarts)
 }
 my %after = files_of($courier);
 note "files: sockets $before{sockets}, others $before{others} before; $after{sockets} and $after{others} after $restarts restarts; at most $most sockets more";
-# libcurl has a pair of its own in each session.
+# Those of the second session are libcurl's.
 cmp_ok($most, '<=', 4 + 2, 'restarts: a worker has no more connections open than its gateway allows');
+cmp_ok($after{events}, '<=', $before{events} + 2, 'restarts: nor more event counters than a session has');
 cmp_ok($after{others}, '<=', $before{others}, 'restarts: and no other files');
 is(QuotaTest::Workers::worker($node, 'postgres', 'courier'), $courier, 'restarts: it is one process');
 is( $node->safe_psql('postgres', q{
