@@ -5,23 +5,24 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN greatest(pg_catalog.date_part('epoch', until) OPERATOR(pg_catalog.-) pg_catalog.date_part('epoch', since), 0);
 COMMENT ON FUNCTION quota_internal.age_seconds(timestamptz, timestamptz) IS 'Seconds between two times; 0 where the clock was set back between them.';
 
-CREATE FUNCTION quota_internal.oldest_pending() RETURNS TABLE (gateway text, since timestamptz)
+CREATE FUNCTION quota_internal.oldest_pending(gateways text[]) RETURNS TABLE (gateway text, since timestamptz)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
 DECLARE
 	run record;
 BEGIN
 	PERFORM quota_internal.pin_statistics();
-	FOR run IN SELECT r.id, r.first_grant_id, r.last_grant_id, r.start_time FROM quota_manager.quota_run r WHERE r.undelivered LOOP
+	FOR run IN SELECT r.id, r.first_grant_id, r.last_grant_id, r.start_time FROM quota_manager.quota_run r WHERE r.undelivered ORDER BY r.start_time, r.id LOOP
+		EXIT WHEN gateways IS NULL OR gateways = '{}';
 		SELECT e.gateway, run.start_time INTO gateway, since FROM quota_manager.quota_execute e
 			WHERE e.id BETWEEN run.first_grant_id AND run.last_grant_id AND e.run_id = run.id ORDER BY e.id LIMIT 1;
-		IF FOUND THEN
-			RETURN NEXT;
-		END IF;
+		CONTINUE WHEN gateway IS NULL OR gateway <> ALL (gateways);
+		gateways := array_remove(gateways, gateway);
+		RETURN NEXT;
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.oldest_pending() IS 'Of metrics: when each run began that has open grants, and the gateway of its first grant. The others are not looked at, which may be millions.';
+COMMENT ON FUNCTION quota_internal.oldest_pending(text[]) IS 'Of metrics: when the oldest run began that has open grants, for each of the gateways; that of its first grant is taken for a run''s. The other grants are not looked at, which may be millions.';
 
 CREATE FUNCTION quota_internal.gateway_figures()
 RETURNS TABLE (gateway text, pending bigint, processing bigint, failed bigint, in_doubt bigint, oldest_pending timestamptz,
@@ -46,7 +47,7 @@ BEGIN
 	FROM quota_manager.quota_gateway g
 	FULL JOIN tally t ON t.gateway = g.name
 	FULL JOIN trouble p ON p.gateway = coalesce(g.name, t.gateway)
-	LEFT JOIN (SELECT p.gateway, min(p.since) AS since FROM quota_internal.oldest_pending() p GROUP BY p.gateway) o ON o.gateway = coalesce(g.name, t.gateway)
+	LEFT JOIN quota_internal.oldest_pending(ARRAY(SELECT w.gateway FROM tally w WHERE w.pending > 0)) o ON o.gateway = t.gateway
 	-- One that is gone is of interest as long as something is open there.
 	WHERE g.name IS NOT NULL OR t.pending <> 0 OR t.processing <> 0 OR p.gateway IS NOT NULL;
 END

@@ -51,6 +51,7 @@ UPDATE quota_strategy SET enabled = false WHERE name = 'low';
 UPDATE quota_strategy SET archived = true WHERE name = 'take';
 UPDATE quota_execute SET status = (ARRAY['pending', 'processing', 'completed', 'failed', 'in_doubt', 'cancelled'])[id % 6 + 1], claim_number = id % 3,
 	last_error = CASE WHEN id % 7 = 0 THEN E'said "no"\n\\' END, last_status = 503, next_attempt_time = CASE WHEN id % 2 = 0 THEN now() ELSE '-infinity' END;
+SELECT quota_internal.recount_grants();
 SELECT resolve(array_agg(id), true, E'why\nnot \\ "so"') FROM quota_execute WHERE status = 'in_doubt' AND user_id < 'u15';
 UPDATE quota_installation SET workers_enabled = false, doubtful_until = '2020-01-01 UTC', doubtful_firing = '2020-01-02 UTC',
 	former_ids = '[{"id": "00000000-0000-0000-0000-000000000000", "before_grant": 1}]';
