@@ -68,11 +68,6 @@ BEGIN
 		RAISE EXCEPTION 'this trigger is for quota_manager.quota_execute only' USING ERRCODE = 'wrong_object_type';
 	END IF;
 	PERFORM quota_internal.pin_statistics();
-	IF TG_OP = 'TRUNCATE' THEN
-		DELETE FROM quota_manager.troubled_grant;
-		UPDATE quota_manager.gateway_tally SET pending = 0, processing = 0;
-		RETURN NULL;
-	END IF;
 	DELETE FROM quota_manager.troubled_grant t
 		WHERE t.grant_id IN (SELECT g.id FROM gone g WHERE g.status IN ('failed', 'in_doubt'));
 	INSERT INTO quota_manager.gateway_tally (gateway, pending, processing)
@@ -85,8 +80,21 @@ COMMENT ON FUNCTION quota_internal.count_deleted() IS 'Trigger: grants that some
 CREATE TRIGGER count_deleted AFTER DELETE ON quota_manager.quota_execute
 	REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION quota_internal.count_deleted();
 COMMENT ON TRIGGER count_deleted ON quota_manager.quota_execute IS 'Grants that somebody deletes count no more.';
+CREATE FUNCTION quota_internal.count_truncated() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF TG_RELID <> 'quota_manager.quota_execute'::regclass THEN
+		RAISE EXCEPTION 'this trigger is for quota_manager.quota_execute only' USING ERRCODE = 'wrong_object_type';
+	END IF;
+	DELETE FROM quota_manager.troubled_grant;
+	UPDATE quota_manager.gateway_tally SET pending = 0, processing = 0;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.count_truncated() IS 'Trigger: where no grant is left, none counts.';
 CREATE TRIGGER count_truncated AFTER TRUNCATE ON quota_manager.quota_execute
-	FOR EACH STATEMENT EXECUTE FUNCTION quota_internal.count_deleted();
+	FOR EACH STATEMENT EXECUTE FUNCTION quota_internal.count_truncated();
 COMMENT ON TRIGGER count_truncated ON quota_manager.quota_execute IS 'Grants that somebody deletes count no more.';
 
 CREATE FUNCTION quota_internal.recount_grants() RETURNS void

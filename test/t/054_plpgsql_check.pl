@@ -32,7 +32,7 @@ my $without = $has_pg_cron ? 'false' : q{p.prosrc ~ '\mcron\.'};
 
 # A trigger function is checked with each relation that it is a trigger of.
 my @functions = split /\n/, $node->safe_psql('postgres', <<"SQL");
-SELECT p.oid::regprocedure || '|' || coalesce(t.tgrelid, 0)::regclass::text
+SELECT p.oid::regprocedure || '|' || coalesce(t.tgrelid, 0)::regclass::text || '|' || coalesce(t.tgoldtable, '')
 FROM pg_proc p
 JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
 JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid AND e.extname = 'quota_manager'
@@ -48,10 +48,11 @@ FROM pg_proc p WHERE p.pronamespace IN ('quota_manager'::regnamespace, 'quota_in
 SQL
 foreach my $function (@functions)
 {
-	my ($signature, $relation) = split /\|/, $function;
+	my ($signature, $relation, $old_table) = split /\|/, $function;
+	my $transition = $old_table ? "oldtable => '$old_table', " : '';
 
 	is( $node->safe_psql('postgres', qq{$temporary;
-			SELECT * FROM plpgsql_check_function('$signature', } . ($relation eq '-' ? '0' : "'$relation'") . q{, fatal_errors => false,
+			SELECT * FROM plpgsql_check_function('$signature', } . ($relation eq '-' ? '0' : "'$relation'") . ", $transition" . q{fatal_errors => false,
 				other_warnings => true, extra_warnings => false, performance_warnings => false)}),
 		'',
 		"$signature" . ($relation eq '-' ? '' : " on $relation"));
