@@ -6,6 +6,13 @@ c_files()
 	(cd "$work/src" && find src test -name '*.[ch]' | sort)
 }
 
+# The sources of 1.0.0, of which a test builds the library, from the history of the checkout.  False: it is not at hand.
+old_source()
+{
+	mkdir "$work/old" &&
+		git -c safe.directory="$root" -C "$root" archive 5e6a3e3 Makefile quota_manager.control src sql 2>/dev/null | tar --no-same-owner -xf - -C "$work/old" 2>/dev/null
+}
+
 formatted()
 {
 	(cd "$work/src" && c_files | xargs clang-format --dry-run -Werror)
