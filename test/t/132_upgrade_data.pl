@@ -122,6 +122,8 @@ my $took = time() - $since;
 cmp_ok($took, '<', 30, sprintf 'an update with %d grants (%.2f s)', $bulk, $took);
 is(files(), $files, 'no table or index was rewritten');
 same_rows('old');
+like((run_command([ 'pg_dump', '--schema-only', $node->connstr('old') ]))[0], qr/GRANT USAGE ON SCHEMA $_ TO a_viewer/, "a dump keeps the rights of roles in $_")
+  foreach 'quota_manager', 'quota_internal';
 is(definitions('old'), $definitions, 'what a site has made is as it was');
 site_works('old');
 works_on('old', sub { });
@@ -191,10 +193,9 @@ sub same_rows
 		next if grep { $_ eq $table } @but;
 		is($after->{$table}, $before->{$table}, "$database: the rows of $table");
 	}
-	is($node->safe_psql($database, <<'SQL'), $numbers, "$database: the sequences of 1.0.0") if $database eq 'old';
-SELECT string_agg(sequencename || ' ' || coalesce(last_value::text, 'unused'), E'\n' ORDER BY sequencename)
-FROM pg_sequences WHERE schemaname = 'quota_manager'
-SQL
+	my %known = map { (split)[0] => 1 } split /\n/, $numbers;
+
+	is(join("\n", grep { $known{ (split)[0] } } split /\n/, sequences($node, $database)), $numbers, "$database: the sequences of 1.0.0");
 	return;
 }
 
