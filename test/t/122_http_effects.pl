@@ -103,6 +103,19 @@ foreach my $function (sort grep { $volatile{$_} eq 't' } keys %volatile)
 isnt(state_of_things(), $before, 'and these had one');
 $node->safe_psql('quota', 'SELECT quota_manager.stop_workers()');
 
+# What the document warns of: without a filter all rows change, and a limit is no filter.
+foreach my $case ([ '/users?limit=1&order=id', 204, 2 ], [ '/users?id=eq.ada', 204, 1 ])
+{
+	my ($path, $status, $count) = @$case;
+
+	$node->safe_psql('quota', q{UPDATE quota_manager.user_info SET org = 'before'});
+	is($rest->request('PATCH', $path, role => 'quota_operator', body => { org => 'after' })->{status}, $status, "PATCH $path");
+	is($node->safe_psql('quota', q{SELECT count(*) FROM quota_manager.user_info WHERE org = 'after'}), $count, "PATCH $path: so many rows");
+}
+is($rest->request('PATCH', '/users', role => 'quota_operator', body => { org => 'more' }, headers => { Prefer => 'handling=strict, max-affected=1' })->{status},
+	400, 'PATCH of more rows than were meant');
+is($node->safe_psql('quota', q{SELECT count(*) FROM quota_manager.user_info WHERE org = 'more'}), 0, 'changes none');
+
 # OPTIONS says what can be done.
 my %writes = (
 	strategies => 'POST PATCH',
