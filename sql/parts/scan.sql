@@ -511,7 +511,11 @@ BEGIN
 				WHERE b.gateway = ANY (gateways)) END,
 			CASE WHEN doubtful AND run.granted > 0 THEN 'granted in doubt' END,
 			CASE WHEN counts.left_out > 0 THEN 'users left out because their ids are longer than 2600 bytes: ' || counts.left_out END), '');
-	EXCEPTION WHEN OTHERS THEN
+	EXCEPTION
+	-- Somebody is in the way, for longer than whoever scans wants to wait: not the strategy's fault.
+	WHEN lock_not_available THEN
+		RAISE;
+	WHEN OTHERS THEN
 		GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
 		run.state := 'failed';
 		run.reason := SQLERRM || CASE WHEN detail <> '' THEN ' (' || detail || ')' ELSE '' END;
@@ -531,7 +535,7 @@ BEGIN
 	RETURN run;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.run_strategy(integer, timestamptz, bigint, boolean) IS 'Of scan(): runs one strategy for one firing (null: a single strategy, or a periodic one that has no firing to be run) under its lock, and records the firings before it that are not run; an error is recorded, not raised. setup: gateway_setup() before anything was looked up; evaluated: evaluate() was called for it. Null: nothing was run.';
+COMMENT ON FUNCTION quota_internal.run_strategy(integer, timestamptz, bigint, boolean) IS 'Of scan(): runs one strategy for one firing (null: a single strategy, or a periodic one that has no firing to be run) under its lock, and records the firings before it that are not run; an error is recorded, not raised, unless it is the caller''s lock_timeout. setup: gateway_setup() before anything was looked up; evaluated: evaluate() was called for it. Null: nothing was run.';
 
 CREATE FUNCTION quota_internal.evaluate_together(strategies integer[], OUT evaluated integer[], OUT idle integer[])
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
@@ -551,7 +555,11 @@ BEGIN
 	END IF;
 	evaluated := coalesce(evaluated, ARRAY[]::integer[]);
 	idle := coalesce(idle, ARRAY[]::integer[]);
-EXCEPTION WHEN OTHERS THEN
+EXCEPTION
+-- Not once for each strategy.
+WHEN lock_not_available THEN
+	RAISE;
+WHEN OTHERS THEN
 	-- The run of whose fault it is tells.
 	evaluated := ARRAY[]::integer[];
 	idle := evaluated;

@@ -200,6 +200,11 @@ BEGIN
 		RAISE EXCEPTION 'the name of a strategy has % bytes', octet_length(NEW.name)
 			USING ERRCODE = 'string_data_right_truncation', DETAIL = 'At most 2600 are possible.', COLUMN = 'name';
 	END IF;
+	-- Each grant has a copy of it.
+	IF octet_length(NEW.model) > 2600 AND (TG_OP = 'INSERT' OR NEW.model IS DISTINCT FROM OLD.model) AND NOT quota_internal.may_restore(TG_RELID) THEN
+		RAISE EXCEPTION 'the model of strategy "%" has % bytes', NEW.name, octet_length(NEW.model)
+			USING ERRCODE = 'string_data_right_truncation', DETAIL = 'At most 2600 are possible.', COLUMN = 'model';
+	END IF;
 	SELECT v.key INTO missing FROM jsonb_each(to_jsonb(NEW)) v
 		WHERE v.value = 'null' AND v.key <> ALL (ARRAY['periodic_expr', 'max_exec_per_user', 'catch_up_window']) LIMIT 1;
 	IF FOUND THEN

@@ -12,6 +12,7 @@ CREATE INDEX quota_run_skipped ON quota_manager.quota_run (occurrences) WHERE st
 COMMENT ON INDEX quota_manager.quota_run_skipped IS 'Counts the firings that were not run.';
 -- take part counts
 -- take FUNCTION quota_internal.run_strategy
+-- take FUNCTION quota_internal.evaluate_together
 -- take FUNCTION quota_internal.note_scan_progress
 -- take FUNCTION quota_manager.scan
 -- take FUNCTION quota_internal.begin_doubt
