@@ -162,6 +162,17 @@ foreach my $rewrite ('VACUUM FULL quota_manager.user_info', 'ALTER TABLE quota_m
 			FROM quota_manager.quota_run ORDER BY strategy_id, id DESC) r}) =~ /none/ ? 'incremental' : 'all users', 'all users', "$rewrite: all users are looked at");
 }
 
+# What a virtual column says is in no row, so that no row is written when it changes.
+SKIP:
+{
+	skip 'there are no virtual columns before 18', 1 if $node->pg_version < 18;
+	sql('ALTER TABLE quota_manager.user_info ADD COLUMN twice bigint GENERATED ALWAYS AS (vip * 2) VIRTUAL',
+		'SELECT count(*) FROM quota_manager.scan()', 'SELECT count(*) FROM quota_manager.scan()', 'SELECT count(*) FROM quota_manager.scan()');
+	is(sql(q{SELECT count(*) FROM (SELECT DISTINCT ON (strategy_id) whole_reason FROM quota_manager.quota_run ORDER BY strategy_id, id DESC) r
+		WHERE whole_reason IS NULL}), 0, 'with a virtual column all users are looked at each time');
+	sql('ALTER TABLE quota_manager.user_info DROP COLUMN twice');
+}
+
 # The other way to write.
 sql(q{DELETE FROM quota_manager.quota_execute}, q{DELETE FROM quota_internal.scan_mark}, q{SELECT count(*) FROM quota_manager.scan()});
 my $digest = q{SELECT count(*), md5(string_agg(concat_ws('|', strategy_id, user_id, scheduled_time, status, amount, model, gateway), ',' ORDER BY strategy_id, user_id))
@@ -174,13 +185,18 @@ sql(q{DELETE FROM quota_manager.quota_execute}, q{DELETE FROM quota_internal.sca
 is(sql($digest), $grants, 'a table with a trigger gets the same grants');
 is(sql('SELECT count(*) FROM seen'), (split /\|/, $grants)[0], 'and the trigger sees each of them');
 
-# A site's partition: what its bounds do not allow is not written.
-sql(q{DELETE FROM quota_manager.quota_execute}, q{DELETE FROM quota_internal.scan_mark}, 'DROP TRIGGER note ON quota_manager.quota_execute',
-	'CREATE TABLE all_grants (LIKE quota_manager.quota_execute) PARTITION BY LIST (gateway)',
-	q{ALTER TABLE all_grants ATTACH PARTITION quota_manager.quota_execute FOR VALUES IN ('elsewhere')});
-like(sql(q{SELECT string_agg(DISTINCT error, ', ') FROM quota_manager.scan() WHERE granted > 0 OR error IS NOT NULL}), qr/violates partition constraint/,
-	'the bounds of a partition hold');
-is(sql('SELECT count(*) FROM quota_manager.quota_execute'), 0, 'and nothing was written beyond them');
+# A site's partition: what its bounds do not allow is not written.  From 17 on a table with an identity column
+# cannot become one.
+SKIP:
+{
+	skip 'a table with an identity column cannot become a partition', 2 if $node->pg_version >= 17;
+	sql(q{DELETE FROM quota_manager.quota_execute}, q{DELETE FROM quota_internal.scan_mark}, 'DROP TRIGGER note ON quota_manager.quota_execute',
+		'CREATE TABLE all_grants (LIKE quota_manager.quota_execute) PARTITION BY LIST (gateway)',
+		q{ALTER TABLE all_grants ATTACH PARTITION quota_manager.quota_execute FOR VALUES IN ('elsewhere')});
+	like(sql(q{SELECT string_agg(DISTINCT error, ', ') FROM quota_manager.scan() WHERE granted > 0 OR error IS NOT NULL}), qr/violates partition constraint/,
+		'the bounds of a partition hold');
+	is(sql('SELECT count(*) FROM quota_manager.quota_execute'), 0, 'and nothing was written beyond them');
+}
 
 $node->stop;
 done_testing();

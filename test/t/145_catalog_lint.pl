@@ -101,6 +101,9 @@ SQL
 only('every object has a comment', <<'SQL', {});
 SELECT type || ' ' || identity FROM lint.member m
 WHERE obj_description(objid, (SELECT relname FROM pg_class WHERE oid = classid)) IS NULL AND type <> 'sequence'
+	-- from 17 on, also the types that relations and types bring along
+	AND NOT (classid = 'pg_type'::regclass AND EXISTS (SELECT FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid
+		WHERE t.oid = objid AND (t.typcategory = 'A' OR c.relkind <> 'c')))
 SQL
 only('every column has a comment', <<'SQL', {});
 SELECT m.identity || '.' || a.attname FROM lint.member m JOIN pg_attribute a ON a.attrelid = m.objid AND a.attnum > 0 AND NOT a.attisdropped
