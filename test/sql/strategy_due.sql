@@ -11,12 +11,13 @@ SET quota_manager.schedule_clock = '2025-07-01 07:30:00+00';
 
 CREATE FUNCTION pg_temp.at(clock text) RETURNS void
 LANGUAGE sql AS $$ SELECT set_config('quota_manager.schedule_clock', clock || '+00', false) $$;
--- Real times are told as what is left until then, rounded up to five seconds, since time passes; firings by the schedule clock.
+-- Real times are told as what is left until then, rounded up to five seconds, since time passes; firings, which are minutes apart, by
+-- the schedule clock.
 CREATE FUNCTION pg_temp.due() RETURNS TABLE (name text, scheduled_time timestamptz, state text, due_in text, tries integer, reason text)
 LANGUAGE sql AS $$
 	SELECT d.name, d.scheduled_time, d.state, CASE
-			WHEN d.state = 'scheduled' AND abs(extract(epoch FROM (d.due_time - clock_timestamp()) - (coalesce(d.scheduled_time, s.valid_from) - quota_manager.schedule_now()))) < 1 THEN 'then'
-			WHEN d.state = 'due' AND d.scheduled_time IS NOT NULL AND abs(extract(epoch FROM (d.due_time - clock_timestamp()) - (d.scheduled_time - quota_manager.schedule_now()))) < 1 THEN 'then'
+			WHEN d.state = 'scheduled' AND abs(extract(epoch FROM (d.due_time - clock_timestamp()) - (coalesce(d.scheduled_time, s.valid_from) - quota_manager.schedule_now()))) < 30 THEN 'then'
+			WHEN d.state = 'due' AND d.scheduled_time IS NOT NULL AND abs(extract(epoch FROM (d.due_time - clock_timestamp()) - (d.scheduled_time - quota_manager.schedule_now()))) < 30 THEN 'then'
 			WHEN d.state = 'due' THEN CASE WHEN d.due_time <= clock_timestamp() THEN 'now' ELSE 'later' END
 			WHEN d.due_time IS NOT NULL THEN (ceil(extract(epoch FROM d.due_time - clock_timestamp()) / 5) * 5)::text || ' s' END,
 		d.tries, d.reason
@@ -81,7 +82,7 @@ SELECT strategy, scheduled_time FROM scan();
 SELECT * FROM pg_temp.due();
 DO $$ BEGIN FOR i IN 1 .. 6 LOOP PERFORM quota_manager.scan(); END LOOP; END $$;
 SELECT * FROM pg_temp.due();
-SELECT pg_temp.age('301 s');
+SELECT pg_temp.age('400 s');
 SELECT * FROM pg_temp.due();
 -- As tick() does it, firing by firing.
 CREATE FUNCTION pg_temp.run_due(id integer) RETURNS TABLE (scheduled_time timestamptz, state text, granted bigint, is_news boolean) LANGUAGE plpgsql AS $$
