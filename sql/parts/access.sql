@@ -11,7 +11,7 @@ DECLARE
 	decides CONSTANT text[] := ARRAY['resolve', 'retry', 'cancel', 'import_grants', 'restart_schedule', 'release_balances', 'audit_balances',
 		'gateway_query', 'gateway_refresh', 'gateway_delta'];
 	-- Of the API alone.
-	edits CONSTANT text[] := CASE WHEN access IN ('operator', 'admin') THEN ARRAY['enable', 'disable', 'archive', 'switch_strategies'] ELSE '{}' END;
+	edits CONSTANT text[] := CASE WHEN access IN ('operator', 'admin') THEN ARRAY['enable', 'disable', 'archive'] ELSE '{}' END;
 	moves CONSTANT text[] := CASE WHEN access = 'admin' THEN ARRAY['pause'] ELSE '{}' END;
 	administers CONSTANT text[] := ARRAY['resume', 'start_workers', 'stop_workers', 'wake_workers', 'schedule_jobs', 'unschedule_jobs', 'set_credential'];
 	-- What is written by column.  Neither ids nor times nor versions: what is written with them is being restored.
@@ -41,9 +41,8 @@ BEGIN
 	FOR routine IN SELECT p.oid FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
 			JOIN pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass AND e.extname = 'quota_manager'
 		WHERE p.pronamespace IN ('quota_manager'::regnamespace, 'quota_internal'::regnamespace) AND p.prorettype <> 'trigger'::regtype
-			-- What is not volatile cannot write, nor can what parallel workers may run. In quota_internal the rest is for the owner, but for
-			-- what acts with the rights of its caller.
-			AND (p.provolatile <> 'v' OR p.proparallel = 's' OR p.proname = ANY (edits) OR p.pronamespace = 'quota_manager'::regnamespace AND p.proname = ANY (called))
+			-- What is not volatile cannot write, nor can what parallel workers may run. In quota_internal the rest is for the owner.
+			AND (p.provolatile <> 'v' OR p.proparallel = 's' OR p.pronamespace = 'quota_manager'::regnamespace AND p.proname = ANY (called))
 	LOOP
 		EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', routine, role);
 	END LOOP;

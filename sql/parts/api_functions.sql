@@ -95,10 +95,18 @@ RETURNS TABLE (id integer, done boolean, status text, obstacle text)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s'
 AS $$
 DECLARE
+	switched integer[] := '{}';
+	wanted integer;
 	detail text;
 	hint text;
 BEGIN
-	RETURN QUERY SELECT s.* FROM quota_internal.switch_strategies('enable', ids) s;
+	FOR wanted IN SELECT l FROM quota_internal.listed_strategies(ids) l LOOP
+		UPDATE quota_manager.quota_strategy s SET enabled = true WHERE s.id = wanted AND NOT s.enabled AND NOT s.archived;
+		IF FOUND THEN
+			switched := switched || wanted;
+		END IF;
+	END LOOP;
+	RETURN QUERY SELECT s.* FROM quota_internal.switched_strategies(ids, switched, 'archived') s;
 EXCEPTION WHEN query_canceled OR OTHERS THEN
 	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
 	PERFORM quota_internal.raise_http_error(SQLSTATE, SQLERRM, detail, hint);
@@ -114,10 +122,18 @@ RETURNS TABLE (id integer, done boolean, status text, obstacle text)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s'
 AS $$
 DECLARE
+	switched integer[] := '{}';
+	wanted integer;
 	detail text;
 	hint text;
 BEGIN
-	RETURN QUERY SELECT s.* FROM quota_internal.switch_strategies('disable', ids) s;
+	FOR wanted IN SELECT l FROM quota_internal.listed_strategies(ids) l LOOP
+		UPDATE quota_manager.quota_strategy s SET enabled = false WHERE s.id = wanted AND s.enabled;
+		IF FOUND THEN
+			switched := switched || wanted;
+		END IF;
+	END LOOP;
+	RETURN QUERY SELECT s.* FROM quota_internal.switched_strategies(ids, switched, NULL) s;
 EXCEPTION WHEN query_canceled OR OTHERS THEN
 	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
 	PERFORM quota_internal.raise_http_error(SQLSTATE, SQLERRM, detail, hint);
@@ -133,10 +149,18 @@ RETURNS TABLE (id integer, done boolean, status text, obstacle text)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s'
 AS $$
 DECLARE
+	switched integer[] := '{}';
+	wanted integer;
 	detail text;
 	hint text;
 BEGIN
-	RETURN QUERY SELECT s.* FROM quota_internal.switch_strategies('archive', ids) s;
+	FOR wanted IN SELECT l FROM quota_internal.listed_strategies(ids) l LOOP
+		UPDATE quota_manager.quota_strategy s SET archived = true WHERE s.id = wanted AND NOT s.archived;
+		IF FOUND THEN
+			switched := switched || wanted;
+		END IF;
+	END LOOP;
+	RETURN QUERY SELECT s.* FROM quota_internal.switched_strategies(ids, switched, NULL) s;
 EXCEPTION WHEN query_canceled OR OTHERS THEN
 	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
 	PERFORM quota_internal.raise_http_error(SQLSTATE, SQLERRM, detail, hint);

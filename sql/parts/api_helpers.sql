@@ -14,35 +14,39 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.decide_listed(text, bigint[], text) IS 'Of the API''s resolve, retry and cancel: see decide_each.';
 
-CREATE FUNCTION quota_internal.switch_strategies(action text, ids integer[])
-RETURNS TABLE (id integer, done boolean, status text, obstacle text)
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+-- In the order of their ids: two who switch some do not wait for each other in a circle.
+CREATE FUNCTION quota_internal.listed_strategies(ids integer[]) RETURNS SETOF integer
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-#variable_conflict use_column
-DECLARE
-	wanted integer;
-	strategy quota_manager.quota_strategy;
 BEGIN
 	PERFORM quota_internal.check_transaction('strategies are changed');
 	IF ids IS NULL THEN
 		RAISE EXCEPTION 'the strategies must be given' USING ERRCODE = 'null_value_not_allowed', HINT = 'Write ids: [1, 2].';
 	END IF;
-	-- One after the other in the order of their ids: two who switch some do not wait for each other in a circle.
-	FOR wanted IN SELECT DISTINCT u FROM unnest(ids) u WHERE u IS NOT NULL ORDER BY u LOOP
-		UPDATE quota_manager.quota_strategy s
-			SET enabled = CASE action WHEN 'enable' THEN true WHEN 'disable' THEN false ELSE s.enabled END, archived = s.archived OR action = 'archive'
-			WHERE s.id = wanted AND CASE action WHEN 'enable' THEN NOT s.enabled AND NOT s.archived WHEN 'disable' THEN s.enabled ELSE NOT s.archived END;
-		done := FOUND;
-		SELECT s.* INTO strategy FROM quota_manager.quota_strategy s WHERE s.id = wanted;
-		id := wanted;
-		status := CASE WHEN strategy.archived THEN 'archived' WHEN strategy.enabled THEN 'enabled' WHEN NOT strategy.enabled THEN 'disabled' END;
-		obstacle := CASE WHEN done THEN NULL WHEN status IS NULL THEN 'not found' WHEN action = 'enable' AND strategy.archived THEN 'archived'
-			ELSE status || ' already' END;
-		RETURN NEXT;
-	END LOOP;
+	RETURN QUERY SELECT DISTINCT u FROM unnest(ids) u WHERE u IS NOT NULL ORDER BY u;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.switch_strategies(text, integer[]) IS 'Of the API: enables, disables or archives strategies with the rights of the caller, and tells of each whether it was done, its status now, and what stood in the way.';
+COMMENT ON FUNCTION quota_internal.listed_strategies(integer[]) IS 'Of the API: the strategies to be enabled, disabled or archived, each once; an error where nothing can be written.';
+
+CREATE FUNCTION quota_internal.switched_strategies(ids integer[], switched integer[], rule text)
+RETURNS TABLE (id integer, done boolean, status text, obstacle text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RETURN QUERY
+	SELECT l, w IS NOT NULL, n.status, CASE
+			WHEN w IS NOT NULL THEN NULL
+			WHEN n.status IS NULL THEN 'not found'
+			WHEN rule = n.status THEN n.status
+			ELSE n.status || ' already' END
+		FROM quota_internal.listed_strategies(ids) l
+		LEFT JOIN unnest(switched) w ON w = l
+		LEFT JOIN quota_manager.quota_strategy s ON s.id = l
+		CROSS JOIN LATERAL (SELECT CASE WHEN s.archived THEN 'archived' WHEN s.enabled THEN 'enabled' WHEN NOT s.enabled THEN 'disabled' END) n (status)
+		ORDER BY l;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.switched_strategies(integer[], integer[], text) IS 'Of the API: tells of each strategy whether it was switched, its status now, and what stood in the way; rule: the status in which it cannot be.';
 
 CREATE FUNCTION quota_internal.workers_are_paused() RETURNS boolean
 LANGUAGE sql STABLE

@@ -99,6 +99,17 @@ CREATE TABLE quota_manager.quota_execute (
 	PRIMARY KEY (strategy_id, user_id, scheduled_time, revision),
 	CONSTRAINT quota_execute_status_is_known CHECK (status IN ('pending', 'processing', 'completed', 'failed', 'in_doubt', 'cancelled'))
 ) WITH (fillfactor = 45);
+-- Tables that are distributed together by user have one collation of it: docs/citus.md. Later it could not be changed, since
+-- views read it.
+DO $$
+DECLARE
+	wanted CONSTANT text := nullif(pg_catalog.current_setting('quota_install.user_collation', true), '');
+BEGIN
+	IF wanted IS NOT NULL THEN
+		EXECUTE pg_catalog.format('ALTER TABLE quota_manager.quota_execute ALTER user_id TYPE text COLLATE pg_catalog.%I', wanted);
+	END IF;
+END
+$$;
 CREATE INDEX quota_execute_id ON quota_manager.quota_execute (id);
 
 COMMENT ON TABLE quota_manager.quota_execute IS 'Grants and their delivery. The primary key is the promise: one grant per strategy, user and firing.';

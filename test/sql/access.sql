@@ -57,7 +57,7 @@ FROM unnest(ARRAY['regress_quota_viewer', 'regress_quota_operator', 'regress_quo
 SELECT p.proname, string_agg(DISTINCT l.level, ' ' ORDER BY l.level) FILTER (WHERE has_function_privilege('regress_quota_' || l.level, p.oid, 'EXECUTE')) AS levels
 FROM pg_proc p, unnest(ARRAY['viewer', 'operator', 'admin', 'worker']) l (level)
 WHERE p.pronamespace = 'quota_manager'::regnamespace GROUP BY p.proname ORDER BY p.proname COLLATE "C";
--- In quota_internal what may write is for the owner, or acts with the rights of its caller; what cannot is for all.
+-- In quota_internal what may write is for the owner, what cannot is for all.
 SELECT p.oid::regprocedure, l.level FROM pg_proc p, unnest(ARRAY['viewer', 'operator', 'admin', 'worker', 'nobody']) l (level)
 WHERE p.pronamespace = 'quota_internal'::regnamespace AND (p.provolatile = 'v' AND p.proparallel <> 's' OR p.prosecdef AND p.proname NOT IN ('list_workers', 'is_copy', 'read_metrics', 'scan_verdicts', 'user_query'))
 	AND has_function_privilege('regress_quota_' || l.level, p.oid, 'EXECUTE') ORDER BY p.proname COLLATE "C", l.level;

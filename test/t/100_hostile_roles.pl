@@ -144,7 +144,7 @@ foreach my $role (qw(operator worker))
 {
 	attempt($role, "SELECT quota_internal.$_", $refused)
 	  foreach (
-		q{record_decisions(ARRAY[ROW(1, now(), 1, 1, 0, 'u1', '-infinity', 'gateway', 'cancel', 'pending', 'cancelled', 'admin', 'admin', '')::quota_manager.grant_decision])},
+		q{record_decisions(ARRAY[ROW(1, now(), 1, 1, 0, 'u1', '-infinity', 'gateway', 'cancel', 'pending', 'cancelled', 'admin', 'admin', '', 'alice')::quota_manager.grant_decision])},
 		q{record_run(r) FROM quota_manager.quota_run r},
 		q{record_failure(1, 'x')},
 		q{record_skipped(s, now(), '9999-01-01', 5, 'x') FROM quota_manager.quota_strategy s},
@@ -199,11 +199,13 @@ attempt('operator', $_, $refused)
 	q{UPDATE quota_manager.quota_strategy SET id = id + 100},
 	q{UPDATE quota_manager.quota_strategy SET create_time = '2000-01-01', update_time = '2000-01-01'},
 	q{UPDATE quota_manager.quota_strategy SET schedule_since = '2000-01-01'},
-	q{UPDATE quota_manager.user_info SET id = id || 'again'},
 	q{INSERT INTO quota_manager.user_info (id, create_time) VALUES ('u9', '2000-01-01')},
 	q{INSERT INTO quota_manager.quota_model VALUES ('x', 'other')},
 	q{UPDATE quota_manager.quota_gateway SET is_default = false},
 	q{TRUNCATE quota_manager.quota_strategy});
+# A key that an upsert may set to what it is.
+attempt('operator', q{UPDATE quota_manager.user_info SET id = id || 'again'}, qr/the id of user "u\d" cannot be changed/);
+attempt('admin', q{UPDATE quota_manager.quota_gateway SET name = 'y' WHERE name = 'other'}, qr/gateway "other" cannot be renamed/);
 attempt('admin', $_, $refused)
   foreach (
 	q{INSERT INTO quota_manager.quota_gateway (id, name, dialect, base_url) VALUES (99, 'x', 'zgsm', 'http://127.0.0.1:9')},
@@ -211,7 +213,6 @@ attempt('admin', $_, $refused)
 	q{INSERT INTO quota_manager.quota_gateway (name, dialect, base_url, state) VALUES ('x', 'zgsm', 'http://127.0.0.1:9', 'open')},
 	q{UPDATE quota_manager.quota_gateway SET doubt_policy_since = '2100-01-01'},
 	q{UPDATE quota_manager.quota_gateway SET update_time = '2000-01-01'},
-	q{UPDATE quota_manager.quota_gateway SET name = 'y' WHERE name = 'other'},
 	q{TRUNCATE quota_manager.quota_gateway},
 	q{TRUNCATE quota_manager.quota_execute},
 	q{UPDATE quota_manager.quota_credential SET name = secret},
@@ -426,15 +427,17 @@ ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC;
 CREATE EXTENSION quota_manager;
 INSERT INTO quota_manager.quota_credential VALUES ('key', 'top-secret-key');
 SQL
-is($node->safe_psql('generous', <<'SQL'), '', 'nobody has anything but the owner, and PUBLIC but what is pure');
+is($node->safe_psql('generous', <<'SQL'), '', 'nobody has anything but the owner, PUBLIC but what is pure, and pg_monitor but figures');
 SELECT what, acl FROM (
 	SELECT c.relname AS what, a.grantee, c.relowner AS owner, a::text AS acl, false AS pure FROM pg_class c, aclexplode(c.relacl) a
-		WHERE c.relnamespace IN ('quota_manager'::regnamespace, 'quota_internal'::regnamespace, 'quota_condition'::regnamespace)
+		WHERE c.relnamespace IN ('quota_manager'::regnamespace, 'quota_internal'::regnamespace, 'quota_condition'::regnamespace, 'quota_api'::regnamespace)
 	UNION ALL SELECT p.proname, a.grantee, p.proowner, a::text, p.provolatile = 'i' FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
-		WHERE p.pronamespace IN ('quota_manager'::regnamespace, 'quota_internal'::regnamespace, 'quota_condition'::regnamespace)
+		WHERE p.pronamespace IN ('quota_manager'::regnamespace, 'quota_internal'::regnamespace, 'quota_condition'::regnamespace, 'quota_api'::regnamespace)
 	UNION ALL SELECT n.nspname, a.grantee, n.nspowner, a::text, false FROM pg_namespace n, aclexplode(n.nspacl) a WHERE n.nspname LIKE 'quota\_%'
 	UNION ALL SELECT t.typname, a.grantee, t.typowner, a::text, true FROM pg_type t, aclexplode(t.typacl) a WHERE t.typnamespace = 'quota_manager'::regnamespace) x
 WHERE grantee <> owner AND NOT (grantee = 0 AND pure)
+	AND NOT (grantee = 'pg_monitor'::regrole AND what IN ('metrics', 'stat_progress_scan', 'stat_progress_deliver', 'read_metrics', 'metrics_text', 'read_progress',
+		'quota_manager', 'quota_internal') AND acl ~ ',(SELECT|EXECUTE|USAGE),f')
 SQL
 foreach my $case (
 	[ 'readonly', 'SELECT * FROM quota_manager.quota_credential' ],
