@@ -20,7 +20,7 @@ BEGIN
 			FROM member m JOIN pg_catalog.pg_proc p ON m.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass AND m.objid OPERATOR(pg_catalog.=) p.oid
 		UNION ALL SELECT 'TYPE', t.oid::pg_catalog.regtype::pg_catalog.text, t.typowner, coalesce(t.typacl, pg_catalog.acldefault('T', t.typowner))
 			FROM member m JOIN pg_catalog.pg_type t ON m.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass AND m.objid OPERATOR(pg_catalog.=) t.oid
-				AND t.typtype OPERATOR(pg_catalog.=) 'b' AND t.typelem OPERATOR(pg_catalog.=) 0::pg_catalog.oid
+				AND t.typtype OPERATOR(pg_catalog.=) ANY ('{b,d}') AND t.typelem OPERATOR(pg_catalog.=) 0::pg_catalog.oid
 		UNION ALL SELECT 'SCHEMA', n.nspname::pg_catalog.text, n.nspowner, n.nspacl
 			FROM pg_catalog.pg_namespace n WHERE n.nspname OPERATOR(pg_catalog.=) ANY (ARRAY['quota_manager', 'quota_internal', 'quota_condition', 'quota_api'])
 				AND pg_catalog.format('%s %s', 'pg_catalog.pg_namespace'::pg_catalog.regclass::pg_catalog.oid, n.oid) OPERATOR(pg_catalog.<>) ALL (settled)
