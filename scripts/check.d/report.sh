@@ -122,7 +122,7 @@ suite()
 	else
 		echo "FAILED  $name: $ok passed, $bad failed ($((SECONDS - suite_begun)) s)"
 		grep -vE '^ok |^    ok ' "$work/step.log" | tail -60 | sed 's/^/        /'
-		find "$work/src" "$work/tmp" -name 'regression.diffs' -size +0 -exec head -80 {} \; 2>/dev/null | sed 's/^/        /'
+		find "$test_tree" "$test_output" -name 'regression.diffs' -size +0 -exec head -80 {} \; 2>/dev/null | sed 's/^/        /'
 	fi
 }
 
@@ -146,7 +146,7 @@ regress_suite()
 
 	shift
 	begin_suite
-	(cd "$work/src" && as_user make -s with_llvm=no TEMP_INSTANCE="$work/tmp" "$@") >"$work/step.log" 2>&1
+	(cd "$test_tree" && as_user env "${test_environment[@]}" make -s with_llvm=no "${test_flags[@]}" TEMP_INSTANCE="$test_output" "$@") >"$work/step.log" 2>&1
 	code=$?
 	suite "$name" $code "$(grep -cE '^test .*\.\.\. ok|^ok [0-9]' "$work/step.log")" \
 		"$(grep -cE '^test .*\.\.\. FAILED|^not ok' "$work/step.log")"

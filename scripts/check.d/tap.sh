@@ -33,9 +33,9 @@ tap_suite()
 	local name=${1:-TAP tests} code file
 
 	begin_suite
-	tap_folder=$work/tmp/tap
+	tap_folder=$test_output/tap
 
-	(cd "$work/src" && as_user make -s with_llvm=no PROVE_OUTPUT="$tap_folder" PROVE_FLAGS='-v -j3 --timer' ${2:+PROVE_TESTS="$2"} prove) >"$work/step.log" 2>&1
+	(cd "$test_tree" && as_user env "${test_environment[@]}" make -s with_llvm=no "${test_flags[@]}" PROVE_OUTPUT="$tap_folder" PROVE_FLAGS='-v -j3 --timer' ${2:+PROVE_TESTS="$2"} prove) >"$work/step.log" 2>&1
 	code=$?
 	suite "$name" $code "$(grep -cE '^ok [0-9]' "$work/step.log")" "$(grep -cE '^not ok ' "$work/step.log")"
 	[ "$code" != 0 ] || return

@@ -6,7 +6,6 @@
 #   test/gateway/run.sh --sanitize      the same under the address and undefined-behaviour sanitizers
 #   test/gateway/run.sh --valgrind      the same under valgrind
 #   test/gateway/run.sh --bench [N]     N deltas (100000) at 16, 32 and 64 connections, and wrk for comparison
-#   test/gateway/run.sh --fuzz [N]      N random replies (1000000) through libFuzzer; needs clang
 #
 # Prints "N passed, N failed" and ends with 0 if nothing failed.  Left out, and it says so: the checks
 # against aigateway-mock without libmicrohttpd's headers; those of trusted certificates unless it may
@@ -102,17 +101,6 @@ case $mode in
 			wrk -t1 -c32 -d3s -s "$work/delta.lua" "$url/v1/chat/completions/quota/delta" |
 				sed -n 's/^Requests\/sec: */requests a second: /p'
 		fi
-		;;
-	--fuzz)
-		clang "${flags[@]}" -fsanitize=fuzzer,address,undefined -o "$work/fuzz" \
-			src/gateway/{amount,buffer,classify,dialect,reply_json,text}.c test/gateway/fuzz_reply.c -ljson-c
-		mkdir "$work/corpus"
-		printf 'xx{"consumer":"u1","quota":-42}' >"$work/corpus/higress"
-		printf '\001x{"code":"c","success":true,"data":{"user_id":"u1","quota":1.5,"type":"total_quota"}}' >"$work/corpus/zgsm"
-		printf '\006xdelta quota successful' >"$work/corpus/delta"
-		printf '\007\006{"code":"ai-gateway.invalid_params","message":"sk-very-secret-0123456789","success":false}' >"$work/corpus/refused"
-		"$work/fuzz" "$work/corpus" -runs="${count:-1000000}" -max_len=600 -artifact_prefix="$work/" -print_final_stats=1 2>&1 |
-			sed -n '/^Done/,$p; /ERROR/,$p' 
 		;;
 	'' | --sanitize | --valgrind)
 		"$cc" "${flags[@]}" -o "$work/gateway-test" "${sources[@]}" "${tests[@]}" "${libs[@]}"

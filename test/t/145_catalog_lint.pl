@@ -30,6 +30,8 @@ my %has_rights = (pg_monitor => 'the figures, as those of the server');
 my %steady_enough = (
 	'quota_manager.schedule_now()' => 'the time moves on during a statement; its callers are for one moment, which they read once',
 	'quota_internal.present_identity()' => 'it changes with a promotion, during no statement',
+	'quota_internal.end_evaluation(integer)' => 'it frees memory that its caller filled',
+	'quota_internal.evaluate(integer[])' => 'it keeps what it found in memory; its caller frees it',
 	'quota_internal.meets_support(internal)' => 'the planner calls it, not the function that it supports',
 	'quota_internal.may_match_support(internal)' => 'the planner calls it, not the function that it supports');
 

@@ -25,7 +25,7 @@ my $path = qr/\bSET search_path = pg_catalog, pg_temp\b/;
 # What a script may do, and where the name of what it makes or changes stands.
 my @allowed = (
 	qr/^CREATE SCHEMA quota_\w+;/,
-	qr/^CREATE (?:TABLE|VIEW|TYPE|FUNCTION|PROCEDURE|OPERATOR|SEQUENCE) $ours/,
+	qr/^CREATE (?:TABLE|VIEW|TYPE|DOMAIN|FUNCTION|PROCEDURE|OPERATOR|SEQUENCE) $ours/,
 	qr/^CREATE (?:UNIQUE )?INDEX \w+ ON $ours/,
 	qr/^CREATE (?:CONSTRAINT )?TRIGGER \w+ .*?\sON $ours.*\sEXECUTE FUNCTION $ours/s,
 	qr/^CREATE POLICY \w+ ON $ours/,
@@ -33,7 +33,7 @@ my @allowed = (
 	qr/^(?:ALTER|DROP) (?:TABLE|VIEW|TYPE|FUNCTION|PROCEDURE|INDEX|SEQUENCE) $ours/,
 	qr/^DROP (?:TRIGGER|POLICY) \w+ ON $ours/,
 	qr/^ALTER TABLE $ours/,
-	qr/^COMMENT ON (?:TABLE|COLUMN|VIEW|TYPE|FUNCTION|PROCEDURE|INDEX|OPERATOR|SEQUENCE) $ours/,
+	qr/^COMMENT ON (?:TABLE|COLUMN|VIEW|TYPE|DOMAIN|FUNCTION|PROCEDURE|INDEX|OPERATOR|SEQUENCE) $ours/,
 	qr/^COMMENT ON SCHEMA quota_\w+\s/,
 	qr/^COMMENT ON CAST \($known\w+ AS $known\w+\)/,
 	qr/^COMMENT ON (?:TRIGGER|POLICY|CONSTRAINT) \w+ ON $ours/,

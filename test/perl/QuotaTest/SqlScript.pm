@@ -25,7 +25,7 @@ my $NAME = qr/"(?:[^"]|"")*"|[a-zA-Z_]\w*/;
 
 # What looks like a function and is the grammar's; what it calls cannot be anybody else's.
 my %grammar = map { $_ => 1 } qw(all and any array as by case cast check coalesce collate conflict current_setting distinct else end
-  except exists extract filter for from greatest group grouping having if in interval into key language least like limit not nullif
+  except exists extract filter for from greatest group grouping having if in inner interval into join key language lateral least like limit not nullif
   numeric values on or order over partition primary raise return returning returns row select set setof some table then to
   trim unique using when where while with operator);
 
