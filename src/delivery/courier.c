@@ -37,7 +37,6 @@ close_courier(void *argument)
 		lane_close(lane);
 		lane_release_lock(lane);
 	}
-	gateway_rows_wipe(courier->gateways);
 	courier->lanes = NIL;
 	courier->gateways = NIL;
 }
@@ -162,7 +161,6 @@ courier_read_gateways(Courier *courier)
 	}
 	list_free(courier->lanes);
 	courier->lanes = drop_idle_lanes(lanes, gone);
-	gateway_rows_wipe(courier->gateways);
 	if (courier->gateways_memory != NULL)
 		MemoryContextDelete(courier->gateways_memory);
 	courier->gateways_memory = memory;

@@ -95,6 +95,25 @@ read_gateway(uint64 i, MemoryContext memory)
 	return row;
 }
 
+/*
+ * Overwrites a key, when the memory that it is in is about to be freed.
+ */
+static void
+wipe_key(void *key)
+{
+	explicit_bzero(key, strlen(key));
+}
+
+static void
+wipe_with_memory(MemoryContext memory, char *key)
+{
+	MemoryContextCallback *callback = MemoryContextAlloc(memory, sizeof(MemoryContextCallback));
+
+	callback->func = wipe_key;
+	callback->arg = key;
+	MemoryContextRegisterResetCallback(memory, callback);
+}
+
 List *
 gateway_rows_read(MemoryContext memory)
 {
@@ -114,6 +133,8 @@ gateway_rows_read(MemoryContext memory)
 		reference = result_text(i, 14, memory);
 		if (reference != NULL && row->problem == NULL)
 			row->secret = credential_fetch(reference, memory, &row->problem);
+		if (row->secret != NULL)
+			wipe_with_memory(memory, row->secret);
 		if (reference != NULL)
 			pfree(reference);
 		caller = MemoryContextSwitchTo(memory);
@@ -156,20 +177,6 @@ gateway_row_choose(List *rows, const char *name)
 			(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("there is no default gateway"),
 			 errhint("Name the gateway, or make one the default in quota_manager.quota_gateway.")));
 	return NULL;
-}
-
-void
-gateway_rows_wipe(List *rows)
-{
-	ListCell *cell;
-
-	foreach (cell, rows)
-	{
-		GatewayRow *row = lfirst(cell);
-
-		if (row->secret != NULL)
-			explicit_bzero(row->secret, strlen(row->secret));
-	}
 }
 
 static bool

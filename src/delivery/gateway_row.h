@@ -45,7 +45,8 @@ typedef struct GatewayRow
 
 /*
  * Reads all gateways in the order of their ids, with their keys, into memory:
- * a list of GatewayRow.  SPI must be connected.
+ * a list of GatewayRow.  The keys are overwritten when the memory is freed.  SPI
+ * must be connected.
  */
 extern List *gateway_rows_read(MemoryContext memory);
 
@@ -55,9 +56,6 @@ extern List *gateway_rows_read(MemoryContext memory);
  * there is none.
  */
 extern GatewayRow *gateway_row_choose(List *rows, const char *name);
-
-/* Overwrites the keys of such a list, whose memory is about to be freed. */
-extern void gateway_rows_wipe(List *rows);
 
 /* True if a session opened for one serves the other just as well. */
 extern bool gateway_row_same(const GatewayRow *a, const GatewayRow *b);

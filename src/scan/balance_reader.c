@@ -174,7 +174,6 @@ balance_reader_free(BalanceReader *reader)
 
 	foreach (cell, reader->sources)
 		drop_jobs(lfirst(cell));
-	gateway_rows_wipe(reader->rows);
 	MemoryContextDelete(reader->memory);
 }
 
@@ -256,7 +255,6 @@ refresh_gateways(BalanceReader *reader)
 		}
 		source->row = row;
 	}
-	gateway_rows_wipe(reader->rows);
 	if (reader->rows_memory != NULL)
 		MemoryContextDelete(reader->rows_memory);
 	reader->rows_memory = memory;
