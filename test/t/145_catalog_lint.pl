@@ -32,6 +32,7 @@ my %steady_enough = (
 	'quota_internal.present_identity()' => 'it changes with a promotion, during no statement',
 	'quota_internal.end_evaluation(integer)' => 'it frees memory that its caller filled',
 	'quota_internal.evaluate(integer[])' => 'it keeps what it found in memory; its caller frees it',
+	'quota_internal.evaluated_users(integer,timestamp with time zone,integer)' => 'it shows what evaluate() has kept',
 	'quota_internal.meets_support(internal)' => 'the planner calls it, not the function that it supports',
 	'quota_internal.may_match_support(internal)' => 'the planner calls it, not the function that it supports');
 
