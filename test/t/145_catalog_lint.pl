@@ -35,6 +35,7 @@ my %steady_enough = (
 
 # Functions that call others which are more volatile, and are steady all the same.
 my %steady_callers = (
+	'quota_internal.user_query()' => 'it reads only; what it calls is volatile to pin statistics before it plans',
 	'quota_internal.scan_verdicts(integer,timestamp with time zone)' => 'it looks at users as a scan does, and frees what it kept');
 
 # Functions that plpgsql_check would have promise more.
