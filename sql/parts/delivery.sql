@@ -19,6 +19,7 @@ CREATE TABLE quota_manager.gateway_call (
 	reason text,
 	outcome text NOT NULL,
 	message text,
+	said_by text DEFAULT quota_internal.said_by(),
 	CONSTRAINT gateway_call_action_is_known CHECK (action IN ('query', 'refresh', 'delta'))
 );
 COMMENT ON TABLE quota_manager.gateway_call IS 'Requests made by hand with gateway_query, gateway_refresh and gateway_delta that were answered or applied, and whose transaction was committed. The server''s log holds all of them, failed ones too.';
@@ -32,6 +33,7 @@ COMMENT ON COLUMN quota_manager.gateway_call.amount IS 'Amount of a refresh or d
 COMMENT ON COLUMN quota_manager.gateway_call.reason IS 'Why, as given by the caller.';
 COMMENT ON COLUMN quota_manager.gateway_call.outcome IS 'answered or applied.';
 COMMENT ON COLUMN quota_manager.gateway_call.message IS 'What the gateway said, where that is of interest.';
+COMMENT ON COLUMN quota_manager.gateway_call.said_by IS 'Person that called, as the session said: see grant_decision.said_by.';
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.gateway_call', '');
 SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('quota_manager.gateway_call', 'id'), '');
 

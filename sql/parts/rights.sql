@@ -22,7 +22,7 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	RETURN left(nullif(nullif(current_setting('request.jwt.claims', true), '')::json ->> 'sub', ''), 200);
-EXCEPTION WHEN data_exception THEN
+EXCEPTION WHEN data_exception OR statement_too_complex THEN
 	-- Not from PostgREST, which writes an object.
 	RETURN NULL;
 END

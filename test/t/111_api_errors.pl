@@ -115,7 +115,10 @@ subtest 'gateways' => sub {
 	$mock->fault(kind => 'hang', match => 'query');
 	is_error($api->rpc('operator', 'POST', 'gateway_query', { user_id => 'u1' }, settings => { statement_timeout => '300ms' }), 504, '57014', 'a time-out');
 	is($api->rpc('operator', 'POST', 'gateway_delta', { user_id => 'u2', value => 5, reason => 'r' })->{status}, 200, 'it works again');
+	is($node->safe_psql('postgres', q{SELECT role, said_by FROM quota_manager.gateway_call WHERE user_id = 'u2'}), 'operator|operator@example.org', 'and it is kept who called');
 	is($api->rpc('operator', 'POST', 'gateway_query', { user_id => 'u2' })->{rows}, 5, 'with the balance');
+	is($api->rpc('operator', 'POST', 'gateway_delta', { user_id => 'u3', value => 5, reason => 'r' }, raw_claims => '[' x 100_000)->{status}, 200, 'claims that nobody can read');
+	is($node->safe_psql('postgres', q{SELECT role, said_by IS NULL FROM quota_manager.gateway_call WHERE user_id = 'u3'}), 'operator|t', 'do not keep the call from being kept');
 	is($api->rpc('operator', 'POST', 'gateway_refresh', { user_id => 'u2', quota => 2 })->{status}, 200, 'a refresh');
 };
 

@@ -1,6 +1,9 @@
 -- take FUNCTION quota_internal.said_by
 ALTER TABLE quota_manager.grant_decision ADD COLUMN said_by text;
 COMMENT ON COLUMN quota_manager.grant_decision.said_by IS 'Person that decided, as the session said: the subject of the token (sub of request.jwt.claims) where PostgREST checked it; null: nothing was said. Any other session can say what it likes.';
+ALTER TABLE quota_manager.gateway_call ADD COLUMN said_by text;
+ALTER TABLE quota_manager.gateway_call ALTER COLUMN said_by SET DEFAULT quota_internal.said_by();
+COMMENT ON COLUMN quota_manager.gateway_call.said_by IS 'Person that called, as the session said: see grant_decision.said_by.';
 CREATE INDEX grant_decision_id ON quota_manager.grant_decision (id);
 COMMENT ON INDEX quota_manager.grant_decision_id IS 'Finds the latest decisions.';
 -- take FUNCTION quota_internal.record_decisions
