@@ -103,9 +103,9 @@ CREATE TABLE quota_manager.quota_execute (
 -- views read it.
 DO $$
 DECLARE
-	wanted CONSTANT text := nullif(pg_catalog.current_setting('quota_install.user_collation', true), '');
+	wanted CONSTANT text := pg_catalog.current_setting('quota_install.user_collation', true);
 BEGIN
-	IF wanted IS NOT NULL THEN
+	IF wanted OPERATOR(pg_catalog.<>) '' THEN
 		EXECUTE pg_catalog.format('ALTER TABLE quota_manager.quota_execute ALTER user_id TYPE text COLLATE pg_catalog.%I', wanted);
 	END IF;
 END
