@@ -291,7 +291,8 @@ tally_write(Lane *lane, bool fold)
 	/* a gateway that is gone has nothing open: keep_gateway_in_use() */
 	if (lane->row == NULL)
 		return;
-	if (!fold && !has_figures(tally) && tally->troubled == NIL && tally->mended == NIL)
+	/* a turn that changes no grant writes nothing: it would wait for a standby */
+	if (!has_figures(tally) && tally->troubled == NIL && tally->mended == NIL)
 		return;
 	/* an update counts what was settled before it, and waits for who settles */
 	if (!is_counted())
