@@ -95,7 +95,7 @@ RETURNS TABLE (id integer, done boolean, status text, obstacle text)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s'
 AS $$
 DECLARE
-	switched integer[] := '{}';
+	switched integer[] := ARRAY[]::integer[];
 	wanted integer;
 	detail text;
 	hint text;
@@ -122,7 +122,7 @@ RETURNS TABLE (id integer, done boolean, status text, obstacle text)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s'
 AS $$
 DECLARE
-	switched integer[] := '{}';
+	switched integer[] := ARRAY[]::integer[];
 	wanted integer;
 	detail text;
 	hint text;
@@ -149,7 +149,7 @@ RETURNS TABLE (id integer, done boolean, status text, obstacle text)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s'
 AS $$
 DECLARE
-	switched integer[] := '{}';
+	switched integer[] := ARRAY[]::integer[];
 	wanted integer;
 	detail text;
 	hint text;
