@@ -17,7 +17,7 @@ BEGIN
 		SELECT e.gateway, run.start_time INTO gateway, since FROM quota_manager.quota_execute e
 			WHERE e.id BETWEEN run.first_grant_id AND run.last_grant_id AND e.run_id = run.id ORDER BY e.id LIMIT 1;
 		CONTINUE WHEN gateway IS NULL OR gateway <> ALL (gateways);
-		gateways := array_remove(gateways, gateway);
+		gateways := ARRAY(SELECT u.name FROM unnest(gateways) u (name) WHERE u.name <> oldest_pending.gateway);
 		RETURN NEXT;
 	END LOOP;
 END
