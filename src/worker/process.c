@@ -135,7 +135,9 @@ received_order(void)
 	WorkerOrder order;
 
 	memcpy(&order, MyBgworkerEntry->bgw_extra, sizeof(order));
-	if (strncmp(order.library, QUOTA_MANAGER_VERSION, LIBRARY_SIZE) != 0)
+	/* another version of the library may have put anything there */
+	order.library[LIBRARY_SIZE - 1] = '\0';
+	if (strcmp(order.library, QUOTA_MANAGER_VERSION) != 0)
 	{
 		ereport(LOG, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					  errmsg("a quota_manager worker runs another version of the library than %s",
