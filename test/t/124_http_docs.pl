@@ -56,6 +56,7 @@ is(join(' ', grep { !$known{$_} } @set), '', 'all of them are settings of PostgR
 SKIP:
 {
 	skip 'there is no systemd-analyze', 1 if !grep { -x "$_/systemd-analyze" } File::Spec->path;
+	skip 'systemd was never here: systemd-analyze needs /run/systemd, which only root can make', 1 if !-d '/run/systemd';
 
 	my $unit = slurp_file("$root/examples/http/postgrest.service") =~ s{/usr/local/bin/postgrest}{/bin/true}r;
 	my $err;
