@@ -13,6 +13,7 @@ use lib "$FindBin::RealBin/../perl";
 
 use File::Copy qw(copy);
 use File::Path qw(make_path);
+use File::Spec;
 use PostgreSQL::Test::Utils;
 use QuotaTest::Delivery qw(begin_session ask_session end_session);
 use QuotaTest::Workers;
@@ -141,6 +142,7 @@ sub old_library
 	{
 		my $history = $ENV{QUOTA_MANAGER_HISTORY} // $root;
 
+		return if !grep { -x "$_/git" } File::Spec->path;
 		return if !run_log([ 'git', '-c', "safe.directory=$history", '-C', $history, 'archive', '-o', $archive, $commit, 'Makefile', 'quota_manager.control', 'src', 'sql' ]);
 		system_or_bail('tar', '-xf', $archive, '-C', $build);
 	}
