@@ -212,7 +212,10 @@ plan_by_position(const Evaluation *evaluation, List *strategies, ParamListInfo p
 {
 	EvaluationQuery *query = plan_shared_query(&evaluation->source, strategies, positions);
 
-	return IsA(query->plan->planTree, TidScan) ? query : NULL;
+	/* a table of a few pages is read whole; one that is kept elsewhere is read by neither */
+	if (IsA(query->plan->planTree, TidScan) || IsA(query->plan->planTree, SeqScan))
+		return query;
+	return NULL;
 }
 
 List *
