@@ -42,8 +42,9 @@ extern void tally_settled(struct Lane *lane, const struct Grant *grant);
 extern void tally_left_over(struct Lane *lane, int64 id, bool is_in_doubt);
 
 /*
- * Writes what was collected for the lane.  fold: takes up what others have
- * written of its gateway, too.
+ * Writes what was collected for the lane; nothing, if it changes no grant.
+ * fold: where something is written, takes up what others have written of its
+ * gateway, too.
  */
 extern void tally_write(struct Lane *lane, bool fold);
 

@@ -45,8 +45,8 @@ extern List *plan_evaluation(const Evaluation *evaluation, List *strategies);
 
 /*
  * One query that evaluates strategies, which all can share a pass, for the
- * users at positions alone; NULL: the planner would not read them there, since
- * the rows are elsewhere.
+ * users at positions alone; NULL: the planner would not read the table for
+ * them, since the rows are elsewhere.
  */
 extern EvaluationQuery *plan_by_position(const Evaluation *evaluation, List *strategies,
 										 ParamListInfo positions);

@@ -45,6 +45,7 @@ foreach my $step (@steps)
 
 # A test that is killed leaves no server behind.
 pipe(my $from, my $to) or die "no pipe: $!";
+pipe(my $held, my $holder) or die "no pipe: $!";
 my $child = fork() // die "cannot fork: $!";
 if ($child == 0)
 {
@@ -52,7 +53,9 @@ if ($child == 0)
 	my $other = eval { QuotaTest::HttpServer->start($node) } // POSIX::_exit(1);
 
 	syswrite($to, $other->url . "\n");
-	sleep 600;
+	# Until it is killed, or the test ends without doing so.
+	close $holder;
+	readline $held;
 	POSIX::_exit(1);
 }
 close $to;
