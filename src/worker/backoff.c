@@ -7,7 +7,7 @@
 #include "worker/backoff.h"
 
 /*
- * See backoff.h.
+ * Doubles the delay, from min_ms up to max_ms, and counts it from now.
  */
 void
 backoff_more(Backoff *backoff, int min_ms, int max_ms)
@@ -17,7 +17,7 @@ backoff_more(Backoff *backoff, int min_ms, int max_ms)
 }
 
 /*
- * See backoff.h.
+ * The next attempt may be made at once.
  */
 void
 backoff_none(Backoff *backoff)
@@ -27,7 +27,7 @@ backoff_none(Backoff *backoff)
 }
 
 /*
- * See backoff.h.
+ * True if the next attempt may be made now.
  */
 bool
 backoff_is_over(const Backoff *backoff)

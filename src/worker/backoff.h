@@ -16,13 +16,10 @@ typedef struct Backoff
 	MonoTime not_before; /* not to be tried again before that */
 } Backoff;
 
-/* Doubles the delay, from min_ms up to max_ms, and counts it from now. */
 extern void backoff_more(Backoff *backoff, int min_ms, int max_ms);
 
-/* The next attempt may be made at once. */
 extern void backoff_none(Backoff *backoff);
 
-/* True if the next attempt may be made now. */
 extern bool backoff_is_over(const Backoff *backoff);
 
 #endif /* QM_BACKOFF_H */

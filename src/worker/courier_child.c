@@ -45,7 +45,7 @@ terminate_courier(int code, Datum arg)
 }
 
 /*
- * See courier_child.h.
+ * To be called first.  A courier does not outlive this process from now on.
  */
 void
 prepare_courier(const WorkerOrder *scheduler_order, Place *scheduler_place)
@@ -72,7 +72,7 @@ review_courier(void)
 }
 
 /*
- * See courier_child.h.
+ * Sees to it that a courier runs, or will after a while.
  */
 void
 keep_courier_running(void)
@@ -110,7 +110,7 @@ keep_courier_running(void)
 }
 
 /*
- * See courier_child.h.
+ * There is something to deliver.
  */
 void
 ask_courier(void)
@@ -121,7 +121,7 @@ ask_courier(void)
 }
 
 /*
- * See courier_child.h.
+ * What kept it from working may have been mended: it is started again at once.
  */
 void
 retry_courier(void)
@@ -130,7 +130,7 @@ retry_courier(void)
 }
 
 /*
- * See courier_child.h.
+ * True once after a courier ended by itself.
  */
 bool
 courier_broke(void)
@@ -142,8 +142,9 @@ courier_broke(void)
 }
 
 /*
- * See courier_child.h.  One that waits to be started again after an error
- * could not do more.
+ * True if it has delivered what it could, up to what it was last asked for,
+ * and is in no hurry.  One that waits to be started again after an error could
+ * not do more.
  */
 bool
 courier_has_delivered(void)
@@ -154,7 +155,8 @@ courier_has_delivered(void)
 }
 
 /*
- * See courier_child.h.
+ * When it wants to look again, or to be started again; MONO_NEVER: nothing is
+ * pending.
  */
 MonoTime
 courier_wanted(void)
@@ -165,8 +167,9 @@ courier_wanted(void)
 }
 
 /*
- * See courier_child.h.  It may not have come so far yet as to listen to the
- * signal, so that is sent again.
+ * Ends the courier: it claims nothing more and waits for answers that are on
+ * their way, for half a minute at most, unless *stop becomes true.  It may not
+ * have come so far yet as to listen to the signal, so that is sent again.
  */
 void
 dismiss_courier(const volatile sig_atomic_t *stop)

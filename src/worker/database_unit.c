@@ -72,7 +72,8 @@ commit_guarded(void)
 }
 
 /*
- * See process.h.
+ * True if the error that is being handled came from database_work_unit: the
+ * extension is gone, or is another one.
  */
 bool
 extension_is_gone(void)

@@ -28,7 +28,9 @@ may_connect(Oid database, Oid role)
 }
 
 /*
- * See databases.h.
+ * Lists the databases that accept connections and are no templates.  Reads
+ * shared catalogues only: the caller is connected to no database, and in a
+ * transaction.  List of DatabaseEntry in the memory context given.
  */
 List *
 list_databases(Oid role, MemoryContext context)

@@ -16,11 +16,6 @@ typedef struct DatabaseEntry
 	bool can_connect; /* the role may connect to it */
 } DatabaseEntry;
 
-/*
- * Lists the databases that accept connections and are no templates.  Reads
- * shared catalogues only: the caller is connected to no database, and in a
- * transaction.  List of DatabaseEntry in the memory context given.
- */
 extern List *list_databases(Oid role, MemoryContext context);
 
 #endif /* QM_DATABASES_H */

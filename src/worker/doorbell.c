@@ -61,7 +61,7 @@ find_memory(void)
 }
 
 /*
- * See doorbell.h.
+ * Reserves the shared memory; called while the library is preloaded.
  */
 void
 doorbell_reserve(void)
@@ -73,7 +73,8 @@ doorbell_reserve(void)
 }
 
 /*
- * See doorbell.h.  The signal is that of latches in general.
+ * Asks for a turn of a database.  May be called while a transaction commits.
+ * The signal is that of latches in general.
  */
 void
 doorbell_ring(Oid database)
@@ -112,7 +113,7 @@ leave(int code, Datum arg)
 }
 
 /*
- * See doorbell.h.
+ * In the launcher: this process is to be called, until it ends.
  */
 void
 doorbell_answer(void)
@@ -127,7 +128,8 @@ doorbell_answer(void)
 }
 
 /*
- * See doorbell.h.
+ * In the launcher: the databases that rang since the last time, at most
+ * DOORBELL_SIZE.  Returns how many; -1: too many to tell, it may be any.
  */
 int
 doorbell_take(Oid *databases)
@@ -146,7 +148,11 @@ doorbell_take(Oid *databases)
 }
 
 /*
- * See doorbell.h.
+ * Whether there is a scheduler, of any database, that may not look again: a
+ * session whose transaction has committed rings then although one runs.  A
+ * scheduler counts itself before it looks for the last time, so that either it
+ * sees what was committed or the session sees it; its launcher takes it off
+ * once the process is gone.
  */
 void
 doorbell_count_leaving(int change)
@@ -159,7 +165,11 @@ doorbell_count_leaving(int change)
 }
 
 /*
- * See doorbell.h.
+ * Whether there is a scheduler, of any database, that may not look again: a
+ * session whose transaction has committed rings then although one runs.  A
+ * scheduler counts itself before it looks for the last time, so that either it
+ * sees what was committed or the session sees it; its launcher takes it off
+ * once the process is gone.
  */
 bool
 doorbell_turn_ends(void)

@@ -12,13 +12,10 @@
 
 #include "postgres.h"
 
-/* Reserves the shared memory; called while the library is preloaded. */
 extern void doorbell_reserve(void);
 
-/* Asks for a turn of a database.  May be called while a transaction commits. */
 extern void doorbell_ring(Oid database);
 
-/* In the launcher: this process is to be called, until it ends. */
 extern void doorbell_answer(void);
 
 /*
@@ -28,13 +25,6 @@ extern void doorbell_answer(void);
 #define DOORBELL_SIZE 64
 extern int doorbell_take(Oid *databases);
 
-/*
- * Whether there is a scheduler, of any database, that may not look again: a
- * session whose transaction has committed rings then although one runs.  A
- * scheduler counts itself before it looks for the last time, so that either it
- * sees what was committed or the session sees it; its launcher takes it off
- * once the process is gone.
- */
 extern void doorbell_count_leaving(int change);
 extern bool doorbell_turn_ends(void);
 

@@ -450,7 +450,8 @@ qm_launcher_main(Datum main_arg)
 }
 
 /*
- * See worker.h.
+ * Registers the launcher; called by _PG_init while preloading, outside binary
+ * upgrade.
  */
 void
 worker_register_launcher(void)

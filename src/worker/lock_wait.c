@@ -36,7 +36,8 @@ waits_for_lock(Database *database, pid_t pid, int ms)
 }
 
 /*
- * See lock_wait.h.
+ * Cancels what a scheduler waits for since LOCK_PATIENCE_MS, so that its turn
+ * can end; it is tried again in the next one.
  */
 void
 cancel_lock_waits(void)

@@ -135,7 +135,9 @@ find_procedure_obstacle(char *what)
 }
 
 /*
- * See obstacle.h.
+ * Looks for what is missing in this database.  SCHEDULER_YIELDED: nothing is.
+ * Otherwise ABSENT, INCOMPATIBLE, DAMAGED or FORBIDDEN, and `what` (of
+ * OBSTACLE_SIZE bytes) names it.  In a transaction of a worker.
  */
 SchedulerEnd
 find_obstacle(char *what)
@@ -160,7 +162,7 @@ find_obstacle(char *what)
 }
 
 /*
- * See obstacle.h.
+ * Logs it, with what to do.
  */
 void
 explain_obstacle(SchedulerEnd obstacle, const char *what, const char *database)

@@ -49,7 +49,10 @@ is_held(Database *database)
 }
 
 /*
- * See occupied.h.
+ * Looks which databases are locked by such commands: none is started there.
+ * Where workers are in the way of one, database->claimed is set, and they are
+ * to end.  Returns true if it is to be looked again soon; *freed is set if one
+ * was locked and is not any more.
  */
 bool
 look_for_occupants(bool *freed)

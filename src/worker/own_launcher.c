@@ -27,7 +27,8 @@ typedef struct LauncherOrder
 } LauncherOrder;
 
 /*
- * See own_launcher.h.
+ * Starts one for the database of this session.  It begins its work when the
+ * current transaction has ended.  Raises an error if it cannot be started.
  */
 void
 start_own_launcher(void)
@@ -57,7 +58,9 @@ start_own_launcher(void)
 }
 
 /*
- * See own_launcher.h.
+ * In a launcher: waits until the transaction that asked for it has ended. Only
+ * then it can be seen whether workers are to run.  Returns the database to
+ * serve; InvalidOid for the launcher of the cluster, which nobody asked for.
  */
 Oid
 await_starter(void)
@@ -77,7 +80,9 @@ await_starter(void)
 }
 
 /*
- * See own_launcher.h.
+ * In a launcher: takes the lock of the launcher of a database that another one
+ * has, which may just be about to end because it was told to.  Ends the
+ * process if that one stays.
  */
 void
 await_place(Oid database)

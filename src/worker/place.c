@@ -10,7 +10,8 @@
 #include "worker/place.h"
 
 /*
- * See place.h.
+ * Makes a board, for the life of this process.  Raises an error if there is no
+ * memory.
  */
 Board *
 board_create(int places, dsm_handle *handle)
@@ -32,7 +33,9 @@ board_create(int places, dsm_handle *handle)
 }
 
 /*
- * See place.h.
+ * The place with this number of the board with this handle; *board is set too.
+ * Ends the process if the board is gone: its launcher is, and another one will
+ * start another scheduler.
  */
 Place *
 board_attach(dsm_handle handle, int number, Board **board)
@@ -47,7 +50,8 @@ board_attach(dsm_handle handle, int number, Board **board)
 }
 
 /*
- * See place.h.  The first look of a courier counts as asked for.
+ * Makes a place ready for a scheduler; what the last turn left is to be filled
+ * in by the caller.  The first look of a courier counts as asked for.
  */
 void
 place_prepare(Place *place)
@@ -69,7 +73,7 @@ place_prepare(Place *place)
 }
 
 /*
- * See place.h.
+ * True if a database waits.
  */
 bool
 board_is_contended(Board *board)
@@ -78,7 +82,8 @@ board_is_contended(Board *board)
 }
 
 /*
- * See place.h.
+ * Takes upon itself to make room for a database that waits.  False: none does
+ * any more.
  */
 bool
 board_make_room(Board *board)
@@ -94,7 +99,8 @@ board_make_room(Board *board)
 }
 
 /*
- * See place.h.
+ * Of the courier: takes note of what is asked for now, and says that so much
+ * has been done.
  */
 uint32
 place_asked(Place *place)
@@ -106,7 +112,8 @@ place_asked(Place *place)
 }
 
 /*
- * See place.h.
+ * Of the courier: takes note of what is asked for now, and says that so much
+ * has been done.
  */
 void
 place_answer(Place *place, uint32 asked, MonoTime next)
@@ -117,7 +124,8 @@ place_answer(Place *place, uint32 asked, MonoTime next)
 }
 
 /*
- * See place.h.
+ * Of the scheduler: asks the courier, and whether it has done what was asked
+ * for.
  */
 void
 place_ask(Place *place)
@@ -127,7 +135,8 @@ place_ask(Place *place)
 }
 
 /*
- * See place.h.
+ * Of the scheduler: asks the courier, and whether it has done what was asked
+ * for.
  */
 bool
 place_is_answered(Place *place)
@@ -136,7 +145,8 @@ place_is_answered(Place *place)
 }
 
 /*
- * See place.h.
+ * Of the scheduler: asks the courier, and whether it has done what was asked
+ * for.
  */
 MonoTime
 place_courier_next(Place *place)

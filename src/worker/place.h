@@ -89,33 +89,19 @@ typedef struct Board
 	Place            places[FLEXIBLE_ARRAY_MEMBER];
 } Board;
 
-/* Makes a board, for the life of this process.  Raises an error if there is no memory. */
 extern Board *board_create(int places, dsm_handle *handle);
 
-/*
- * The place with this number of the board with this handle; *board is set too.
- * Ends the process if the board is gone: its launcher is, and another one will
- * start another scheduler.
- */
 extern Place *board_attach(dsm_handle handle, int number, Board **board);
 
-/* Makes a place ready for a scheduler; what the last turn left is to be filled in by the caller. */
 extern void place_prepare(Place *place);
 
-/* True if a database waits. */
 extern bool board_is_contended(Board *board);
 
-/* Takes upon itself to make room for a database that waits.  False: none does any more. */
 extern bool board_make_room(Board *board);
 
-/*
- * Of the courier: takes note of what is asked for now, and says that so much
- * has been done.
- */
 extern uint32 place_asked(Place *place);
 extern void   place_answer(Place *place, uint32 asked, MonoTime next);
 
-/* Of the scheduler: asks the courier, and whether it has done what was asked for. */
 extern void     place_ask(Place *place);
 extern bool     place_is_answered(Place *place);
 extern MonoTime place_courier_next(Place *place);

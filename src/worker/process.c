@@ -46,7 +46,7 @@ static volatile sig_atomic_t interruptible = false;
 static char notice[128];
 
 /*
- * See process.h.
+ * Name of a kind in pg_stat_activity.backend_type.
  */
 const char *
 worker_type(WorkerKind kind)
@@ -55,7 +55,8 @@ worker_type(WorkerKind kind)
 }
 
 /*
- * See process.h.
+ * Fills what is common to all our workers.  `suffix` (may be NULL) is appended
+ * to the name that ps and pg_stat_activity show.
  */
 void
 describe_worker(BackgroundWorker *worker, WorkerKind kind, const char *suffix)
@@ -73,7 +74,8 @@ describe_worker(BackgroundWorker *worker, WorkerKind kind, const char *suffix)
 }
 
 /*
- * See process.h.
+ * True if this, of a background worker, is the type of a scheduler or courier
+ * of ours.
  */
 bool
 is_worker_of_database(const char *type)
@@ -83,7 +85,10 @@ is_worker_of_database(const char *type)
 }
 
 /*
- * See process.h.
+ * Starts a child that serves order->database.  NULL: the server has no slot
+ * left for background workers.  The handle is palloc'd and outlives every
+ * transaction; the latch of this process is set when the child starts and
+ * ends.
  */
 BackgroundWorkerHandle *
 start_child(WorkerKind kind, const WorkerOrder *order)
@@ -104,7 +109,7 @@ start_child(WorkerKind kind, const WorkerOrder *order)
 }
 
 /*
- * See process.h.
+ * True once the child has ended.
  */
 bool
 child_has_ended(BackgroundWorkerHandle *handle)
@@ -115,7 +120,8 @@ child_has_ended(BackgroundWorkerHandle *handle)
 }
 
 /*
- * See process.h.  The signal is that of latches in general.
+ * Sets its latch, so that it looks for work at once.  The signal is that of
+ * latches in general.
  */
 void
 wake_child(BackgroundWorkerHandle *handle)
@@ -127,7 +133,10 @@ wake_child(BackgroundWorkerHandle *handle)
 }
 
 /*
- * See process.h.
+ * The order in bgw_extra of this process.  Where the parent runs another
+ * version of the library, as it may after the file was replaced where it is
+ * not preloaded, nothing that they share can be relied on: both end, and the
+ * launcher is started again with the library that there is now.
  */
 WorkerOrder
 received_order(void)
@@ -151,7 +160,8 @@ received_order(void)
 }
 
 /*
- * See process.h.
+ * Connects a child as its parent ordered, sets its session up and lets signals
+ * in: SIGTERM to the handler given, SIGHUP for worker_reload.
  */
 void
 connect_child(const WorkerOrder *order, pqsigfunc on_sigterm)
@@ -183,7 +193,10 @@ connect_child(const WorkerOrder *order, pqsigfunc on_sigterm)
 }
 
 /*
- * See process.h.
+ * Signal handler for SIGTERM.  While idle it only sets ShutdownRequestPending;
+ * in a transaction or a scan, that is between begin_interruptible and
+ * end_interruptible, it is die(), which ends the process with a FATAL at the
+ * next check for interrupts.
  */
 void
 handle_stop_request(SIGNAL_ARGS)
@@ -198,7 +211,9 @@ handle_stop_request(SIGNAL_ARGS)
 }
 
 /*
- * See process.h.
+ * Signal handler for SIGINT: between begin_interruptible and end_interruptible
+ * it cancels what is being done, by an error; while idle there is nothing to
+ * cancel.
  */
 void
 handle_cancel_request(SIGNAL_ARGS)
@@ -208,8 +223,11 @@ handle_cancel_request(SIGNAL_ARGS)
 }
 
 /*
- * See process.h.  A signal that came just before would not be noticed by a
- * statement: it is looked for here.
+ * Signal handler for SIGTERM.  While idle it only sets ShutdownRequestPending;
+ * in a transaction or a scan, that is between begin_interruptible and
+ * end_interruptible, it is die(), which ends the process with a FATAL at the
+ * next check for interrupts.  A signal that came just before would not be
+ * noticed by a statement: it is looked for here.
  */
 void
 begin_interruptible(void)
@@ -220,7 +238,10 @@ begin_interruptible(void)
 }
 
 /*
- * See process.h.
+ * Signal handler for SIGTERM.  While idle it only sets ShutdownRequestPending;
+ * in a transaction or a scan, that is between begin_interruptible and
+ * end_interruptible, it is die(), which ends the process with a FATAL at the
+ * next check for interrupts.
  */
 void
 end_interruptible(void)
@@ -241,7 +262,8 @@ name_worker_lock(LOCKTAG *tag, Oid database, WorkerKind kind)
 }
 
 /*
- * See process.h.
+ * Takes the lock of a kind of worker for a database (InvalidOid: for the
+ * cluster) until the process ends.  False: another process has it.
  */
 bool
 take_worker_lock(Oid database, WorkerKind kind)
@@ -257,7 +279,8 @@ take_worker_lock(Oid database, WorkerKind kind)
 }
 
 /*
- * See process.h.
+ * Takes the lock of this kind of worker for this database; waits for another
+ * process that has it and may be about to end, unless *stop becomes true.
  */
 void
 await_worker_lock(WorkerKind kind, volatile sig_atomic_t *stop)
@@ -271,7 +294,8 @@ await_worker_lock(WorkerKind kind, volatile sig_atomic_t *stop)
 }
 
 /*
- * See process.h.  Whoever connects takes the same lock.
+ * True if nobody drops, renames, moves or copies a database, or waits to.  In
+ * a transaction; for any backend.  Whoever connects takes the same lock.
  */
 bool
 database_is_free(Oid database)
@@ -286,7 +310,7 @@ database_is_free(Oid database)
 }
 
 /*
- * See process.h.
+ * Reloads the settings if SIGHUP asked for it; true if it did.
  */
 bool
 worker_reload(void)
@@ -299,7 +323,9 @@ worker_reload(void)
 }
 
 /*
- * See process.h.
+ * Sleeps until the latch is set or the time has passed, and handles what came
+ * meanwhile: ends the process when the postmaster is gone, processes
+ * interrupts, barriers included.  Returns true if settings were reloaded.
  */
 bool
 worker_wait(long timeout_ms)
@@ -317,7 +343,7 @@ worker_wait(long timeout_ms)
 }
 
 /*
- * See process.h.
+ * Shows in pg_stat_activity what is being done; NULL: idle.
  */
 void
 report_phase(const char *phase)
@@ -329,7 +355,8 @@ report_phase(const char *phase)
 }
 
 /*
- * See process.h.
+ * What report_phase shows from now on while the process is idle; NULL: what it
+ * did last.  Copied.
  */
 void
 report_notice(const char *text)
@@ -343,7 +370,7 @@ report_notice(const char *text)
 }
 
 /*
- * See process.h.
+ * Shows it as the state of a process that sleeps.
  */
 void
 report_idle(const char *state)
@@ -352,7 +379,8 @@ report_idle(const char *state)
 }
 
 /*
- * See process.h.
+ * Tells the error that is being handled from others: a hash of its message,
+ * never 0.  Leaves a copy of it in the current memory context.
  */
 uint32
 hash_error(void)
@@ -363,7 +391,7 @@ hash_error(void)
 }
 
 /*
- * See process.h.
+ * Shows that this database is a copy and waits for resume().
  */
 void
 report_fence(void)
@@ -373,7 +401,8 @@ report_fence(void)
 }
 
 /*
- * See process.h.
+ * Message of the error that is being handled, allocated in the current memory
+ * context.
  */
 char *
 error_message(void)

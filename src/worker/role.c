@@ -14,7 +14,9 @@
 #include "worker/process.h"
 
 /*
- * See process.h.  A superuser, or who can become one, is refused: conditions
+ * What is wrong with quota_manager.worker_role.  NULL: nothing, and *role is
+ * set.  Otherwise a message, with *hint.  Must be called in a transaction; for
+ * any backend.  A superuser, or who can become one, is refused: conditions
  * call functions that anyone who may write them has made, with the rights of
  * this role.
  */
@@ -57,7 +59,9 @@ check_worker_role(Oid *role, const char **hint)
 }
 
 /*
- * See process.h.
+ * Of the launcher: who the workers are to be.  InvalidOid: nobody; *problem
+ * tells why (NULL: they are switched off), valid until the next call, and the
+ * log does, once.  Must be called in a transaction.
  */
 Oid
 find_worker_role(const char **problem)

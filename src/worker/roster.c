@@ -39,7 +39,7 @@
 static HTAB *databases;
 
 /*
- * See roster.h.
+ * Makes an empty roster, for the life of this process.
  */
 void
 roster_create(void)
@@ -54,7 +54,7 @@ roster_create(void)
 }
 
 /*
- * See roster.h.
+ * How many databases there are in it.
  */
 int
 roster_size(void)
@@ -63,7 +63,8 @@ roster_size(void)
 }
 
 /*
- * See roster.h.
+ * Walks through all of them: NULL after the last one.  A walk is not to be
+ * left before that; the database that it has come to may be removed.
  */
 void
 roster_begin(HASH_SEQ_STATUS *walk)
@@ -72,7 +73,8 @@ roster_begin(HASH_SEQ_STATUS *walk)
 }
 
 /*
- * See roster.h.
+ * Walks through all of them: NULL after the last one.  A walk is not to be
+ * left before that; the database that it has come to may be removed.
  */
 Database *
 roster_next(HASH_SEQ_STATUS *walk)
@@ -96,7 +98,9 @@ explain_connect(Database *database)
 }
 
 /*
- * See roster.h.
+ * Compares it with the databases that there are now, list of DatabaseEntry;
+ * `only`: the only one to be served, InvalidOid: all.  Those that are gone are
+ * not listed any more.
  */
 void
 roster_update(List *entries, Oid only)
@@ -147,7 +151,7 @@ forget_memory(Database *database)
 }
 
 /*
- * See roster.h.
+ * Forgets a database that has no scheduler any more.
  */
 void
 roster_remove(Database *database)
@@ -189,7 +193,8 @@ count_breakage(Database *database, bool connected)
 }
 
 /*
- * See roster.h.
+ * Notes how the turn of a database ended, from its place, and when it is
+ * wanted again.  What keeps it from being served is said, once.
  */
 void
 roster_turn_ended(Database *database, Place *place)
@@ -240,7 +245,7 @@ roster_turn_ended(Database *database, Place *place)
 }
 
 /*
- * See roster.h.
+ * True if a scheduler could be started for it.
  */
 bool
 roster_is_startable(const Database *database)
@@ -250,7 +255,8 @@ roster_is_startable(const Database *database)
 }
 
 /*
- * See roster.h.
+ * The database that is next; NULL: none.  early: also one that is not wanted
+ * yet, if its last turn ended well.
  */
 Database *
 roster_next_turn(bool early)
@@ -272,7 +278,7 @@ roster_next_turn(bool early)
 }
 
 /*
- * See roster.h.
+ * How many databases are wanted that do not run.
  */
 int
 roster_overdue(void)
@@ -292,7 +298,7 @@ roster_overdue(void)
 }
 
 /*
- * See roster.h.
+ * How many are served, all the time or in turns.
  */
 int
 roster_served(void)
@@ -312,7 +318,7 @@ roster_served(void)
 }
 
 /*
- * See roster.h.
+ * Milliseconds until another database is wanted, at most limit_ms.
  */
 long
 roster_pause(long limit_ms)
@@ -333,7 +339,7 @@ roster_pause(long limit_ms)
 }
 
 /*
- * See roster.h.
+ * A session asks for a turn of a database.
  */
 void
 roster_ring(Oid oid)
@@ -355,7 +361,7 @@ roster_ring(Oid oid)
 }
 
 /*
- * See roster.h.
+ * Whatever the matter was with any of them, it may have been mended.
  */
 void
 roster_forget(void)

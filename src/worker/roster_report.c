@@ -27,7 +27,9 @@ explain_turns(int served, int places)
 }
 
 /*
- * See roster.h.
+ * Shows in pg_stat_activity how databases are served, and says in the log if
+ * they take turns.  without_room: how many wait although there are places;
+ * role_problem: why none is served, NULL: nothing.
  */
 void
 roster_report(int places, int without_room, const char *role_problem)

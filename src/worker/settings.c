@@ -19,8 +19,9 @@ bool  workers_setting = true;
 char *worker_role = NULL;
 
 /*
- * See worker.h.  What sizes shared memory or the launcher can be set at server
- * start only, and must not even be defined when the library is loaded later.
+ * Registers the settings of the workers; called once by _PG_init.  What sizes
+ * shared memory or the launcher can be set at server start only, and must not
+ * even be defined when the library is loaded later.
  */
 void
 worker_define_settings(void)

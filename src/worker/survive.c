@@ -15,7 +15,8 @@
 #include "worker/survive.h"
 
 /*
- * See survive.h.
+ * Keeps what went wrong with a kind of work (trouble.h) for those who look
+ * later.  That it cannot be kept does not matter.
  */
 void
 note_trouble(const char *kind, const char *message)
@@ -65,7 +66,12 @@ recover(MemoryContext scratch, uint32 *complaint)
 }
 
 /*
- * See survive.h.
+ * Runs a step, in which SIGTERM interrupts.  False: it raised an error; all
+ * transactions are ended then, and the log has it unless it is the one of
+ * *complaint, which is set to its hash, or comes from a dropped extension. It
+ * is kept for worker_status as one of the scheduler.  Afterwards the current
+ * memory context is TopMemoryContext, and *message, allocated in `scratch`, is
+ * that of the error.
  */
 bool
 survive_step(void (*step)(void), MemoryContext scratch, uint32 *complaint, const char **message)

@@ -89,7 +89,8 @@ take_prospect(DueLook *look)
 }
 
 /*
- * See tick.h.
+ * Asks the view, in one short transaction.  The list is allocated in the
+ * current memory context.
  */
 void
 look_for_due(const WorkUnit *unit, DueLook *look)
@@ -227,7 +228,12 @@ scan_strategy(const WorkUnit *unit, const DueStrategy *strategy, TickResult *res
 }
 
 /*
- * See tick.h.
+ * Runs one strategy with the balances that are known; the reader gets what is
+ * missing. Each firing has a transaction of its own.  After a second the
+ * others are left for the next time. What is wrong with the strategy is in
+ * result->error, and in the log if it is news; errors raised are of the
+ * database as a whole.  Results are in the current memory context, which is
+ * left with some garbage.
  */
 void
 tick_strategy(const WorkUnit *unit, BalanceReader *reader, const DueStrategy *strategy,
@@ -243,7 +249,9 @@ tick_strategy(const WorkUnit *unit, BalanceReader *reader, const DueStrategy *st
 }
 
 /*
- * See tick.h.
+ * Records that running one was broken off by an error, so that it waits before
+ * it is tried again.  False: it is being edited or run by others, and nothing
+ * was recorded.
  */
 bool
 record_failure(const WorkUnit *unit, const DueStrategy *strategy, const char *reason)
@@ -266,7 +274,7 @@ record_failure(const WorkUnit *unit, const DueStrategy *strategy, const char *re
 }
 
 /*
- * See tick.h.
+ * Lets everything that failed be tried again now.
  */
 void
 retry_all(const WorkUnit *unit)

@@ -43,30 +43,13 @@ typedef struct TickResult
 	bool  more;  /* further firings are due */
 } TickResult;
 
-/*
- * Asks the view, in one short transaction.  The list is allocated in the current memory context.
- */
 extern void look_for_due(const WorkUnit *unit, DueLook *look);
 
-/*
- * Runs one strategy with the balances that are known; the reader gets what is missing.
- * Each firing has a transaction of its own.  After a second the others are left for
- * the next time.
- * What is wrong with the strategy is in result->error, and in the log if it is
- * news; errors raised are of the database as a whole.  Results are in the
- * current memory context, which is left with some garbage.
- */
 extern void tick_strategy(const WorkUnit *unit, BalanceReader *reader, const DueStrategy *strategy,
 						  TickResult *result);
 
-/*
- * Records that running one was broken off by an error, so that it waits
- * before it is tried again.  False: it is being edited or run by others, and
- * nothing was recorded.
- */
 extern bool record_failure(const WorkUnit *unit, const DueStrategy *strategy, const char *reason);
 
-/* Lets everything that failed be tried again now. */
 extern void retry_all(const WorkUnit *unit);
 
 #endif /* QM_TICK_H */

@@ -254,7 +254,8 @@ step_aside(PlannedStmt *statement, const char *query, bool read_only_tree,
 }
 
 /*
- * See worker.h.
+ * Lets workers step aside for DROP DATABASE and the like; called once by
+ * _PG_init.
  */
 void
 worker_install_hook(void)

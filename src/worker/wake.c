@@ -193,7 +193,8 @@ workers_are_wanted(void)
 }
 
 /*
- * See wake.h.
+ * Lets a worker of this database look for work at once.  If none runs although
+ * they are wanted, the launcher is told.
  */
 void
 wake_when_committed(WorkerKind kind)
@@ -208,7 +209,8 @@ wake_when_committed(WorkerKind kind)
 }
 
 /*
- * See wake.h.
+ * Lets a worker of this database forget all waiting and look at everything; or
+ * the launcher give this database a turn soon.
  */
 void
 tell_when_committed(WorkerKind kind)
@@ -218,7 +220,8 @@ tell_when_committed(WorkerKind kind)
 }
 
 /*
- * See wake.h.
+ * Lets the scheduler of this database break off what it runs, forget all
+ * waiting and look at everything.
  */
 void
 break_off_when_committed(void)
@@ -248,7 +251,9 @@ qm_wake_at_commit(PG_FUNCTION_ARGS)
 }
 
 /*
- * See wake.h.
+ * How many transactions that may have changed something have ended since the
+ * server started; 0: that cannot be told.  As long as it stays what it was
+ * before a snapshot was taken, the snapshot is up to date.
  */
 uint64
 completed_transactions(void)
