@@ -103,7 +103,7 @@ assign_crash_point(const char *newval, void *extra)
 }
 
 /*
- * See crash_point.h.
+ * Registers the settings; called once by _PG_init.
  */
 void
 crash_point_define_settings(void)
@@ -158,7 +158,8 @@ stall(const char *path)
 }
 
 /*
- * See crash_point.h.
+ * Kills or stalls the process if the point is armed.  May be called with or
+ * without a transaction.
  */
 void
 crash_point_reached(CrashPoint point)

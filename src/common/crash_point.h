@@ -64,10 +64,7 @@ typedef enum CrashPoint
 	CRASH_POINT_LIST(CRASH_POINT_ENUMERATOR) CRASH_POINT_COUNT
 } CrashPoint;
 
-/* Registers the settings; called once by _PG_init. */
 extern void crash_point_define_settings(void);
-
-/* Strikes if the point is armed; anywhere, a transaction open or not. */
 extern void crash_point_reached(CrashPoint point);
 
 #define CRASH_POINT(name) crash_point_reached(CRASH_POINT_##name)

@@ -90,7 +90,10 @@ read_zone(const char **p, int flags, int *minutes)
 }
 
 /*
- * See iso_time.h.
+ * Reads YYYY-MM-DD HH:MM:SS, or RFC 3339: T or blank, up to six digits of a
+ * second, and Z or an offset.  A time with a T or a fraction needs a zone.
+ * Seconds end at 59.  Returns 0, or the SQLSTATE of what is wrong; raises
+ * nothing and allocates nothing.
  */
 int
 iso_time_read(const char *text, int flags, TimestampTz *result)

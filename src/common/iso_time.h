@@ -18,12 +18,6 @@
 /* An offset may be written without its minutes: +08. */
 #define ISO_TIME_SHORT_OFFSET 0x02
 
-/*
- * Reads YYYY-MM-DD HH:MM:SS, or RFC 3339: T or blank, up to six digits of a
- * second, and Z or an offset.  A time with a T or a fraction needs a zone.
- * Seconds end at 59.  Returns 0, or the SQLSTATE of what is wrong; raises
- * nothing and allocates nothing.
- */
 extern int iso_time_read(const char *text, int flags, TimestampTz *result);
 
 #endif /* QM_ISO_TIME_H */

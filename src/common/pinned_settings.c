@@ -36,8 +36,10 @@ static const struct
 };
 
 /*
- * See pinned_settings.h.  One that has its value is not set again: to set the
- * abbreviations of time zones reads a file.
+ * Sets them until the end of the transaction (GUC_ACTION_LOCAL), or of the
+ * nest level of settings that the caller has begun (GUC_ACTION_SAVE).  A
+ * setting that already has its value is not set again: setting
+ * timezone_abbreviations reads a file.
  */
 void
 settings_pin(GucAction action)

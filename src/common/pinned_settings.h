@@ -14,10 +14,6 @@
 
 #include "utils/guc.h"
 
-/*
- * Sets them: to the end of the transaction (GUC_ACTION_LOCAL), or of the nest
- * level of settings that the caller has begun (GUC_ACTION_SAVE).
- */
 extern void settings_pin(GucAction action);
 
 #endif /* QM_PINNED_SETTINGS_H */

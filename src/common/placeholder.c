@@ -60,7 +60,8 @@ report_refused(void)
 }
 
 /*
- * See placeholder.h.
+ * Records the values that were given.  Call it before the settings are
+ * defined.
  */
 void
 placeholders_note(void)
@@ -107,7 +108,9 @@ find_placeholder(const char *name)
 }
 
 /*
- * A setting that took its value over tells the same source.
+ * Raises an error if a recorded value was refused: this process cannot use the
+ * library then, now or later.  Call it after the settings were defined.  A
+ * setting that took over its value has the same source as the placeholder.
  */
 void
 placeholders_require_adopted(void)

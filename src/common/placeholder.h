@@ -12,13 +12,7 @@
 #ifndef QM_PLACEHOLDER_H
 #define QM_PLACEHOLDER_H
 
-/* Notes what was given.  Before the settings are defined. */
 extern void placeholders_note(void);
-
-/*
- * An error if a value that was noted was refused: the library cannot be used by
- * this process then, now or later.  After the settings were defined.
- */
 extern void placeholders_require_adopted(void);
 
 #endif /* QM_PLACEHOLDER_H */

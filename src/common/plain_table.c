@@ -34,6 +34,17 @@ is_planned_as_heap(Relation table)
 	return IsA(plan->planTree, ModifyTable) && list_length(plan->resultRelations) == 1;
 }
 
+/*
+ * True if the rows that statements see of a table are those in its own heap,
+ * on this server.  False for a partitioned or foreign table, one with another
+ * access method, one with rules that rewrite a DELETE, and one whose
+ * statements another extension's planner sends elsewhere: the heap of a
+ * distributed table exists and is empty, so rows written into it would be
+ * lost.  Triggers are not checked.
+ *
+ * The table is locked as for writing.  Asks the planner: needs a snapshot, and
+ * costs about as much as a small statement.
+ */
 bool
 is_plain_table(Relation table)
 {

@@ -70,6 +70,9 @@ find_memory(void)
 	LWLockRelease(AddinShmemInitLock);
 }
 
+/*
+ * Reserves the shared memory; called while the library is preloaded.
+ */
 void
 progress_reserve(void)
 {
@@ -79,6 +82,9 @@ progress_reserve(void)
 	shmem_startup_hook = find_memory;
 }
 
+/*
+ * Ends the report of a command; does nothing if there is none.
+ */
 void
 progress_end(ProgressCommand command)
 {
@@ -160,6 +166,10 @@ take_entry(void)
 	return NULL;
 }
 
+/*
+ * Begins a command; one that the process was reporting before has ended.  A
+ * scan ends with its transaction or subtransaction at the latest.
+ */
 void
 progress_begin(ProgressCommand command)
 {

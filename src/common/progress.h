@@ -85,15 +85,8 @@ typedef struct ProgressEntry
 /* This process's; NULL: nothing is told. */
 extern ProgressEntry *progress_entries[PROGRESS_COMMANDS];
 
-/* Reserves the shared memory; called while the library is preloaded. */
 extern void progress_reserve(void);
-
-/*
- * A command begins: one that the process has told of before is over.  That of a
- * scan is over with the transaction, or the subtransaction, at the latest.
- */
 extern void progress_begin(ProgressCommand command);
-
 extern void progress_end(ProgressCommand command);
 
 static inline void

@@ -31,7 +31,9 @@ extension_owner(void)
 }
 
 /*
- * What restricts the present operation goes on to restrict it.
+ * Becomes the owner of the extension's schema quota_internal.  Until
+ * rights_restore, run only statements whose text is ours and that call no code
+ * of others.  Restrictions of the present operation stay in force.
  */
 void
 rights_become_owner(RightsBefore *before)
@@ -43,12 +45,23 @@ rights_become_owner(RightsBefore *before)
 	SetUserIdAndSecContext(owner, before->context | SECURITY_LOCAL_USERID_CHANGE);
 }
 
+/*
+ * Becomes the caller under SECURITY_RESTRICTED_OPERATION: for code that others
+ * have written, and for reading what the caller may see.  Settings that the
+ * code changes, such as search_path, are undone by rights_restore, since the
+ * code after it may run as the owner.  Raises an error within a
+ * security-restricted operation, so that such code cannot come back here.
+ */
 void
 rights_become_caller(RightsBefore *before)
 {
 	rights_become_reader(rights_caller(), before);
 }
 
+/*
+ * The same as rights_become_caller, as a role that reads in place of the
+ * caller.
+ */
 void
 rights_become_reader(Oid role, RightsBefore *before)
 {
@@ -59,6 +72,9 @@ rights_become_reader(Oid role, RightsBefore *before)
 									 SECURITY_RESTRICTED_OPERATION);
 }
 
+/*
+ * Restores the rights and settings of before the change.
+ */
 void
 rights_restore(const RightsBefore *before)
 {
@@ -67,12 +83,20 @@ rights_restore(const RightsBefore *before)
 	SetUserIdAndSecContext(before->user, before->context);
 }
 
+/*
+ * The caller, whoever is the current user.
+ */
 Oid
 rights_caller(void)
 {
 	return GetOuterUserId();
 }
 
+/*
+ * Raises an error within a security-restricted operation, for what only the
+ * caller may ask for: a condition, a view or an index that others have written
+ * must not decide about grants or call a gateway.
+ */
 void
 rights_require_caller(void)
 {

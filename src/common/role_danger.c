@@ -40,8 +40,10 @@ own_danger(Form_pg_authid role)
 }
 
 /*
- * See role_danger.h.  Memberships count whether they are inherited or not: SET
- * ROLE is enough.
+ * Why a role is one of these, such as "is a superuser", allocated in the
+ * current memory context; NULL: it is harmless.  Needs a transaction but no
+ * database: only shared catalogues are read.  Memberships count whether they
+ * are inherited or not: SET ROLE is enough.
  */
 char *
 role_danger(Oid role)

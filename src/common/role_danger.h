@@ -10,11 +10,6 @@
 
 #include "postgres.h"
 
-/*
- * What makes a role one, such as "is a superuser", allocated in the current
- * memory context; NULL: nothing.  In a transaction; shared catalogues are read
- * only, so that no database is needed.
- */
 extern char *role_danger(Oid role);
 
 #endif /* QM_ROLE_DANGER_H */

@@ -24,7 +24,7 @@ PG_FUNCTION_INFO_V1(qm_library_version);
 static const char *const served_versions[] = {"1.0.0", QUOTA_MANAGER_VERSION};
 
 /*
- * See version.h.
+ * Looks the extension up by name.
  */
 InstalledExtension
 installed_extension(void)
@@ -54,7 +54,7 @@ installed_extension(void)
 }
 
 /*
- * See version.h.
+ * True if its version is one that the library serves.
  */
 bool
 extension_fits(const InstalledExtension *extension)
@@ -70,7 +70,7 @@ extension_fits(const InstalledExtension *extension)
 }
 
 /*
- * See version.h.
+ * True if its version is the library's own: no update is waiting.
  */
 bool
 extension_is_current(const InstalledExtension *extension)
@@ -79,7 +79,8 @@ extension_is_current(const InstalledExtension *extension)
 }
 
 /*
- * See version.h.
+ * True if this database has the SQL of the library's own version, so that a
+ * statement may use what came with it.  Reads the catalogue.
  */
 bool
 sql_is_current(void)
@@ -90,7 +91,8 @@ sql_is_current(void)
 }
 
 /*
- * See version.h.
+ * Raises an error if the extension is in this database at a version that the
+ * library does not serve.
  */
 void
 require_fitting_extension(void)

@@ -24,20 +24,10 @@ typedef struct InstalledExtension
 	char *version;
 } InstalledExtension;
 
-/* Looks it up by name. */
 extern InstalledExtension installed_extension(void);
-
-/* True if its version is one that the library serves. */
-extern bool extension_fits(const InstalledExtension *extension);
-
-/* True if its version is the library's own: no update is waiting. */
-extern bool extension_is_current(const InstalledExtension *extension);
-
-/*
- * True if this database has the SQL of the library's own version, so that a
- * statement may use what came with it.  Looks it up.
- */
-extern bool sql_is_current(void);
+extern bool               extension_fits(const InstalledExtension *extension);
+extern bool               extension_is_current(const InstalledExtension *extension);
+extern bool               sql_is_current(void);
 
 /* What to do where a version is not served, and where an update is waiting. */
 #define VERSION_HINT                                                                               \
@@ -45,7 +35,6 @@ extern bool sql_is_current(void);
 	"library, let the server load the new library: restart it."
 #define UPDATE_HINT "Call ALTER EXTENSION quota_manager UPDATE in that database."
 
-/* Raises an error where it is not. */
 extern void require_fitting_extension(void);
 
 #endif /* QM_VERSION_H */

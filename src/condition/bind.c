@@ -9,6 +9,11 @@
 #include "condition/condition.h"
 #include "condition/names.h"
 
+/*
+ * Replaces quota-le(model, amount) by balance-le(gateway, amount) in a whole
+ * tree, so that it means the same wherever it is compiled, on any server.  A
+ * model that no gateway serves is left as it is.
+ */
 void
 condition_bind(ConditionNode *node, GatewayOfModel gateway_of)
 {

@@ -88,8 +88,10 @@ compile_node(CompileContext *context, const ConditionNode *node, bool negated)
 }
 
 /*
- * The Boolean expression that answers a question about a subject; NULL and
- * *error when the condition does not make sense.
+ * The Boolean expression that answers a question about a subject.  Names and
+ * types are looked up in the catalogue.  subject is copied once per call.
+ * NULL and *error when the condition does not make sense.  The result is not
+ * simplified yet; function privileges are checked when it is run.
  */
 Expr *
 condition_compile(const ConditionNode *node, Expr *subject, ConditionMode mode,

@@ -81,29 +81,14 @@ typedef enum ConditionMode
 	CONDITION_MAY_MATCH, /* would it, if every unknown balance were favourable? */
 } ConditionMode;
 
-/* Parses a text of the given length; NULL and *error when it is not a condition. */
 extern ConditionNode *condition_parse(const char *text, int length, ConditionError *error);
-
-/* The canonical text of a tree; NULL and *error when it is too long. */
-extern char *condition_print(const ConditionNode *node, ConditionError *error);
-
-/*
- * The Boolean expression that answers a question about a subject.  Names and
- * types are looked up in the catalogue.  subject is used once per call and
- * copied.  NULL and *error when the condition does not make sense.  The result
- * is not yet simplified; function privileges are checked when it is run.
- */
+extern char          *condition_print(const ConditionNode *node, ConditionError *error);
 extern Expr *condition_compile(const ConditionNode *node, Expr *subject, ConditionMode mode,
 							   ConditionError *error);
 
 /* The gateway that serves a model, in the current memory context; NULL: none does. */
 typedef char *(*GatewayOfModel)(const char *model);
 
-/*
- * Makes quota-le(model, amount) balance-le(gateway, amount) all over a tree:
- * what it asks for is then the same wherever it is compiled, and on whichever
- * server.  A model that no gateway serves is left as it is.
- */
 extern void condition_bind(ConditionNode *node, GatewayOfModel gateway_of);
 
 /* What is true of all calls of a condition, or of any. */
@@ -114,23 +99,11 @@ typedef struct ConditionTraits
 	bool is_immutable;  /* the answer depends on the subject alone */
 } ConditionTraits;
 
-/*
- * Looks up what is true of the functions that a condition calls.  False and
- * *error when the condition does not make sense.
- */
-extern bool condition_traits(const ConditionNode *node, ConditionTraits *traits,
-							 ConditionError *error);
-
-/* The row type quota_manager.subject. */
-extern Oid condition_subject_type(void);
-
-/* Raises *error, which concerns text, with its position. */
+extern bool             condition_traits(const ConditionNode *node, ConditionTraits *traits,
+										 ConditionError *error);
+extern Oid              condition_subject_type(void);
 pg_noreturn extern void condition_raise(const ConditionError *error, const char *text);
-
-/* Position of *error in characters from 1; 0: none. */
-extern int condition_error_position(const ConditionError *error, const char *text);
-
-/* Sets *error; for use by the files of this concern. */
+extern int              condition_error_position(const ConditionError *error, const char *text);
 extern void condition_set_error(ConditionError *error, int sqlerrcode, int offset, char *message,
 								char *detail, char *hint);
 
@@ -148,11 +121,8 @@ typedef struct ConditionFunction
 	List *arguments;
 } ConditionFunction;
 
-/* Finds the function of a CALL in schema quota_condition; false and *error if there is none that fits. */
-extern bool condition_resolve(const ConditionNode *call, Oid subject_type,
-							  ConditionFunction *function, ConditionError *error);
-
-/* The condition function name nearest to one that does not exist; NULL: none is near. */
+extern bool  condition_resolve(const ConditionNode *call, Oid subject_type,
+							   ConditionFunction *function, ConditionError *error);
 extern char *condition_suggest(const char *name);
 
 #endif /* QM_CONDITION_H */

@@ -34,10 +34,7 @@ typedef struct Lexer
 	ConditionError *error;
 } Lexer;
 
-/* Reads the next token. */
 extern Token lexer_next(Lexer *lexer);
-
-/* True if the next token opens a bracket; reads nothing. */
-extern bool lexer_at_open(const Lexer *lexer);
+extern bool  lexer_at_open(const Lexer *lexer);
 
 #endif /* QM_CONDITION_LEXER_H */

@@ -26,7 +26,7 @@ replaced(const char *text, char from, char to)
 }
 
 /*
- * has-tag -> has_tag
+ * has-tag -> has_tag.  Allocates.
  */
 char *
 function_of_condition_name(const char *name)
@@ -35,7 +35,7 @@ function_of_condition_name(const char *name)
 }
 
 /*
- * has_tag -> has-tag
+ * has_tag -> has-tag.  Allocates.
  */
 char *
 condition_name_of_function(const char *function)

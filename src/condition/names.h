@@ -19,7 +19,6 @@
 #define BALANCE_FUNCTION "quota-le"
 #define BOUND_BALANCE_FUNCTION "balance-le"
 
-/* has-tag -> has_tag, and back; both allocate. */
 extern char *function_of_condition_name(const char *name);
 extern char *condition_name_of_function(const char *function);
 

@@ -33,7 +33,7 @@ add_traits(const ConditionNode *node, Oid subject_type, ConditionTraits *traits,
 }
 
 /*
- * Looks up what is true of the functions that a condition calls; false and
+ * Finds out what is true of all functions that a condition calls; false and
  * *error when the condition does not make sense.
  */
 bool

@@ -112,6 +112,12 @@ address_bytes(const struct sockaddr *address)
 	return NULL;
 }
 
+/*
+ * What kind of address it is (a constant text) if no gateway may be there: the
+ * link-local network, which hands out the machine's credentials, and addresses
+ * that no server can have.  NULL: a gateway may be there.  An IPv4 address
+ * within an IPv6 one counts as itself.
+ */
 const char *
 address_fault(const struct sockaddr *address)
 {
@@ -122,6 +128,10 @@ address_fault(const struct sockaddr *address)
 	return address->sa_family == AF_INET ? fault4(bytes) : fault6(bytes);
 }
 
+/*
+ * Writes an address in its usual form, without port; "?" if it is neither IPv4
+ * nor IPv6.
+ */
 void
 address_write(const struct sockaddr *address, char text[ADDRESS_SIZE])
 {
@@ -131,6 +141,11 @@ address_write(const struct sockaddr *address, char text[ADDRESS_SIZE])
 		memcpy(text, "?", 2);
 }
 
+/*
+ * What kind of address the host of a valid URL is (a constant text), if it is
+ * one that is connected to only when config.address_allowed permits it.  NULL:
+ * another address, or a name.
+ */
 const char *
 gateway_host_fault(const char *host)
 {

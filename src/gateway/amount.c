@@ -239,6 +239,11 @@ write_out_exponent(const char *number, char *out, size_t size)
 	return true;
 }
 
+/*
+ * Writes an amount in the one form sent to gateways: no leading zeros, none at
+ * the end of the fraction, no "-0".  False, and nothing written, if it does
+ * not fit the dialect (see gateway_amount_fits).
+ */
 bool
 amount_write(GatewayDialect dialect, const char *amount, char out[AMOUNT_SIZE])
 {
@@ -252,6 +257,12 @@ amount_write(GatewayDialect dialect, const char *amount, char out[AMOUNT_SIZE])
 	return true;
 }
 
+/*
+ * Reads a number from a gateway into the same form.  A zgsm number may have an
+ * exponent and more than six decimals, and is rounded to six, half away from
+ * zero.  False if it is not digits with at most a minus and a point, or does
+ * not fit the dialect: zgsm numbers may be larger here than in amount_write.
+ */
 bool
 amount_read(GatewayDialect dialect, const char *number, char out[AMOUNT_SIZE])
 {
@@ -275,6 +286,9 @@ amount_read(GatewayDialect dialect, const char *number, char out[AMOUNT_SIZE])
 	return true;
 }
 
+/*
+ * Writes a - b; both as amount_read leaves them for zgsm.
+ */
 void
 amount_subtract(const char *a, const char *b, char out[AMOUNT_SIZE])
 {
@@ -301,6 +315,10 @@ amount_subtract(const char *a, const char *b, char out[AMOUNT_SIZE])
 	write_fixed(value, out);
 }
 
+/*
+ * Reads a literal of either dialect, rounding to six decimals.  False: it is
+ * not a literal.
+ */
 bool
 fixed_read(const char *text, Fixed *value)
 {
@@ -314,6 +332,9 @@ fixed_read(const char *text, Fixed *value)
 	return true;
 }
 
+/*
+ * Adds; false beyond 64 bits.
+ */
 bool
 fixed_add(Fixed a, Fixed b, Fixed *sum)
 {
@@ -328,6 +349,9 @@ fixed_add(Fixed a, Fixed b, Fixed *sum)
 	return true;
 }
 
+/*
+ * Changes the sign of a value above the lowest.
+ */
 Fixed
 fixed_negate(Fixed value)
 {
@@ -338,6 +362,10 @@ fixed_negate(Fixed value)
 	return negated;
 }
 
+/*
+ * Less than, equal to or greater than 0 as a is less than, equal to or greater
+ * than b.
+ */
 int
 fixed_compare(Fixed a, Fixed b)
 {
@@ -346,6 +374,12 @@ fixed_compare(Fixed a, Fixed b)
 	return (a.millionths > b.millionths) - (a.millionths < b.millionths);
 }
 
+/*
+ * True if an amount can be delivered in this dialect: integers within 64 bits
+ * for higress; for zgsm, which computes in float64, integers up to 2^53 and up
+ * to 2^53 millionths with at most six decimals.  The literal is what
+ * numeric_out prints; zeros at the end of its fraction do not count.
+ */
 bool
 gateway_amount_fits(GatewayDialect dialect, const char *amount)
 {

@@ -34,6 +34,9 @@ reserve(Buffer *buffer, size_t more)
 	return true;
 }
 
+/*
+ * Appends bytes.  False: out of memory.
+ */
 bool
 buffer_append(Buffer *buffer, const char *data, size_t length)
 {
@@ -46,6 +49,9 @@ buffer_append(Buffer *buffer, const char *data, size_t length)
 	return true;
 }
 
+/*
+ * Appends a NUL-terminated text.  False: out of memory.
+ */
 bool
 buffer_append_text(Buffer *buffer, const char *text)
 {
@@ -60,6 +66,9 @@ is_unreserved(unsigned char c)
 		   c == '.' || c == '_' || c == '~';
 }
 
+/*
+ * How many bytes buffer_append_encoded would append.
+ */
 size_t
 encoded_length(const char *text)
 {
@@ -70,6 +79,10 @@ encoded_length(const char *text)
 	return length;
 }
 
+/*
+ * Appends text percent-encoded, as both a query string and a form take it: all
+ * but the unreserved characters of RFC 3986, byte by byte.
+ */
 bool
 buffer_append_encoded(Buffer *buffer, const char *text)
 {
@@ -97,6 +110,9 @@ buffer_append_encoded(Buffer *buffer, const char *text)
 	return true;
 }
 
+/*
+ * Empties a buffer; memory beyond keep bytes is given back.
+ */
 void
 buffer_reset(Buffer *buffer, size_t keep)
 {
@@ -107,6 +123,9 @@ buffer_reset(Buffer *buffer, size_t keep)
 		buffer->data[0] = '\0';
 }
 
+/*
+ * Frees the memory; the buffer is empty and valid again.
+ */
 void
 buffer_free(Buffer *buffer)
 {

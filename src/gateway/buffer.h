@@ -18,22 +18,11 @@ typedef struct Buffer
 	size_t size;
 } Buffer;
 
-/* False: out of memory. */
-extern bool buffer_append(Buffer *buffer, const char *data, size_t length);
-extern bool buffer_append_text(Buffer *buffer, const char *text);
-
-/*
- * Appends text percent-encoded, as both a query string and a form take it:
- * all but the unreserved characters of RFC 3986, byte by byte.
- */
-extern bool buffer_append_encoded(Buffer *buffer, const char *text);
-
-/* How many bytes buffer_append_encoded would append. */
+extern bool   buffer_append(Buffer *buffer, const char *data, size_t length);
+extern bool   buffer_append_text(Buffer *buffer, const char *text);
+extern bool   buffer_append_encoded(Buffer *buffer, const char *text);
 extern size_t encoded_length(const char *text);
-
-/* Empties a buffer; memory beyond keep bytes is given back. */
-extern void buffer_reset(Buffer *buffer, size_t keep);
-
-extern void buffer_free(Buffer *buffer);
+extern void   buffer_reset(Buffer *buffer, size_t keep);
+extern void   buffer_free(Buffer *buffer);
 
 #endif /* QM_GATEWAY_BUFFER_H */

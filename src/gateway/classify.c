@@ -52,6 +52,9 @@ static const char *const redis_refusals[] = {
 	"ERR increment would produce NaN or Infinity",
 };
 
+/*
+ * True for the kinds that change nothing.
+ */
 bool
 exchange_is_query(ExchangeKind kind)
 {
@@ -327,6 +330,12 @@ classify_status(const Exchange *exchange, GatewayReply *reply)
 		conclude_reply(exchange, &fields, reply, outcome);
 }
 
+/*
+ * Fills the reply.  Its message quotes what a gateway says in its own words;
+ * of any other reply it has the status and media type alone: at a URL that
+ * leads elsewhere the text may not be meant for us.  A query that was answered
+ * leaves the number in balance, for EXCHANGE_USED too; total stays "".
+ */
 void
 classify(const Exchange *exchange, GatewayReply *reply)
 {

@@ -19,7 +19,6 @@ typedef enum ExchangeKind
 	EXCHANGE_DELTA,
 } ExchangeKind;
 
-/* True for the kinds that change nothing. */
 extern bool exchange_is_query(ExchangeKind kind);
 
 /* One HTTP exchange, as far as it came. */
@@ -40,12 +39,6 @@ typedef struct Exchange
 	size_t         body_length;
 } Exchange;
 
-/*
- * Fills the reply.  Its message repeats what a gateway says in its own words,
- * and of any other reply the status and media type alone: at a URL that leads
- * elsewhere the text may be for nobody here to read.  A query that was answered leaves the number in balance,
- * for EXCHANGE_USED too; total stays "".
- */
 extern void classify(const Exchange *exchange, GatewayReply *reply);
 
 #endif /* QM_GATEWAY_CLASSIFY_H */

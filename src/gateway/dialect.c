@@ -28,6 +28,9 @@ static const DialectFacts zgsm = {
 	.used_path = "/used",
 };
 
+/*
+ * The facts of one dialect; constant.
+ */
 const DialectFacts *
 dialect_facts(GatewayDialect dialect)
 {

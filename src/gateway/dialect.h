@@ -22,7 +22,6 @@ typedef struct DialectFacts
 	const char *used_path;      /* below the admin path: what was used; NULL: not told apart */
 } DialectFacts;
 
-/* The facts of one dialect; constant. */
 extern const DialectFacts *dialect_facts(GatewayDialect dialect);
 
 #endif /* QM_GATEWAY_DIALECT_H */

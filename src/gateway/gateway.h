@@ -122,56 +122,15 @@ typedef struct GatewayResult
 
 typedef struct GatewaySession GatewaySession;
 
-/*
- * Opens a session; no packet is sent.  Returns NULL and fills error (bounded,
- * terminated) if the configuration cannot be used.
- */
 extern GatewaySession *gateway_open(const GatewayConfig *config, char *error, size_t error_size);
-
-/* Ends every connection, drops what was in flight and frees all.  NULL is allowed. */
-extern void gateway_close(GatewaySession *session);
-
-/* How many more requests gateway_submit would take now. */
-extern int gateway_room(const GatewaySession *session);
-
-/* How many requests wait for their result to be handed over by gateway_poll. */
-extern int gateway_in_flight(const GatewaySession *session);
-
-/*
- * False if nothing of the change with this token, which is in flight, was sent:
- * it is not applied if the session is closed now.
- */
-extern bool gateway_has_sent(const GatewaySession *session, const void *token);
-
-/*
- * Starts one request.  False: nothing was started or sent (no room, out of
- * memory); the request may be submitted again.  A request that cannot be
- * written down (see GATEWAY_REFUSED) is taken, and its result is ready at once.
- */
-extern bool gateway_submit(GatewaySession *session, const GatewayRequest *request);
-
-/*
- * Moves the transfers on for at most timeout_ms and stores up to max_results
- * finished ones.  Returns how many, as soon as there is one; 0 after the
- * time-out, or earlier if a signal handler ran, so that the caller can look at
- * what it asks for.  Every submitted request gives one result, unless the
- * session is closed first.
- *
- * Signals are blocked while libcurl works and let through while it waits, so
- * none is lost between the caller's last look and the wait, and none is ever
- * handled by a thread of libcurl (it looks up names in one).  SIGPIPE is the
- * caller's to ignore, as PostgreSQL's processes do.
- */
-extern int gateway_poll(GatewaySession *session, int timeout_ms, GatewayResult *results,
-						int max_results);
-
-/*
- * True if an amount can be delivered in this dialect: integers within 64 bits
- * for higress; for zgsm, which computes in float64, integers up to 2^53 and up
- * to 2^53 millionths with at most six decimals.  The literal is what
- * numeric_out prints; zeros at the end of its fraction do not count.
- */
-extern bool gateway_amount_fits(GatewayDialect dialect, const char *amount);
+extern void            gateway_close(GatewaySession *session);
+extern int             gateway_room(const GatewaySession *session);
+extern int             gateway_in_flight(const GatewaySession *session);
+extern bool            gateway_has_sent(const GatewaySession *session, const void *token);
+extern bool            gateway_submit(GatewaySession *session, const GatewayRequest *request);
+extern int             gateway_poll(GatewaySession *session, int timeout_ms, GatewayResult *results,
+									int max_results);
+extern bool            gateway_amount_fits(GatewayDialect dialect, const char *amount);
 
 /* What two readings prove about the attempt between them. */
 typedef enum GatewayProof
@@ -197,26 +156,9 @@ typedef struct GatewayReadings
 	bool   lingered;  /* the later one was taken when the request could not arrive any more */
 } GatewayReadings;
 
-/* The rules are those of docs/gateway.md; a literal that cannot be read proves nothing. */
 extern GatewayProof gateway_prove(const GatewayReadings *readings);
-
-/*
- * True if url is an http or https URL with a host, without user, query or
- * fragment.  Otherwise *why says what is wrong (a constant text).  With
- * host_size > 0 the lower-case host goes to host, an IPv6 address in its
- * brackets; 256 bytes are always enough.  Only ASCII is taken: an
- * international name is written in its xn-- form.
- */
 extern bool gateway_url_valid(const char *url, const char **why, char *host, size_t host_size);
-
-/* The port of a URL that is valid, its scheme's own if it names none, and whether that is https. */
-extern int gateway_url_port(const char *url, bool *is_tls);
-
-/*
- * What kind of address the host of a valid URL is (a constant text) if it is
- * one that is connected to only if config.address_allowed says so.  NULL: it is
- * another address, or a name.
- */
+extern int  gateway_url_port(const char *url, bool *is_tls);
 extern const char *gateway_host_fault(const char *host);
 
 #endif /* QM_GATEWAY_H */

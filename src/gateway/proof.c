@@ -108,6 +108,10 @@ prove_by_remainder(Fixed before, Fixed after, Fixed amount, const Fixed *used, b
 	return not_applied && !applied ? GATEWAY_PROOF_NOT_APPLIED : GATEWAY_PROOF_NONE;
 }
 
+/*
+ * Applies the rules of docs/gateway.md; a literal that cannot be read proves
+ * nothing.
+ */
 GatewayProof
 gateway_prove(const GatewayReadings *readings)
 {

@@ -261,6 +261,10 @@ copy_line(json_object *reply, const char *secret, char *out, size_t size)
 	text_line(out, size, joined, used, secret);
 }
 
+/*
+ * Reads a reply.  False, and fields empty, unless it is exactly one JSON
+ * object, valid UTF-8, not nested deeply, with no name twice in one object.
+ */
 bool
 reply_json_read(const char *text, size_t length, const ReplyShape *shape, ReplyFields *fields)
 {

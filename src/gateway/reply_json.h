@@ -33,11 +33,6 @@ typedef struct ReplyFields
 	char line[512];    /* "code: message" as far as they are there, made by text_line */
 } ReplyFields;
 
-/*
- * Reads a reply.  False, and fields empty, unless it is one JSON object and
- * nothing more, valid UTF-8, not nested deeply, with no name twice in one
- * object.
- */
 extern bool reply_json_read(const char *text, size_t length, const ReplyShape *shape,
 							ReplyFields *fields);
 

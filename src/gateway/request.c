@@ -164,6 +164,10 @@ fill_headers(Endpoint *endpoint, const GatewayConfig *config)
 	return ok;
 }
 
+/*
+ * Fills an endpoint (zeros before) from a configuration.  False if it cannot
+ * be used, with the reason in error; call endpoint_free in either case.
+ */
 bool
 endpoint_init(Endpoint *endpoint, const GatewayConfig *config, char *error, size_t error_size)
 {
@@ -183,6 +187,9 @@ endpoint_init(Endpoint *endpoint, const GatewayConfig *config, char *error, size
 	return true;
 }
 
+/*
+ * Frees what an endpoint holds.
+ */
 void
 endpoint_free(Endpoint *endpoint)
 {
@@ -196,12 +203,19 @@ endpoint_free(Endpoint *endpoint)
 	endpoint->headers = NULL;
 }
 
+/*
+ * The secret that must not show in messages, or NULL.
+ */
 const char *
 endpoint_secret(const Endpoint *endpoint)
 {
 	return endpoint->secret.used > 0 ? endpoint->secret.data : NULL;
 }
 
+/*
+ * What is wrong with a request (a constant text); NULL: it can be written
+ * down.
+ */
 const char *
 request_fault(const Endpoint *endpoint, const GatewayRequest *request)
 {
@@ -222,6 +236,9 @@ request_fault(const Endpoint *endpoint, const GatewayRequest *request)
 	return NULL;
 }
 
+/*
+ * The URL of an exchange, without its query string.
+ */
 const char *
 request_url(const Endpoint *endpoint, ExchangeKind kind)
 {
@@ -239,6 +256,9 @@ request_url(const Endpoint *endpoint, ExchangeKind kind)
 	return endpoint->balance_url.data;
 }
 
+/*
+ * Writes the whole URL of a query.  False: out of memory.
+ */
 bool
 write_query_url(const Endpoint *endpoint, ExchangeKind kind, const char *user_id, Buffer *url)
 {
@@ -247,6 +267,10 @@ write_query_url(const Endpoint *endpoint, ExchangeKind kind, const char *user_id
 		   buffer_append_encoded(url, user_id);
 }
 
+/*
+ * Writes the form of a refresh or delta that has no fault.  False: out of
+ * memory.
+ */
 bool
 write_form(const Endpoint *endpoint, const GatewayRequest *request, Buffer *form)
 {

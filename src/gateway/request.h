@@ -27,29 +27,14 @@ typedef struct Endpoint
 	struct curl_slist *headers;
 } Endpoint;
 
-/*
- * Fills an endpoint (zeros before) from a configuration.  False if it cannot
- * be used, with the reason in error; endpoint_free is due in either case.
- */
-extern bool endpoint_init(Endpoint *endpoint, const GatewayConfig *config, char *error,
-						  size_t error_size);
-
-extern void endpoint_free(Endpoint *endpoint);
-
-/* The secret that must not show in messages, or NULL. */
+extern bool        endpoint_init(Endpoint *endpoint, const GatewayConfig *config, char *error,
+								 size_t error_size);
+extern void        endpoint_free(Endpoint *endpoint);
 extern const char *endpoint_secret(const Endpoint *endpoint);
-
-/* What is wrong with a request (a constant text); NULL: it can be written down. */
 extern const char *request_fault(const Endpoint *endpoint, const GatewayRequest *request);
-
-/* The URL of an exchange, without its query string. */
 extern const char *request_url(const Endpoint *endpoint, ExchangeKind kind);
-
-/* Writes the whole URL of a query.  False: out of memory. */
-extern bool write_query_url(const Endpoint *endpoint, ExchangeKind kind, const char *user_id,
-							Buffer *url);
-
-/* Writes the form of a refresh or delta that has no fault.  False: out of memory. */
+extern bool        write_query_url(const Endpoint *endpoint, ExchangeKind kind, const char *user_id,
+								   Buffer *url);
 extern bool write_form(const Endpoint *endpoint, const GatewayRequest *request, Buffer *form);
 
 #endif /* QM_GATEWAY_REQUEST_H */

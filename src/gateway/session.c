@@ -198,6 +198,10 @@ init_transfers(GatewaySession *session)
 	return true;
 }
 
+/*
+ * Opens a session; no packet is sent.  Returns NULL and fills error (bounded,
+ * terminated) if the configuration cannot be used.
+ */
 GatewaySession *
 gateway_open(const GatewayConfig *config, char *error, size_t error_size)
 {
@@ -226,6 +230,10 @@ gateway_open(const GatewayConfig *config, char *error, size_t error_size)
 	return session;
 }
 
+/*
+ * Ends every connection, drops what was in flight and frees all.  NULL is
+ * allowed.
+ */
 void
 gateway_close(GatewaySession *session)
 {
@@ -248,18 +256,28 @@ gateway_close(GatewaySession *session)
 	free(session);
 }
 
+/*
+ * How many more requests gateway_submit would take now.
+ */
 int
 gateway_room(const GatewaySession *session)
 {
 	return session->limits.max_connections - session->in_flight;
 }
 
+/*
+ * How many requests have no result yet that gateway_poll has returned.
+ */
 int
 gateway_in_flight(const GatewaySession *session)
 {
 	return session->in_flight;
 }
 
+/*
+ * False if nothing of the change with this token, which is in flight, was
+ * sent: closing the session now leaves it unapplied.
+ */
 bool
 gateway_has_sent(const GatewaySession *session, const void *token)
 {
@@ -280,6 +298,11 @@ add_ended(GatewaySession *session, Transfer *transfer)
 	session->ended_tail = &transfer->next;
 }
 
+/*
+ * Starts one request.  False: nothing was started or sent (no room, out of
+ * memory), and the request may be submitted again.  A request that cannot be
+ * written down (GATEWAY_REFUSED) is taken, and its result is ready at once.
+ */
 bool
 gateway_submit(GatewaySession *session, const GatewayRequest *request)
 {
@@ -420,6 +443,18 @@ block_signals(sigset_t *before)
 	pthread_sigmask(SIG_SETMASK, &all, before);
 }
 
+/*
+ * Moves the transfers on for at most timeout_ms and stores up to max_results
+ * finished ones.  Returns their number as soon as there is one; 0 after the
+ * time-out, or earlier if a signal handler ran, so that the caller can check
+ * for interrupts.  Every submitted request gives one result, unless the
+ * session is closed first.
+ *
+ * Signals are blocked while libcurl works and let through while it waits: none
+ * is lost between the caller's last check and the wait, and none is handled by
+ * a thread of libcurl (it resolves names in one).  The caller must ignore
+ * SIGPIPE, as PostgreSQL's processes do.
+ */
 int
 gateway_poll(GatewaySession *session, int timeout_ms, GatewayResult *results, int max_results)
 {

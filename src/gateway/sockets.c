@@ -38,6 +38,9 @@ append(SocketList *list, int socket, short events)
 	return list->count++;
 }
 
+/*
+ * Frees what the set holds; the sockets are left alone.
+ */
 void
 sockets_free(SocketSet *set)
 {
@@ -46,6 +49,9 @@ sockets_free(SocketSet *set)
 	*set = (SocketSet){{0}, {0}};
 }
 
+/*
+ * Begins to wait for a socket.  Returns its entry; -1: out of memory.
+ */
 int
 sockets_add(SocketSet *set, int socket)
 {
@@ -60,18 +66,28 @@ sockets_add(SocketSet *set, int socket)
 	return append(&set->waiting, socket, 0);
 }
 
+/*
+ * Sets what an entry waits for: POLLIN, POLLOUT, both or none.
+ */
 void
 sockets_set_events(SocketSet *set, int entry, short events)
 {
 	set->waiting.entries[entry].events = events;
 }
 
+/*
+ * Ends waiting for the socket of an entry.
+ */
 void
 sockets_remove(SocketSet *set, int entry)
 {
 	set->waiting.entries[entry] = (struct pollfd){NO_SOCKET, 0, 0};
 }
 
+/*
+ * Waits for at most timeout_ms, with this signal mask.  Returns how many are
+ * ready; -1: a signal came.
+ */
 int
 sockets_wait(SocketSet *set, int64_t timeout_ms, const sigset_t *signals)
 {
@@ -85,6 +101,11 @@ sockets_wait(SocketSet *set, int64_t timeout_ms, const sigset_t *signals)
 	return ppoll(set->waiting.entries, (nfds_t) set->waiting.count, &timeout, signals);
 }
 
+/*
+ * Goes through the entries that sockets_wait found ready, from *entry = 0 on;
+ * false after the last one.  The set may change between calls: an entry added
+ * meanwhile is not ready.
+ */
 bool
 sockets_ready(SocketSet *set, int *entry, int *socket, short *events)
 {
@@ -102,6 +123,10 @@ sockets_ready(SocketSet *set, int *entry, int *socket, short *events)
 	return false;
 }
 
+/*
+ * Notes that a connection has answered a request and is kept.  If libcurl has
+ * given it to another request already, that one waits for it.
+ */
 void
 sockets_keep(SocketSet *set, int socket)
 {
@@ -110,6 +135,10 @@ sockets_keep(SocketSet *set, int socket)
 		shutdown(socket, SHUT_RDWR);
 }
 
+/*
+ * Notes that a connection is used again, or was closed.  Harmless for any
+ * socket.
+ */
 void
 sockets_unkeep(SocketSet *set, int socket)
 {
@@ -154,6 +183,12 @@ shut_and_drain(int socket)
 			return;
 }
 
+/*
+ * Shuts down the kept connections on which something has arrived: without a
+ * request that is the end of the connection, or bytes that would pass for the
+ * answer to the next request.  True if there was one.  Connections that
+ * libcurl waits for are in use and left alone.
+ */
 bool
 sockets_shut_disturbed(SocketSet *set)
 {

@@ -15,6 +15,11 @@
 #define MIN_ENCODED_SECRET 6
 #define MIN_ENCODED_HEAD 6
 
+/*
+ * Reads the UTF-8 character at text, of which length bytes (at least 1) are
+ * there.  Returns its length and code point, or 0 if there is none: overlong
+ * forms, surrogates and what lies beyond U+10FFFF are not characters.
+ */
 size_t
 text_character(const char *start, size_t length, uint32_t *code)
 {
@@ -319,6 +324,14 @@ secret_at(const char *text, size_t length, const char *secret)
 	return most;
 }
 
+/*
+ * Copies text to out as one line: valid UTF-8, white space and control
+ * characters folded to single blanks, none at either end, cut between
+ * characters so that it ends with a NUL within size (at least 1).  Bytes that
+ * are not UTF-8 become '?'.  Every occurrence of secret (NULL or "": none)
+ * becomes "***": also if it is cut off at the end of text, written with up to
+ * two nested levels of JSON, URL or markup escapes, or in base64.
+ */
 void
 text_line(char *out, size_t size, const char *text, size_t length, const char *secret)
 {
@@ -370,6 +383,9 @@ text_line(char *out, size_t size, const char *text, size_t length, const char *s
 	out[used] = '\0';
 }
 
+/*
+ * True if text of that length contains part, byte for byte.
+ */
 bool
 text_contains(const char *text, size_t length, const char *part)
 {
@@ -389,6 +405,9 @@ text_contains(const char *text, size_t length, const char *part)
 	return false;
 }
 
+/*
+ * True if text of that length begins with prefix, byte for byte.
+ */
 bool
 text_begins(const char *text, size_t length, const char *prefix)
 {
@@ -397,6 +416,10 @@ text_begins(const char *text, size_t length, const char *prefix)
 	return length >= prefix_length && memcmp(text, prefix, prefix_length) == 0;
 }
 
+/*
+ * True if every byte of text is a visible ASCII character or, if blanks are
+ * allowed, a blank.
+ */
 bool
 text_is_visible(const char *text, bool blanks)
 {

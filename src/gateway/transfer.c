@@ -37,6 +37,9 @@
 
 #define MAX_RETRY_AFTER 86400.0
 
+/*
+ * A clock that only moves forward, in milliseconds.
+ */
 int64_t
 transfer_now_ms(void)
 {
@@ -309,6 +312,10 @@ set_common_options(Transfer *transfer)
 	return ok;
 }
 
+/*
+ * Makes a transfer ready for requests to an endpoint; zeros before.  False:
+ * libcurl lacks a feature, or out of memory; call transfer_free in any case.
+ */
 bool
 transfer_init(Transfer *transfer, const Endpoint *endpoint, const GatewayConfig *limits)
 {
@@ -320,6 +327,9 @@ transfer_init(Transfer *transfer, const Endpoint *endpoint, const GatewayConfig 
 	return transfer->easy != NULL && set_common_options(transfer);
 }
 
+/*
+ * Frees what a transfer holds.
+ */
 void
 transfer_free(Transfer *transfer)
 {
@@ -377,6 +387,10 @@ set_exchange(Transfer *transfer, ExchangeKind kind, long timeout_ms)
 		   curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, timeout_ms) == CURLE_OK;
 }
 
+/*
+ * Sets the easy handle up for a request that has no fault.  False: out of
+ * memory, nothing is to be sent.
+ */
 bool
 transfer_prepare(Transfer *transfer, const GatewayRequest *request)
 {
@@ -411,6 +425,9 @@ transfer_prepare(Transfer *transfer, const GatewayRequest *request)
 		   set_exchange(transfer, kind, transfer->limits->request_timeout_ms);
 }
 
+/*
+ * True if libcurl has written all of the request, as far as is known.
+ */
 bool
 transfer_is_written(const Transfer *transfer)
 {
@@ -504,6 +521,10 @@ observe(Transfer *transfer, CURLcode result, Exchange *exchange)
 	exchange->fault = fault_of(transfer, result, exchange->nothing_sent);
 }
 
+/*
+ * Records that libcurl ended with this result.  True: reply is filled.  False:
+ * the answer has a second half, for which the easy handle is set up.
+ */
 bool
 transfer_ended(Transfer *transfer, CURLcode result)
 {
@@ -537,6 +558,9 @@ transfer_ended(Transfer *transfer, CURLcode result)
 	return true;
 }
 
+/*
+ * Fills the reply of a transfer that is not to be sent (again).
+ */
 void
 transfer_fail(Transfer *transfer, GatewayOutcome outcome, const char *why)
 {

@@ -71,34 +71,13 @@ typedef struct Transfer
 	GatewayReply reply; /* valid when the transfer has ended */
 } Transfer;
 
-/* A clock that only moves forward, in milliseconds. */
 extern int64_t transfer_now_ms(void);
-
-/*
- * Makes a transfer ready for requests to an endpoint; zeros before.  False:
- * libcurl lacks something or out of memory; transfer_free is due in any case.
- */
-extern bool transfer_init(Transfer *transfer, const Endpoint *endpoint,
-						  const GatewayConfig *limits);
-
-extern void transfer_free(Transfer *transfer);
-
-/*
- * Sets the easy handle up for a request that has no fault.  False: out of
- * memory, nothing is to be sent.
- */
-extern bool transfer_prepare(Transfer *transfer, const GatewayRequest *request);
-
-/*
- * Takes note that libcurl ended with this result.  True: reply is filled.
- * False: the answer has a second half, for which the easy handle is set up.
- */
-extern bool transfer_ended(Transfer *transfer, CURLcode result);
-
-/* True if libcurl has written all of the request, as far as can be told. */
-extern bool transfer_is_written(const Transfer *transfer);
-
-/* Fills the reply of a transfer that is not to be sent (again). */
-extern void transfer_fail(Transfer *transfer, GatewayOutcome outcome, const char *why);
+extern bool    transfer_init(Transfer *transfer, const Endpoint *endpoint,
+							 const GatewayConfig *limits);
+extern void    transfer_free(Transfer *transfer);
+extern bool    transfer_prepare(Transfer *transfer, const GatewayRequest *request);
+extern bool    transfer_ended(Transfer *transfer, CURLcode result);
+extern bool    transfer_is_written(const Transfer *transfer);
+extern void    transfer_fail(Transfer *transfer, GatewayOutcome outcome, const char *why);
 
 #endif /* QM_GATEWAY_TRANSFER_H */

@@ -136,6 +136,13 @@ url_fault(const char *url, char host[MAX_HOST + 1])
 	return fault;
 }
 
+/*
+ * True if url is an http or https URL with a host, without user, query or
+ * fragment.  Otherwise *why says what is wrong (a constant text).  With
+ * host_size > 0 the lower-case host goes to host, an IPv6 address in its
+ * brackets; 256 bytes are always enough.  Only ASCII is accepted: an
+ * international name is written in its xn-- form.
+ */
 bool
 gateway_url_valid(const char *url, const char **why, char *host, size_t host_size)
 {
@@ -159,6 +166,10 @@ gateway_url_valid(const char *url, const char **why, char *host, size_t host_siz
 	return true;
 }
 
+/*
+ * The port of a valid URL, or that of its scheme if it names none, and whether
+ * that is https.
+ */
 int
 gateway_url_port(const char *url, bool *is_tls)
 {

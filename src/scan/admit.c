@@ -115,6 +115,9 @@ open_walk(const AdmissionRule *rule)
 	return SPI_cursor_open(NULL, plan, values, NULL, false);
 }
 
+/*
+ * Begins with the first id of the spool; within SPI.
+ */
 Admission *
 admission_begin(Spool *spool, const AdmissionRule *rule)
 {
@@ -283,6 +286,10 @@ find_granted(Admission *admission, const text *id)
 	}
 }
 
+/*
+ * The next id, valid until the next call, and its verdict; NULL: there are no
+ * more.  An id that comes twice is an error.
+ */
 text *
 admission_next(Admission *admission, Verdict *verdict)
 {
@@ -312,6 +319,9 @@ admission_next(Admission *admission, Verdict *verdict)
 	return id;
 }
 
+/*
+ * Closes the cursor and frees what the admission holds.
+ */
 void
 admission_end(Admission *admission)
 {

@@ -32,15 +32,8 @@ typedef struct AdmissionRule
 
 typedef struct Admission Admission;
 
-/* Begins with the first id of the spool; within SPI. */
 extern Admission *admission_begin(Spool *spool, const AdmissionRule *rule);
-
-/*
- * The next id, valid until the next call, and its verdict; NULL: there is
- * none.  An id that comes twice is an error.
- */
-extern text *admission_next(Admission *admission, Verdict *verdict);
-
-extern void admission_end(Admission *admission);
+extern text      *admission_next(Admission *admission, Verdict *verdict);
+extern void       admission_end(Admission *admission);
 
 #endif /* QM_ADMIT_H */

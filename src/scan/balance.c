@@ -42,7 +42,7 @@ typedef struct ServedModel
 } ServedModel;
 
 /*
- * Registers quota_manager.balance_max_age.
+ * Registers quota_manager.balance_max_age; called once by _PG_init.
  */
 void
 scan_define_settings(void)

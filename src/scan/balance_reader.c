@@ -118,7 +118,7 @@ in_flight(const Source *source)
 }
 
 /*
- * See balance_reader.h.
+ * Makes a reader in the current memory context.
  */
 BalanceReader *
 balance_reader_create(const WorkUnit *unit)
@@ -165,7 +165,7 @@ drop_jobs(Source *source)
 }
 
 /*
- * See balance_reader.h.
+ * Closes its connections and files.  Works after an error, too.
  */
 void
 balance_reader_free(BalanceReader *reader)
@@ -178,7 +178,7 @@ balance_reader_free(BalanceReader *reader)
 }
 
 /*
- * See balance_reader.h.
+ * True while something is to be read.
  */
 bool
 balance_reader_is_busy(const BalanceReader *reader)
@@ -340,7 +340,8 @@ spool_users(BalanceReader *reader, int32 strategy_id, Job **job, char **gateway)
 }
 
 /*
- * See balance_reader.h.
+ * Takes on the users whose balances a strategy lacks, unless it is being
+ * served already.
  */
 void
 balance_reader_add(BalanceReader *reader, int32 strategy_id)
@@ -659,7 +660,8 @@ step_source(Source *source, BalanceReader *reader)
 }
 
 /*
- * See balance_reader.h.
+ * Sends queries, takes answers and stores them, in short transactions.  Waits
+ * for answers for at most timeout_ms.
  */
 void
 balance_reader_step(BalanceReader *reader, int timeout_ms)
@@ -693,7 +695,7 @@ balance_reader_step(BalanceReader *reader, int timeout_ms)
 }
 
 /*
- * See balance_reader.h.
+ * True once if a strategy was made due since the last call.
  */
 bool
 balance_reader_made_due(BalanceReader *reader)
@@ -705,7 +707,7 @@ balance_reader_made_due(BalanceReader *reader)
 }
 
 /*
- * See balance_reader.h.
+ * True while answers are awaited, for which balance_reader_step waits.
  */
 bool
 balance_reader_in_flight(const BalanceReader *reader)
@@ -721,7 +723,8 @@ balance_reader_in_flight(const BalanceReader *reader)
 }
 
 /*
- * See balance_reader.h.
+ * What it is doing, for pg_stat_activity, in the current memory context; NULL:
+ * nothing.
  */
 char *
 balance_reader_activity(const BalanceReader *reader)

@@ -22,31 +22,13 @@
 
 typedef struct BalanceReader BalanceReader;
 
-/* Makes a reader in the current memory context. */
 extern BalanceReader *balance_reader_create(const WorkUnit *unit);
-
-/* Closes its connections and files.  Works after an error, too. */
-extern void balance_reader_free(BalanceReader *reader);
-
-/* Takes on the users whose balances a strategy lacks, unless it is being served already. */
-extern void balance_reader_add(BalanceReader *reader, int32 strategy_id);
-
-/* True while something is to be read. */
-extern bool balance_reader_is_busy(const BalanceReader *reader);
-
-/*
- * Sends, takes answers and stores them, in short transactions.  Waits for
- * answers for at most so long.
- */
-extern void balance_reader_step(BalanceReader *reader, int timeout_ms);
-
-/* True once if a strategy was made due since the last call. */
-extern bool balance_reader_made_due(BalanceReader *reader);
-
-/* True while answers are awaited: balance_reader_step waits for them. */
-extern bool balance_reader_in_flight(const BalanceReader *reader);
-
-/* What it is doing, for people; NULL: nothing.  In the current memory context. */
-extern char *balance_reader_activity(const BalanceReader *reader);
+extern void           balance_reader_free(BalanceReader *reader);
+extern void           balance_reader_add(BalanceReader *reader, int32 strategy_id);
+extern bool           balance_reader_is_busy(const BalanceReader *reader);
+extern void           balance_reader_step(BalanceReader *reader, int timeout_ms);
+extern bool           balance_reader_made_due(BalanceReader *reader);
+extern bool           balance_reader_in_flight(const BalanceReader *reader);
+extern char          *balance_reader_activity(const BalanceReader *reader);
 
 #endif /* QM_BALANCE_READER_H */

@@ -134,6 +134,13 @@ take_tokens(BalanceQuestion *questions, int count, uint64 returned)
 	SPI_freetuptable(SPI_tuptable);
 }
 
+/*
+ * Gives each of these users, each listed once, a token for a balance query.
+ * Users who have something open at the gateway or an answer lost less than
+ * quota_manager.linger ago, and those whose id does not fit into the table,
+ * get BALANCE_NO_TOKEN.  A token may be shared with another reader that asked
+ * before.
+ */
 bool
 balance_table_ask(const char *gateway, BalanceQuestion *questions, int count)
 {
@@ -161,6 +168,12 @@ balance_table_ask(const char *gateway, BalanceQuestion *questions, int count)
 	return true;
 }
 
+/*
+ * Stores answers, one per user; an answer whose token was taken away is
+ * dropped, and its balance is asked for again.  A balance that falls from
+ * above 0 to 0 is stored in a way that guard_balances() recognises.  *stored
+ * is the number stored.
+ */
 bool
 balance_table_store(const char *gateway, const BalanceAnswer *answers, int count, int *stored)
 {
@@ -264,8 +277,10 @@ spoil_row(Relation table, ItemPointer row)
 }
 
 /*
- * See balance_table.h.  Where the table is not a plain one of this server, a
- * rollback brings back what was known.
+ * Call it before the request is sent: waits for the lock of the gateway's
+ * balances and drops the user's, even if the transaction is rolled back; then
+ * the answer counts as lost.  Where the table is not a plain one of this
+ * server, a rollback restores the balance.
  */
 void
 balance_table_begin_change(BalanceChange *change)
@@ -287,6 +302,9 @@ balance_table_begin_change(BalanceChange *change)
 	SPI_freetuptable(SPI_tuptable);
 }
 
+/*
+ * Call it after the change was applied: no answer was lost.
+ */
 void
 balance_table_end_change(const BalanceChange *change)
 {
@@ -301,6 +319,10 @@ balance_table_end_change(const BalanceChange *change)
 	statement_run(&forget_balance, values, NULL);
 }
 
+/*
+ * Records that answers to requests for users were lost now; an array of text,
+ * which may repeat users.
+ */
 void
 balance_table_note_lost(const char *gateway, Datum user_ids)
 {

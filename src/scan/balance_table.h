@@ -37,19 +37,7 @@ typedef struct BalanceAnswer
 	TimestampTz asked;      /* when the query was sent */
 } BalanceAnswer;
 
-/*
- * Asks for the balances of users, each given once.  Those who have something
- * open at the gateway, or an answer that was lost less than linger ago, and
- * those whose id does not fit into the table get BALANCE_NO_TOKEN.  A token
- * may be shared with another reader that has asked already.
- */
 extern bool balance_table_ask(const char *gateway, BalanceQuestion *questions, int count);
-
-/*
- * Stores answers, each user's once; those whose token was taken away are
- * dropped, to be asked for again.  A balance that falls from above 0 to 0 is
- * stored so that guard_balances() can tell.  *stored is how many were stored.
- */
 extern bool balance_table_store(const char *gateway, const BalanceAnswer *answers, int count,
 								int *stored);
 
@@ -63,17 +51,8 @@ typedef struct BalanceChange
 	int64       lost_moment;
 } BalanceChange;
 
-/*
- * Before the request is sent: waits for the lock of the gateway's balances and
- * forgets the user's, also if the transaction is rolled back; then the answer
- * counts as lost.
- */
 extern void balance_table_begin_change(BalanceChange *change);
-
-/* After it was applied: no answer was lost. */
 extern void balance_table_end_change(const BalanceChange *change);
-
-/* Notes that answers to requests for users were lost now; an array of text, some more than once. */
 extern void balance_table_note_lost(const char *gateway, Datum user_ids);
 
 #endif /* QM_BALANCE_TABLE_H */

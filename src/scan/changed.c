@@ -36,6 +36,10 @@ log_moment_now(void)
 	return moment;
 }
 
+/*
+ * The moment of the first call in this transaction: best before it has written
+ * anything, and before the snapshot of the evaluation is taken.
+ */
 LogMoment
 log_moment_of_transaction(void)
 {
@@ -73,6 +77,11 @@ is_at_or_before(LogMoment moment, FullTransactionId seen)
 		   FullTransactionIdPrecedesOrEquals(moment.next_transaction, seen);
 }
 
+/*
+ * The mark of an evaluation with this snapshot, begun at this moment.
+ * previous is the mark of the evaluation before; if it is NULL, the new mark
+ * has a base only if nothing older was running.
+ */
 EvaluationMark
 evaluation_mark(LogMoment begin, Snapshot snapshot, const EvaluationMark *previous)
 {
@@ -198,6 +207,13 @@ make_parameter(const Positions *positions)
 	return params;
 }
 
+/*
+ * Positions of the rows of an ordinary, logged table that were written since
+ * the mark, as the one parameter of a query (tid[]), in the current memory
+ * context; *count is their number.  NULL: there are more than limit, and
+ * *count is limit + 1.  The snapshot of the evaluation must have been taken
+ * before.  Interruptible.
+ */
 ParamListInfo
 changed_positions(Oid table, const EvaluationMark *mark, int limit, int *count)
 {

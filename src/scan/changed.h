@@ -45,27 +45,10 @@ typedef struct EvaluationMark
 	LogMoment         candidate;
 } EvaluationMark;
 
-/*
- * The moment when this was called first in this transaction: best before it
- * has written anything, and before the snapshot of the evaluation is taken.
- */
-extern LogMoment log_moment_of_transaction(void);
-
-/*
- * The mark of an evaluation with this snapshot, begun at this moment; previous:
- * the mark of the one before, or NULL, when there is a base only if nothing
- * older was running.
- */
+extern LogMoment      log_moment_of_transaction(void);
 extern EvaluationMark evaluation_mark(LogMoment begin, Snapshot snapshot,
 									  const EvaluationMark *previous);
-
-/*
- * Positions of the rows of an ordinary, logged table that were written since the mark,
- * as the one parameter of a query (tid[]); *count: how many.  NULL: there are
- * more than limit, and *count is limit + 1.  The snapshot of the evaluation
- * must have been taken before.  In the current memory context; interruptible.
- */
-extern ParamListInfo changed_positions(Oid table, const EvaluationMark *mark, int limit,
-									   int *count);
+extern ParamListInfo  changed_positions(Oid table, const EvaluationMark *mark, int limit,
+										int *count);
 
 #endif /* QM_CHANGED_H */

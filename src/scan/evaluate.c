@@ -119,6 +119,10 @@ expected_rows(const PlannedStmt *plan)
 	return (int64) Min(plan->planTree->plan_rows, (double) PG_INT32_MAX);
 }
 
+/*
+ * Runs a query in the active snapshot, with the rights of the reader; the
+ * spools of its strategies are open.
+ */
 void
 evaluate_query(const UserSource *source, const EvaluationQuery *query)
 {

@@ -10,10 +10,6 @@
 
 #include "scan/plan.h"
 
-/*
- * Runs a query in the active snapshot, with the rights of the reader; the
- * spools of its strategies are open.
- */
 extern void evaluate_query(const UserSource *source, const EvaluationQuery *query);
 
 #endif /* QM_EVALUATE_H */

@@ -246,6 +246,11 @@ needs_reader(const StrategyEvaluation *strategy)
 	return strategy->tree != NULL && !strategy->traits.is_built_in;
 }
 
+/*
+ * Begins an evaluation of strategies, whose locks the transaction holds.  If
+ * there is one strategy, an invalid condition is an error; if there are
+ * several, its tree stays NULL.
+ */
 Evaluation *
 evaluation_begin(Datum strategy_ids)
 {
@@ -274,6 +279,9 @@ evaluation_begin(Datum strategy_ids)
 	return evaluation;
 }
 
+/*
+ * The latest evaluation of a strategy; an error if it was not evaluated.
+ */
 StrategyEvaluation *
 evaluation_find(int32 strategy_id)
 {
@@ -291,12 +299,18 @@ evaluation_find(int32 strategy_id)
 					errmsg("strategy %d was not evaluated in this transaction", strategy_id)));
 }
 
+/*
+ * True if this transaction keeps an evaluation.
+ */
 bool
 evaluation_is_kept(void)
 {
 	return evaluations != NULL;
 }
 
+/*
+ * Ends the evaluations that a strategy is alone in; 0: all.
+ */
 void
 evaluation_end(int32 strategy_id)
 {
@@ -312,6 +326,10 @@ evaluation_end(int32 strategy_id)
 	}
 }
 
+/*
+ * Makes the spools of a strategy; spools is how many share the memory of a
+ * scan.
+ */
 void
 evaluation_open_spools(Evaluation *evaluation, StrategyEvaluation *strategy, int spools)
 {
@@ -325,6 +343,10 @@ evaluation_open_spools(Evaluation *evaluation, StrategyEvaluation *strategy, int
 	MemoryContextSwitchTo(caller);
 }
 
+/*
+ * Spools a user that a query returned, who meets the condition, or would if a
+ * missing balance were favourable.
+ */
 void
 evaluation_add(StrategyEvaluation *strategy, text *id, bool meets)
 {
@@ -343,6 +365,10 @@ evaluation_add(StrategyEvaluation *strategy, text *id, bool meets)
 	spool_add(meets ? strategy->matched : strategy->unknown, VARDATA_ANY(id), length);
 }
 
+/*
+ * True if this strategy can share a pass with others: its answer depends on
+ * nothing that a scan changes, and no code of others runs.
+ */
 bool
 evaluation_can_share(const Evaluation *evaluation, const StrategyEvaluation *strategy)
 {

@@ -75,43 +75,14 @@ typedef struct Evaluation
 	struct Evaluation    *next; /* that was begun before it */
 } Evaluation;
 
-/*
- * Begins an evaluation of strategies, whose locks the transaction holds.  A
- * condition that makes no sense is an error where it is the only one, and has
- * no tree where there are others.
- */
-extern Evaluation *evaluation_begin(Datum strategy_ids);
-
-/* What was found last for a strategy; an error if it was not evaluated. */
+extern Evaluation         *evaluation_begin(Datum strategy_ids);
 extern StrategyEvaluation *evaluation_find(int32 strategy_id);
-
-/* Is an evaluation kept in this transaction? */
-extern bool evaluation_is_kept(void);
-
-/* Ends the evaluations that a strategy is alone in; 0: all. */
-extern void evaluation_end(int32 strategy_id);
-
-/* Makes the spools of a strategy; spools: how many share the memory of a scan. */
+extern bool                evaluation_is_kept(void);
+extern void                evaluation_end(int32 strategy_id);
 extern void evaluation_open_spools(Evaluation *evaluation, StrategyEvaluation *strategy,
 								   int spools);
-
-/*
- * Takes over what a query told of a user: meets, or may meet if a balance were
- * known.
- */
 extern void evaluation_add(StrategyEvaluation *strategy, text *id, bool meets);
-
-/*
- * Is this strategy one of those that can share a pass: its answer depends on
- * nothing that a scan changes, and no code of others runs?
- */
 extern bool evaluation_can_share(const Evaluation *evaluation, const StrategyEvaluation *strategy);
-
-/*
- * Looks up where users are read, and by whom, for conditions that run code of
- * others or not; allocates in memory.  An error where code of others would run
- * as a superuser.  Run as the owner.
- */
 extern void user_source_find(UserSource *source, bool runs_others_code, MemoryContext memory);
 
 #endif /* QM_EVALUATION_H */

@@ -274,7 +274,8 @@ pin_width(Oid relation, AttrNumber attnum)
 }
 
 /*
- * See pinned_statistics.h.
+ * Registers the setting and the hooks.  Plans that this process made before
+ * are made again: they may have been made for the setting without the hooks.
  */
 void
 pinned_statistics_install(void)

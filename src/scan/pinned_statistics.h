@@ -16,10 +16,6 @@
 #ifndef QM_PINNED_STATISTICS_H
 #define QM_PINNED_STATISTICS_H
 
-/*
- * Registers the setting and the hooks.  Plans that this process made before
- * are made anew: they may have been made for the setting without the hooks.
- */
 extern void pinned_statistics_install(void);
 
 #endif /* QM_PINNED_STATISTICS_H */

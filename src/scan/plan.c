@@ -207,6 +207,11 @@ plan_sharing(const UserSource *source, List *queries, List *strategies)
 	return add_shared_queries(source, queries, sharing);
 }
 
+/*
+ * One query that evaluates strategies, all of which can share a pass, for the
+ * users at positions alone; NULL: the planner would not read the table by
+ * position, since its rows are elsewhere.
+ */
 EvaluationQuery *
 plan_by_position(const Evaluation *evaluation, List *strategies, ParamListInfo positions)
 {
@@ -218,6 +223,10 @@ plan_by_position(const Evaluation *evaluation, List *strategies, ParamListInfo p
 	return NULL;
 }
 
+/*
+ * The queries that evaluate some strategies of an evaluation, all of whose
+ * conditions have a tree.  In the current memory context.
+ */
 List *
 plan_evaluation(const Evaluation *evaluation, List *strategies)
 {

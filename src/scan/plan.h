@@ -37,17 +37,7 @@ typedef struct EvaluationQuery
 	int           columns;    /* of the programs */
 } EvaluationQuery;
 
-/*
- * The queries that evaluate some strategies of an evaluation, all of whose
- * conditions have a tree.  In the current memory context.
- */
-extern List *plan_evaluation(const Evaluation *evaluation, List *strategies);
-
-/*
- * One query that evaluates strategies, which all can share a pass, for the
- * users at positions alone; NULL: the planner would not read the table for
- * them, since the rows are elsewhere.
- */
+extern List            *plan_evaluation(const Evaluation *evaluation, List *strategies);
 extern EvaluationQuery *plan_by_position(const Evaluation *evaluation, List *strategies,
 										 ParamListInfo positions);
 

@@ -38,6 +38,9 @@ compare_text(const void *a, const void *b, Size keysize)
 	return strcmp(*(char *const *) a, *(char *const *) b);
 }
 
+/*
+ * No columns yet, in the current memory context.
+ */
 ProgramColumns *
 program_columns_begin(void)
 {
@@ -84,6 +87,10 @@ find_column(ProgramColumns *columns, const ConditionNode *node)
 	return column;
 }
 
+/*
+ * Counts the calls of a condition that is to be compiled.  All conditions are
+ * counted before the first is compiled.
+ */
 void
 program_columns_count(ProgramColumns *columns, const ConditionNode *condition)
 {
@@ -149,18 +156,27 @@ compile(ProgramColumns *columns, const ConditionNode *node)
 	return step;
 }
 
+/*
+ * The program of a condition; adds the columns that it needs.
+ */
 ProgramStep *
 program_compile(ProgramColumns *columns, const ConditionNode *condition)
 {
 	return compile(columns, condition);
 }
 
+/*
+ * Canonical texts of the conditions that the columns compute, in order.
+ */
 List *
 program_columns_texts(const ProgramColumns *columns)
 {
 	return columns->texts;
 }
 
+/*
+ * True if the program holds, given the columns of one user.
+ */
 bool
 program_run(const ProgramStep *step, const Datum *values, const bool *nulls)
 {

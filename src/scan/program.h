@@ -29,17 +29,9 @@ typedef struct ProgramStep
 typedef struct ProgramColumns ProgramColumns;
 
 extern ProgramColumns *program_columns_begin(void);
-
-/* Tells of a condition that is to be compiled; all are told of first. */
-extern void program_columns_count(ProgramColumns *columns, const ConditionNode *condition);
-
-/* The program of a condition; adds the columns that it needs. */
+extern void         program_columns_count(ProgramColumns *columns, const ConditionNode *condition);
 extern ProgramStep *program_compile(ProgramColumns *columns, const ConditionNode *condition);
-
-/* Canonical texts of the conditions that the columns compute, in order. */
-extern List *program_columns_texts(const ProgramColumns *columns);
-
-/* Does the program hold, given the columns of one user? */
-extern bool program_run(const ProgramStep *step, const Datum *values, const bool *nulls);
+extern List        *program_columns_texts(const ProgramColumns *columns);
+extern bool         program_run(const ProgramStep *step, const Datum *values, const bool *nulls);
 
 #endif /* QM_PROGRAM_H */

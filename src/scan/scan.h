@@ -8,7 +8,6 @@
 #ifndef QM_SCAN_H
 #define QM_SCAN_H
 
-/* Registers quota_manager.balance_max_age; called once by _PG_init. */
 extern void scan_define_settings(void);
 
 #endif /* QM_SCAN_H */

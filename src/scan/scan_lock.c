@@ -133,6 +133,10 @@ holds_locks(void)
 	return holder != InvalidLocalTransactionId && holder == my_local_transaction();
 }
 
+/*
+ * Takes the lock of a gateway's balances exclusively if it is free, or held by
+ * this transaction.
+ */
 bool
 balance_lock_try(const char *gateway)
 {
@@ -145,6 +149,10 @@ balance_lock_try(const char *gateway)
 	return true;
 }
 
+/*
+ * Takes the lock of a gateway's balances exclusively and waits for it: for
+ * changes of quotas by hand.
+ */
 void
 balance_lock_wait(const char *gateway)
 {
@@ -245,6 +253,10 @@ await_locks(const ScanLock *locks, int count)
 	holder = my_local_transaction();
 }
 
+/*
+ * Keeps scans out while a strategy is edited, unless one is running: then
+ * false.
+ */
 bool
 strategy_lock_edit_try(int32 id)
 {
@@ -278,6 +290,10 @@ find_holders(const ScanLock *lock, int *pids, int found, int max)
 	return found;
 }
 
+/*
+ * Processes that strategy_lock_edit would wait for; returns how many were
+ * found, at most max.
+ */
 int
 strategy_lock_holders(int32 id, int *pids, int max)
 {
@@ -290,6 +306,9 @@ strategy_lock_holders(int32 id, int *pids, int max)
 	return found;
 }
 
+/*
+ * The same as strategy_lock_edit_try, but waits for a running scan to end.
+ */
 void
 strategy_lock_edit(int32 id)
 {

@@ -23,22 +23,10 @@
 
 #include "postgres.h"
 
-/*
- * Keeps scans of a strategy out while it is edited, if nobody scans it now.
- * False: somebody does.
- */
 extern bool strategy_lock_edit_try(int32 id);
-
-/* The same; waits for the scan to end. */
 extern void strategy_lock_edit(int32 id);
-
-/* Processes that it would wait for; returns how many were found, at most max. */
-extern int strategy_lock_holders(int32 id, int *pids, int max);
-
-/* Takes the lock of a gateway's balances exclusively if it is free, or held by this transaction. */
+extern int  strategy_lock_holders(int32 id, int *pids, int max);
 extern bool balance_lock_try(const char *gateway);
-
-/* The same for who changes quotas by hand: waits for it. */
 extern void balance_lock_wait(const char *gateway);
 
 #endif /* QM_SCAN_LOCK_H */

@@ -39,6 +39,10 @@ struct Spool
 	bool             ordered;
 };
 
+/*
+ * An empty spool in the current memory context, with this much memory; files
+ * is the owner of its files.
+ */
 Spool *
 spool_begin(int memory, ResourceOwner files)
 {
@@ -70,6 +74,9 @@ is_ascending(const Spool *spool, const char *id, int length)
 	return order < 0 || (order == 0 && spool->last.len <= length);
 }
 
+/*
+ * Adds a copy of an id.
+ */
 void
 spool_add(Spool *spool, const char *id, int length)
 {
@@ -90,6 +97,9 @@ spool_add(Spool *spool, const char *id, int length)
 	MemoryContextSwitchTo(caller);
 }
 
+/*
+ * How many ids were added.
+ */
 int64
 spool_count(const Spool *spool)
 {
@@ -135,6 +145,9 @@ end_sort(Spool *spool)
 	spool->sort = NULL;
 }
 
+/*
+ * Starts reading at the first id; sorts with work_mem of memory if necessary.
+ */
 void
 spool_rewind(Spool *spool)
 {
@@ -147,6 +160,9 @@ spool_rewind(Spool *spool)
 	MemoryContextSwitchTo(caller);
 }
 
+/*
+ * The next id in order, valid until the next call; NULL: there are no more.
+ */
 text *
 spool_next(Spool *spool)
 {

@@ -19,20 +19,10 @@
 
 typedef struct Spool Spool;
 
-/* An empty spool in the current memory context, with so many kilobytes of memory; files has its files. */
 extern Spool *spool_begin(int memory, ResourceOwner files);
-
-/* Adds a copy of an id. */
-extern void spool_add(Spool *spool, const char *id, int length);
-
-extern int64 spool_count(const Spool *spool);
-
-/* Begins to read from the first id on; sorts with work_mem of memory where that is needed. */
-extern void spool_rewind(Spool *spool);
-
-/*
- * The next id in order; NULL: there is none.  It is valid until the next call.
- */
-extern text *spool_next(Spool *spool);
+extern void   spool_add(Spool *spool, const char *id, int length);
+extern int64  spool_count(const Spool *spool);
+extern void   spool_rewind(Spool *spool);
+extern text  *spool_next(Spool *spool);
 
 #endif /* QM_SPOOL_H */

@@ -78,6 +78,11 @@ is_ordinary(Oid relation)
 	return plain;
 }
 
+/*
+ * Finds where users are read, and by which role, for conditions that run code
+ * of others or not; allocates in memory.  An error where code of others would
+ * run as a superuser.  Run as the owner.
+ */
 void
 user_source_find(UserSource *source, bool runs_others_code, MemoryContext memory)
 {

@@ -166,6 +166,9 @@ begin_statement(GrantWriter *writer)
 		elog(ERROR, "could not prepare to write grants");
 }
 
+/*
+ * Opens the table of grants for writing grants like the template.
+ */
 GrantWriter *
 grant_writer_begin(HeapTupleHeader pattern)
 {
@@ -287,6 +290,9 @@ add_direct(GrantWriter *writer, const text *user_id)
 	ExecMaterializeSlot(slot);
 }
 
+/*
+ * Writes the grant of a user, now or with a later batch.
+ */
 void
 grant_writer_add(GrantWriter *writer, const text *user_id)
 {
@@ -307,6 +313,9 @@ grant_writer_add(GrantWriter *writer, const text *user_id)
 		flush(writer);
 }
 
+/*
+ * Writes the last batch; returns how many grants were written.
+ */
 int64
 grant_writer_end(GrantWriter *writer)
 {

@@ -21,11 +21,7 @@
 typedef struct GrantWriter GrantWriter;
 
 extern GrantWriter *grant_writer_begin(HeapTupleHeader pattern);
-
-/* Writes a grant of a user, sooner or later. */
-extern void grant_writer_add(GrantWriter *writer, const text *user_id);
-
-/* Writes what is left; returns how many were written. */
-extern int64 grant_writer_end(GrantWriter *writer);
+extern void         grant_writer_add(GrantWriter *writer, const text *user_id);
+extern int64        grant_writer_end(GrantWriter *writer);
 
 #endif /* QM_WRITE_H */

@@ -57,7 +57,8 @@ assign_schedule_clock(const char *newval, void *extra)
 }
 
 /*
- * See clock.h.
+ * The time at which the superuser setting quota_manager.schedule_clock pins
+ * this session's clock, else GetCurrentTimestamp().  Never fails.
  */
 TimestampTz
 schedule_now(void)
@@ -66,7 +67,7 @@ schedule_now(void)
 }
 
 /*
- * See clock.h.
+ * Registers quota_manager.schedule_clock; called once by _PG_init.
  */
 void
 schedule_define_settings(void)

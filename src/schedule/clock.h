@@ -13,13 +13,7 @@
 /* The text of quota_manager.schedule_clock; '' when the clock is not pinned. */
 extern char *schedule_clock_setting;
 
-/*
- * The time at which the superuser setting quota_manager.schedule_clock pins
- * this session's clock, else GetCurrentTimestamp().  Never fails.
- */
 extern TimestampTz schedule_now(void);
-
-/* Registers quota_manager.schedule_clock; called once by _PG_init. */
-extern void schedule_define_settings(void);
+extern void        schedule_define_settings(void);
 
 #endif /* QM_CLOCK_H */

@@ -81,7 +81,8 @@ day_matches(const CronSchedule *schedule, int julian_day, int day)
 }
 
 /*
- * See cron.h.
+ * Sets *reading to the first matching local time from `low` on and before the
+ * day `last_day` (days since 1970); false if there is none.
  */
 bool
 cron_next_reading(const CronSchedule *schedule, int64 low, int64 last_day, int64 *reading)
@@ -149,7 +150,8 @@ last_second_of_day(const CronSchedule *schedule, int high)
 }
 
 /*
- * See cron.h.
+ * Sets *reading to the last matching local time of [low, high); false if there
+ * is none.
  */
 bool
 cron_last_reading(const CronSchedule *schedule, int64 low, int64 high, int64 *reading)
@@ -275,7 +277,7 @@ count_days(const CronSchedule *schedule, int64 low, int64 high)
 }
 
 /*
- * See cron.h.
+ * How many local times of [low, high) match.
  */
 int64
 cron_count_readings(const CronSchedule *schedule, int64 low, int64 high)

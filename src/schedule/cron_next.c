@@ -78,7 +78,7 @@ next_nominal_instant(const CronSchedule *schedule, const pg_tz *tz, int64 after,
 }
 
 /*
- * See cron.h.
+ * Sets *next to the first firing after `after`, as cron_next_firing does.
  */
 bool
 cron_next(const CronSchedule *schedule, const pg_tz *tz, TimestampTz after, TimestampTz *next)

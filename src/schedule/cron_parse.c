@@ -531,7 +531,9 @@ parse_schedule(Parser *parser)
 }
 
 /*
- * See cron.h.
+ * Reads a schedule.  Returns its canonical text (palloc'd, never longer than
+ * the text given) and fills *schedule, or returns NULL and fills *error.
+ * Depends on nothing but the text: no catalogue, no setting, no tz data.
  */
 char *
 cron_parse(const char *text, CronSchedule *schedule, CronError *error)

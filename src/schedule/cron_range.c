@@ -122,7 +122,7 @@ find_range(const CronSchedule *schedule, const pg_tz *tz, int64 after, int64 unt
 }
 
 /*
- * See cron.h.
+ * How many firings there are after the instant `after` and up to `until`.
  */
 int64
 cron_count_firings(const CronSchedule *schedule, const pg_tz *tz, int64 after, int64 until)

@@ -49,7 +49,7 @@ parse_or_report(const char *text, CronSchedule *schedule, Node *escontext)
 }
 
 /*
- * See cron.h.
+ * Reads a schedule from text; raises an error if it is invalid.
  */
 void
 cron_read(const char *expr, CronSchedule *schedule)
@@ -58,7 +58,7 @@ cron_read(const char *expr, CronSchedule *schedule)
 }
 
 /*
- * See cron.h.
+ * Raises an error (22023) if either end of an interval is infinite.
  */
 void
 require_finite_interval(TimestampTz after, TimestampTz until)
@@ -70,7 +70,8 @@ require_finite_interval(TimestampTz after, TimestampTz until)
 }
 
 /*
- * See cron.h.
+ * Reads a schedule as cron_read does, and finds the zone that it is read in:
+ * that of its CRON_TZ= prefix, else `zone`.
  */
 void
 cron_open(const char *expr, const char *zone, CronSchedule *schedule, pg_tz **tz)
@@ -80,7 +81,10 @@ cron_open(const char *expr, const char *zone, CronSchedule *schedule, pg_tz **tz
 }
 
 /*
- * See schedule.h.
+ * Sets *next to the first firing after the instant `after`; false when there
+ * is none within a hundred years or within the range of timestamps.  -infinity
+ * counts as the beginning of that range.  Firings are whole seconds; `zone`
+ * holds unless the schedule has a CRON_TZ= prefix.
  */
 bool
 cron_next_firing(const char *expr, TimestampTz after, const char *zone, TimestampTz *next)
@@ -93,7 +97,8 @@ cron_next_firing(const char *expr, TimestampTz after, const char *zone, Timestam
 }
 
 /*
- * See schedule.h.
+ * The zone that the schedule is read in: that of its CRON_TZ= prefix, else
+ * `zone`.  A palloc'd copy; whether the zone exists is not checked.
  */
 char *
 cron_effective_zone(const char *expr, const char *zone)

@@ -24,7 +24,8 @@ static const char *const weekdays[] = {"Monday", "Tuesday",  "Wednesday", "Thurs
 typedef void (*AddValue)(StringInfo out, int value, const void *how);
 
 /*
- * See cron_words.h.
+ * Adds the separator before the i-th of `count` things: nothing, a comma or
+ * the conjunction.
  */
 void
 words_add_separator(StringInfo out, int i, int count, const char *conjunction)
@@ -38,7 +39,7 @@ words_add_separator(StringInfo out, int i, int count, const char *conjunction)
 }
 
 /*
- * See cron_words.h.
+ * How many stretches of neighbouring values a set has.
  */
 int
 words_count_runs(uint64 set)
@@ -47,7 +48,7 @@ words_count_runs(uint64 set)
 }
 
 /*
- * See cron_words.h.
+ * Takes the first stretch out of a set; false when nothing is left.
  */
 bool
 words_next_run(uint64 *set, int *low, int *high)
@@ -62,7 +63,7 @@ words_next_run(uint64 *set, int *low, int *high)
 }
 
 /*
- * See cron_words.h.
+ * True if a set is one stretch of three values or more: "March to October".
  */
 bool
 words_is_long_run(uint64 set)
@@ -194,7 +195,8 @@ from_monday(uint64 set)
 }
 
 /*
- * See cron_words.h.
+ * Adds "minute 5", "minutes 0 to 4 and 30" or "minutes 0, 7, 14 ... 56", with
+ * at least so many digits.
  */
 void
 words_add_numbers(StringInfo out, const char *noun, uint64 set, int digits)
@@ -204,7 +206,7 @@ words_add_numbers(StringInfo out, const char *noun, uint64 set, int digits)
 }
 
 /*
- * See cron_words.h.
+ * Adds "1st, 2nd and 15th".
  */
 void
 words_add_ordinals(StringInfo out, uint64 set)
@@ -213,7 +215,7 @@ words_add_ordinals(StringInfo out, uint64 set)
 }
 
 /*
- * See cron_words.h.
+ * Adds "March to October" or "January and July"; January is 1.
  */
 void
 words_add_months(StringInfo out, uint64 set)
@@ -222,7 +224,8 @@ words_add_months(StringInfo out, uint64 set)
 }
 
 /*
- * See cron_words.h.
+ * Adds "Monday, Wednesday or Friday", in the order of a week that begins on
+ * Monday; Sunday is 0.
  */
 void
 words_add_weekdays(StringInfo out, uint64 set, const char *conjunction)
@@ -231,7 +234,7 @@ words_add_weekdays(StringInfo out, uint64 set, const char *conjunction)
 }
 
 /*
- * See cron_words.h.
+ * True if days of week are one stretch of three or more.
  */
 bool
 words_is_long_week(uint64 set)
@@ -240,7 +243,7 @@ words_is_long_week(uint64 set)
 }
 
 /*
- * See cron_words.h.
+ * Adds days of week as words_add_months adds months.
  */
 void
 words_add_week(StringInfo out, uint64 set)

@@ -39,7 +39,7 @@ change_after(const pg_tz *tz, int64 instant, int64 *change, int64 *offset)
 }
 
 /*
- * See reading.h.
+ * The span that begins at the given instant.
  */
 ZoneSpan
 zone_span_from(const pg_tz *tz, int64 instant)
@@ -79,7 +79,7 @@ floor_div(int64 dividend, int64 divisor)
 }
 
 /*
- * See reading.h.
+ * The date of a local time, in days since 1970.
  */
 int64
 day_of(int64 reading)
@@ -88,7 +88,8 @@ day_of(int64 reading)
 }
 
 /*
- * See reading.h.
+ * The latest local time shown up to an instant; in a fold that is later than
+ * the local time at the instant.
  */
 int64
 latest_reading(const pg_tz *tz, int64 instant)
@@ -107,7 +108,7 @@ latest_reading(const pg_tz *tz, int64 instant)
 }
 
 /*
- * See reading.h.
+ * The first instant at which the clock shows this local time or a later one.
  */
 int64
 first_instant(const pg_tz *tz, int64 reading)
@@ -126,7 +127,8 @@ first_instant(const pg_tz *tz, int64 reading)
 }
 
 /*
- * See reading.h.
+ * True if the zone has the date (days since 1970): Samoa never had 30 December
+ * 2011.
  */
 bool
 date_exists(const pg_tz *tz, int64 day)
@@ -137,7 +139,7 @@ date_exists(const pg_tz *tz, int64 day)
 }
 
 /*
- * See reading.h.
+ * The last instant that is not after a finite time.
  */
 int64
 instant_of(TimestampTz time)
@@ -146,7 +148,7 @@ instant_of(TimestampTz time)
 }
 
 /*
- * See reading.h.
+ * The time of an instant.
  */
 TimestampTz
 time_of(int64 instant)

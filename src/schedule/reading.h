@@ -23,25 +23,11 @@ typedef struct ZoneSpan
 	int64 offset; /* reading minus instant */
 } ZoneSpan;
 
-/* The span that begins at the given instant. */
-extern ZoneSpan zone_span_from(const pg_tz *tz, int64 instant);
-
-/*
- * The latest reading that the clock has shown up to an instant; in a fold that
- * is later than what it shows now.
- */
-extern int64 latest_reading(const pg_tz *tz, int64 instant);
-
-/* The first instant at which the clock shows the reading or a later one. */
-extern int64 first_instant(const pg_tz *tz, int64 reading);
-
-/* Whether the zone has the date (days since 1970): Samoa never had 30 December 2011. */
-extern bool date_exists(const pg_tz *tz, int64 day);
-
-/* The date of a reading, in days since 1970. */
-extern int64 day_of(int64 reading);
-
-/* The last instant that is not after a finite time, and the time of an instant. */
+extern ZoneSpan    zone_span_from(const pg_tz *tz, int64 instant);
+extern int64       latest_reading(const pg_tz *tz, int64 instant);
+extern int64       first_instant(const pg_tz *tz, int64 reading);
+extern bool        date_exists(const pg_tz *tz, int64 day);
+extern int64       day_of(int64 reading);
 extern int64       instant_of(TimestampTz time);
 extern TimestampTz time_of(int64 instant);
 

@@ -17,22 +17,9 @@
 
 #include "schedule/clock.h"
 
-/*
- * Sets *next to the first firing after the instant `after` and returns true;
- * returns false when there is none within a hundred years or within the range
- * of timestamps.  -infinity is taken as the beginning of that range.  Firings
- * are whole seconds; `zone` holds unless the schedule has a CRON_TZ= prefix.
- */
-extern bool cron_next_firing(const char *expr, TimestampTz after, const char *zone,
-							 TimestampTz *next);
-
-/*
- * The zone in which the schedule is read: that of its CRON_TZ= prefix, else
- * `zone`.  A palloc'd copy; whether the zone exists is not looked at.
- */
+extern bool  cron_next_firing(const char *expr, TimestampTz after, const char *zone,
+							  TimestampTz *next);
 extern char *cron_effective_zone(const char *expr, const char *zone);
-
-/* Whether the tz data has a zone of this name, in any case of letters. */
-extern bool time_zone_exists(const char *name);
+extern bool  time_zone_exists(const char *name);
 
 #endif /* QM_SCHEDULE_H */

@@ -38,8 +38,8 @@ is_named_zone(const char *name)
 }
 
 /*
- * See cron.h.  Zones that count leap seconds are no zones here, as nowhere in
- * PostgreSQL.
+ * The zone of that name, or NULL.  The result lives as long as the process.
+ * Zones that count leap seconds are refused, as everywhere in PostgreSQL.
  */
 pg_tz *
 find_time_zone(const char *name)
@@ -54,7 +54,7 @@ find_time_zone(const char *name)
 }
 
 /*
- * See cron.h.
+ * The zone of that name; raises an error (22023) if there is none.
  */
 pg_tz *
 require_time_zone(const char *name)
@@ -70,7 +70,7 @@ require_time_zone(const char *name)
 }
 
 /*
- * See schedule.h.
+ * True if the tz data has a zone of this name, in any case of letters.
  */
 bool
 time_zone_exists(const char *name)
