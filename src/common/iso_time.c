@@ -7,6 +7,7 @@
 #include "utils/datetime.h"
 #include "utils/timestamp.h"
 
+#include "common/ascii.h"
 #include "common/iso_time.h"
 
 /*
@@ -18,7 +19,7 @@ read_digits(const char **p, int count, int *value)
 	*value = 0;
 	for (int i = 0; i < count; i++, (*p)++)
 	{
-		if (**p < '0' || **p > '9')
+		if (!ascii_is_digit(**p))
 			return false;
 		*value = *value * 10 + (**p - '0');
 	}
@@ -46,7 +47,7 @@ read_fraction(const char **p, int *microseconds)
 	int digits = 0;
 
 	*microseconds = 0;
-	for (; **p >= '0' && **p <= '9'; (*p)++)
+	for (; ascii_is_digit(**p); (*p)++)
 	{
 		if (++digits > 6)
 			return false;

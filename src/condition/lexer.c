@@ -8,6 +8,7 @@
 #include "mb/pg_wchar.h"
 #include "utils/numeric.h"
 
+#include "common/ascii.h"
 #include "condition/lexer.h"
 
 /* Digits before and after the point that numeric can hold; see its documentation. */
@@ -17,28 +18,12 @@
 #define NUMBER_MAX_EXPONENT 200000
 
 /*
- * White space between tokens.
- */
-static bool
-is_blank(char c)
-{
-	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
-}
-
-static bool
-is_digit(char c)
-{
-	return c >= '0' && c <= '9';
-}
-
-/*
  * Characters of a text without quotes.
  */
 static bool
 is_word_char(char c)
 {
-	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || is_digit(c) || c == '_' ||
-		   c == '.' || c == '/' || c == ':' || c == '@' || c == '-';
+	return ascii_is_letter(c) || ascii_is_digit(c) || (c != '\0' && strchr("_./:@-", c) != NULL);
 }
 
 /*
@@ -55,10 +40,10 @@ character_at(const Lexer *lexer, int offset)
 /*
  * An error token; the text of the error has been set.
  */
-static Token
+static ConditionToken
 error_token(Lexer *lexer, int sqlerrcode, int offset, char *message, char *hint)
 {
-	Token token = {TOKEN_ERROR, offset, NULL};
+	ConditionToken token = {TOKEN_ERROR, offset, NULL};
 
 	condition_set_error(lexer->error, sqlerrcode, offset, message, NULL, hint);
 	return token;
@@ -67,10 +52,10 @@ error_token(Lexer *lexer, int sqlerrcode, int offset, char *message, char *hint)
 /*
  * Reads a quoted string; "" inside is one quote, a backslash means nothing.
  */
-static Token
+static ConditionToken
 read_string(Lexer *lexer)
 {
-	Token          token = {TOKEN_STRING, lexer->offset, NULL};
+	ConditionToken token = {TOKEN_STRING, lexer->offset, NULL};
 	StringInfoData value;
 
 	initStringInfo(&value);
@@ -105,14 +90,14 @@ number_length(const char *text, int length)
 
 	if (i < length && (text[i] == '+' || text[i] == '-'))
 		i++;
-	if (i >= length || !is_digit(text[i]))
+	if (i >= length || !ascii_is_digit(text[i]))
 		return 0;
-	while (i < length && is_digit(text[i]))
+	while (i < length && ascii_is_digit(text[i]))
 		i++;
-	if (i + 1 < length && text[i] == '.' && is_digit(text[i + 1]))
+	if (i + 1 < length && text[i] == '.' && ascii_is_digit(text[i + 1]))
 	{
 		i++;
-		while (i < length && is_digit(text[i]))
+		while (i < length && ascii_is_digit(text[i]))
 			i++;
 	}
 	if (i < length && text[i] == 'e')
@@ -121,9 +106,9 @@ number_length(const char *text, int length)
 
 		if (e < length && (text[e] == '+' || text[e] == '-'))
 			e++;
-		if (e < length && is_digit(text[e]))
+		if (e < length && ascii_is_digit(text[e]))
 		{
-			while (e < length && is_digit(text[e]))
+			while (e < length && ascii_is_digit(text[e]))
 				e++;
 			i = e;
 		}
@@ -136,10 +121,10 @@ number_length(const char *text, int length)
  * zeros.  Whether there is a point or an exponent is kept, because only a
  * number without either is an integer.
  */
-static Token
+static ConditionToken
 read_number(Lexer *lexer, int length)
 {
-	Token          token = {TOKEN_NUMBER, lexer->offset, NULL};
+	ConditionToken token = {TOKEN_NUMBER, lexer->offset, NULL};
 	const char    *p = lexer->text + lexer->offset;
 	const char    *end = p + length;
 	bool           negative = (*p == '-');
@@ -153,9 +138,9 @@ read_number(Lexer *lexer, int length)
 	lexer->offset += length;
 	if (*p == '+' || *p == '-')
 		p++;
-	while (p + 1 < end && *p == '0' && is_digit(p[1]))
+	while (p + 1 < end && *p == '0' && ascii_is_digit(p[1]))
 		p++;
-	for (; p < end && is_digit(*p); p++)
+	for (; p < end && ascii_is_digit(*p); p++)
 	{
 		nonzero |= (*p != '0');
 		integer_digits++;
@@ -164,7 +149,7 @@ read_number(Lexer *lexer, int length)
 	if (p < end && *p == '.')
 	{
 		appendStringInfoChar(&value, *p++);
-		for (; p < end && is_digit(*p); p++)
+		for (; p < end && ascii_is_digit(*p); p++)
 		{
 			nonzero |= (*p != '0');
 			fraction_digits++;
@@ -196,16 +181,16 @@ read_number(Lexer *lexer, int length)
 /*
  * Reads the next token.
  */
-Token
+ConditionToken
 lexer_next(Lexer *lexer)
 {
-	Token       token = {TOKEN_END, 0, NULL};
-	const char *start;
-	int         rest;
-	int         length;
-	char        c;
+	ConditionToken token = {TOKEN_END, 0, NULL};
+	const char    *start;
+	int            rest;
+	int            length;
+	char           c;
 
-	while (lexer->offset < lexer->length && is_blank(lexer->text[lexer->offset]))
+	while (lexer->offset < lexer->length && ascii_is_blank(lexer->text[lexer->offset]))
 		lexer->offset++;
 	token.offset = lexer->offset;
 	rest = lexer->length - lexer->offset;
@@ -251,7 +236,7 @@ lexer_at_open(const Lexer *lexer)
 {
 	int offset = lexer->offset;
 
-	while (offset < lexer->length && is_blank(lexer->text[offset]))
+	while (offset < lexer->length && ascii_is_blank(lexer->text[offset]))
 		offset++;
 	return offset < lexer->length && lexer->text[offset] == '(';
 }

@@ -19,12 +19,12 @@ typedef enum TokenKind
 	TOKEN_ERROR, /* *error says what */
 } TokenKind;
 
-typedef struct Token
+typedef struct ConditionToken
 {
 	TokenKind kind;
 	int       offset; /* in bytes */
 	char     *value;  /* string without quotes, number in canonical form, word as written */
-} Token;
+} ConditionToken;
 
 typedef struct Lexer
 {
@@ -34,7 +34,7 @@ typedef struct Lexer
 	ConditionError *error;
 } Lexer;
 
-extern Token lexer_next(Lexer *lexer);
-extern bool  lexer_at_open(const Lexer *lexer);
+extern ConditionToken lexer_next(Lexer *lexer);
+extern bool           lexer_at_open(const Lexer *lexer);
 
 #endif /* QM_CONDITION_LEXER_H */

@@ -11,6 +11,7 @@
 #include "nodes/pg_list.h"
 #include "miscadmin.h"
 
+#include "common/ascii.h"
 #include "condition/lexer.h"
 
 /* What an open bracket belongs to. */
@@ -40,18 +41,18 @@ typedef struct Frame
 	struct Frame  *outer;
 } Frame;
 
-typedef struct Parser
+typedef struct ConditionParser
 {
 	Lexer           lexer;
 	ConditionError *error;
 	Frame          *frame;
-} Parser;
+} ConditionParser;
 
 /*
  * Notes a syntax error; returns false for the caller to return.
  */
 static bool
-syntax_error(Parser *parser, int offset, char *message, char *hint)
+syntax_error(ConditionParser *parser, int offset, char *message, char *hint)
 {
 	condition_set_error(parser->error, ERRCODE_INVALID_TEXT_REPRESENTATION, offset, message, NULL,
 						hint);
@@ -127,7 +128,7 @@ join(ConditionKind kind, ConditionNode *left, ConditionNode *right)
 }
 
 static void
-push_frame(Parser *parser, FrameKind kind, int offset)
+push_frame(ConditionParser *parser, FrameKind kind, int offset)
 {
 	Frame *frame = palloc0(sizeof(Frame));
 
@@ -190,10 +191,10 @@ finish_argument(Frame *frame)
 static bool
 is_function_name(const char *name)
 {
-	if (!(*name >= 'a' && *name <= 'z'))
+	if (!ascii_is_lower(*name))
 		return false;
 	for (; *name; name++)
-		if (!((*name >= 'a' && *name <= 'z') || (*name >= '0' && *name <= '9') || *name == '-'))
+		if (!ascii_is_lower(*name) && !ascii_is_digit(*name) && *name != '-')
 			return false;
 	return true;
 }
@@ -217,7 +218,7 @@ name_hint(const char *name)
  * A token as a message shows it.
  */
 static char *
-show_token(const Token *token)
+show_token(const ConditionToken *token)
 {
 	switch (token->kind)
 	{
@@ -241,10 +242,10 @@ show_token(const Token *token)
  * closing one.
  */
 static bool
-read_arguments(Parser *parser, ConditionNode *call)
+read_arguments(ConditionParser *parser, ConditionNode *call)
 {
 	ConditionArgument **tail = &call->arguments;
-	Token               token = lexer_next(&parser->lexer);
+	ConditionToken      token = lexer_next(&parser->lexer);
 
 	if (token.kind == TOKEN_CLOSE)
 		return true;
@@ -292,9 +293,9 @@ read_arguments(Parser *parser, ConditionNode *call)
  * whether an operand ended here.
  */
 static bool
-read_operand(Parser *parser, bool *complete)
+read_operand(ConditionParser *parser, bool *complete)
 {
-	Token          token = lexer_next(&parser->lexer);
+	ConditionToken token = lexer_next(&parser->lexer);
 	ConditionNode *call;
 
 	*complete = false;
@@ -340,8 +341,8 @@ read_operand(Parser *parser, bool *complete)
 		lexer_next(&parser->lexer);
 		if (parser->lexer.offset < parser->lexer.length)
 		{
-			Lexer ahead = parser->lexer;
-			Token first = lexer_next(&ahead);
+			Lexer          ahead = parser->lexer;
+			ConditionToken first = lexer_next(&ahead);
 
 			if (first.kind == TOKEN_CLOSE)
 				return syntax_error(parser, token.offset,
@@ -367,7 +368,7 @@ read_operand(Parser *parser, bool *complete)
  * one around it.
  */
 static bool
-close_frame(Parser *parser, int offset)
+close_frame(ConditionParser *parser, int offset)
 {
 	Frame         *frame = parser->frame;
 	ConditionNode *result;
@@ -406,10 +407,10 @@ close_frame(Parser *parser, int offset)
  * follow, *end whether the text is complete.
  */
 static bool
-read_operator(Parser *parser, bool *more, bool *end)
+read_operator(ConditionParser *parser, bool *more, bool *end)
 {
-	Frame *frame = parser->frame;
-	Token  token = lexer_next(&parser->lexer);
+	Frame         *frame = parser->frame;
+	ConditionToken token = lexer_next(&parser->lexer);
 
 	*more = true;
 	*end = false;
@@ -461,11 +462,11 @@ read_operator(Parser *parser, bool *more, bool *end)
 ConditionNode *
 condition_parse(const char *text, int length, ConditionError *error)
 {
-	Parser         parser = {{text, length, 0, error}, error, NULL};
-	Lexer          ahead;
-	ConditionNode *result;
-	bool           want_operand = true;
-	bool           end = false;
+	ConditionParser parser = {{text, length, 0, error}, error, NULL};
+	Lexer           ahead;
+	ConditionNode  *result;
+	bool            want_operand = true;
+	bool            end = false;
 
 	if (length > CONDITION_MAX_BYTES)
 	{

@@ -30,7 +30,7 @@
 #include "condition/names.h"
 
 /* A function that could be meant, and how well the arguments fit. */
-typedef struct Candidate
+typedef struct FunctionCandidate
 {
 	Oid  oid;
 	bool is_built_in;
@@ -38,7 +38,7 @@ typedef struct Candidate
 	int  defaults;
 	Oid  element;              /* of the variadic parameter, or InvalidOid */
 	Oid  types[FUNC_MAX_ARGS]; /* of the fixed parameters */
-} Candidate;
+} FunctionCandidate;
 
 /*
  * How well an argument fits a parameter: 0 not at all, more is better.  Only
@@ -71,7 +71,7 @@ fitness(const ConditionArgument *argument, Oid type)
  * The type of parameter number i (from 0, after the subject).
  */
 static Oid
-parameter_type(const Candidate *candidate, int i)
+parameter_type(const FunctionCandidate *candidate, int i)
 {
 	return i < candidate->fixed ? candidate->types[i] : candidate->element;
 }
@@ -80,7 +80,7 @@ parameter_type(const Candidate *candidate, int i)
  * Can the candidate take this many arguments?
  */
 static bool
-takes_count(const Candidate *candidate, int count)
+takes_count(const FunctionCandidate *candidate, int count)
 {
 	if (OidIsValid(candidate->element))
 		return count > candidate->fixed;
@@ -93,8 +93,8 @@ takes_count(const Candidate *candidate, int count)
  * is wrong.
  */
 static int
-call_fitness(const ConditionNode *call, const Candidate *candidate, const ConditionArgument **bad,
-			 int *bad_index)
+call_fitness(const ConditionNode *call, const FunctionCandidate *candidate,
+			 const ConditionArgument **bad, int *bad_index)
 {
 	int total = 0;
 	int i = 0;
@@ -123,7 +123,7 @@ call_fitness(const ConditionNode *call, const Candidate *candidate, const Condit
  * first.
  */
 static bool
-describe_candidate(HeapTuple tuple, Oid subject_type, Candidate *candidate)
+describe_candidate(HeapTuple tuple, Oid subject_type, FunctionCandidate *candidate)
 {
 	Form_pg_proc proc = (Form_pg_proc) GETSTRUCT(tuple);
 
@@ -160,14 +160,14 @@ find_candidates(const char *name, Oid subject_type, bool *exists)
 	procs = SearchSysCacheList1(PROCNAMEARGSNSP, CStringGetDatum(function));
 	for (int i = 0; i < procs->n_members; i++)
 	{
-		HeapTuple    tuple = &procs->members[i]->tuple;
-		Form_pg_proc proc = (Form_pg_proc) GETSTRUCT(tuple);
-		Candidate   *candidate;
+		HeapTuple          tuple = &procs->members[i]->tuple;
+		Form_pg_proc       proc = (Form_pg_proc) GETSTRUCT(tuple);
+		FunctionCandidate *candidate;
 
 		if (proc->pronamespace != schema)
 			continue;
 		*exists = true;
-		candidate = palloc0(sizeof(Candidate));
+		candidate = palloc0(sizeof(FunctionCandidate));
 		if (!describe_candidate(tuple, subject_type, candidate))
 			continue;
 		if (OidIsValid(extension) &&
@@ -210,7 +210,7 @@ wanted(Oid type)
  * How many arguments a candidate takes, for a message.
  */
 static char *
-wanted_count(const Candidate *candidate)
+wanted_count(const FunctionCandidate *candidate)
 {
 	int least = OidIsValid(candidate->element) ? candidate->fixed + 1
 											   : candidate->fixed - candidate->defaults;
@@ -226,7 +226,7 @@ wanted_count(const Candidate *candidate)
  * Sets the error for a call that its only candidate does not take.
  */
 static void
-explain_misfit(const ConditionNode *call, const Candidate *candidate, ConditionError *error)
+explain_misfit(const ConditionNode *call, const FunctionCandidate *candidate, ConditionError *error)
 {
 	const ConditionArgument *bad;
 	int                      index = 0;
@@ -393,8 +393,8 @@ argument_constant(const ConditionNode *call, const ConditionArgument *argument, 
  * The typed arguments of a call to a candidate that fits.
  */
 static bool
-make_arguments(const ConditionNode *call, const Candidate *candidate, ConditionFunction *function,
-			   ConditionError *error)
+make_arguments(const ConditionNode *call, const FunctionCandidate *candidate,
+			   ConditionFunction *function, ConditionError *error)
 {
 	List *variadic = NIL;
 	int   i = 0;
@@ -435,12 +435,12 @@ bool
 condition_resolve(const ConditionNode *call, Oid subject_type, ConditionFunction *function,
 				  ConditionError *error)
 {
-	bool             exists;
-	List            *candidates = find_candidates(call->name, subject_type, &exists);
-	const Candidate *best = NULL;
-	int              best_fit = -1;
-	bool             tie = false;
-	ListCell        *cell;
+	bool                     exists;
+	List                    *candidates = find_candidates(call->name, subject_type, &exists);
+	const FunctionCandidate *best = NULL;
+	int                      best_fit = -1;
+	bool                     tie = false;
+	ListCell                *cell;
 
 	if (candidates == NIL)
 	{
@@ -458,7 +458,7 @@ condition_resolve(const ConditionNode *call, Oid subject_type, ConditionFunction
 	}
 	foreach (cell, candidates)
 	{
-		const Candidate         *candidate = lfirst(cell);
+		const FunctionCandidate *candidate = lfirst(cell);
 		const ConditionArgument *bad;
 		int                      bad_index;
 		int                      fit = call_fitness(call, candidate, &bad, &bad_index);

@@ -9,11 +9,10 @@
 #include "postgres.h"
 
 #include "fmgr.h"
-#include "libpq/pqformat.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
-#include "common/compat.h"
+#include "common/text_type.h"
 #include "condition/condition.h"
 
 PG_FUNCTION_INFO_V1(qm_condition_in);
@@ -59,7 +58,7 @@ qm_condition_in(PG_FUNCTION_ARGS)
 Datum
 qm_condition_out(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_CSTRING(TextDatumGetCString(PG_GETARG_DATUM(0)));
+	return text_type_out(fcinfo);
 }
 
 /*
@@ -68,11 +67,7 @@ qm_condition_out(PG_FUNCTION_ARGS)
 Datum
 qm_condition_recv(PG_FUNCTION_ARGS)
 {
-	StringInfo buffer = (StringInfo) PG_GETARG_POINTER(0);
-	int        length;
-	char      *source = pq_getmsgtext(buffer, buffer->len - buffer->cursor, &length);
-
-	PG_RETURN_TEXT_P(canonical(source));
+	PG_RETURN_TEXT_P(canonical(text_type_received(fcinfo)));
 }
 
 /*
@@ -81,10 +76,5 @@ qm_condition_recv(PG_FUNCTION_ARGS)
 Datum
 qm_condition_send(PG_FUNCTION_ARGS)
 {
-	text          *value = PG_GETARG_TEXT_PP(0);
-	StringInfoData buffer;
-
-	pq_begintypsend(&buffer);
-	pq_sendtext(&buffer, VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
-	PG_RETURN_BYTEA_P(pq_endtypsend(&buffer));
+	return text_type_send(fcinfo);
 }

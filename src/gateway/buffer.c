@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/ascii.h"
+
 #define SMALLEST 256
 
 /* Makes room for more bytes and a NUL after what is used. */
@@ -62,8 +64,8 @@ buffer_append_text(Buffer *buffer, const char *text)
 static bool
 is_unreserved(unsigned char c)
 {
-	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
-		   c == '.' || c == '_' || c == '~';
+	return ascii_is_letter((char) c) || ascii_is_digit((char) c) || c == '-' || c == '.' ||
+		   c == '_' || c == '~';
 }
 
 /*

@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+#include "common/ascii.h"
+
 #define REDACTED "***"
 
 /* The shortest end of a text that is taken for the beginning of a secret. */
@@ -112,7 +114,7 @@ read_number(Reader *reader, int depth, int base, int least, int most, unsigned *
 
 		if (!read_through(&ahead, depth, &c))
 			break;
-		if (c >= '0' && c <= '9')
+		if (ascii_is_digit(c))
 			digit = (unsigned) (c - '0');
 		else if (base == 16 && (c | 0x20) >= 'a' && (c | 0x20) <= 'f')
 			digit = (unsigned) ((c | 0x20) - 'a') + 10;

@@ -47,10 +47,9 @@ extern pg_tz *require_time_zone(const char *name);
 extern void   cron_read(const char *expr, CronSchedule *schedule);
 extern void   cron_open(const char *expr, const char *zone, CronSchedule *schedule, pg_tz **tz);
 extern void   require_finite_interval(TimestampTz after, TimestampTz until);
-extern bool   cron_next_reading(const CronSchedule *schedule, int64 low, int64 last_day,
-								int64 *reading);
-extern bool  cron_last_reading(const CronSchedule *schedule, int64 low, int64 high, int64 *reading);
-extern int64 cron_count_readings(const CronSchedule *schedule, int64 low, int64 high);
+extern bool  cron_next_local(const CronSchedule *schedule, int64 low, int64 last_day, int64 *local);
+extern bool  cron_last_local(const CronSchedule *schedule, int64 low, int64 high, int64 *local);
+extern int64 cron_count_local(const CronSchedule *schedule, int64 low, int64 high);
 extern int64 cron_count_firings(const CronSchedule *schedule, const pg_tz *tz, int64 after,
 								int64 until);
 extern bool  cron_next(const CronSchedule *schedule, const pg_tz *tz, TimestampTz after,

@@ -2,8 +2,8 @@
  * cron_describe.c
  *		A schedule in plain English.
  *
- * What is told are the values, not how they were written: a list and the step
- * that gives the same read alike.  Schedules that fire differently read
+ * The words give the values, not how they were written: a list and a step that
+ * give the same values read alike.  Schedules that fire differently read
  * differently, those with an hour field of exactly "*" included: "every 15
  * minutes" goes on through a change of the clock, "every 15 minutes from 00:00
  * to 23:45" are times of the day.
@@ -21,10 +21,10 @@
 
 PG_FUNCTION_INFO_V1(qm_describe);
 
-/* As many times as these are told one by one, also where they are at equal distances. */
+/* Up to this many times are listed one by one, even at equal distances. */
 #define FEW 4
 
-/* More stretches of hours than these are told hour by hour. */
+/* More stretches of hours than these are listed hour by hour. */
 #define MAX_STRETCHES 3
 
 #define ALL_SECONDS ((UINT64CONST(1) << 60) - 1)
@@ -151,7 +151,7 @@ add_from_to(StringInfo out, const CronSchedule *schedule, int first, int last)
 static void
 add_times(StringInfo out, const CronSchedule *schedule, int count)
 {
-	int told = 0;
+	int written = 0;
 
 	appendStringInfoString(out, "at ");
 	for (int time = 0; time < SECS_PER_DAY; time++)
@@ -160,7 +160,7 @@ add_times(StringInfo out, const CronSchedule *schedule, int count)
 			(schedule->values[CRON_MINUTE] >> time % SECS_PER_HOUR / SECS_PER_MINUTE & 1) == 0 ||
 			(schedule->values[CRON_SECOND] >> time % SECS_PER_MINUTE & 1) == 0)
 			continue;
-		words_add_separator(out, told++, count, "and");
+		words_add_separator(out, written++, count, "and");
 		add_time(out, schedule, time);
 	}
 }
@@ -194,7 +194,7 @@ add_stretches(StringInfo out, const CronSchedule *schedule, Progression hour)
 }
 
 /*
- * Adds the hours in which what was told before happens: "every hour", "every
+ * Adds the hours in which the times written before happen: "every hour", "every
  * hour from 09:00 to 17:59", "the hours 00, 02, 04 ... 22".
  */
 static TimeWords
@@ -233,24 +233,24 @@ add_fields(StringInfo out, const CronSchedule *schedule)
 {
 	uint64 seconds = schedule->values[CRON_SECOND];
 	uint64 minutes = schedule->values[CRON_MINUTE];
-	bool   told = seconds != 1;
+	bool   with_seconds = seconds != 1;
 
 	if (seconds == ALL_SECONDS)
 		appendStringInfoString(out, "every second");
-	else if (told)
+	else if (with_seconds)
 	{
 		appendStringInfoString(out, "at ");
 		words_add_numbers(out, "second", seconds, 1);
 	}
 	if (minutes == ALL_MINUTES)
 	{
-		appendStringInfoString(out, told ? " of every minute" : "every minute");
+		appendStringInfoString(out, with_seconds ? " of every minute" : "every minute");
 		if (schedule->every_hour)
 			return OPEN;
 	}
 	else
 	{
-		appendStringInfoString(out, told ? " of " : "at ");
+		appendStringInfoString(out, with_seconds ? " of " : "at ");
 		words_add_numbers(out, "minute", minutes, 1);
 	}
 	appendStringInfoString(out, " of ");

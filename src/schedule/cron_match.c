@@ -1,8 +1,8 @@
 /*
  * cron_match.c
- *		Which readings of a clock a schedule names.
+ *		Which local times a schedule matches.
  *
- * Of time zones nothing is known here.
+ * This file knows nothing of time zones.
  */
 #include "postgres.h"
 
@@ -12,7 +12,7 @@
 #include "utils/timestamp.h"
 
 #include "schedule/cron.h"
-#include "schedule/reading.h"
+#include "schedule/local_time.h"
 
 /* How many days a week has. */
 #define WEEK_DAYS 7
@@ -81,11 +81,11 @@ day_matches(const CronSchedule *schedule, int julian_day, int day)
 }
 
 /*
- * Sets *reading to the first matching local time from `low` on and before the
+ * Sets *local to the first matching local time from `low` on and before the
  * day `last_day` (days since 1970); false if there is none.
  */
 bool
-cron_next_reading(const CronSchedule *schedule, int64 low, int64 last_day, int64 *reading)
+cron_next_local(const CronSchedule *schedule, int64 low, int64 last_day, int64 *local)
 {
 	int64 day = day_of(low);
 	int   second = (int) (low - day * SECS_PER_DAY);
@@ -112,7 +112,7 @@ cron_next_reading(const CronSchedule *schedule, int64 low, int64 last_day, int64
 			second = next_second_of_day(schedule, second);
 			if (second >= 0)
 			{
-				*reading = day * SECS_PER_DAY + second;
+				*local = day * SECS_PER_DAY + second;
 				return true;
 			}
 		}
@@ -150,11 +150,11 @@ last_second_of_day(const CronSchedule *schedule, int high)
 }
 
 /*
- * Sets *reading to the last matching local time of [low, high); false if there
+ * Sets *local to the last matching local time of [low, high); false if there
  * is none.
  */
 bool
-cron_last_reading(const CronSchedule *schedule, int64 low, int64 high, int64 *reading)
+cron_last_local(const CronSchedule *schedule, int64 low, int64 high, int64 *local)
 {
 	int64 day = day_of(high - 1);
 	int   end = (int) (high - day * SECS_PER_DAY);
@@ -174,8 +174,8 @@ cron_last_reading(const CronSchedule *schedule, int64 low, int64 high, int64 *re
 
 			if (second >= 0)
 			{
-				*reading = day * SECS_PER_DAY + second;
-				return *reading >= low;
+				*local = day * SECS_PER_DAY + second;
+				return *local >= low;
 			}
 		}
 		end = SECS_PER_DAY;
@@ -280,7 +280,7 @@ count_days(const CronSchedule *schedule, int64 low, int64 high)
  * How many local times of [low, high) match.
  */
 int64
-cron_count_readings(const CronSchedule *schedule, int64 low, int64 high)
+cron_count_local(const CronSchedule *schedule, int64 low, int64 high)
 {
 	int64 first_day = day_of(low);
 	int64 last_day = day_of(high);

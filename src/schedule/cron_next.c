@@ -3,10 +3,10 @@
  *		When a schedule fires next.
  *
  * With an hour field of exactly "*" a schedule fires at every instant whose
- * reading matches.  With any other it fires once per nominal reading: at the
- * first instant at which the clock shows that reading or a later one.  In a
+ * local time matches.  With any other it fires once per nominal local time: at the
+ * first instant at which the clock shows that local time or a later one.  In a
  * gap that is its end, in a fold the first of the two; and since "the latest
- * reading shown so far" never runs backwards, neither does the search.
+ * local time shown so far" never runs backwards, neither does the search.
  */
 #include "postgres.h"
 
@@ -14,7 +14,7 @@
 #include "utils/timestamp.h"
 
 #include "schedule/cron.h"
-#include "schedule/reading.h"
+#include "schedule/local_time.h"
 
 /*
  * How far to search.  A date and day of week together come back within 40
@@ -24,7 +24,7 @@
 #define SEARCH_DAYS (INT64CONST(100) * 366)
 
 /*
- * The next instant whose reading matches.
+ * The next instant whose local time matches.
  */
 static bool
 next_matching_instant(const CronSchedule *schedule, const pg_tz *tz, int64 after, int64 last_day,
@@ -32,21 +32,21 @@ next_matching_instant(const CronSchedule *schedule, const pg_tz *tz, int64 after
 {
 	ZoneSpan span = zone_span_from(tz, after + 1);
 	int64    low = span.start + span.offset;
-	int64    reading;
+	int64    local;
 
-	while (cron_next_reading(schedule, low, last_day, &reading))
+	while (cron_next_local(schedule, low, last_day, &local))
 	{
 		/* In a zone that changes its offset twice a year the next date may be many spans off. */
 		for (;;)
 		{
 			int64 start = span.start + span.offset;
 
-			if (start < low || start > reading)
+			if (start < low || start > local)
 			{
 				low = start;
 				break;
 			}
-			*instant = reading - span.offset;
+			*instant = local - span.offset;
 			if (*instant < span.end)
 				return true;
 			span = zone_span_from(tz, span.end);
@@ -57,21 +57,21 @@ next_matching_instant(const CronSchedule *schedule, const pg_tz *tz, int64 after
 }
 
 /*
- * The next instant at which a nominal reading falls due.
+ * The next instant at which a nominal local time falls due.
  */
 static bool
 next_nominal_instant(const CronSchedule *schedule, const pg_tz *tz, int64 after, int64 last_day,
 					 int64 *instant)
 {
-	int64 low = latest_reading(tz, after) + 1;
-	int64 reading;
+	int64 low = latest_local(tz, after) + 1;
+	int64 local;
 
-	while (cron_next_reading(schedule, low, last_day, &reading))
+	while (cron_next_local(schedule, low, last_day, &local))
 	{
-		*instant = first_instant(tz, reading);
-		if (date_exists(tz, day_of(reading)))
+		*instant = first_instant(tz, local);
+		if (date_exists(tz, day_of(local)))
 			return true;
-		low = (day_of(reading) + 1) * SECS_PER_DAY;
+		low = (day_of(local) + 1) * SECS_PER_DAY;
 		CHECK_FOR_INTERRUPTS();
 	}
 	return false;

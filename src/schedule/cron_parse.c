@@ -11,6 +11,7 @@
 #include "mb/pg_wchar.h"
 #include "utils/datetime.h"
 
+#include "common/ascii.h"
 #include "schedule/cron.h"
 
 #define ZONE_PREFIX "CRON_TZ="
@@ -76,13 +77,13 @@ typedef struct Slice
 	const char *end;
 } Slice;
 
-typedef struct Parser
+typedef struct CronParser
 {
 	const char   *text;
 	CronSchedule *schedule;
 	StringInfo    canonical;
 	CronError    *error;
-} Parser;
+} CronParser;
 
 /*
  * A copy of a slice fit for a message, in quotes, cut if it is long.
@@ -102,7 +103,7 @@ quote(Slice slice)
  * Notes what is wrong and at which character of the text; returns false.
  */
 static bool
-fail(Parser *parser, int sqlstate, const char *at, char *message, const char *hint)
+fail(CronParser *parser, int sqlstate, const char *at, char *message, const char *hint)
 {
 	CronError *error = parser->error;
 	Slice      whole = {parser->text, parser->text + strlen(parser->text)};
@@ -117,24 +118,6 @@ fail(Parser *parser, int sqlstate, const char *at, char *message, const char *hi
 					 pg_mbstrlen_with_len(whole.start, (int) (at - whole.start)) + 1, quote(whole));
 	error->hint = pstrdup(hint);
 	return false;
-}
-
-static bool
-is_blank(char c)
-{
-	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
-}
-
-static bool
-is_digit(char c)
-{
-	return c >= '0' && c <= '9';
-}
-
-static bool
-is_letter(char c)
-{
-	return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
 }
 
 /*
@@ -161,12 +144,12 @@ split_words(const char *text, Slice *words)
 	{
 		const char *start;
 
-		while (is_blank(*text))
+		while (ascii_is_blank(*text))
 			text++;
 		if (*text == '\0')
 			return count;
 		start = text;
-		while (*text != '\0' && !is_blank(*text))
+		while (*text != '\0' && !ascii_is_blank(*text))
 			text++;
 		if (count < MAX_WORDS)
 			words[count] = (Slice){start, text};
@@ -186,7 +169,7 @@ read_number(Slice slice, int *value)
 		return false;
 	for (const char *at = slice.start; at < slice.end; at++)
 	{
-		if (!is_digit(*at))
+		if (!ascii_is_digit(*at))
 			return false;
 		number = Min(number * 10 + (*at - '0'), PG_INT32_MAX);
 	}
@@ -198,7 +181,7 @@ read_number(Slice slice, int *value)
  * Reads a number or name and appends it to the canonical text.
  */
 static bool
-parse_value(Parser *parser, CronField field, Slice slice, int *value)
+parse_value(CronParser *parser, CronField field, Slice slice, int *value)
 {
 	const FieldRule *rule = &field_rules[field];
 
@@ -239,7 +222,7 @@ parse_value(Parser *parser, CronField field, Slice slice, int *value)
 static const char *
 value_like(const FieldRule *rule, int value, const char *like)
 {
-	return is_letter(*like) ? rule->names[value - rule->low] : psprintf("%d", value);
+	return ascii_is_letter(*like) ? rule->names[value - rule->low] : psprintf("%d", value);
 }
 
 /*
@@ -247,7 +230,7 @@ value_like(const FieldRule *rule, int value, const char *like)
  * 7, also when it is written as a name.
  */
 static bool
-parse_range(Parser *parser, CronField field, Slice slice, const char *dash, int *low, int *high)
+parse_range(CronParser *parser, CronField field, Slice slice, const char *dash, int *low, int *high)
 {
 	const FieldRule *rule = &field_rules[field];
 	const char      *hint;
@@ -258,7 +241,7 @@ parse_range(Parser *parser, CronField field, Slice slice, const char *dash, int 
 	if (!parse_value(parser, field, (Slice){dash + 1, slice.end}, high))
 		return false;
 
-	if (field == CRON_WEEKDAY && is_letter(dash[1]) && *high == 0 && *low > 0)
+	if (field == CRON_WEEKDAY && ascii_is_letter(dash[1]) && *high == 0 && *low > 0)
 		*high = 7;
 	if (*low <= *high)
 		return true;
@@ -279,10 +262,10 @@ parse_range(Parser *parser, CronField field, Slice slice, const char *dash, int 
 
 /*
  * Reads the number behind a slash.  One beyond the field's values leaves the
- * first of them alone, as "16-23/24" has it in many a crontab.
+ * first of them alone, as in "16-23/24", which many crontabs have.
  */
 static bool
-parse_step(Parser *parser, CronField field, Slice slice, int *step)
+parse_step(CronParser *parser, CronField field, Slice slice, int *step)
 {
 	const FieldRule *rule = &field_rules[field];
 	const char      *hint = psprintf("A step is a number from 1 to %d.", MAX_STEP);
@@ -302,7 +285,7 @@ parse_step(Parser *parser, CronField field, Slice slice, int *step)
  * Reads one element of a list: *, a, a-b, each perhaps with a step.
  */
 static bool
-parse_element(Parser *parser, CronField field, Slice slice)
+parse_element(CronParser *parser, CronField field, Slice slice)
 {
 	const FieldRule *rule = &field_rules[field];
 	const char      *slash = memchr(slice.start, '/', slice.end - slice.start);
@@ -350,7 +333,7 @@ parse_element(Parser *parser, CronField field, Slice slice)
  * Reads one field.
  */
 static bool
-parse_field(Parser *parser, CronField field, Slice slice)
+parse_field(CronParser *parser, CronField field, Slice slice)
 {
 	CronSchedule    *schedule = parser->schedule;
 	const FieldRule *rule = &field_rules[field];
@@ -407,7 +390,7 @@ date_is_possible(const CronSchedule *schedule)
  * Reads the five or six fields.
  */
 static bool
-parse_fields(Parser *parser, const Slice *words, int count)
+parse_fields(CronParser *parser, const Slice *words, int count)
 {
 	int offset = CRON_FIELDS - count;
 
@@ -439,14 +422,14 @@ parse_fields(Parser *parser, const Slice *words, int count)
  * Reads a word that begins with "@".
  */
 static bool
-parse_descriptor(Parser *parser, Slice word)
+parse_descriptor(CronParser *parser, Slice word)
 {
 	for (int i = 0; i < lengthof(descriptors); i++)
 	{
 		if (slice_is(word, descriptors[i].name))
 		{
 			StringInfoData scratch;
-			Parser         fields = *parser;
+			CronParser     fields = *parser;
 			Slice          words[MAX_WORDS];
 
 			appendStringInfoString(parser->canonical, descriptors[i].name);
@@ -468,14 +451,14 @@ parse_descriptor(Parser *parser, Slice word)
  * zones there are depends on the server's tz data.
  */
 static bool
-parse_zone(Parser *parser, Slice word)
+parse_zone(CronParser *parser, Slice word)
 {
 	Slice  zone = {word.start + ZONE_PREFIX_LENGTH, word.end};
 	size_t length = zone.end - zone.start;
-	bool   valid = length > 0 && length <= TZ_STRLEN_MAX && is_letter(*zone.start);
+	bool   valid = length > 0 && length <= TZ_STRLEN_MAX && ascii_is_letter(*zone.start);
 
 	for (const char *at = zone.start; valid && at < zone.end; at++)
-		valid = is_letter(*at) || is_digit(*at) || strchr("_+-/", *at) != NULL;
+		valid = ascii_is_letter(*at) || ascii_is_digit(*at) || strchr("_+-/", *at) != NULL;
 	if (!valid)
 		return fail(parser, ERRCODE_INVALID_TEXT_REPRESENTATION, zone.start,
 					psprintf("invalid time zone name %s in a schedule", quote(zone)),
@@ -491,7 +474,7 @@ parse_zone(Parser *parser, Slice word)
  * Reads the whole text.
  */
 static bool
-parse_schedule(Parser *parser)
+parse_schedule(CronParser *parser)
 {
 	const char *text_end = parser->text + strlen(parser->text);
 	Slice       words[MAX_WORDS];
@@ -539,7 +522,7 @@ char *
 cron_parse(const char *text, CronSchedule *schedule, CronError *error)
 {
 	StringInfoData canonical;
-	Parser         parser;
+	CronParser     parser;
 
 	memset(schedule, 0, sizeof(CronSchedule));
 	memset(error, 0, sizeof(CronError));

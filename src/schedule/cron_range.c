@@ -2,9 +2,9 @@
  * cron_range.c
  *		The first and the last firing of an interval, and how many there are.
  *
- * The same rules as in cron_next.c, told by stretches of time in place of
- * firings: in a stretch instants and readings go side by side, so that its
- * firings are counted as readings, whole months at a time.
+ * The rules of cron_next.c, applied to stretches of time in place of single
+ * firings: within a stretch of constant offset, firings are counted as local
+ * times, whole months at a time.
  */
 #include "postgres.h"
 
@@ -15,7 +15,7 @@
 #include "utils/timestamp.h"
 
 #include "schedule/cron.h"
-#include "schedule/reading.h"
+#include "schedule/local_time.h"
 
 PG_FUNCTION_INFO_V1(qm_firing_range);
 
@@ -28,19 +28,19 @@ typedef struct FiringRange
 } FiringRange;
 
 /*
- * Whether a nominal reading of [low, high), which the clock leaves out, falls
+ * True if a nominal local time of [low, high), which the clock skips, falls
  * due.
  */
 static bool
 gap_fires(const CronSchedule *schedule, const pg_tz *tz, int64 low, int64 high)
 {
-	int64 reading;
+	int64 local;
 
-	while (cron_next_reading(schedule, low, day_of(high) + 1, &reading) && reading < high)
+	while (cron_next_local(schedule, low, day_of(high) + 1, &local) && local < high)
 	{
-		if (date_exists(tz, day_of(reading)))
+		if (date_exists(tz, day_of(local)))
 			return true;
-		low = (day_of(reading) + 1) * SECS_PER_DAY;
+		low = (day_of(local) + 1) * SECS_PER_DAY;
 	}
 	return false;
 }
@@ -64,15 +64,15 @@ static FiringRange
 find_range(const CronSchedule *schedule, const pg_tz *tz, int64 after, int64 until)
 {
 	FiringRange range = {0};
-	/* The readings of [last_low, last_high) hold the last firing, if it is not range.last yet. */
+	/* The local times of [last_low, last_high) hold the last firing, if it is not range.last yet. */
 	int64 last_low = 0;
 	int64 last_high = 0;
 	int64 last_offset = 0;
-	int64 next_new = 0; /* after the latest reading shown so far */
+	int64 next_new = 0; /* after the latest local time shown so far */
 	int64 start = after + 1;
 
 	if (!schedule->every_hour && start <= until)
-		next_new = latest_reading(tz, after) + 1;
+		next_new = latest_local(tz, after) + 1;
 	while (start <= until)
 	{
 		ZoneSpan span = zone_span_from(tz, start);
@@ -82,9 +82,9 @@ find_range(const CronSchedule *schedule, const pg_tz *tz, int64 after, int64 unt
 
 		if (!schedule->every_hour)
 		{
-			/* One firing at the end of a gap, if the reading there does not fire anyway. */
+			/* One firing at the end of a gap, if the local time there does not fire anyway. */
 			if (next_new < low && gap_fires(schedule, tz, next_new, low) &&
-				cron_count_readings(schedule, low, low + 1) == 0)
+				cron_count_local(schedule, low, low + 1) == 0)
 			{
 				add_firing(&range, start);
 				last_low = last_high;
@@ -94,15 +94,15 @@ find_range(const CronSchedule *schedule, const pg_tz *tz, int64 after, int64 unt
 			next_new = Max(high, next_new);
 		}
 
-		count = cron_count_readings(schedule, low, high);
+		count = cron_count_local(schedule, low, high);
 		if (count > 0)
 		{
 			if (range.count == 0)
 			{
-				int64 reading;
+				int64 local;
 
-				cron_next_reading(schedule, low, day_of(high) + 1, &reading);
-				range.first = reading - span.offset;
+				cron_next_local(schedule, low, day_of(high) + 1, &local);
+				range.first = local - span.offset;
 			}
 			range.count += count;
 			last_low = low;
@@ -115,7 +115,7 @@ find_range(const CronSchedule *schedule, const pg_tz *tz, int64 after, int64 unt
 
 	if (last_low < last_high)
 	{
-		cron_last_reading(schedule, last_low, last_high, &range.last);
+		cron_last_local(schedule, last_low, last_high, &range.last);
 		range.last -= last_offset;
 	}
 	return range;

@@ -6,16 +6,16 @@
 
 #include "fmgr.h"
 #include "funcapi.h"
-#include "libpq/pqformat.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "common/compat.h"
+#include "common/text_type.h"
 #include "schedule/cron.h"
 #include "schedule/schedule.h"
 
-/* A schedule in its zone: all that is needed to tell when it fires. */
+/* A schedule in its zone: all that is needed to compute its firings. */
 typedef struct Firings
 {
 	CronSchedule schedule;
@@ -130,7 +130,7 @@ qm_cron_in(PG_FUNCTION_ARGS)
 Datum
 qm_cron_out(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_CSTRING(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	return text_type_out(fcinfo);
 }
 
 /*
@@ -139,12 +139,9 @@ qm_cron_out(PG_FUNCTION_ARGS)
 Datum
 qm_cron_recv(PG_FUNCTION_ARGS)
 {
-	StringInfo   message = (StringInfo) PG_GETARG_POINTER(0);
 	CronSchedule schedule;
-	int          length;
-	char        *text = pq_getmsgtext(message, message->len - message->cursor, &length);
 
-	PG_RETURN_TEXT_P(cstring_to_text(parse_or_report(text, &schedule, NULL)));
+	PG_RETURN_TEXT_P(cstring_to_text(parse_or_report(text_type_received(fcinfo), &schedule, NULL)));
 }
 
 /*
@@ -153,12 +150,7 @@ qm_cron_recv(PG_FUNCTION_ARGS)
 Datum
 qm_cron_send(PG_FUNCTION_ARGS)
 {
-	text          *canonical = PG_GETARG_TEXT_PP(0);
-	StringInfoData message;
-
-	pq_begintypsend(&message);
-	pq_sendtext(&message, VARDATA_ANY(canonical), VARSIZE_ANY_EXHDR(canonical));
-	PG_RETURN_BYTEA_P(pq_endtypsend(&message));
+	return text_type_send(fcinfo);
 }
 
 /*

@@ -8,10 +8,10 @@
 
 #include "schedule/cron_words.h"
 
-/* A stretch of fewer values than this is told one by one. */
+/* A stretch of fewer values than this is written one by one. */
 #define LONG_RUN 3
 
-/* So many values at equal distances are told by the first three and the last. */
+/* This many values at equal distances are written as the first three and the last. */
 #define LONG_PROGRESSION 5
 
 static const char *const months[] = {"January",   "February", "March",    "April",

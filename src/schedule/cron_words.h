@@ -2,8 +2,7 @@
  * cron_words.h
  *		Sets of values in words, for cron_describe.c.
  *
- * A set is told so that no other set reads the same.  Whatever is added goes
- * to the end of `out`.
+ * No two sets read the same.  Text is appended to `out`.
  */
 #ifndef QM_CRON_WORDS_H
 #define QM_CRON_WORDS_H

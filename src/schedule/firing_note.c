@@ -14,7 +14,7 @@
 #include "utils/timestamp.h"
 
 #include "schedule/cron.h"
-#include "schedule/reading.h"
+#include "schedule/local_time.h"
 #include "schedule/schedule.h"
 
 PG_FUNCTION_INFO_V1(qm_firing_note);
@@ -26,24 +26,24 @@ PG_FUNCTION_INFO_V1(qm_schedule_zone);
 /* A fold is over, or was, after as long as this. */
 #define LONGEST_FOLD (INT64CONST(2) * SECS_PER_DAY)
 
-/* A firing that is looked at, and the words for it so far. */
+/* A firing that is examined, and the words for it so far. */
 typedef struct Note
 {
 	const CronSchedule *schedule;
 	const pg_tz        *tz;
-	int64               firing;  /* an instant */
-	int64               reading; /* what the clock shows then */
+	int64               firing; /* an instant */
+	int64               local;  /* what the clock shows then */
 	StringInfo          out;
 } Note;
 
-/* A change of the clock: from the one reading to the other, which may be earlier. */
+/* A change of the clock from one local time to another, which may be earlier. */
 typedef struct Change
 {
 	int64 from;
 	int64 to;
 } Change;
 
-/* Readings that a schedule names. */
+/* Local times that a schedule matches. */
 typedef struct Named
 {
 	int64 count;
@@ -52,12 +52,12 @@ typedef struct Named
 } Named;
 
 /*
- * Adds the time of day of a reading.
+ * Adds the time of day of a local time.
  */
 static void
-add_time(StringInfo out, int64 reading)
+add_time(StringInfo out, int64 local)
 {
-	int second = (int) (reading - day_of(reading) * SECS_PER_DAY);
+	int second = (int) (local - day_of(local) * SECS_PER_DAY);
 
 	appendStringInfo(out, "%02d:%02d", second / SECS_PER_HOUR,
 					 second % SECS_PER_HOUR / SECS_PER_MINUTE);
@@ -117,7 +117,7 @@ add_change(const Note *note, Change change)
 }
 
 /*
- * The named readings of a gap, [low, high), on dates that the zone has.
+ * The matching local times of a gap, [low, high), on dates that the zone has.
  */
 static Named
 named_in_gap(const Note *note, int64 low, int64 high)
@@ -128,13 +128,13 @@ named_in_gap(const Note *note, int64 low, int64 high)
 	{
 		int64 day = day_of(low);
 		int64 end = Min(high, (day + 1) * SECS_PER_DAY);
-		int64 count = cron_count_readings(note->schedule, low, end);
+		int64 count = cron_count_local(note->schedule, low, end);
 
 		if (count > 0 && date_exists(note->tz, day))
 		{
 			if (named.count == 0)
-				cron_next_reading(note->schedule, low, day + 1, &named.first);
-			cron_last_reading(note->schedule, low, end, &named.last);
+				cron_next_local(note->schedule, low, day + 1, &named.first);
+			cron_last_local(note->schedule, low, end, &named.last);
 			named.count += count;
 		}
 		low = end;
@@ -143,7 +143,7 @@ named_in_gap(const Note *note, int64 low, int64 high)
 }
 
 /*
- * Adds "02:30 does not exist on 2025-03-30" for readings that are left out.
+ * Adds "02:30 does not exist on 2025-03-30" for local times that the clock skips.
  */
 static void
 add_missing_times(const Note *note, Named named)
@@ -178,7 +178,7 @@ note_missing_dates(const Note *note, int64 low, int64 high)
 	for (int64 day = day_of(low); day * SECS_PER_DAY < high; day++)
 	{
 		if (date_exists(note->tz, day) ||
-			cron_count_readings(note->schedule, day * SECS_PER_DAY, (day + 1) * SECS_PER_DAY) == 0)
+			cron_count_local(note->schedule, day * SECS_PER_DAY, (day + 1) * SECS_PER_DAY) == 0)
 			continue;
 		begin_note(note);
 		add_date(note->out, day);
@@ -201,11 +201,11 @@ note_gap(const Note *note, Change gap, bool ends_here)
 	add_missing_times(note, named);
 	if (note->schedule->every_hour)
 		appendStringInfoString(note->out, ", and nothing fires for that");
-	else if (cron_count_readings(note->schedule, note->reading, note->reading + 1) > 0)
+	else if (cron_count_local(note->schedule, note->local, note->local + 1) > 0)
 	{
 		appendStringInfoString(note->out, named.count > 1 ? ", and are one firing with "
 														  : ", and is one firing with ");
-		add_time(note->out, note->reading);
+		add_time(note->out, note->local);
 	}
 	else if (named.count > 1)
 		appendStringInfoString(note->out, ", and are one firing");
@@ -220,14 +220,14 @@ static void
 note_gaps(const Note *note)
 {
 	int64 start = note->firing - LOOK_BACK;
-	int64 shown = latest_reading(note->tz, start - 1);
+	int64 shown = latest_local(note->tz, start - 1);
 
 	while (start <= note->firing)
 	{
 		ZoneSpan span = zone_span_from(note->tz, start);
 		Change   gap = {shown + 1, start + span.offset};
 
-		/* What was left out is told with the first firing after it. */
+		/* The first firing after a gap reports what it skipped. */
 		if (gap.from < gap.to &&
 			(start == note->firing ||
 			 cron_count_firings(note->schedule, note->tz, start - 1, note->firing - 1) == 0))
@@ -255,13 +255,13 @@ note_fold(const Note *note)
 		Change   fold = {before.end + before.offset, after.start + after.offset};
 		bool     second = after.start <= note->firing;
 
-		if (fold.to <= note->reading && note->reading < fold.from && before.start <= note->firing &&
+		if (fold.to <= note->local && note->local < fold.from && before.start <= note->firing &&
 			note->firing < after.end)
 		{
 			begin_note(note);
-			add_time(note->out, note->reading);
+			add_time(note->out, note->local);
 			appendStringInfoString(note->out, " comes twice on ");
-			add_date(note->out, day_of(note->reading));
+			add_date(note->out, day_of(note->local));
 			appendStringInfo(note->out, ": this is the %s", second ? "second" : "first");
 			if (!note->schedule->every_hour)
 				appendStringInfoString(note->out, ", and the only firing");
@@ -292,7 +292,7 @@ qm_firing_note(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	note.tz = tz;
 	note.firing = instant_of(firing);
-	note.reading = note.firing + zone_span_from(tz, note.firing).offset;
+	note.local = note.firing + zone_span_from(tz, note.firing).offset;
 	if (cron_count_firings(&schedule, tz, note.firing - 1, note.firing) == 0)
 		PG_RETURN_NULL();
 

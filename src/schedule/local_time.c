@@ -1,23 +1,23 @@
 /*
- * reading.c
- *		What the clocks of a zone show, and when.
+ * local_time.c
+ *		Which local time the clocks of a zone show, and when.
  */
 #include "postgres.h"
 
 #include "utils/datetime.h"
 #include "utils/timestamp.h"
 
-#include "schedule/reading.h"
+#include "schedule/local_time.h"
 
 /*
- * How far a reading can be from its instant, with room to spare: offsets stay
+ * How far a local time can be from its instant, with room to spare: offsets stay
  * below 16 hours.
  */
 #define MAX_OFFSET (INT64CONST(2) * SECS_PER_DAY)
 
 /*
  * The change of the zone's clock after an instant, as pg_next_dst_boundary
- * tells it: 1 when there is one, 0 when there is none.  Sets *offset to the
+ * returns it: 1 when there is one, 0 when there is none.  Sets *offset to the
  * offset at the instant.
  */
 static int
@@ -82,9 +82,9 @@ floor_div(int64 dividend, int64 divisor)
  * The date of a local time, in days since 1970.
  */
 int64
-day_of(int64 reading)
+day_of(int64 local)
 {
-	return floor_div(reading, SECS_PER_DAY);
+	return floor_div(local, SECS_PER_DAY);
 }
 
 /*
@@ -92,7 +92,7 @@ day_of(int64 reading)
  * the local time at the instant.
  */
 int64
-latest_reading(const pg_tz *tz, int64 instant)
+latest_local(const pg_tz *tz, int64 instant)
 {
 	int64 latest = PG_INT64_MIN;
 	int64 start = instant - MAX_OFFSET;
@@ -111,14 +111,14 @@ latest_reading(const pg_tz *tz, int64 instant)
  * The first instant at which the clock shows this local time or a later one.
  */
 int64
-first_instant(const pg_tz *tz, int64 reading)
+first_instant(const pg_tz *tz, int64 local)
 {
-	int64 start = reading - MAX_OFFSET;
+	int64 start = local - MAX_OFFSET;
 
 	for (;;)
 	{
 		ZoneSpan span = zone_span_from(tz, start);
-		int64    instant = Max(span.start, reading - span.offset);
+		int64    instant = Max(span.start, local - span.offset);
 
 		if (instant < span.end)
 			return instant;

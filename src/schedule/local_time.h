@@ -1,13 +1,13 @@
 /*
- * reading.h
- *		Instants and readings; for the files of this folder only.
+ * local_time.h
+ *		Instants and local wall-clock times; for the files of this folder only.
  *
- * Two scales of whole seconds: instants (seconds since 1970 UTC) and readings
- * (what a clock on the wall shows, as if it were UTC).  A zone maps instants
- * to readings by spans of constant offset.
+ * Two scales of whole seconds: instants (seconds since 1970 UTC) and local times
+ * (what a wall clock shows, counted as if it were UTC).  A zone maps instants to
+ * local times by spans of constant offset.
  */
-#ifndef QM_READING_H
-#define QM_READING_H
+#ifndef QM_LOCAL_TIME_H
+#define QM_LOCAL_TIME_H
 
 #include "datatype/timestamp.h"
 #include "pgtime.h"
@@ -20,15 +20,15 @@ typedef struct ZoneSpan
 {
 	int64 start;
 	int64 end;
-	int64 offset; /* reading minus instant */
+	int64 offset; /* local time minus instant */
 } ZoneSpan;
 
 extern ZoneSpan    zone_span_from(const pg_tz *tz, int64 instant);
-extern int64       latest_reading(const pg_tz *tz, int64 instant);
-extern int64       first_instant(const pg_tz *tz, int64 reading);
+extern int64       latest_local(const pg_tz *tz, int64 instant);
+extern int64       first_instant(const pg_tz *tz, int64 local);
 extern bool        date_exists(const pg_tz *tz, int64 day);
-extern int64       day_of(int64 reading);
+extern int64       day_of(int64 local);
 extern int64       instant_of(TimestampTz time);
 extern TimestampTz time_of(int64 instant);
 
-#endif /* QM_READING_H */
+#endif /* QM_LOCAL_TIME_H */

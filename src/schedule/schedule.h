@@ -3,7 +3,7 @@
  *		When a cron schedule fires, and the clock that decides it.
  *
  * This concern knows nothing of conditions, tables or workers, and reads no
- * catalogue.  The rules (syntax, clock changes) are told in
+ * catalogue.  The rules (syntax, clock changes) are in
  * docs/schedules.md; time zones are those of the server's tz data.
  *
  * Schedules are passed as text: the canonical text that the type cron

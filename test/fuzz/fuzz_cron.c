@@ -2,9 +2,9 @@
  * fuzz_cron.c
  *		A target of libFuzzer: any text as a schedule.
  *
- * The first byte chooses a day from which on firings are looked for.  A schedule
+ * The first byte chooses a day from which on firings are computed.  A schedule
  * has a canonical text, which fires the same and is described the same; the next,
- * the last and the number of its readings agree.
+ * the last and the number of its local times agree.
  */
 #include "server.h"
 
@@ -12,7 +12,7 @@
 #include "utils/builtins.h"
 
 #include "schedule/cron.h"
-#include "schedule/reading.h"
+#include "schedule/local_time.h"
 
 /* A schedule comes by within so many days, if it comes at all. */
 #define DAYS 11700
@@ -39,32 +39,32 @@ described(const char *expr)
 	return text_to_cstring((text *) DatumGetPointer(qm_describe(fcinfo)));
 }
 
-/* Checks the readings of a schedule from a day on. */
+/* Checks the local times of a schedule from a day on. */
 static void
-check_readings(const CronSchedule *schedule, int64 day)
+check_local_times(const CronSchedule *schedule, int64 day)
 {
 	int64 low = day * SECS_PER_DAY;
-	int64 reading;
+	int64 local;
 	int64 last;
 	int64 count = 0;
 
-	if (!cron_next_reading(schedule, low, day + DAYS, &reading))
+	if (!cron_next_local(schedule, low, day + DAYS, &local))
 	{
-		REQUIRE(cron_count_readings(schedule, low, (day + DAYS) * SECS_PER_DAY) == 0);
+		REQUIRE(cron_count_local(schedule, low, (day + DAYS) * SECS_PER_DAY) == 0);
 		return;
 	}
-	REQUIRE(reading >= low && reading < (day + DAYS) * SECS_PER_DAY);
-	REQUIRE(cron_last_reading(schedule, low, reading + 1, &last) && last == reading);
-	REQUIRE(!cron_last_reading(schedule, low, reading, &last));
-	low = reading;
+	REQUIRE(local >= low && local < (day + DAYS) * SECS_PER_DAY);
+	REQUIRE(cron_last_local(schedule, low, local + 1, &last) && last == local);
+	REQUIRE(!cron_last_local(schedule, low, local, &last));
+	low = local;
 	for (count = 1; count < 10; count++)
 	{
-		if (!cron_next_reading(schedule, reading + 1, day + DAYS, &last))
+		if (!cron_next_local(schedule, local + 1, day + DAYS, &last))
 			break;
-		REQUIRE(last > reading);
-		reading = last;
+		REQUIRE(last > local);
+		local = last;
 	}
-	REQUIRE(cron_count_readings(schedule, low, reading + 1) == count);
+	REQUIRE(cron_count_local(schedule, low, local + 1) == count);
 }
 
 int
@@ -90,7 +90,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		REQUIRE(second != NULL && strcmp(second, canonical) == 0);
 		REQUIRE(memcmp(schedule.values, again.values, sizeof(schedule.values)) == 0);
 		REQUIRE(strcmp(described(text), described(canonical)) == 0);
-		check_readings(&schedule, 100 * (int64) data[0]);
+		check_local_times(&schedule, 100 * (int64) data[0]);
 	}
 	server_reset();
 	return 0;

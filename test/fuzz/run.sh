@@ -37,7 +37,7 @@ build()
 {
 	case $1 in
 		condition) sources=(src/condition/{lexer,parse,print,error}.c "${server[@]}") longest=400 ;;
-		cron) sources=(src/schedule/{cron_parse,cron_match,cron_describe,cron_words,reading}.c "${server[@]}") longest=300 ;;
+		cron) sources=(src/schedule/{cron_parse,cron_match,cron_describe,cron_words,local_time}.c "${server[@]}") longest=300 ;;
 		reply) sources=(src/gateway/{amount,buffer,classify,dialect,reply_json,text}.c -ljson-c) longest=600 ;;
 		*) echo "no target $1" >&2; exit 2 ;;
 	esac
