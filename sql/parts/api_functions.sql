@@ -482,7 +482,7 @@ END
 $$;
 COMMENT ON FUNCTION quota_api.gateway_refresh(text, numeric, text) IS
 'Set a user''s quota at a gateway
-At the default gateway, or the one named; what chats used meanwhile is wiped out. Takes effect at once. After status 502 compare the balance before you try again. For operators; logged.';
+At the default gateway, or the one named; what chats used meanwhile is lost. Takes effect at once. After status 502 compare the balance before you try again. For operators; logged.';
 
 CREATE FUNCTION quota_api.gateway_delta(user_id text, value numeric, reason text, gateway text DEFAULT NULL) RETURNS text
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s'

@@ -14,7 +14,7 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.decide_listed(text, bigint[], text) IS 'Of the API''s resolve, retry and cancel: see decide_each.';
 
--- In the order of their ids: two who switch some do not wait for each other in a circle.
+-- In the order of their ids, so that concurrent calls do not deadlock.
 CREATE FUNCTION quota_internal.listed_strategies(ids integer[]) RETURNS SETOF integer
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -46,7 +46,7 @@ BEGIN
 		ORDER BY l;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.switched_strategies(integer[], integer[], text) IS 'Of the API: tells of each strategy whether it was switched, its status now, and what stood in the way; rule: the status in which it cannot be.';
+COMMENT ON FUNCTION quota_internal.switched_strategies(integer[], integer[], text) IS 'Of the API: returns for each strategy whether it was switched, its status now, and what prevented it; rule: the status in which it cannot be.';
 
 CREATE FUNCTION quota_internal.workers_are_paused() RETURNS boolean
 LANGUAGE sql STABLE
@@ -55,7 +55,7 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION quota_internal.workers_are_paused() IS 'Were the background workers stopped with stop_workers()?';
 
--- As the owner, who may look at what tells servers apart.
+-- As the owner, who may read the identity of the server.
 CREATE FUNCTION quota_internal.is_copy() RETURNS boolean
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -91,7 +91,7 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION quota_internal.next_firing_of(integer) IS 'The firing that a strategy runs next, which may be due already; null: none, or it is single.';
 
--- As the owner, who may evaluate; the users are read with the rights of the caller.
+-- As the owner, who may evaluate; users are read with the rights of the caller.
 CREATE FUNCTION quota_internal.scan_verdicts(strategy_id integer, firing timestamptz) RETURNS TABLE (user_id text, verdict text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
 	SET quota_manager.incremental_scans = off
@@ -112,7 +112,7 @@ BEGIN
 	PERFORM quota_internal.end_evaluation(strategy.id);
 END
 $$;
-COMMENT ON FUNCTION quota_internal.scan_verdicts(integer, timestamptz) IS 'What a scan of the strategy for a firing would make of the users who may meet its condition: admitted, granted (already), capped, or unknown (a balance is missing). Looks at all users, and writes nothing.';
+COMMENT ON FUNCTION quota_internal.scan_verdicts(integer, timestamptz) IS 'What a scan of the strategy for a firing would make of the users who may meet its condition: admitted, granted (already), capped, or unknown (a balance is missing). Evaluates all users, and writes nothing.';
 
 CREATE FUNCTION quota_internal.user_query() RETURNS text
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -196,4 +196,4 @@ BEGIN
 	is_known := coalesce(is_known, false);
 END
 $$;
-COMMENT ON FUNCTION quota_internal.user_meets(text, quota_manager.condition) IS 'Is there such a user, do they meet the condition, and would they if every balance that is not known were favourable?';
+COMMENT ON FUNCTION quota_internal.user_meets(text, quota_manager.condition) IS 'Whether there is such a user, meets the condition, and would meet it if every missing balance were favourable.';

@@ -58,7 +58,7 @@ LANGUAGE sql STABLE
 BEGIN ATOMIC
 	SELECT b.* FROM quota_api.balances b WHERE b.user_id OPERATOR(pg_catalog.=) ($1).id;
 END;
-COMMENT ON FUNCTION quota_api.balances(quota_api.users) IS 'What gateways said of the user''s quota.';
+COMMENT ON FUNCTION quota_api.balances(quota_api.users) IS 'Balance samples of the user.';
 
 CREATE FUNCTION quota_api.decisions(quota_api.executions) RETURNS SETOF quota_api.decisions
 LANGUAGE sql STABLE

@@ -55,7 +55,7 @@ COMMENT ON VIEW quota_api.models IS
 'Which gateway serves a model
 Required: model and gateway. All other models are served by the gateway with is_default. Written by administrators.';
 
--- A user's grants are one probe of the key for each strategy: the key begins with the strategy.
+-- A user's grants are one search of the key for each strategy: the key begins with the strategy.
 CREATE VIEW quota_api.executions WITH (security_invoker = true) AS
 SELECT e.id, e.strategy_id, s.name AS strategy_name, e.user_id, nullif(e.scheduled_time, '-infinity') AS scheduled_time, e.revision,
 	e.run_id, e.status, e.amount, e.model, e.gateway, e.batch_number, e.attempts,
@@ -107,7 +107,7 @@ LEFT JOIN quota_manager.balance_suspension s ON s.gateway OPERATOR(pg_catalog.=)
 COMMENT ON VIEW quota_api.balances IS
 'Balances: what gateways said last of what remains of users'' quota
 Filter on user_id. Read by workers before a strategy needs them; /rpc/gateway_query asks now.';
-COMMENT ON COLUMN quota_api.balances.counts IS 'Would a condition use it now? Not if it is too old, if something happened to the user since, or if balances of the gateway are suspended.';
+COMMENT ON COLUMN quota_api.balances.counts IS 'True if a condition would use it now: it is not too old, nothing happened to the user since, and balances of the gateway are not suspended.';
 
 CREATE VIEW quota_api.deliveries WITH (security_invoker = true) AS
 SELECT d.gateway, d.state, d.state_reason, d.next_probe_time, d.pending, d.processing, d.doubts_to_settle, d.oldest_pending,

@@ -1,4 +1,4 @@
--- The built-in condition functions, and the operator that asks whether a subject meets a condition.
+-- The built-in condition functions, and the operator @@: does a subject meet a condition?
 -- Each body uses the subject once: a body that uses a costly argument twice is not inlined by the planner.
 
 CREATE FUNCTION quota_internal.vip_at_least(vip integer, level bigint) RETURNS boolean
@@ -8,17 +8,17 @@ COMMENT ON FUNCTION quota_internal.vip_at_least(integer, bigint) IS 'vip >= leve
 
 CREATE FUNCTION quota_internal.balance_at(balances jsonb, gateway text) RETURNS numeric
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'qm_balance_at';
-COMMENT ON FUNCTION quota_internal.balance_at(jsonb, text) IS 'Balance at the gateway; null: not known.';
+COMMENT ON FUNCTION quota_internal.balance_at(jsonb, text) IS 'Balance at the gateway; null: it is missing.';
 
 CREATE FUNCTION quota_internal.balance_for(balances jsonb, model text) RETURNS numeric
 LANGUAGE C STABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'qm_balance_for';
-COMMENT ON FUNCTION quota_internal.balance_for(jsonb, text) IS 'Balance at the gateway that serves the model; null: not known.';
+COMMENT ON FUNCTION quota_internal.balance_for(jsonb, text) IS 'Balance at the gateway that serves the model; null: it is missing.';
 
--- What statements of ours ask in the place of quota-le, with the gateway in the place of the model: src/condition/names.h.
+-- Our own statements use it in place of quota-le, with the gateway in place of the model: src/condition/names.h.
 CREATE FUNCTION quota_internal.balance_le(s quota_manager.subject, gateway text, amount numeric) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN quota_internal.balance_at((s).balances, gateway) OPERATOR(pg_catalog.<=) amount;
-COMMENT ON FUNCTION quota_internal.balance_le(quota_manager.subject, text, numeric) IS 'balance-le(gateway, amount): the remaining balance at the gateway is at most amount; null: not known.';
+COMMENT ON FUNCTION quota_internal.balance_le(quota_manager.subject, text, numeric) IS 'balance-le(gateway, amount): the remaining balance at the gateway is at most amount; null: it is missing.';
 
 CREATE FUNCTION quota_internal.bound_condition(condition quota_manager.condition) RETURNS quota_manager.condition
 LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'qm_bound_condition';
@@ -57,7 +57,7 @@ COMMENT ON FUNCTION quota_condition.github_star(quota_manager.subject, text) IS 
 CREATE FUNCTION quota_condition.quota_le(s quota_manager.subject, model text, amount numeric) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN quota_internal.balance_for((s).balances, model) OPERATOR(pg_catalog.<=) amount;
-COMMENT ON FUNCTION quota_condition.quota_le(quota_manager.subject, text, numeric) IS 'quota-le(model, amount): the remaining balance at the gateway that serves the model is at most amount; null: not known.';
+COMMENT ON FUNCTION quota_condition.quota_le(quota_manager.subject, text, numeric) IS 'quota-le(model, amount): the remaining balance at the gateway that serves the model is at most amount; null: it is missing.';
 
 CREATE FUNCTION quota_condition.is_vip(s quota_manager.subject, level bigint) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -85,7 +85,7 @@ COMMENT ON FUNCTION quota_manager.meets(quota_manager.subject, quota_manager.con
 CREATE FUNCTION quota_manager.may_match(s quota_manager.subject, c quota_manager.condition) RETURNS boolean
 LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100 SUPPORT quota_internal.may_match_support
 AS 'MODULE_PATHNAME', 'qm_may_match';
-COMMENT ON FUNCTION quota_manager.may_match(quota_manager.subject, quota_manager.condition) IS 'Would the subject meet the condition if every balance that is not known were favourable? Where this is true and @@ is not, the user is undecided.';
+COMMENT ON FUNCTION quota_manager.may_match(quota_manager.subject, quota_manager.condition) IS 'Would the subject meet the condition if every missing balance were favourable? Where this is true and @@ is not, a balance decides that is missing.';
 
 CREATE OPERATOR quota_manager.@@ (
 	LEFTARG = quota_manager.subject,
@@ -112,6 +112,6 @@ CREATE FUNCTION quota_internal.require_condition(condition quota_manager.conditi
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_require_condition';
 COMMENT ON FUNCTION quota_internal.require_condition(quota_manager.condition) IS 'Raises an error that says what is wrong with a condition, names and types included.';
 
-CREATE FUNCTION quota_manager.condition_models(condition quota_manager.condition) RETURNS text[]
+CREATE FUNCTION quota_internal.condition_models(condition quota_manager.condition) RETURNS text[]
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_condition_models';
-COMMENT ON FUNCTION quota_manager.condition_models(quota_manager.condition) IS 'Models whose balance a condition asks for.';
+COMMENT ON FUNCTION quota_internal.condition_models(quota_manager.condition) IS 'Models whose balance a condition asks for.';

@@ -1,6 +1,6 @@
--- What is known of grants without looking at all of them: how many are open or settled, and which failed or are in doubt.
+-- Counts of grants that need no read of all grants: how many are open or settled, and which failed or are in doubt.
 
--- Not an index on the status: it would end updates in place (HOT), which deliveries live on.
+-- Not an index on the status: it would prevent updates in place (HOT), on which the rate of deliveries depends.
 CREATE TABLE quota_manager.troubled_grant (
 	grant_id bigint PRIMARY KEY,
 	gateway text NOT NULL,
@@ -30,11 +30,11 @@ CREATE UNIQUE INDEX gateway_tally_sum ON quota_manager.gateway_tally (gateway) W
 COMMENT ON TABLE quota_manager.gateway_tally IS 'Grants per gateway: how many wait and are being sent, and what deliveries have settled. The figures of a gateway are the sums of its rows.';
 COMMENT ON COLUMN quota_manager.gateway_tally.id IS 'Number of the row.';
 COMMENT ON COLUMN quota_manager.gateway_tally.gateway IS 'The gateway.';
-COMMENT ON COLUMN quota_manager.gateway_tally.is_sum IS 'The row that the sender of the gateway writes; it takes up the others, which tell of scans and decisions.';
+COMMENT ON COLUMN quota_manager.gateway_tally.is_sum IS 'The row that the sender of the gateway writes; it absorbs the others, which scans and decisions write.';
 COMMENT ON COLUMN quota_manager.gateway_tally.pending IS 'By how much the number of pending grants has grown.';
 COMMENT ON COLUMN quota_manager.gateway_tally.processing IS 'By how much the number of claimed grants has grown.';
 COMMENT ON COLUMN quota_manager.gateway_tally.completed IS 'Grants that deliveries have completed; what operators resolve is not counted, nor what was there before the table.';
-COMMENT ON COLUMN quota_manager.gateway_tally.completed_amount IS 'What they amount to.';
+COMMENT ON COLUMN quota_manager.gateway_tally.completed_amount IS 'Sum of their amounts.';
 COMMENT ON COLUMN quota_manager.gateway_tally.failed IS 'Grants that failed.';
 COMMENT ON COLUMN quota_manager.gateway_tally.in_doubt IS 'Grants whose answer was lost; each time counts.';
 COMMENT ON COLUMN quota_manager.gateway_tally.deferred IS 'Attempts that were certainly not applied, and after which a grant waits again.';
@@ -63,7 +63,7 @@ CREATE FUNCTION quota_internal.count_deleted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on
 AS $$
 BEGIN
-	-- Of no other table, which could be made to call it.
+	-- Another table could be given this trigger.
 	IF TG_RELID <> 'quota_manager.quota_execute'::regclass THEN
 		RAISE EXCEPTION 'this trigger is for quota_manager.quota_execute only' USING ERRCODE = 'wrong_object_type';
 	END IF;
@@ -76,10 +76,10 @@ BEGIN
 	RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.count_deleted() IS 'Trigger: grants that somebody deletes count no more.';
+COMMENT ON FUNCTION quota_internal.count_deleted() IS 'Trigger: uncounts deleted grants.';
 CREATE TRIGGER count_deleted AFTER DELETE ON quota_manager.quota_execute
 	REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION quota_internal.count_deleted();
-COMMENT ON TRIGGER count_deleted ON quota_manager.quota_execute IS 'Grants that somebody deletes count no more.';
+COMMENT ON TRIGGER count_deleted ON quota_manager.quota_execute IS 'Deleted grants are not counted.';
 CREATE FUNCTION quota_internal.count_truncated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -92,17 +92,17 @@ BEGIN
 	RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.count_truncated() IS 'Trigger: where no grant is left, none counts.';
+COMMENT ON FUNCTION quota_internal.count_truncated() IS 'Trigger: resets the counts when all grants are removed.';
 CREATE TRIGGER count_truncated AFTER TRUNCATE ON quota_manager.quota_execute
 	FOR EACH STATEMENT EXECUTE FUNCTION quota_internal.count_truncated();
-COMMENT ON TRIGGER count_truncated ON quota_manager.quota_execute IS 'Grants that somebody deletes count no more.';
+COMMENT ON TRIGGER count_truncated ON quota_manager.quota_execute IS 'Deleted grants are not counted.';
 
 CREATE FUNCTION quota_internal.recount_grants() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
 BEGIN
 	PERFORM quota_internal.pin_statistics();
-	-- In the order of deliveries, which come to the tally with the grants in hand.
+	-- The lock order of deliveries: grants before the tally.
 	LOCK TABLE quota_manager.quota_execute IN SHARE ROW EXCLUSIVE MODE;
 	DELETE FROM quota_manager.troubled_grant;
 	INSERT INTO quota_manager.troubled_grant (grant_id, gateway, status)
@@ -114,7 +114,7 @@ BEGIN
 		FROM quota_manager.quota_execute e WHERE e.status IN ('pending', 'processing') GROUP BY e.gateway;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.recount_grants() IS 'Counts all grants anew, and reads all of them to do so: after an update from 1.0, when a copy is resumed, and after somebody has written the status of grants by hand. Deliveries wait meanwhile.';
+COMMENT ON FUNCTION quota_internal.recount_grants() IS 'Counts all grants again, by reading all of them: after an update from 1.0, when a copy is resumed, and after the status of grants was written by hand. Deliveries wait meanwhile.';
 
 CREATE FUNCTION quota_internal.check_counts() RETURNS TABLE (what text, gateway text, counted bigint, true_count bigint)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
@@ -139,4 +139,4 @@ BEGIN
 	WHERE t.grant_id IS NULL OR f.id IS NULL;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.check_counts() IS 'What troubled_grant and gateway_tally have otherwise than the grants themselves, all of which it reads; no row: nothing. recount_grants() puts it right.';
+COMMENT ON FUNCTION quota_internal.check_counts() IS 'Where troubled_grant and gateway_tally differ from the grants, all of which it reads; no row: nowhere. recount_grants() corrects them.';

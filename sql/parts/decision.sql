@@ -1,4 +1,4 @@
--- What operators decide about grants: resolve, retry and cancel, of one grant or of many, and the trace of it.
+-- Decisions of operators about grants: resolve, retry and cancel, of one grant or of many, and their record.
 
 -- No foreign key, no trigger, and a key that holds the user: it can be distributed like the grants.
 CREATE TABLE quota_manager.grant_decision (
@@ -23,7 +23,7 @@ CREATE TABLE quota_manager.grant_decision (
 CREATE INDEX grant_decision_grant ON quota_manager.grant_decision (grant_id);
 CREATE INDEX grant_decision_id ON quota_manager.grant_decision (id);
 
-COMMENT ON TABLE quota_manager.grant_decision IS 'What was decided about grants with resolve, retry and cancel: by whom, when and why. Written by these functions only.';
+COMMENT ON TABLE quota_manager.grant_decision IS 'Decisions of operators about grants, made with resolve, retry and cancel: by whom, when and why. Written by these functions only.';
 COMMENT ON COLUMN quota_manager.grant_decision.id IS 'Number of the decision.';
 COMMENT ON COLUMN quota_manager.grant_decision.decision_time IS 'When it was taken.';
 COMMENT ON COLUMN quota_manager.grant_decision.grant_id IS 'The grant: quota_execute.id.';
@@ -38,7 +38,7 @@ COMMENT ON COLUMN quota_manager.grant_decision.status_after IS 'Status of the gr
 COMMENT ON COLUMN quota_manager.grant_decision.role IS 'Role that decided.';
 COMMENT ON COLUMN quota_manager.grant_decision.session_role IS 'Role that the session belonged to.';
 COMMENT ON COLUMN quota_manager.grant_decision.note IS 'Why, as given.';
-COMMENT ON COLUMN quota_manager.grant_decision.said_by IS 'Person that decided, as the session said: the subject of the token (sub of request.jwt.claims) where PostgREST checked it; null: nothing was said. Any other session can say what it likes.';
+COMMENT ON COLUMN quota_manager.grant_decision.said_by IS 'Person that decided, as named by the session: the subject of the token (sub of request.jwt.claims) where PostgREST checked it; null: it names none. Other sessions can set any name.';
 COMMENT ON INDEX quota_manager.grant_decision_id IS 'Finds the latest decisions.';
 COMMENT ON INDEX quota_manager.grant_decision_grant IS 'Finds the decisions about a grant; those about a user''s are found by the key.';
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.grant_decision', '');
@@ -58,14 +58,14 @@ BEGIN
 				ELSE ARRAY['in_doubt'] END) THEN replace(e.status, '_', ' ')
 			WHEN action IN ('retry', 'resolve_not_applied') AND r.id IS NULL THEN 'without a run'
 			WHEN action <> 'retry' OR e.status = 'failed' THEN NULL
-			-- It went out under another number, if it did.
+			-- If it was sent, then under another grant id.
 			WHEN e.status = 'in_doubt' AND e.maybe_granted_before THEN 'in doubt because another life of this database may have granted it'
 			WHEN e.status = 'pending' THEN CASE WHEN e.next_attempt_time <= present THEN 'pending and due already' END
 			WHEN g.doubt_policy = 'resend' THEN NULL
 			WHEN g.name IS NULL THEN 'in doubt at a gateway that does not exist'
 			WHEN g.doubt_policy <> 'reconcile' THEN 'in doubt at a gateway whose doubt policy is hold'
 			WHEN isfinite(e.next_attempt_time) THEN 'in doubt and about to be reconciled'
-			-- Its user may have got others since, which would be taken for it.
+			-- Later grants of its user may have changed the balance.
 			ELSE 'in doubt, and reconciling proved nothing'
 		END
 	FROM quota_manager.quota_execute e
@@ -74,7 +74,7 @@ BEGIN
 	WHERE e.id = ANY (ids);
 END
 $$;
-COMMENT ON FUNCTION quota_internal.decision_candidates(text, bigint[]) IS 'Of resolve(), retry() and cancel(): grants by their ids, and why the action cannot be done to them (it is ...); null: it can.';
+COMMENT ON FUNCTION quota_internal.decision_candidates(text, bigint[]) IS 'Of resolve(), retry() and cancel(): grants by their ids, and what prevents the action (it is ...); null: nothing.';
 
 CREATE FUNCTION quota_internal.visible_grants(ids bigint[]) RETURNS bigint[]
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
@@ -102,7 +102,7 @@ BEGIN
 	FROM unnest(decisions) d;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.record_decisions(quota_manager.grant_decision[]) IS 'Of resolve(), retry() and cancel(): writes the trace. When and by whom is not for the caller to say.';
+COMMENT ON FUNCTION quota_internal.record_decisions(quota_manager.grant_decision[]) IS 'Of resolve(), retry() and cancel(): writes the decisions, with time and role from the session, not from the caller.';
 
 CREATE FUNCTION quota_internal.count_decisions(decisions quota_manager.grant_decision[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
@@ -137,17 +137,17 @@ BEGIN
 	PERFORM quota_internal.require_short(note, 'the note');
 	PERFORM quota_internal.pin_statistics();
 	IF action IN ('resolve_not_applied', 'retry') THEN
-		-- Before the grants are looked at: a scan may decide by balances of their users.
+		-- Before the grants are read: a scan may decide by balances of their users.
 		PERFORM quota_internal.lock_balances(g.gateway) FROM (SELECT DISTINCT (c.execution).gateway
 			FROM quota_internal.decision_candidates(action, ids) c WHERE c.obstacle IS NULL ORDER BY 1) g;
 	END IF;
 	SELECT array_agg(c.execution ORDER BY (c.execution).id) INTO chosen
 		FROM quota_internal.decision_candidates(action, ids) c WHERE c.obstacle IS NULL;
-	-- The runs first, all of them and in one order: who decides about the same grants waits here, not with some of the
-	-- grants in hand.
+	-- All runs first and in one order: a concurrent decision about the same grants waits here, not while it holds some of
+	-- the grants.
 	PERFORM 1 FROM quota_manager.quota_run r WHERE r.id IN (SELECT c.run_id FROM unnest(chosen) c) ORDER BY r.id FOR NO KEY UPDATE;
-	-- Whoever marks a run delivered locks it, and then looks for open grants. What the courier knows of a run is valid
-	-- until its row changes: so also where a grant is open no more, or due at another time.
+	-- A delivery locks a run before it marks it delivered, and then checks for open grants. It keeps what it has read of a
+	-- run until the row changes: so it is also written if a grant is no longer open, or due at another time.
 	SELECT array_agg(DISTINCT c.run_id) INTO runs FROM unnest(chosen) c
 		WHERE action <> 'resolve_applied' OR c.next_attempt_time < 'infinity';
 	UPDATE quota_manager.quota_run r SET undelivered = true WHERE r.id = ANY (runs);
@@ -185,7 +185,7 @@ BEGIN
 	RETURN ARRAY(SELECT d.grant_id FROM unnest(decisions) d);
 END
 $$;
-COMMENT ON FUNCTION quota_internal.decide(text, bigint[], text) IS 'Of resolve(), retry() and cancel(): does the action to those of the grants that it can be done to, and returns their ids.';
+COMMENT ON FUNCTION quota_internal.decide(text, bigint[], text) IS 'Of resolve(), retry() and cancel(): applies the action to those of the grants that allow it, and returns their ids.';
 
 CREATE FUNCTION quota_internal.decision_hint(action text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -214,7 +214,7 @@ BEGIN
 		IF NOT FOUND THEN
 			RAISE EXCEPTION 'grant % does not exist', id USING ERRCODE = 'no_data_found';
 		END IF;
-		-- It may have been changed to and fro by another session.
+		-- Another session may have changed it twice.
 		CONTINUE WHEN obstacle IS NULL;
 		RAISE EXCEPTION 'grant % %', id, CASE
 				WHEN action = 'retry' THEN 'cannot be retried'
@@ -229,7 +229,7 @@ BEGIN
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.decide_one(text, bigint, text) IS 'Of resolve(), retry() and cancel(): does the action to a grant, or raises an error that says why not.';
+COMMENT ON FUNCTION quota_internal.decide_one(text, bigint, text) IS 'Of resolve(), retry() and cancel(): applies the action to a grant, or raises an error that says why not.';
 
 CREATE FUNCTION quota_internal.decide_each(action text, ids bigint[], note text)
 RETURNS TABLE (id bigint, done boolean, status text, obstacle text)
@@ -256,7 +256,7 @@ BEGIN
 		ORDER BY i;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.decide_each(text, bigint[], text) IS 'Of resolve(), retry() and cancel(): does the action to the grants that it can be done to, and tells of each whether it was done, the status that it has now, and what stood in the way.';
+COMMENT ON FUNCTION quota_internal.decide_each(text, bigint[], text) IS 'Of resolve(), retry() and cancel(): applies the action to the grants that allow it, and returns for each whether it was done, its status now, and what prevented it.';
 
 CREATE FUNCTION quota_internal.decide_many(action text, ids bigint[], note text) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -278,7 +278,7 @@ BEGIN
 	RETURN decided;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.decide_many(text, bigint[], text) IS 'Of resolve(), retry() and cancel(): does the action to the grants that it can be done to, tells of the others in one warning, and returns how many it was done to.';
+COMMENT ON FUNCTION quota_internal.decide_many(text, bigint[], text) IS 'Of resolve(), retry() and cancel(): applies the action to the grants that allow it, reports the others in one warning, and returns how many were changed.';
 
 CREATE FUNCTION quota_manager.resolve(id bigint, applied boolean, note text DEFAULT '') RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -294,7 +294,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
 	SELECT quota_internal.decide_many(CASE applied WHEN true THEN 'resolve_applied' WHEN false THEN 'resolve_not_applied' END, ids, note);
 END;
-COMMENT ON FUNCTION quota_manager.resolve(bigint[], boolean, text) IS 'Decides about grants in doubt and returns about how many; others among the ids are left alone and told of in a warning.';
+COMMENT ON FUNCTION quota_manager.resolve(bigint[], boolean, text) IS 'Decides about grants in doubt and returns how many; others among the ids are left alone and reported in a warning.';
 
 CREATE FUNCTION quota_manager.retry(id bigint, note text DEFAULT '') RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -303,14 +303,14 @@ BEGIN
 	PERFORM quota_internal.decide_one('retry', id, note);
 END
 $$;
-COMMENT ON FUNCTION quota_manager.retry(bigint, text) IS 'Sends a grant again that failed; makes one due now that waits for a later time; has the doubt policy of its gateway act anew on one in doubt.';
+COMMENT ON FUNCTION quota_manager.retry(bigint, text) IS 'Sends a failed grant again; makes a grant due now that waits for a later time; applies the doubt policy of its gateway again to a grant in doubt.';
 
 CREATE FUNCTION quota_manager.retry(ids bigint[], note text DEFAULT '') RETURNS bigint
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
 	SELECT quota_internal.decide_many('retry', ids, note);
 END;
-COMMENT ON FUNCTION quota_manager.retry(bigint[], text) IS 'Retries grants and returns how many; those that cannot be retried are left alone and told of in a warning.';
+COMMENT ON FUNCTION quota_manager.retry(bigint[], text) IS 'Retries grants and returns how many; those that cannot be retried are left alone and reported in a warning.';
 
 CREATE FUNCTION quota_manager.cancel(id bigint, note text DEFAULT '') RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -326,4 +326,4 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
 	SELECT quota_internal.decide_many('cancel', ids, note);
 END;
-COMMENT ON FUNCTION quota_manager.cancel(bigint[], text) IS 'Cancels grants and returns how many; those that are not pending are left alone and told of in a warning.';
+COMMENT ON FUNCTION quota_manager.cancel(bigint[], text) IS 'Cancels grants and returns how many; those that are not pending are left alone and reported in a warning.';

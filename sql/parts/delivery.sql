@@ -32,18 +32,18 @@ COMMENT ON COLUMN quota_manager.gateway_call.user_id IS 'User it was about.';
 COMMENT ON COLUMN quota_manager.gateway_call.amount IS 'Amount of a refresh or delta.';
 COMMENT ON COLUMN quota_manager.gateway_call.reason IS 'Why, as given by the caller.';
 COMMENT ON COLUMN quota_manager.gateway_call.outcome IS 'answered or applied.';
-COMMENT ON COLUMN quota_manager.gateway_call.message IS 'What the gateway said, where that is of interest.';
-COMMENT ON COLUMN quota_manager.gateway_call.said_by IS 'Person that called, as the session said: see grant_decision.said_by.';
+COMMENT ON COLUMN quota_manager.gateway_call.message IS 'Answer of the gateway, if it has more than the outcome.';
+COMMENT ON COLUMN quota_manager.gateway_call.said_by IS 'Person that called, as named by the session: see grant_decision.said_by.';
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.gateway_call', '');
 SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('quota_manager.gateway_call', 'id'), '');
 
 CREATE FUNCTION quota_manager.gateway_query(user_id text, gateway text DEFAULT NULL) RETURNS numeric
 LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'qm_gateway_query';
-COMMENT ON FUNCTION quota_manager.gateway_query(text, text) IS 'Asks a gateway (null: the default one) what remains of a user''s quota, and notes the answer in user_balance. Logged.';
+COMMENT ON FUNCTION quota_manager.gateway_query(text, text) IS 'Asks a gateway (null: the default one) for the remaining quota of a user, and stores the answer in user_balance. Logged.';
 
 CREATE FUNCTION quota_manager.gateway_refresh(user_id text, quota numeric, gateway text DEFAULT NULL) RETURNS text
 LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'qm_gateway_refresh';
-COMMENT ON FUNCTION quota_manager.gateway_refresh(text, numeric, text) IS 'Sets a user''s quota at a gateway (null: the default one); what chats used meanwhile is wiped out. Takes effect at once, also if the transaction is rolled back. Logged.';
+COMMENT ON FUNCTION quota_manager.gateway_refresh(text, numeric, text) IS 'Sets a user''s quota at a gateway (null: the default one); what chats used meanwhile is lost. Takes effect at once, also if the transaction is rolled back. Logged.';
 
 CREATE FUNCTION quota_manager.gateway_delta(user_id text, value numeric, reason text, gateway text DEFAULT NULL) RETURNS text
 LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'qm_gateway_delta';
@@ -76,15 +76,15 @@ FULL JOIN (
 	GROUP BY e.gateway
 ) o ON o.gateway OPERATOR(pg_catalog.=) g.name
 LEFT JOIN quota_manager.balance_suspension b ON b.gateway OPERATOR(pg_catalog.=) coalesce(g.name, o.gateway);
-COMMENT ON VIEW quota_manager.delivery_status IS 'Gateways: their state, and what waits for them.';
+COMMENT ON VIEW quota_manager.delivery_status IS 'Gateways: their state, and the grants that wait for them.';
 COMMENT ON COLUMN quota_manager.delivery_status.gateway IS 'Name of the gateway.';
 COMMENT ON COLUMN quota_manager.delivery_status.state IS 'open, closed, probing or misconfigured: see quota_gateway.';
 COMMENT ON COLUMN quota_manager.delivery_status.state_reason IS 'What the gateway answered when the state changed.';
-COMMENT ON COLUMN quota_manager.delivery_status.next_probe_time IS 'When a gateway that is not open is asked again.';
+COMMENT ON COLUMN quota_manager.delivery_status.next_probe_time IS 'When a gateway that is not open gets its next health check.';
 COMMENT ON COLUMN quota_manager.delivery_status.pending IS 'Grants to be sent.';
 COMMENT ON COLUMN quota_manager.delivery_status.processing IS 'Grants claimed by a sender: in flight, or about to be.';
 COMMENT ON COLUMN quota_manager.delivery_status.doubts_to_settle IS 'Grants in doubt that are to be sent again or reconciled; those left to an operator are not counted.';
 COMMENT ON COLUMN quota_manager.delivery_status.oldest_pending IS 'When the oldest grant to be sent was made.';
 COMMENT ON COLUMN quota_manager.delivery_status.next_attempt_time IS 'When the first of them may be sent; -infinity: at once.';
-COMMENT ON COLUMN quota_manager.delivery_status.balances_suspended_since IS 'Since when conditions know no balance of the gateway; null: they do. See release_balances().';
+COMMENT ON COLUMN quota_manager.delivery_status.balances_suspended_since IS 'Since when balances of the gateway count as missing; null: they count. See release_balances().';
 COMMENT ON COLUMN quota_manager.delivery_status.balances_reason IS 'Why.';

@@ -8,7 +8,7 @@ BEGIN ATOMIC
 		OPERATOR(pg_catalog.+) (SELECT coalesce(pg_catalog.sum(pg_catalog.hashtext(pg_catalog.concat_ws(' ', m.model, m.gateway))), 0)
 			FROM quota_manager.quota_model m);
 END;
-COMMENT ON FUNCTION quota_internal.gateway_setup() IS 'Tells one state of the settings of gateways and models from another, whoever commits late included.';
+COMMENT ON FUNCTION quota_internal.gateway_setup() IS 'Fingerprint of the settings of gateways and models. Hashes all rows, since a late commit can carry an older timestamp.';
 
 CREATE FUNCTION quota_internal.retry_delay(tries integer) RETURNS interval
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -33,7 +33,7 @@ DECLARE
 	firing timestamptz := after_time;
 	covered timestamptz;
 BEGIN
-	-- Whoever asks looks again then, so it does not matter if many more are recorded.
+	-- The caller asks again at that time, so a hundred steps are enough even if more firings are recorded.
 	FOR i IN 1 .. 100 LOOP
 		firing := quota_manager.next_firing(strategy.periodic_expr, firing, strategy.time_zone);
 		covered := (SELECT coalesce(r.last_scheduled_time, r.scheduled_time) FROM quota_manager.quota_run r
@@ -44,7 +44,7 @@ BEGIN
 	RETURN firing;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.next_open_firing(quota_manager.quota_strategy, timestamptz) IS 'The first firing after a time that quota_run does not tell of yet: where the schedule clock was ahead, later ones may be recorded.';
+COMMENT ON FUNCTION quota_internal.next_open_firing(quota_manager.quota_strategy, timestamptz) IS 'The first firing after a time that quota_run does not record yet: if the schedule clock was ahead, later ones may be recorded.';
 
 CREATE FUNCTION quota_internal.never_fires(firing timestamptz, valid_until timestamptz) RETURNS text
 LANGUAGE sql STABLE
@@ -94,7 +94,7 @@ BEGIN
 		CASE WHEN since < strategy.valid_until THEN since + clock_offset END, 0,
 		coalesce(problem, quota_internal.never_fires(since, strategy.valid_until), CASE WHEN clock < strategy.valid_from THEN 'not valid before ' || strategy.valid_from END);
 EXCEPTION WHEN OTHERS THEN
-	-- What cannot be read is reported by the scan, for this strategy alone.
+	-- The scan reports an invalid schedule, for this strategy alone.
 	problem := SQLERRM;
 	RETURN QUERY SELECT NULL::timestamptz, CASE WHEN w.at <= real_now THEN 'due' ELSE 'waiting' END, w.at, w.tries, problem
 		FROM (SELECT coalesce(max(quota_internal.next_try(r.state, r.finish_time, r.retry_time, r.setup = present_setup, pace, real_now)), real_now) AS at, coalesce(max(r.tries), 0) AS tries
@@ -103,10 +103,10 @@ EXCEPTION WHEN OTHERS THEN
 END
 $$;
 COMMENT ON FUNCTION quota_internal.due_firings_of(quota_manager.quota_strategy, timestamptz, interval, interval, bigint, timestamptz) IS
-	'Of strategy_due: what there is to do for a periodic strategy in use that has more to it than its next firing.';
+	'Of strategy_due: the firings of a periodic strategy in use that has more than its next firing to run, retry or record.';
 
--- The subqueries keep what is asked once from being asked for each row, or for each column.  Most strategies have nothing to
--- them but their next firing: those are ten times faster here than a function of plpgsql would be.
+-- The subqueries with OFFSET 0 are computed once, not for each row or column.  Most strategies have only a next firing, for
+-- which this is ten times faster than a PL/pgSQL function.
 CREATE VIEW quota_manager.strategy_due WITH (security_invoker = true) AS
 SELECT s.id AS strategy_id, s.name, s.type, d.scheduled_time, d.state, d.due_time, d.tries, d.reason
 FROM (SELECT c.*, CASE WHEN pg_catalog.abs(pg_catalog.date_part('epoch', c.real_now OPERATOR(pg_catalog.-) c.clock)) OPERATOR(pg_catalog.<) 1 THEN interval '0'
@@ -161,7 +161,7 @@ CROSS JOIN LATERAL (
 	UNION ALL
 	SELECT f.scheduled_time, f.state, f.due_time, f.tries, f.reason
 	FROM quota_internal.due_firings_of(s.*, c.clock, c.clock_offset, c.pace, c.setup, c.real_now) f WHERE k.closer) d;
-COMMENT ON VIEW quota_manager.strategy_due IS 'When each strategy is due: what tick() and the workers run, what scan() runs by hand, and what comes next. One row per strategy, more where there are several firings to it.';
+COMMENT ON VIEW quota_manager.strategy_due IS 'When each strategy is due: what tick() and the workers run, what scan() runs by hand, and what comes next. One row per strategy, more if several of its firings are due or wait.';
 COMMENT ON COLUMN quota_manager.strategy_due.strategy_id IS 'The strategy.';
 COMMENT ON COLUMN quota_manager.strategy_due.name IS 'Its name.';
 COMMENT ON COLUMN quota_manager.strategy_due.type IS 'single or periodic.';
@@ -180,7 +180,7 @@ AS $$
 		AND (d.state IN ('due', 'waiting') OR d.state = 'recording' AND d.due_time <= clock_timestamp() + quota_internal.setting('scan_interval')::interval)
 	ORDER BY d.strategy_id, d.scheduled_time
 $$;
-COMMENT ON FUNCTION quota_internal.due_strategies(text) IS 'What scan() would do now: firings to be run or tried again, single strategies, and (scheduled_time null) firings to be recorded as not run; of all strategies or of the named one. Who waits for a back-off or for scan_interval is included: see strategy_due.';
+COMMENT ON FUNCTION quota_internal.due_strategies(text) IS 'What scan() would do now: firings to be run or tried again, single strategies, and (scheduled_time null) firings to be recorded as not run; of all strategies or of the named one. Strategies that wait for a back-off or for scan_interval are included: see strategy_due.';
 
 CREATE FUNCTION quota_manager.restart_schedule(strategy_name text) RETURNS timestamptz
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
@@ -205,12 +205,12 @@ BEGIN
 	PERFORM 1 FROM quota_manager.quota_strategy s WHERE s.id = strategy.id FOR NO KEY UPDATE;
 	PERFORM quota_internal.lock_strategies(ARRAY[strategy.id]);
 	clock := quota_manager.schedule_now();
-	-- Nothing was granted for them, and they are still to come.
+	-- They granted nothing, and are still to come.
 	DELETE FROM quota_manager.quota_run r WHERE r.strategy_id = strategy.id AND r.state = 'skipped' AND r.scheduled_time > clock;
 	UPDATE quota_manager.quota_run r SET (last_scheduled_time, occurrences) = (SELECT nullif(f.last_firing, r.scheduled_time), greatest(f.firings, 1)
 			FROM quota_manager.firing_range(strategy.periodic_expr, r.scheduled_time - interval '1 us', clock, strategy.time_zone) f)
 		WHERE r.strategy_id = strategy.id AND r.state = 'skipped' AND r.scheduled_time <= clock AND r.last_scheduled_time > clock;
-	-- The trigger sees to it that it is the schedule clock.
+	-- The trigger sets it to the schedule clock.
 	UPDATE quota_manager.quota_strategy s SET schedule_since = clock WHERE s.id = strategy.id AND s.schedule_since > clock;
 	SELECT s.* INTO strategy FROM quota_manager.quota_strategy s WHERE s.id = strategy.id;
 	firing := quota_internal.next_open_firing(strategy, greatest(clock, strategy.valid_from - interval '1 us'));
@@ -218,4 +218,4 @@ BEGIN
 	RETURN firing;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.restart_schedule(text) IS 'Lets a periodic strategy run from now on again where the schedule clock was ahead for a while: forgets that later firings were not run, but not those that were run, and counts from now if the strategy was written then. Returns its next firing.';
+COMMENT ON FUNCTION quota_manager.restart_schedule(text) IS 'Lets a periodic strategy run again from now on after the schedule clock was ahead for a while: deletes the record of later firings that were skipped, but not of those that were run; if the strategy was written while the clock was ahead, its schedule starts now. Returns its next firing.';

@@ -37,7 +37,7 @@ CREATE INDEX quota_run_single ON quota_manager.quota_run (strategy_id, id) WHERE
 CREATE INDEX quota_run_skipped ON quota_manager.quota_run (occurrences) WHERE state = 'skipped';
 CREATE INDEX quota_run_undelivered ON quota_manager.quota_run (id) WHERE undelivered;
 
-COMMENT ON TABLE quota_manager.quota_run IS 'What became of every firing of a periodic strategy and of every scan of a single one.';
+COMMENT ON TABLE quota_manager.quota_run IS 'The result of every firing of a periodic strategy and of every scan of a single one.';
 COMMENT ON COLUMN quota_manager.quota_run.id IS 'Number of the run; its grants name it.';
 COMMENT ON COLUMN quota_manager.quota_run.strategy_id IS 'The strategy.';
 COMMENT ON COLUMN quota_manager.quota_run.strategy_version IS 'Version of the strategy that ran.';
@@ -50,21 +50,21 @@ COMMENT ON COLUMN quota_manager.quota_run.matched IS 'Users who met the conditio
 COMMENT ON COLUMN quota_manager.quota_run.granted IS 'Grants written.';
 COMMENT ON COLUMN quota_manager.quota_run.already_granted IS 'Users who met it and had their grant already.';
 COMMENT ON COLUMN quota_manager.quota_run.capped IS 'Users who met it and had reached max_exec_per_user.';
-COMMENT ON COLUMN quota_manager.quota_run.unknown_balance IS 'Users whose answer depends on a balance that is not known.';
+COMMENT ON COLUMN quota_manager.quota_run.unknown_balance IS 'Users whose answer depends on a missing balance.';
 COMMENT ON COLUMN quota_manager.quota_run.first_grant_id IS 'The ids of its grants are not below this.';
 COMMENT ON COLUMN quota_manager.quota_run.last_grant_id IS 'The ids of its grants are not above this.';
-COMMENT ON COLUMN quota_manager.quota_run.undelivered IS 'Some of its grants may be pending or processing: the courier looks there.';
+COMMENT ON COLUMN quota_manager.quota_run.undelivered IS 'Some of its grants may be pending or processing: deliveries read only such runs.';
 COMMENT ON COLUMN quota_manager.quota_run.start_time IS 'When it began (real time).';
 COMMENT ON COLUMN quota_manager.quota_run.finish_time IS 'When it ended (real time).';
 COMMENT ON COLUMN quota_manager.quota_run.tries IS 'How many tries in a row failed or were incomplete.';
 COMMENT ON COLUMN quota_manager.quota_run.retry_time IS 'Until when tick() and the workers wait with the next try, if it failed or is incomplete, or was made due by end_back_offs(). An edit of the strategy and a change of gateways or models end the wait.';
-COMMENT ON COLUMN quota_manager.quota_run.setup IS 'Tells what gateways and models were when it ran from other settings: see gateway_setup().';
-COMMENT ON COLUMN quota_manager.quota_run.whole_reason IS 'Why all users were looked at; null: only those who had changed since the scan before, and matched and already_granted count these alone.';
-COMMENT ON INDEX quota_manager.quota_run_firing IS 'A firing is accounted for once.';
+COMMENT ON COLUMN quota_manager.quota_run.setup IS 'Fingerprint of gateways and models when it ran: see gateway_setup().';
+COMMENT ON COLUMN quota_manager.quota_run.whole_reason IS 'Why all users were evaluated; null: only those who had changed since the scan before, and matched and already_granted count these alone.';
+COMMENT ON INDEX quota_manager.quota_run_firing IS 'A firing is recorded once.';
 COMMENT ON INDEX quota_manager.quota_run_unfinished IS 'Finds firings that may have to be tried again.';
 COMMENT ON INDEX quota_manager.quota_run_single IS 'Finds the last scan of a single strategy.';
 COMMENT ON INDEX quota_manager.quota_run_skipped IS 'Counts the firings that were not run.';
-COMMENT ON INDEX quota_manager.quota_run_undelivered IS 'Finds runs with work for the courier.';
+COMMENT ON INDEX quota_manager.quota_run_undelivered IS 'Finds runs with open grants.';
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.quota_run', '');
 SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('quota_manager.quota_run', 'id'), '');
 
@@ -99,8 +99,7 @@ CREATE TABLE quota_manager.quota_execute (
 	PRIMARY KEY (strategy_id, user_id, scheduled_time, revision),
 	CONSTRAINT quota_execute_status_is_known CHECK (status IN ('pending', 'processing', 'completed', 'failed', 'in_doubt', 'cancelled'))
 ) WITH (fillfactor = 45);
--- Tables that are distributed together by user have one collation of it: docs/citus.md. Later it could not be changed, since
--- views read it.
+-- Tables distributed together by user need one collation of it: docs/citus.md. It cannot be changed later, since views read it.
 DO $$
 DECLARE
 	wanted CONSTANT text := pg_catalog.current_setting('quota_install.user_collation', true);
@@ -116,18 +115,18 @@ COMMENT ON TABLE quota_manager.quota_execute IS 'Grants and their delivery. The 
 COMMENT ON COLUMN quota_manager.quota_execute.id IS 'Number of the grant.';
 COMMENT ON COLUMN quota_manager.quota_execute.strategy_id IS 'The strategy that granted.';
 COMMENT ON COLUMN quota_manager.quota_execute.revision IS '0 the grant; a reversal is the next.';
-COMMENT ON COLUMN quota_manager.quota_execute.user_id IS 'The user who gets it.';
+COMMENT ON COLUMN quota_manager.quota_execute.user_id IS 'User it is for.';
 COMMENT ON COLUMN quota_manager.quota_execute.scheduled_time IS 'The firing of a periodic strategy; -infinity for single ones.';
 COMMENT ON COLUMN quota_manager.quota_execute.run_id IS 'The run that wrote it; null: none did, it was imported.';
 COMMENT ON COLUMN quota_manager.quota_execute.create_time IS 'When it was granted.';
 COMMENT ON COLUMN quota_manager.quota_execute.update_time IS 'When its delivery last changed.';
 COMMENT ON COLUMN quota_manager.quota_execute.next_attempt_time IS 'pending: not sent before this time. in_doubt: when the doubt policy of its gateway acts next; infinity: an operator decides, see resolve.';
-COMMENT ON COLUMN quota_manager.quota_execute.doubt_time IS 'When an attempt ended whose outcome is not known; null: none, or it was settled since. The connection was closed by then.';
+COMMENT ON COLUMN quota_manager.quota_execute.doubt_time IS 'When an attempt ended whose outcome is unresolved; null: none, or it was settled since. The connection was closed by then.';
 COMMENT ON COLUMN quota_manager.quota_execute.balance_time IS 'When balance_before was read.';
 COMMENT ON COLUMN quota_manager.quota_execute.strategy_version IS 'Version of the strategy that granted.';
 COMMENT ON COLUMN quota_manager.quota_execute.claim_number IS 'Number of its last claim for sending; only grows. A settlement must name it.';
-COMMENT ON COLUMN quota_manager.quota_execute.attempts IS 'How many attempts the gateway put off or refused while it answered queries; at quota_manager.max_attempts the grant fails. Attempts while it was down or misconfigured do not count.';
-COMMENT ON COLUMN quota_manager.quota_execute.awaits_balance IS 'Claimed, but sent only after balance_before was written down: while this is true, the claim has sent nothing.';
+COMMENT ON COLUMN quota_manager.quota_execute.attempts IS 'Failed attempts: those that the gateway deferred or refused while it answered queries; at quota_manager.max_attempts the grant fails. Attempts while it was down or misconfigured do not count.';
+COMMENT ON COLUMN quota_manager.quota_execute.awaits_balance IS 'Claimed, but sent only after balance_before was stored: while this is true, the claim has sent nothing.';
 COMMENT ON COLUMN quota_manager.quota_execute.maybe_granted_before IS 'In doubt from the start: before a restore or a promotion it may have been granted and delivered already, under another number. False again when that has been decided.';
 COMMENT ON COLUMN quota_manager.quota_execute.last_status IS 'HTTP status of the last answer; null: none was read.';
 COMMENT ON COLUMN quota_manager.quota_execute.status IS 'pending -> processing -> completed, failed (will not be applied) or in_doubt (may have been applied: see resolve); cancelled by an operator.';
@@ -135,9 +134,9 @@ COMMENT ON COLUMN quota_manager.quota_execute.amount IS 'Quota to add.';
 COMMENT ON COLUMN quota_manager.quota_execute.model IS 'Model the quota is for.';
 COMMENT ON COLUMN quota_manager.quota_execute.gateway IS 'Gateway it goes to.';
 COMMENT ON COLUMN quota_manager.quota_execute.batch_number IS 'Label for people: scheduled or run time as YYYYMMDDHH24MISS in the strategy''s zone. Never a key.';
-COMMENT ON COLUMN quota_manager.quota_execute.balance_before IS 'What the gateway said before the last attempt, where its doubt policy is reconcile: zgsm: the total, higress: what remains.';
+COMMENT ON COLUMN quota_manager.quota_execute.balance_before IS 'Balance before the last attempt, if the doubt policy is reconcile: zgsm: the total, higress: what remains.';
 COMMENT ON COLUMN quota_manager.quota_execute.last_error IS 'What went wrong last, for people.';
-COMMENT ON COLUMN quota_manager.quota_execute.doubt_moment IS 'The moment of doubt_time in microseconds of the machine''s monotonic clock, which nobody sets; of use until the machine is started again.';
+COMMENT ON COLUMN quota_manager.quota_execute.doubt_moment IS 'The moment of doubt_time in microseconds of the machine''s monotonic clock; valid until the machine is restarted.';
 COMMENT ON COLUMN quota_manager.quota_execute.balance_moment IS 'The same of balance_time.';
 COMMENT ON INDEX quota_manager.quota_execute_id IS 'Finds grants by their ids, and those of a run by the range of theirs.';
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.quota_execute', '');
@@ -160,9 +159,9 @@ BEGIN
 		GROUP BY r.number;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.undelivered_stretches() IS 'Where open grants are: the runs that have some, those together whose grants lie near each other, and between which ids. A statement for each stretch finds its grants by the index, which one that joins runs and grants could not where grants are distributed.';
+COMMENT ON FUNCTION quota_internal.undelivered_stretches() IS 'Where open grants are: runs that have some, grouped by neighbouring ids, with the range of the ids. A statement per range finds its grants by the index, which a join of runs and grants could not do where grants are distributed.';
 
--- As the owner, as the next one, since a policy may hide grants from who deletes.
+-- This and the next one run as the owner, since a policy may hide grants from the role that deletes.
 CREATE FUNCTION quota_internal.keep_strategy_with_grants() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$

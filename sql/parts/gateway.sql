@@ -51,15 +51,15 @@ COMMENT ON COLUMN quota_manager.quota_gateway.connect_timeout IS 'Longest time t
 COMMENT ON COLUMN quota_manager.quota_gateway.request_timeout IS 'Longest time of a request from start to last byte.';
 COMMENT ON COLUMN quota_manager.quota_gateway.max_connections IS 'Requests in flight at once.';
 COMMENT ON COLUMN quota_manager.quota_gateway.rate_limit IS 'Requests per second at most; null: unlimited.';
-COMMENT ON COLUMN quota_manager.quota_gateway.doubt_policy IS 'What becomes of a delivery whose answer was lost: hold (an operator decides with resolve), resend (with the same Idempotency-Key, for a gateway that honours it) or reconcile (what the gateway says before and after proves it; needs sole_writer).';
+COMMENT ON COLUMN quota_manager.quota_gateway.doubt_policy IS 'What becomes of a delivery whose answer was lost: hold (an operator decides with resolve), resend (with the same Idempotency-Key, for a gateway that honours it) or reconcile (balances before and after prove it; needs sole_writer).';
 COMMENT ON COLUMN quota_manager.quota_gateway.sole_writer IS 'Nobody but this database changes quotas at this gateway; chats may use them.';
 COMMENT ON COLUMN quota_manager.quota_gateway.max_usage_rate IS 'Most that the chats of one user can use, in units per second; null: unlimited. Lets reconcile prove more where the dialect is higress.';
-COMMENT ON COLUMN quota_manager.quota_gateway.guard_balances IS 'Suspend its balances when those of nearly all users fall to 0 at once; see release_balances(). False: believe them.';
-COMMENT ON COLUMN quota_manager.quota_gateway.doubt_policy_since IS 'When doubt_policy, sole_writer or where the gateway is was last changed; what was read before proves nothing. Maintained by a trigger.';
+COMMENT ON COLUMN quota_manager.quota_gateway.guard_balances IS 'Suspend its balances when those of nearly all users fall to 0 at once; see release_balances(). False: accept them.';
+COMMENT ON COLUMN quota_manager.quota_gateway.doubt_policy_since IS 'When doubt_policy, sole_writer or the address was last changed; earlier balance samples prove nothing. Maintained by a trigger.';
 COMMENT ON COLUMN quota_manager.quota_gateway.is_default IS 'Serves every model that quota_model does not name.';
-COMMENT ON COLUMN quota_manager.quota_gateway.state IS 'open: grants are sent; closed: unreachable or failing, probing: being tried again, misconfigured: refuses us (key, path).';
+COMMENT ON COLUMN quota_manager.quota_gateway.state IS 'open: grants are sent; closed: unreachable or failing; probing: answers health checks and is sent grants carefully; misconfigured: refuses us (key, path).';
 COMMENT ON COLUMN quota_manager.quota_gateway.state_reason IS 'What the gateway answered when the state changed.';
-COMMENT ON COLUMN quota_manager.quota_gateway.next_probe_time IS 'When a gateway that is not open is asked again.';
+COMMENT ON COLUMN quota_manager.quota_gateway.next_probe_time IS 'When a gateway that is not open gets its next health check.';
 COMMENT ON COLUMN quota_manager.quota_gateway.create_time IS 'When the row was written.';
 COMMENT ON COLUMN quota_manager.quota_gateway.update_time IS 'When its settings were last changed; a change of state does not count.';
 COMMENT ON COLUMN quota_manager.quota_gateway.state_since IS 'Since when state is what it is; of a gateway that was never closed, when the row was written. Maintained by a trigger.';
@@ -142,11 +142,11 @@ CREATE TRIGGER hide_statement BEFORE INSERT OR UPDATE ON quota_manager.quota_cre
 	FOR EACH STATEMENT EXECUTE FUNCTION quota_internal.hide_statement();
 COMMENT ON TRIGGER hide_statement ON quota_manager.quota_credential IS 'A statement that stores a key may hold it.';
 
--- A role that may read all data may not truncate: it sees no row.
+-- A member of pg_read_all_data may not truncate, so it sees no row.
 ALTER TABLE quota_manager.quota_credential ENABLE ROW LEVEL SECURITY;
 CREATE POLICY administrators ON quota_manager.quota_credential
 	USING (pg_catalog.has_table_privilege('quota_manager.quota_credential', 'TRUNCATE'));
-COMMENT ON POLICY administrators ON quota_manager.quota_credential IS 'Hides keys from pg_read_all_data: only who may truncate the table sees rows, and of these no key but with the right to read that column.';
+COMMENT ON POLICY administrators ON quota_manager.quota_credential IS 'Hides keys from pg_read_all_data: only roles that may truncate the table see rows, and keys only with the right to read that column.';
 
 COMMENT ON TABLE quota_manager.quota_credential IS 'Keys that gateways refer to as row:NAME. Readable by its owner, by superusers and by roles with BYPASSRLS that can read all data; deliveries use them without their caller being able to. Never dumped.';
 COMMENT ON COLUMN quota_manager.quota_credential.name IS 'Name used in row:NAME.';
@@ -155,7 +155,7 @@ COMMENT ON COLUMN quota_manager.quota_credential.secret IS 'The key itself.';
 CREATE FUNCTION quota_manager.set_credential(name text, secret text) RETURNS void
 LANGUAGE C VOLATILE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'qm_set_credential';
 COMMENT ON FUNCTION quota_manager.set_credential(text, text) IS
-	'Stores a key that gateways refer to as row:NAME, or another one under that name. Errors do not show it. What logs every statement logs a key that stands in one, but not one that comes from a table.';
+	'Stores or replaces a key that gateways refer to as row:NAME. Errors do not show it. Settings that log every statement log a key written in one, but not one read from a table.';
 
 -- Not in SQL: such a function is read, parsed and planned again at each call from PL/pgSQL.
 CREATE FUNCTION quota_manager.gateway_of(model text) RETURNS text
@@ -189,7 +189,7 @@ DECLARE
 BEGIN
 	IF TG_OP = 'UPDATE' THEN
 		NEW.doubt_policy_since := greatest(NEW.doubt_policy_since, OLD.doubt_policy_since);
-		-- Readings can be called outdated at any time, also those of a gateway that could not be written now.
+		-- Balance samples can be declared outdated at any time, also of a gateway that could not be written now.
 		IF NEW.doubt_policy_since > OLD.doubt_policy_since
 			AND to_jsonb(NEW) - 'doubt_policy_since' = to_jsonb(OLD) - 'doubt_policy_since' THEN
 			RETURN NEW;
@@ -206,7 +206,7 @@ BEGIN
 		END IF;
 		NEW.update_time := clock_timestamp();
 	ELSIF NEW.create_time < statement_timestamp() AND quota_internal.may_restore(TG_RELID) THEN
-		-- Being restored: another server may allow other hosts, and says so when it sends.
+		-- A restore: this server may allow other hosts, and checks them when it sends.
 		RETURN NEW;
 	END IF;
 	problem := quota_internal.check_base_url(NEW.base_url);
@@ -218,7 +218,7 @@ BEGIN
 		RAISE EXCEPTION 'invalid admin path of gateway "%"', NEW.name
 			USING ERRCODE = 'invalid_parameter_value', HINT = 'Write it like /quota; null means the dialect''s own.';
 	END IF;
-	-- Any other could unlock a service that is no gateway, or frame the request.
+	-- Another header could authenticate at a service that is no gateway, or change the framing of the request.
 	IF NEW.key_header IS NOT NULL AND (NEW.key_header !~* '^(authorization|x-[a-z0-9-]+)$' OR lower(NEW.key_header) = 'x-higress-llm-model') THEN
 		RAISE EXCEPTION 'invalid key header of gateway "%"', NEW.name
 			USING ERRCODE = 'invalid_parameter_value',
@@ -237,7 +237,7 @@ BEGIN
 	END IF;
 	IF NEW.doubt_policy = 'reconcile' AND NOT NEW.sole_writer THEN
 		RAISE EXCEPTION 'gateway "%" cannot reconcile: it is not marked as having a sole writer', NEW.name
-			USING ERRCODE = 'invalid_parameter_value', DETAIL = 'What others add would be taken for a grant that was applied.',
+			USING ERRCODE = 'invalid_parameter_value', DETAIL = 'An amount added by others would count as an applied grant.',
 				HINT = 'Set sole_writer if nobody but this database changes quotas there; otherwise use hold.';
 	END IF;
 	RETURN NEW;
@@ -308,7 +308,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION quota_internal.check_gateway_values() IS 'Trigger: refuses what the constraints would refuse, with a message that says why and does not show the row, credential included.';
--- Its name sorts after check_gateway, which knows better what is wrong with the name of a gateway that is there.
+-- Its name sorts after check_gateway, whose message is better for the name of an existing gateway.
 CREATE TRIGGER check_gateway_values BEFORE INSERT OR UPDATE OF name, id, dialect, base_url, admin_path, credential, key_header,
 	route_model, connect_timeout, request_timeout, max_connections, rate_limit, doubt_policy, sole_writer, max_usage_rate, guard_balances, doubt_policy_since, is_default,
 	create_time, update_time
@@ -324,8 +324,8 @@ BEGIN
 	IF NOT quota_internal.may_restore(TG_RELID) THEN
 		RAISE EXCEPTION 'the state of gateway "%" is written by deliveries alone', NEW.name
 			USING ERRCODE = 'insufficient_privilege',
-				DETAIL = 'state, state_reason, state_since and next_probe_time tell what deliveries met.',
-				HINT = 'CALL quota_manager.deliver() asks a gateway at once whether it works again; so does a worker when the row is edited.';
+				DETAIL = 'state, state_reason, state_since and next_probe_time record what deliveries found.',
+				HINT = 'CALL quota_manager.deliver() checks a gateway at once; so does a worker when the row is edited.';
 	END IF;
 	RETURN NEW;
 END
@@ -349,11 +349,11 @@ BEGIN
 	RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.set_state_since() IS 'Trigger: notes when the state of a gateway has changed.';
--- After check_gateway_state, by its name: what may not be written is not noted either.
+COMMENT ON FUNCTION quota_internal.set_state_since() IS 'Trigger: records when the state of a gateway changed.';
+-- Its name sorts after check_gateway_state, so a refused change is not recorded.
 CREATE TRIGGER set_state_since BEFORE UPDATE OF state ON quota_manager.quota_gateway
 	FOR EACH ROW WHEN (OLD.state IS DISTINCT FROM NEW.state) EXECUTE FUNCTION quota_internal.set_state_since();
-COMMENT ON TRIGGER set_state_since ON quota_manager.quota_gateway IS 'Notes when the state has changed.';
+COMMENT ON TRIGGER set_state_since ON quota_manager.quota_gateway IS 'Records when the state changed.';
 
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.quota_gateway', '');
 SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('quota_manager.quota_gateway', 'id'), '');

@@ -15,7 +15,7 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off SE
 AS $$
 DECLARE
 	present CONSTANT timestamptz := clock_timestamp();
-	-- A run that is known was not run elsewhere, however far ahead the clock was that it was recorded by.
+	-- A recorded run was run here, however far ahead its clock was.
 	until_time CONSTANT timestamptz := greatest(present, (SELECT max(r.finish_time) FROM quota_manager.quota_run r));
 	stretch record;
 	counted record;
@@ -50,11 +50,11 @@ BEGIN
 			WHERE e.id BETWEEN stretch.low AND stretch.high AND e.run_id = ANY (stretch.runs) AND e.status = 'in_doubt'
 			ON CONFLICT (grant_id) DO NOTHING;
 	END LOOP;
-	-- What gateways said before proves nothing any more, and may be outdated by a delivery that is not known here.
+	-- Earlier balance samples prove nothing any more: a delivery that is not recorded here may have followed.
 	DELETE FROM quota_manager.user_balance;
 	UPDATE quota_manager.quota_gateway SET doubt_policy_since = present;
-	-- The other life may have used the next numbers of grants for others: with them goes another id, so that no
-	-- gateway takes a new grant for one that it has seen.
+	-- The other copy may have used the next grant ids for other grants: with a new installation id, no gateway takes a new
+	-- grant for one that it has seen.
 	UPDATE quota_manager.quota_installation i
 		SET doubtful_until = until_time, doubtful_firing = quota_manager.schedule_now(), id = gen_random_uuid(),
 			former_ids = i.former_ids || jsonb_build_object('id', i.id, 'before_grant', nextval(pg_get_serial_sequence('quota_manager.quota_execute', 'id')));
@@ -64,13 +64,13 @@ COMMENT ON FUNCTION quota_internal.begin_doubt(text) IS 'What is open may have b
 
 CREATE FUNCTION quota_internal.try_identity_lock() RETURNS boolean
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_try_identity_lock';
-COMMENT ON FUNCTION quota_internal.try_identity_lock() IS 'Of note_identity(): false if another transaction is at it.';
+COMMENT ON FUNCTION quota_internal.try_identity_lock() IS 'Of note_identity(): takes the lock for recording the identity; false if another transaction has it.';
 
 CREATE FUNCTION quota_internal.note_identity() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	-- A transaction that notes it may last: a scan is not to wait for another one.
+	-- The transaction may take long: a scan must not wait for another one.
 	IF NOT quota_internal.try_identity_lock() THEN
 		RETURN;
 	END IF;
@@ -81,7 +81,7 @@ BEGIN
 		WHERE i.system_identifier IS NULL;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.note_identity() IS 'Of check_identity(): notes that this is the database that grants and delivers, if nothing is noted yet.';
+COMMENT ON FUNCTION quota_internal.note_identity() IS 'Of check_identity(): records this database as the one that grants and delivers, if none is recorded yet.';
 
 CREATE FUNCTION quota_internal.check_identity(runs boolean) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -106,7 +106,7 @@ BEGIN
 		RETURN true;
 	END IF;
 
-	-- Promoted. Whoever comes first does what is to be done; the others wait for the row and find it done.
+	-- Promoted. The first process applies after_promotion; the others wait for the row and find it done.
 	SELECT i.* INTO known FROM quota_manager.quota_installation i FOR UPDATE;
 	IF known.timeline = present.timeline THEN
 		RETURN true;
@@ -116,7 +116,7 @@ BEGIN
 		SELECT d.* INTO doubted FROM quota_internal.begin_doubt('may have been delivered before this server was promoted') d;
 		RAISE LOG 'this server was promoted since it last delivered (timeline % to %): % pending and % processing grants are in doubt',
 				known.timeline, present.timeline, doubted.pending, doubted.processing
-			USING DETAIL = 'quota_manager.after_promotion is hold: the server before may have delivered more than this one knows of.',
+			USING DETAIL = 'quota_manager.after_promotion is hold: the former server may have delivered more than is recorded here.',
 				HINT = 'Decide about them with quota_manager.resolve.';
 	ELSE
 		RAISE LOG 'this server was promoted since it last delivered (timeline % to %): it goes on', known.timeline, present.timeline
@@ -125,7 +125,7 @@ BEGIN
 	RETURN true;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.check_identity(boolean) IS 'Before anything is scanned or delivered. False: this database is a copy and waits for resume(). After a promotion it does, once, what quota_manager.after_promotion says. runs: notes that this is the database that grants and delivers.';
+COMMENT ON FUNCTION quota_internal.check_identity(boolean) IS 'Before anything is scanned or delivered. False: this database is a copy and waits for resume(). After a promotion it applies quota_manager.after_promotion, once. runs: records this database as the one that grants and delivers.';
 
 CREATE FUNCTION quota_internal.require_identity(runs boolean) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -172,11 +172,11 @@ BEGIN
 		+ (SELECT coalesce(sum(r.firings), 0) FROM quota_internal.open_spans(strategy) s,
 			quota_manager.firing_range(strategy.periodic_expr, s.after_time, s.until_time, strategy.time_zone) r WHERE s.reason IS NULL);
 EXCEPTION WHEN OTHERS THEN
-	-- A schedule that cannot be read fires when it has been mended, and not before.
+	-- An invalid schedule does not fire before it is corrected.
 	RETURN 0;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.count_doubtful_firings(quota_manager.quota_strategy) IS 'Of resume(): firings of a periodic strategy up to now that were not run as far as is known here, those that are tried again included.';
+COMMENT ON FUNCTION quota_internal.count_doubtful_firings(quota_manager.quota_strategy) IS 'Of resume(): firings of a periodic strategy up to now that are not recorded as run here, those that are tried again included.';
 
 CREATE FUNCTION quota_internal.skip_firings(strategy quota_manager.quota_strategy, why text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
@@ -191,7 +191,7 @@ BEGIN
 			FROM quota_manager.firing_range(strategy.periodic_expr, span.after_time, span.until_time, strategy.time_zone) r WHERE r.firings > 0;
 	END LOOP;
 EXCEPTION WHEN data_exception THEN
-	-- Its time zone is not known here, or its times are out of range: it fires when that has been mended, and not before.
+	-- Its time zone is not known here, or its times are out of range: it does not fire before that is corrected.
 	RETURN;
 END
 $$;
@@ -210,7 +210,7 @@ BEGIN
 	IF policy NOT IN ('unchanged_since_dump', 'may_have_run') THEN
 		RAISE EXCEPTION 'unknown policy %', quote_literal(policy)
 			USING ERRCODE = 'invalid_parameter_value',
-				HINT = 'Write unchanged_since_dump (nothing was scanned or delivered since the copy was made) or may_have_run; null only shows.';
+				HINT = 'Write unchanged_since_dump (nothing was scanned or delivered since the copy was made) or may_have_run; null only shows what would happen.';
 	END IF;
 	SELECT p.* INTO present FROM quota_internal.present_identity() p;
 	SELECT i.* INTO known FROM quota_manager.quota_installation i;
@@ -245,7 +245,7 @@ BEGIN
 		RETURN;
 	END IF;
 
-	-- It may come from a version that did not count.
+	-- The dump may come from a version that did not count grants.
 	PERFORM quota_internal.recount_grants();
 	IF policy = 'unchanged_since_dump' THEN
 		RAISE NOTICE 'resuming as unchanged since the dump: pending grants are delivered (%), processing ones are in doubt (%), firings that are due are run (%), single strategies are scanned (%)',
@@ -254,7 +254,7 @@ BEGIN
 		RAISE NOTICE 'resuming as one that may have run: pending and processing grants become in doubt (% and %, where % are), firings up to now are recorded as not run (%), single strategies write what their next scan grants in doubt (%)',
 			pending, processing, in_doubt, skipped_firings, doubtful_strategies;
 		PERFORM quota_internal.begin_doubt('may have been delivered before this database was restored');
-		-- What the other life granted is not known here.
+		-- Grants of the other copy are not recorded here.
 		DELETE FROM quota_internal.scan_mark;
 		FOR strategy IN SELECT s.* FROM quota_manager.quota_strategy s WHERE s.type = 'periodic' AND s.enabled AND NOT s.archived ORDER BY s.id LOOP
 			PERFORM quota_internal.skip_firings(strategy, 'may have been run before this database was restored');

@@ -22,7 +22,7 @@ BEGIN
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.oldest_pending(text[]) IS 'Of metrics: when the oldest run began that has open grants, for each of the gateways; that of its first grant is taken for a run''s. The other grants are not looked at, which may be millions.';
+COMMENT ON FUNCTION quota_internal.oldest_pending(text[]) IS 'Of metrics: when the oldest run began that has open grants, for each of the gateways; the time of a run is that of its first grant. Other grants, perhaps millions, are not read.';
 
 CREATE FUNCTION quota_internal.gateway_figures()
 RETURNS TABLE (gateway text, pending bigint, processing bigint, failed bigint, in_doubt bigint, oldest_pending timestamptz,
@@ -105,7 +105,7 @@ BEGIN
 		FROM quota_manager.quota_run u WHERE u.state IN ('failed', 'incomplete')) r;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.read_metrics() IS 'Of metrics: its rows. As the owner: whoever may read the view needs no right to what it counts.';
+COMMENT ON FUNCTION quota_internal.read_metrics() IS 'Of metrics: its rows. Runs as the owner: a role that may read the view needs no right on the tables that it counts.';
 
 CREATE VIEW quota_manager.metrics WITH (security_invoker = true) AS
 SELECT m.gateway, m.gateway_open, m.gateway_closed, m.gateway_probing, m.gateway_misconfigured, m.gateway_state_seconds, m.balances_suspended,
@@ -115,30 +115,30 @@ SELECT m.gateway, m.gateway_open, m.gateway_closed, m.gateway_probing, m.gateway
 	m.copy_suspended, m.strategies_in_use, m.strategies_failing, m.due_firings, m.firing_delay_seconds, m.failed_runs, m.incomplete_runs,
 	m.undelivered_runs, m.skipped_firings_total
 FROM quota_internal.read_metrics() m;
-COMMENT ON VIEW quota_manager.metrics IS 'Figures for monitoring: a row per gateway, and one (gateway null) about the database as a whole; what a row is not about is null in it. Columns that end in _total only grow, but for a restore.';
+COMMENT ON VIEW quota_manager.metrics IS 'Figures for monitoring: a row per gateway, and one (gateway null) for the database as a whole; columns that do not apply are null. Columns that end in _total only grow, but for a restore.';
 COMMENT ON COLUMN quota_manager.metrics.gateway IS 'Label: the gateway; null: the figures are about the database.';
 COMMENT ON COLUMN quota_manager.metrics.gateway_open IS '1: the gateway is open, grants are sent.';
 COMMENT ON COLUMN quota_manager.metrics.gateway_closed IS '1: the gateway is closed, because it is unreachable, fails or asks for a pause.';
 COMMENT ON COLUMN quota_manager.metrics.gateway_probing IS '1: the gateway answers again and is sent grants carefully.';
-COMMENT ON COLUMN quota_manager.metrics.gateway_misconfigured IS '1: the gateway refuses us, or its key cannot be had, or its URL is not allowed.';
+COMMENT ON COLUMN quota_manager.metrics.gateway_misconfigured IS '1: the gateway refuses us, its key cannot be read, or its URL is not allowed.';
 COMMENT ON COLUMN quota_manager.metrics.gateway_state_seconds IS 'For how long the gateway has been in its state.';
-COMMENT ON COLUMN quota_manager.metrics.balances_suspended IS '1: conditions know no balance of the gateway until release_balances() is called.';
+COMMENT ON COLUMN quota_manager.metrics.balances_suspended IS '1: balances of the gateway count as missing until release_balances() is called.';
 COMMENT ON COLUMN quota_manager.metrics.pending_grants IS 'Grants to be sent.';
 COMMENT ON COLUMN quota_manager.metrics.processing_grants IS 'Grants claimed by the sender: in flight, or about to be.';
 COMMENT ON COLUMN quota_manager.metrics.failed_grants IS 'Grants that failed and were not retried.';
 COMMENT ON COLUMN quota_manager.metrics.in_doubt_grants IS 'Grants in doubt: they may have been applied.';
 COMMENT ON COLUMN quota_manager.metrics.oldest_pending_seconds IS 'For how long the oldest run has existed that has open grants for the gateway; 0: no grant is pending.';
 COMMENT ON COLUMN quota_manager.metrics.completed_grants_total IS 'Grants that deliveries have completed.';
-COMMENT ON COLUMN quota_manager.metrics.completed_amount_total IS 'What they amount to.';
+COMMENT ON COLUMN quota_manager.metrics.completed_amount_total IS 'Sum of their amounts.';
 COMMENT ON COLUMN quota_manager.metrics.failures_total IS 'Grants that failed, each time.';
 COMMENT ON COLUMN quota_manager.metrics.doubts_total IS 'Attempts whose answer was lost.';
 COMMENT ON COLUMN quota_manager.metrics.deferrals_total IS 'Attempts that were certainly not applied and whose grant waits again.';
-COMMENT ON COLUMN quota_manager.metrics.launcher_running IS '1: the launcher runs; 0: nothing is started any more.';
-COMMENT ON COLUMN quota_manager.metrics.schedulers_running IS 'Schedulers that serve this database: 1, or 0 where there is none or its turn is over.';
-COMMENT ON COLUMN quota_manager.metrics.couriers_running IS 'Couriers that serve this database: 1 while there is something to deliver.';
-COMMENT ON COLUMN quota_manager.metrics.launcher_tick_seconds IS 'How long ago the launcher last began or ended a look for work.';
-COMMENT ON COLUMN quota_manager.metrics.scheduler_tick_seconds IS 'How long ago the scheduler last began or ended a look for work.';
-COMMENT ON COLUMN quota_manager.metrics.courier_tick_seconds IS 'How long ago the courier last began or ended a look for work.';
+COMMENT ON COLUMN quota_manager.metrics.launcher_running IS '1: the launcher runs; 0: it does not, and no worker is started.';
+COMMENT ON COLUMN quota_manager.metrics.schedulers_running IS 'Schedulers that serve this database: 1, or 0 if there is none or its time slice is over.';
+COMMENT ON COLUMN quota_manager.metrics.couriers_running IS 'Delivery workers of this database: 1 while there is something to deliver.';
+COMMENT ON COLUMN quota_manager.metrics.launcher_tick_seconds IS 'How long ago the launcher last began or ended a poll for work.';
+COMMENT ON COLUMN quota_manager.metrics.scheduler_tick_seconds IS 'How long ago the scheduler last began or ended a poll for work.';
+COMMENT ON COLUMN quota_manager.metrics.courier_tick_seconds IS 'How long ago the delivery worker last began or ended a poll for work.';
 COMMENT ON COLUMN quota_manager.metrics.copy_suspended IS '1: the database is a copy, and nothing is scanned or delivered until resume() is called.';
 COMMENT ON COLUMN quota_manager.metrics.strategies_in_use IS 'Strategies that are enabled and not archived.';
 COMMENT ON COLUMN quota_manager.metrics.strategies_failing IS 'Strategies whose last run failed or is incomplete and is tried again.';
@@ -177,7 +177,7 @@ COMMENT ON FUNCTION quota_internal.metrics_text() IS 'The view metrics in the te
 
 CREATE FUNCTION quota_internal.read_progress(command text) RETURNS TABLE (pid integer, datid oid, started timestamptz, figures bigint[])
 LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'qm_read_progress';
-COMMENT ON FUNCTION quota_internal.read_progress(text) IS 'Of stat_progress_scan and stat_progress_deliver: the scans, or deliveries, that run on the server, where it preloads the library. Start and figures are null for who may not see what their role does.';
+COMMENT ON FUNCTION quota_internal.read_progress(text) IS 'Of stat_progress_scan and stat_progress_deliver: the scans, or deliveries, that run on a server that preloads the library. Start and figures are null for callers who may not see what the role does.';
 
 CREATE VIEW quota_manager.stat_progress_scan WITH (security_invoker = true) AS
 SELECT p.pid, p.datid, d.datname,
@@ -185,15 +185,15 @@ SELECT p.pid, p.datid, d.datname,
 	p.figures[2] AS runs_total, p.figures[3] AS runs_done, nullif(p.figures[4], 0)::integer AS strategy_id,
 	p.figures[5] AS users_total, p.figures[6] AS users_done, p.figures[7] AS grants_written, p.started
 FROM quota_internal.read_progress('scan') p LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) p.datid;
-COMMENT ON VIEW quota_manager.stat_progress_scan IS 'How far the scans are that run on this server, as pg_stat_progress_vacuum and its like tell it. Empty where the library is not preloaded; of other roles only pid and database, but for members of pg_read_all_stats.';
+COMMENT ON VIEW quota_manager.stat_progress_scan IS 'Progress of the scans that run on this server, like pg_stat_progress_vacuum. Empty where the library is not preloaded; for other roles than members of pg_read_all_stats, scans of other roles show only pid and database.';
 COMMENT ON COLUMN quota_manager.stat_progress_scan.pid IS 'Process id.';
 COMMENT ON COLUMN quota_manager.stat_progress_scan.datid IS 'Database.';
 COMMENT ON COLUMN quota_manager.stat_progress_scan.datname IS 'Its name.';
 COMMENT ON COLUMN quota_manager.stat_progress_scan.phase IS 'initializing (locks, what is due), planning, evaluating users, writing grants, or recording what came of a run.';
-COMMENT ON COLUMN quota_manager.stat_progress_scan.runs_total IS 'How many runs there are to the scan: single strategies, and firings of periodic ones.';
+COMMENT ON COLUMN quota_manager.stat_progress_scan.runs_total IS 'Runs of the scan: single strategies, and firings of periodic ones.';
 COMMENT ON COLUMN quota_manager.stat_progress_scan.runs_done IS 'How many of them are done.';
 COMMENT ON COLUMN quota_manager.stat_progress_scan.strategy_id IS 'The strategy whose users are evaluated or granted; null: several at once, or none.';
-COMMENT ON COLUMN quota_manager.stat_progress_scan.users_total IS 'In this phase: users to be looked at, as the planner estimates, or found, who are granted unless they have their grant.';
+COMMENT ON COLUMN quota_manager.stat_progress_scan.users_total IS 'In this phase: users to be evaluated, as the planner estimates, or users found, who are granted unless they have their grant.';
 COMMENT ON COLUMN quota_manager.stat_progress_scan.users_done IS 'How many of them, to the last thousand; may come to be more than were estimated.';
 COMMENT ON COLUMN quota_manager.stat_progress_scan.grants_written IS 'Grants written by the scan.';
 COMMENT ON COLUMN quota_manager.stat_progress_scan.started IS 'When the scan began.';
@@ -205,7 +205,7 @@ SELECT p.pid, p.datid, d.datname,
 	p.figures[5] AS grants_claimed, p.figures[6] AS grants_in_flight, p.figures[7] AS grants_completed, p.figures[8] AS grants_failed,
 	p.figures[9] AS grants_in_doubt, p.figures[10] AS grants_deferred, p.started
 FROM quota_internal.read_progress('deliver') p LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) p.datid;
-COMMENT ON VIEW quota_manager.stat_progress_deliver IS 'How far the deliveries are that run on this server: CALL deliver(), or a courier with something to do. As stat_progress_scan.';
+COMMENT ON VIEW quota_manager.stat_progress_deliver IS 'Progress of the deliveries that run on this server: CALL deliver(), or a delivery worker with work. As stat_progress_scan.';
 COMMENT ON COLUMN quota_manager.stat_progress_deliver.pid IS 'Process id.';
 COMMENT ON COLUMN quota_manager.stat_progress_deliver.datid IS 'Database.';
 COMMENT ON COLUMN quota_manager.stat_progress_deliver.datname IS 'Its name.';
@@ -214,7 +214,7 @@ COMMENT ON COLUMN quota_manager.stat_progress_deliver.gateways_total IS 'Gateway
 COMMENT ON COLUMN quota_manager.stat_progress_deliver.gateways_served IS 'How many of them this process sends to.';
 COMMENT ON COLUMN quota_manager.stat_progress_deliver.gateways_open IS 'How many of those are open.';
 COMMENT ON COLUMN quota_manager.stat_progress_deliver.grants_claimed IS 'Grants claimed and not sent yet.';
-COMMENT ON COLUMN quota_manager.stat_progress_deliver.grants_in_flight IS 'Requests in flight, queries included, when it was last told: at every turn.';
+COMMENT ON COLUMN quota_manager.stat_progress_deliver.grants_in_flight IS 'Requests in flight, queries included, at the end of the last batch.';
 COMMENT ON COLUMN quota_manager.stat_progress_deliver.grants_completed IS 'Grants completed since it started.';
 COMMENT ON COLUMN quota_manager.stat_progress_deliver.grants_failed IS 'Grants that failed.';
 COMMENT ON COLUMN quota_manager.stat_progress_deliver.grants_in_doubt IS 'Grants that became in doubt.';

@@ -1,4 +1,4 @@
--- What becomes of the firings of periodic strategies: which are run, and the record of those that are not.
+-- Firings of periodic strategies: which are run, and the record of those that are not.
 
 CREATE FUNCTION quota_internal.recorded_until(strategy quota_manager.quota_strategy) RETURNS timestamptz
 LANGUAGE sql STABLE SET quota_manager.pinned_statistics = on
@@ -8,7 +8,7 @@ BEGIN ATOMIC
 			WHERE r.strategy_id OPERATOR(pg_catalog.=) strategy.id AND r.scheduled_time OPERATOR(pg_catalog.<=) (SELECT quota_manager.schedule_now())
 			ORDER BY r.scheduled_time DESC LIMIT 1));
 END;
-COMMENT ON FUNCTION quota_internal.recorded_until(quota_manager.quota_strategy) IS 'The last firing of a periodic strategy up to now that quota_run tells of, or the time before which none is due: what comes after is open. What is recorded of later firings, because the clock was ahead, counts when they come.';
+COMMENT ON FUNCTION quota_internal.recorded_until(quota_manager.quota_strategy) IS 'The last firing of a periodic strategy up to now that quota_run records, or schedule_since; firings after it are open. Later firings that were recorded while the clock was ahead count when their time comes.';
 
 CREATE FUNCTION quota_internal.last_run(strategy_id integer) RETURNS quota_manager.quota_run
 LANGUAGE sql STABLE SET quota_manager.pinned_statistics = on
@@ -45,7 +45,7 @@ BEGIN
 		WHERE s.after_time < s.until_time;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.open_spans(quota_manager.quota_strategy) IS 'Spans of time (after_time, until_time] up to now whose firings quota_run does not tell of yet, in order, and why they are not run; null: catch_up decides.';
+COMMENT ON FUNCTION quota_internal.open_spans(quota_manager.quota_strategy) IS 'Spans of time (after_time, until_time] up to now whose firings quota_run does not record yet, in order, and why they are not run; null: catch_up decides.';
 
 CREATE FUNCTION quota_internal.catch_up_start(strategy quota_manager.quota_strategy) RETURNS timestamptz
 LANGUAGE sql STABLE
@@ -85,7 +85,7 @@ BEGIN
 		CONTINUE WHEN since >= span.until_time;
 		SELECT r.* INTO in_time FROM quota_manager.firing_range(strategy.periodic_expr, since, span.until_time, strategy.time_zone) r;
 		IF in_time.firings > wanted THEN
-			-- Those that are run are the last ones: looked for in growing steps back, since they may fire each second or once in years.
+			-- The last ones are run.  They are searched in growing steps back, since a schedule may fire each second or once in years.
 			WHILE (SELECT r.firings < wanted FROM quota_manager.firing_range(strategy.periodic_expr,
 					greatest(since, span.until_time - step), span.until_time, strategy.time_zone) r) LOOP
 				step := step * 2;
@@ -102,7 +102,7 @@ BEGIN
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.open_firings(quota_manager.quota_strategy, boolean) IS 'Firings of a periodic strategy up to now that quota_run does not tell of yet, in order: those to be run, reason null, one by one; those that are not, with the reason, as ranges. next_only: of those to be run, the first.';
+COMMENT ON FUNCTION quota_internal.open_firings(quota_manager.quota_strategy, boolean) IS 'Firings of a periodic strategy up to now that quota_run does not record yet, in order: those to be run one by one with reason null; those to be skipped as ranges with the reason. next_only: of those to be run, only the first.';
 
 CREATE FUNCTION quota_internal.retried_firings(strategy quota_manager.quota_strategy) RETURNS SETOF timestamptz
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
@@ -120,20 +120,11 @@ BEGIN
 	END IF;
 	RETURN QUERY SELECT r.scheduled_time FROM quota_manager.quota_run r
 		WHERE r.strategy_id = strategy.id AND r.scheduled_time > late AND r.scheduled_time <= clock AND r.state IN ('failed', 'incomplete')
-			AND (strategy.catch_up = 'all' OR NOT EXISTS (SELECT 1 FROM quota_internal.open_firings(strategy, true) o WHERE o.reason IS NULL))
+			AND (strategy.catch_up = 'all' OR NOT EXISTS (SELECT 1 FROM quota_internal.open_firings(strategy, next_only => true) o WHERE o.reason IS NULL))
 		ORDER BY 1;
 END
 $$;
 COMMENT ON FUNCTION quota_internal.retried_firings(quota_manager.quota_strategy) IS 'Firings of a periodic strategy whose run failed or is incomplete, and that are tried again.';
-
-CREATE FUNCTION quota_internal.due_firings(strategy quota_manager.quota_strategy) RETURNS SETOF timestamptz
-LANGUAGE sql STABLE
-BEGIN ATOMIC
-	SELECT f.firing FROM quota_internal.retried_firings(strategy) f (firing)
-	UNION ALL SELECT o.first_firing FROM quota_internal.open_firings(strategy) o WHERE o.reason IS NULL
-	ORDER BY 1;
-END;
-COMMENT ON FUNCTION quota_internal.due_firings(quota_manager.quota_strategy) IS 'Firings of a periodic strategy that are to be run now by the schedule clock, as its catch_up says, those that are tried again included; in order.';
 
 CREATE FUNCTION quota_internal.record_skipped(strategy quota_manager.quota_strategy, first_firing timestamptz, last_firing timestamptz, firings bigint, why text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
@@ -152,7 +143,7 @@ BEGIN
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.record_skipped(quota_manager.quota_strategy, timestamptz, timestamptz, bigint, text) IS 'Records firings of a strategy, which follow those that are recorded, as not run; those that were not run for one reason in a row are one row.';
+COMMENT ON FUNCTION quota_internal.record_skipped(quota_manager.quota_strategy, timestamptz, timestamptz, bigint, text) IS 'Records firings of a strategy, which follow the recorded ones, as skipped; consecutive firings skipped for one reason are one row.';
 
 CREATE FUNCTION quota_internal.record_passed_over(strategy quota_manager.quota_strategy) RETURNS timestamptz
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -160,8 +151,8 @@ AS $$
 DECLARE
 	open record;
 BEGIN
-	-- Asked once: the clock goes on, and a firing is not to be told of and then run.
-	FOR open IN SELECT o.* FROM quota_internal.open_firings(strategy, true) o LOOP
+	-- Computed once: the clock moves on, and a firing must not be recorded as skipped and then run.
+	FOR open IN SELECT o.* FROM quota_internal.open_firings(strategy, next_only => true) o LOOP
 		IF open.reason IS NULL THEN
 			RETURN open.first_firing;
 		END IF;
@@ -170,7 +161,7 @@ BEGIN
 	RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.record_passed_over(quota_manager.quota_strategy) IS 'Of scan(): records the firings that are not run and come before the next one that is, and returns that; null: none. The caller holds the lock of the strategy.';
+COMMENT ON FUNCTION quota_internal.record_passed_over(quota_manager.quota_strategy) IS 'Of scan(): records the skipped firings before the next one to be run, and returns that one; null: none. The caller holds the lock of the strategy.';
 
 CREATE FUNCTION quota_internal.record_edited_schedule() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -198,14 +189,13 @@ BEGIN
 	END LOOP;
 	RETURN NULL;
 EXCEPTION WHEN data_exception THEN
-	-- A schedule whose time zone the server does not know has no firings to tell of. Nor must times out of range keep a
-	-- strategy in use.
+	-- A schedule in an unknown time zone has no firings to record, and an edit must not fail because times are out of range.
 	RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.record_edited_schedule() IS 'Trigger: records the firings up to now that the strategy as it was did not run, and as it is would not tell of. As the owner, since editors need no right to write runs.';
+COMMENT ON FUNCTION quota_internal.record_edited_schedule() IS 'Trigger: firings pending under the old definition are recorded as skipped at once. Runs as the owner, since editors need no right to write runs.';
 CREATE TRIGGER record_edited_schedule AFTER UPDATE ON quota_manager.quota_strategy
 	FOR EACH ROW WHEN (OLD.type = 'periodic' AND (OLD.enabled, OLD.archived, OLD.type, OLD.periodic_expr::text, OLD.time_zone, OLD.valid_from, OLD.valid_until)
 		IS DISTINCT FROM (NEW.enabled, NEW.archived, NEW.type, NEW.periodic_expr::text, NEW.time_zone, NEW.valid_from, NEW.valid_until))
 	EXECUTE FUNCTION quota_internal.record_edited_schedule();
-COMMENT ON TRIGGER record_edited_schedule ON quota_manager.quota_strategy IS 'Firings up to an edit of the schedule are accounted for by the strategy as it was.';
+COMMENT ON TRIGGER record_edited_schedule ON quota_manager.quota_strategy IS 'Firings up to an edit of the schedule are recorded by the old definition.';

@@ -2,7 +2,7 @@
 
 CREATE FUNCTION quota_internal.require_caller() RETURNS void
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_require_caller';
-COMMENT ON FUNCTION quota_internal.require_caller() IS 'Raises an error within a security-restricted operation: what others have written decides nothing.';
+COMMENT ON FUNCTION quota_internal.require_caller() IS 'Raises an error within a security-restricted operation: code of others must not decide about grants.';
 
 CREATE FUNCTION quota_internal.read_as_caller(query text, argument text[]) RETURNS text[]
 LANGUAGE C VOLATILE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'qm_read_as_caller';
@@ -27,9 +27,9 @@ EXCEPTION WHEN data_exception OR statement_too_complex THEN
 	RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.said_by() IS 'The person that acts, as PostgREST says: the subject of the token it checked; null: nothing is said. Any session can set it, so it proves nothing by itself.';
+COMMENT ON FUNCTION quota_internal.said_by() IS 'The person that acts, as PostgREST names it: the subject of the token it checked; null: none is named. Any session can set it, so it proves nothing by itself.';
 
 CREATE FUNCTION quota_internal.may_restore(relation oid) RETURNS boolean
 LANGUAGE sql STABLE
 RETURN pg_catalog.pg_has_role((SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) relation), 'USAGE');
-COMMENT ON FUNCTION quota_internal.may_restore(oid) IS 'Of triggers: is the current user the owner of the table, or a superuser? Others cannot write what only a restore has to say.';
+COMMENT ON FUNCTION quota_internal.may_restore(oid) IS 'Of triggers: is the current user the owner of the table, or a superuser? Only they may write what a restore writes.';

@@ -3,11 +3,11 @@
 -- The rule by which these locks are taken: src/scan/scan_lock.h.
 CREATE FUNCTION quota_internal.lock_strategies(strategy_ids integer[]) RETURNS void
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_lock_strategies';
-COMMENT ON FUNCTION quota_internal.lock_strategies(integer[]) IS 'Waits for scans and edits of the strategies to end, and keeps others out until the transaction ends.';
+COMMENT ON FUNCTION quota_internal.lock_strategies(integer[]) IS 'Waits for scans and edits of the strategies to end, and blocks new ones until the transaction ends.';
 
 CREATE FUNCTION quota_internal.try_lock_strategy(strategy_id integer) RETURNS boolean
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_try_lock_strategy';
-COMMENT ON FUNCTION quota_internal.try_lock_strategy(integer) IS 'Of record_failure(): keeps scans and edits of the strategy out until the transaction ends. False: another transaction edits or scans it.';
+COMMENT ON FUNCTION quota_internal.try_lock_strategy(integer) IS 'Of record_failure(): blocks scans and edits of the strategy until the transaction ends. False: another transaction edits or scans it.';
 
 CREATE FUNCTION quota_internal.strategy_is_locked(strategy_id integer) RETURNS boolean
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_strategy_is_locked';
@@ -15,7 +15,7 @@ COMMENT ON FUNCTION quota_internal.strategy_is_locked(integer) IS 'Of run_due():
 
 CREATE FUNCTION quota_internal.lock_balances(gateway text) RETURNS void
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_lock_balances';
-COMMENT ON FUNCTION quota_internal.lock_balances(text) IS 'Waits for scans that grant or decide by balances at the gateway, and keeps them out until the transaction ends.';
+COMMENT ON FUNCTION quota_internal.lock_balances(text) IS 'Waits for scans that grant or decide by balances at the gateway, and blocks new ones until the transaction ends.';
 
 CREATE FUNCTION quota_internal.lock_scan(strategy_id integer, exclusive_gateways text[], shared_gateway text) RETURNS boolean
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_lock_scan';
@@ -30,13 +30,13 @@ BEGIN
 		AND (b.balance IS NOT NULL OR b.token IS NOT NULL));
 END
 $$;
-COMMENT ON FUNCTION quota_internal.has_readings(text) IS 'Of scan(): is a balance at the gateway known, or asked for?';
+COMMENT ON FUNCTION quota_internal.has_readings(text) IS 'Of scan(): does user_balance hold a balance sample or a token for the gateway?';
 
 CREATE FUNCTION quota_internal.condition_gateways(condition quota_manager.condition) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	models CONSTANT text[] := quota_manager.condition_models(condition);
+	models CONSTANT text[] := quota_internal.condition_models(condition);
 BEGIN
 	IF models = '{}' THEN
 		RETURN models;
@@ -53,7 +53,7 @@ DECLARE
 	target CONSTANT text := coalesce(quota_manager.gateway_of(strategy.model), '');
 	decides text[] := quota_internal.condition_gateways(strategy.condition);
 BEGIN
-	-- Who clears readings must be alone: two would meet the same rows in different orders.
+	-- Clearing balance samples needs the exclusive lock: two transactions would lock the same rows in different orders.
 	IF quota_internal.has_readings(target) THEN
 		decides := decides || target;
 	END IF;
@@ -98,7 +98,7 @@ BEGIN
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.open_users(text[]) IS 'Users who have something open at gateways: granted, and neither settled nor left to an operator. Their balances cannot count. A user may come more than once.';
+COMMENT ON FUNCTION quota_internal.open_users(text[]) IS 'Users with open grants at gateways: neither settled nor left to an operator. Their balances do not count. A user may come more than once.';
 
 CREATE FUNCTION quota_internal.forget_balances(run_id bigint, first_grant_id bigint, last_grant_id bigint, gateway text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
@@ -113,7 +113,7 @@ BEGIN
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.forget_balances(bigint, bigint, bigint, text) IS 'Of scan(): the balances of users who were granted something at the gateway are not known any more, nor will answers that are under way count.';
+COMMENT ON FUNCTION quota_internal.forget_balances(bigint, bigint, bigint, text) IS 'Of scan(): drops the cached balances of users who were granted something at the gateway, since they predate the grants and quota-le would match again. Answers in flight will not count either.';
 
 CREATE FUNCTION quota_internal.guard_balances(gateways text[]) RETURNS text
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
@@ -137,7 +137,7 @@ BEGIN
 		SELECT count(*), min(b.read_time) INTO fallen, since FROM quota_manager.user_balance b
 			WHERE b.gateway = checked.name AND b.balance = 0 AND b.last_balance > 0 AND b.read_time > horizon AND b.read_time <= clock;
 		CONTINUE WHEN fallen = 0;
-		-- What was answered long before the first that fell tells nothing of what the gateway has now.
+		-- Samples from long before the first fall say nothing about the gateway now.
 		SELECT count(*) FILTER (WHERE b.balance <> 0 AND b.read_time > greatest(horizon, since - interval '10 s') AND b.read_time <= clock),
 				count(*) FILTER (WHERE b.balance IS NULL AND b.token <> 0 AND b.last_balance > 0)
 			INTO others, awaited FROM quota_manager.user_balance b
@@ -150,7 +150,7 @@ BEGIN
 				RAISE WARNING '%', problem
 					USING ERRCODE = 'object_not_in_prerequisite_state',
 						DETAIL = 'Their last balances were above 0. Perhaps the gateway lost its data, or keeps it elsewhere since it was upgraded.',
-						HINT = format('If the balances are right, call quota_manager.release_balances(%L, note). Until then they count as unknown.', checked.name);
+						HINT = format('If the balances are right, call quota_manager.release_balances(%L, note). Until then conditions treat them as missing.', checked.name);
 				CONTINUE;
 			ELSIF fallen + others + awaited >= 10 AND since > clock - interval '1 min' THEN
 				RETURN format('left out: all but %s of %s users read 0 at gateway "%s", and answers for others are awaited', others, fallen + others, checked.name);
@@ -162,11 +162,11 @@ BEGIN
 	RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.guard_balances(text[]) IS 'Of scan(), which has the balances at the gateways locked: suspends those of a gateway where at least 90 percent of at least 10 users fell to 0 since they were believed last, and believes the others. Returns why nothing must be decided by them yet; null: it may be.';
+COMMENT ON FUNCTION quota_internal.guard_balances(text[]) IS 'Of scan(), which has locked the balances at the gateways: suspends those of a gateway where at least 90 percent of at least 10 users fell to 0 since they were last accepted, and accepts the others. Returns why they must not decide yet; null: they may.';
 
 CREATE FUNCTION quota_internal.lock_edited_strategy() RETURNS trigger
 LANGUAGE C AS 'MODULE_PATHNAME', 'qm_lock_edited_strategy';
-COMMENT ON FUNCTION quota_internal.lock_edited_strategy() IS 'Trigger: an edit waits for a running scan of the strategy, and a scan for an edit. An edit that puts the strategy out of use breaks off the scan of a scheduler; others say whom they wait for.';
+COMMENT ON FUNCTION quota_internal.lock_edited_strategy() IS 'Trigger: an edit waits for a running scan of the strategy, and a scan for an edit. An edit that puts the strategy out of use cancels the scan of a scheduler; other edits report which processes they wait for.';
 -- Its name sorts before the other triggers: they must see what a scan has just granted.
 CREATE TRIGGER await_scan BEFORE UPDATE OR DELETE ON quota_manager.quota_strategy
 	FOR EACH ROW EXECUTE FUNCTION quota_internal.lock_edited_strategy();
@@ -183,7 +183,7 @@ BEGIN
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.check_writable(text) IS 'Raises an error in a transaction that cannot write, before anything else is said or done.';
+COMMENT ON FUNCTION quota_internal.check_writable(text) IS 'Raises an error in a transaction that cannot write, before anything else is checked or done.';
 
 CREATE FUNCTION quota_internal.check_transaction(what text) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -202,7 +202,7 @@ COMMENT ON FUNCTION quota_internal.check_transaction(text) IS 'Raises an error i
 CREATE FUNCTION quota_internal.evaluate(strategies integer[])
 RETURNS TABLE (strategy_id integer, strategy_version integer, matched bigint, unknown bigint, left_out bigint)
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_evaluate';
-COMMENT ON FUNCTION quota_internal.evaluate(integer[]) IS 'Of scan(): finds the users of one strategy, or of those of several that can be evaluated before any of them grants, with the rights of the caller. What was found is kept for grant_evaluated() until end_evaluation().';
+COMMENT ON FUNCTION quota_internal.evaluate(integer[]) IS 'Of scan(): finds the users of one strategy, or of those of several strategies that can be evaluated before any of them grants, with the rights of the caller. The result is kept for grant_evaluated() until end_evaluation().';
 
 CREATE FUNCTION quota_internal.grant_evaluated(template quota_manager.quota_execute, cap integer, anew boolean,
 	OUT matched bigint, OUT granted bigint, OUT already_granted bigint, OUT capped bigint, OUT unknown bigint, OUT left_out bigint)
@@ -211,15 +211,15 @@ COMMENT ON FUNCTION quota_internal.grant_evaluated(quota_manager.quota_execute, 
 
 CREATE FUNCTION quota_internal.evaluated_users(strategy_id integer, firing timestamptz, cap integer) RETURNS TABLE (user_id text, verdict text)
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_evaluated_users';
-COMMENT ON FUNCTION quota_internal.evaluated_users(integer, timestamptz, integer) IS 'What grant_evaluated() would do of each user who was found: admitted, granted (already), capped, or unknown: might be admitted if a balance were known. Writes nothing.';
+COMMENT ON FUNCTION quota_internal.evaluated_users(integer, timestamptz, integer) IS 'What grant_evaluated() would do for each user found: admitted, granted (already), capped, or unknown (a balance is missing that might admit the user). Writes nothing.';
 
 CREATE FUNCTION quota_internal.note_scan_progress(total bigint, done bigint) RETURNS void
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_note_scan_progress';
-COMMENT ON FUNCTION quota_internal.note_scan_progress(bigint, bigint) IS 'Of scan(): how many runs there are to it (null: as before), and how many more are done, for stat_progress_scan.';
+COMMENT ON FUNCTION quota_internal.note_scan_progress(bigint, bigint) IS 'Of scan(): the number of its runs (null: as before), and how many more are done, for stat_progress_scan.';
 
 CREATE FUNCTION quota_internal.begin_scan() RETURNS void
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_begin_scan';
-COMMENT ON FUNCTION quota_internal.begin_scan() IS 'Of scan(), before it writes anything: remembers the moment, for the marks of what it evaluates.';
+COMMENT ON FUNCTION quota_internal.begin_scan() IS 'Of scan(), before it writes anything: records the moment, for the marks of its evaluations.';
 
 CREATE TABLE quota_internal.scan_mark (
 	strategy_id integer PRIMARY KEY,
@@ -232,11 +232,11 @@ CREATE TABLE quota_internal.scan_mark (
 	candidate pg_lsn NOT NULL,
 	candidate_next xid8 NOT NULL
 );
-COMMENT ON TABLE quota_internal.scan_mark IS 'How far the last scan of a single strategy has seen, so that the next one looks only at users who have changed. May be deleted: the next scan looks at all then.';
+COMMENT ON TABLE quota_internal.scan_mark IS 'How far the last scan of a single strategy has seen, so that the next one evaluates only users who have changed. May be deleted: the next scan then evaluates all users.';
 COMMENT ON COLUMN quota_internal.scan_mark.strategy_id IS 'The strategy.';
 COMMENT ON COLUMN quota_internal.scan_mark.strategy_version IS 'Version that was scanned; a mark of another one does not count.';
 COMMENT ON COLUMN quota_internal.scan_mark.run_id IS 'The run that wrote it; does not count where that is gone.';
-COMMENT ON COLUMN quota_internal.scan_mark.users IS 'Tells the table of users from others, and from itself with other columns.';
+COMMENT ON COLUMN quota_internal.scan_mark.users IS 'Fingerprint of the table of users and its columns.';
 COMMENT ON COLUMN quota_internal.scan_mark.seen IS 'All transactions before this one had ended, and what they wrote was seen.';
 COMMENT ON COLUMN quota_internal.scan_mark.base IS 'Position in the log before which that transaction and later ones had written nothing; null: none is known.';
 COMMENT ON COLUMN quota_internal.scan_mark.base_next IS 'The next transaction at that position.';
@@ -267,25 +267,25 @@ BEGIN
 	SELECT s.* INTO strategy FROM quota_manager.quota_strategy s
 		WHERE s.id = undecided.strategy_id AND s.id = ANY (quota_internal.visible_strategies());
 	gateways := quota_internal.condition_gateways(strategy.condition);
-	-- Those of others would not be known afterwards either.
+	-- A suspended gateway's balances would still be missing afterwards.
 	gateways := ARRAY(SELECT n FROM unnest(gateways) n WHERE n NOT IN (SELECT b.gateway FROM quota_manager.balance_suspension b));
 	IF strategy.condition IS NULL OR gateways = '{}' THEN
 		RETURN;
 	END IF;
 	PERFORM quota_internal.evaluate(ARRAY[strategy.id]);
 	RETURN QUERY SELECT v.user_id, g.gateway
-		-- No grant is looked for of a periodic strategy: the firing that the balances are for is still to come.
+		-- A periodic strategy has no grants yet for the coming firing, which the balances are for.
 		FROM quota_internal.evaluated_users(strategy.id, CASE strategy.type WHEN 'single' THEN '-infinity' ELSE 'infinity' END::timestamptz, strategy.max_exec_per_user) v
 		CROSS JOIN unnest(gateways) g (gateway)
 		LEFT JOIN quota_manager.user_balance b ON b.user_id = v.user_id AND b.gateway = g.gateway
-		-- NOT IN, which is hashed once: nobody can tell beforehand how many are open, and a join might be a loop over both.
+		-- NOT IN is hashed once; a join might become a nested loop, since the number of open grants cannot be estimated.
 		WHERE v.verdict = 'unknown' AND (v.user_id, g.gateway) NOT IN (SELECT o.user_id, o.gateway FROM quota_internal.open_users(gateways) o)
 			AND quota_internal.answer_may_arrive(nullif(b.lost_time, '-infinity'), b.lost_moment) IS NOT TRUE
 			AND (b.balance IS NOT NULL AND b.read_time > quota_internal.balance_horizon() AND b.read_time <= quota_internal.balance_clock()) IS NOT TRUE;
 	PERFORM quota_internal.end_evaluation(strategy.id);
 END
 $$;
-COMMENT ON FUNCTION quota_manager.undecided(integer) IS 'Balances to read before the strategy is scanned: of users whose answer depends on one that is not known, and would count: nothing of theirs is open at the gateway.';
+COMMENT ON FUNCTION quota_manager.undecided(integer) IS 'Balances to read before the strategy is scanned: of users whose answer depends on a missing balance, and who have nothing open at the gateway, so that the balance will count.';
 
 CREATE FUNCTION quota_internal.record_run(run quota_manager.quota_run) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
@@ -301,14 +301,14 @@ BEGIN
 	END IF;
 	run.tries := CASE
 		WHEN run.state = 'done' THEN 0
-		-- What is tried in other circumstances is tried for the first time.
+		-- After an edit of the strategy, gateways or models, counting starts again.
 		WHEN (last.strategy_version, last.setup) = (run.strategy_version, run.setup) THEN least(last.tries, 1000000) + 1
 		ELSE 1 END;
 	run.retry_time := CASE WHEN run.tries > 0 THEN run.finish_time + quota_internal.retry_delay(run.tries) END;
 	-- A single scan that changed nothing, like the one before it, is one row with it.
 	IF run.scheduled_time IS NULL AND run.granted = 0 AND last.granted = 0
 		AND (last.strategy_version, last.state, last.reason) IS NOT DISTINCT FROM (run.strategy_version, run.state, run.reason)
-		-- Who looked only at users who have changed has nothing to say of the others.
+		-- An incremental scan has no figures for users who have not changed.
 		AND (run.state = 'done' AND run.whole_reason IS NULL OR (last.matched, last.already_granted, last.capped, last.unknown_balance)
 			IS NOT DISTINCT FROM (run.matched, run.already_granted, run.capped, run.unknown_balance))
 	THEN
@@ -319,7 +319,7 @@ BEGIN
 	INSERT INTO quota_manager.quota_run AS r VALUES (run.*)
 	ON CONFLICT (strategy_id, scheduled_time) DO UPDATE SET
 		strategy_version = excluded.strategy_version, state = excluded.state, reason = excluded.reason,
-		-- Who was granted in an earlier go may not meet the condition any more.
+		-- Users granted in an earlier try may no longer meet the condition.
 		matched = greatest(excluded.matched, r.granted + excluded.granted), granted = r.granted + excluded.granted, already_granted = excluded.already_granted,
 		capped = excluded.capped, unknown_balance = excluded.unknown_balance,
 		first_grant_id = least(r.first_grant_id, excluded.first_grant_id),
@@ -342,8 +342,8 @@ BEGIN
 	END IF;
 	-- Also if it is not due any more: an edit may have come in between.
 	next_open := quota_internal.record_passed_over(strategy);
-	-- Later than it was found, where others were scanned before: then a later firing is run in its place at once.  Otherwise
-	-- whoever comes late in a long scan would be told to be late in each.
+	-- A long scan may reach this strategy late: then a later firing takes its place at once.  Otherwise the last strategies of
+	-- a long scan would be reported as late in every scan.
 	RETURN CASE WHEN firing <= next_open THEN next_open END;
 END
 $$;
@@ -381,7 +381,7 @@ DECLARE
 	doubtful boolean;
 	waits_for text;
 	detail text;
-	-- Someone who writes grants around the lock of the strategy is met as a key violation.
+	-- Another writer of grants that ignores the lock of the strategy causes a key violation.
 	retries integer := 3;
 BEGIN
 	run.strategy_id := strategy_id;
@@ -465,7 +465,7 @@ BEGIN
 			template.next_attempt_time := '-infinity';
 		END IF;
 		template.batch_number := to_char(quota_internal.local_time(coalesce(firing, quota_manager.schedule_now()), strategy.time_zone), 'YYYYMMDDHH24MISS');
-		-- Where nobody has a grant yet, who matches is who is granted.  The order makes the planner take the index.
+		-- If there are no grants yet, all users who match are granted.  The ORDER BY makes the planner use the index.
 		IF firing IS NULL THEN
 			anew := (SELECT true FROM quota_manager.quota_execute e WHERE e.strategy_id = strategy.id ORDER BY e.user_id LIMIT 1) IS NULL;
 		END IF;
@@ -482,7 +482,7 @@ BEGIN
 				IF retries = 0 THEN
 					RAISE;
 				END IF;
-				-- Somebody has a grant after all.
+				-- A user has a grant after all.
 				anew := false;
 			END;
 		END LOOP;
@@ -512,7 +512,7 @@ BEGIN
 			CASE WHEN doubtful AND run.granted > 0 THEN 'granted in doubt' END,
 			CASE WHEN counts.left_out > 0 THEN 'users left out because their ids are longer than 2600 bytes: ' || counts.left_out END), '');
 	EXCEPTION
-	-- Somebody is in the way, for longer than whoever scans wants to wait: not the strategy's fault.
+	-- The lock_timeout of the caller expired: not an error of the strategy.
 	WHEN lock_not_available THEN
 		RAISE;
 	WHEN OTHERS THEN
@@ -560,12 +560,12 @@ EXCEPTION
 WHEN lock_not_available THEN
 	RAISE;
 WHEN OTHERS THEN
-	-- The run of whose fault it is tells.
+	-- The run of the strategy at fault records the error.
 	evaluated := ARRAY[]::integer[];
 	idle := evaluated;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.evaluate_together(integer[]) IS 'Of scan(): locks strategies and evaluates those of them that can share passes over the users; returns these, and those that nobody was found of.';
+COMMENT ON FUNCTION quota_internal.evaluate_together(integer[]) IS 'Of scan(): locks strategies and evaluates those that can share passes over the users; returns these, and those among them without any users.';
 
 CREATE FUNCTION quota_internal.record_idle(strategies integer[], setup bigint) RETURNS integer[]
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
@@ -583,7 +583,7 @@ BEGIN
 		CROSS JOIN LATERAL quota_internal.evaluation_mark(s.id) m
 		CROSS JOIN LATERAL (SELECT r.* FROM quota_manager.quota_run r WHERE r.strategy_id = s.id AND r.scheduled_time IS NULL ORDER BY r.id DESC LIMIT 1) last
 		WHERE s.id = ANY (strategies) AND s.type = 'single' AND s.enabled AND NOT s.archived AND clock >= s.valid_from AND clock < s.valid_until
-			-- By record_run() it would be one row with the last.
+			-- record_run() would merge it into the last row.
 			AND last.granted = 0 AND last.state = 'done' AND last.reason IS NULL AND last.strategy_version = s.version
 			AND (m.whole_reason IS NULL OR (last.matched, last.already_granted, last.capped, last.unknown_balance) = (0, 0, 0, 0))
 			AND EXISTS (SELECT 1 FROM quota_manager.quota_gateway g WHERE g.name = quota_manager.gateway_of(s.model)
@@ -604,7 +604,7 @@ BEGIN
 	RETURN recorded;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.record_idle(integer[], bigint) IS 'Of scan(): records at one time what became of single strategies that nobody was found of, the last time neither; returns which. What run_strategy() would do for each costs more than finding nobody.';
+COMMENT ON FUNCTION quota_internal.record_idle(integer[], bigint) IS 'Of scan(): records in one statement the runs of single strategies that found no users, as the run before; returns which. run_strategy() for each would cost more than the evaluation.';
 
 CREATE FUNCTION quota_manager.scan(strategy_name text DEFAULT NULL)
 RETURNS TABLE (strategy text, scheduled_time timestamptz, matched bigint, granted bigint, already_granted bigint, capped bigint,
@@ -668,7 +668,7 @@ BEGIN
 				FROM quota_manager.strategy_due d WHERE d.strategy_id = idle.id) END;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.scan(text) IS 'Runs every due strategy, or the named one if it is due, and tells per strategy how many users matched and were granted. Conditions are evaluated with the rights of the caller. All of it is one transaction; tick() has one per firing. Does no HTTP: balances that are not known and fresh are reported, see tick().';
+COMMENT ON FUNCTION quota_manager.scan(text) IS 'Runs every due strategy, or the named one if it is due, and returns per strategy how many users matched and were granted. Conditions are evaluated with the rights of the caller. All of it is one transaction; tick() uses one per firing. Does no HTTP: balances that are missing or outdated are counted in unknown_balance; tick() reads them first.';
 
 CREATE FUNCTION quota_internal.run_due(strategy_id integer, firings timestamptz[] DEFAULT NULL, waits boolean DEFAULT true)
 RETURNS TABLE (scheduled_time timestamptz, state text, matched bigint, granted bigint, already_granted bigint, capped bigint, unknown_balance bigint,
@@ -700,7 +700,7 @@ BEGIN
 		(last.strategy_version, last.state, last.reason) IS DISTINCT FROM (run.strategy_version, run.state, run.reason), firings[2:];
 END
 $$;
-COMMENT ON FUNCTION quota_internal.run_due(integer, timestamptz[], boolean) IS 'Of tick() and the scheduler: runs one firing of a strategy, or a single strategy: the first of those given, or of what is due by strategy_due. waits: for a transaction that edits or scans it now. Returns nothing if nothing is due or another transaction has locked it; state null: it was not to be run after all. is_news: not the same came of the run before; later_firings: what is due after it.';
+COMMENT ON FUNCTION quota_internal.run_due(integer, timestamptz[], boolean) IS 'Of tick() and the scheduler: runs one firing of a strategy, or a single strategy: the first of those given, or of what is due by strategy_due. waits: for a transaction that edits or scans it now. Returns nothing if nothing is due or another transaction has locked it; state null: it was not to be run after all. is_news: the result differs from that of the run before; later_firings: what is due after it.';
 
 CREATE FUNCTION quota_internal.record_failure(strategy_id integer, reason text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
@@ -709,7 +709,7 @@ DECLARE
 	strategy quota_manager.quota_strategy;
 	run quota_manager.quota_run;
 BEGIN
-	-- Who edits it must not be waited for; who runs it records what comes of that.
+	-- Do not wait for an edit; a concurrent run records its own result.
 	IF NOT quota_internal.try_lock_strategy(strategy_id) THEN
 		RETURN false;
 	END IF;
@@ -745,14 +745,14 @@ BEGIN
 	RETURN true;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.record_failure(integer, text) IS 'Of tick() and the scheduler: records that running a strategy was broken off by an error or a cancel, so that it is tried again after its back-off. False: another transaction edits or runs it, and nothing was recorded.';
+COMMENT ON FUNCTION quota_internal.record_failure(integer, text) IS 'Of tick() and the scheduler: records that a run ended with an error or was cancelled, so that it is tried again after its back-off. False: another transaction edits or runs the strategy, and nothing was recorded.';
 
 CREATE FUNCTION quota_internal.end_back_offs() RETURNS bigint
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
 	WITH ended AS (
 		UPDATE quota_manager.quota_run r SET retry_time = clock_timestamp()
-		-- OFFSET 0 has the runs of each strategy looked for by an index, not all of them read.
+		-- OFFSET 0 makes the planner search the runs of each strategy by an index in place of reading all.
 		WHERE r.id IN (SELECT f.id FROM quota_manager.quota_strategy s
 				CROSS JOIN LATERAL (SELECT u.id FROM quota_manager.quota_run u WHERE u.strategy_id = s.id
 					AND u.state IN ('failed', 'incomplete') AND u.retry_time > clock_timestamp() OFFSET 0) f
@@ -763,7 +763,7 @@ AS $$
 		RETURNING 1)
 	SELECT count(*) FROM ended
 $$;
-COMMENT ON FUNCTION quota_internal.end_back_offs() IS 'Lets everything that waits run now: what failed or is incomplete, and single strategies whose scan_interval is not over. Workers do it when their settings are reloaded or what was missing in the database is there again, and resume() does. Returns how many runs waited.';
+COMMENT ON FUNCTION quota_internal.end_back_offs() IS 'Ends all back-offs: failed and incomplete runs, and single strategies within their scan_interval, are due now. Called by resume(), and by workers when their settings are reloaded or a missing object of the database is back. Returns how many runs waited.';
 
 CREATE FUNCTION quota_manager.release_balances(gateway text, note text) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
@@ -786,11 +786,11 @@ BEGIN
 			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'See SELECT gateway, reason FROM quota_manager.balance_suspension.';
 	END IF;
 	PERFORM quota_internal.pin_statistics();
-	-- What is asked for from now on counts, whatever it was before.
+	-- All balances are read again, and accepted whatever they were before.
 	UPDATE quota_manager.user_balance b SET balance = NULL, token = NULL, last_balance = NULL
 		WHERE b.gateway = release_balances.gateway AND (b.balance IS NOT NULL OR b.token IS NOT NULL OR b.last_balance IS NOT NULL);
 	PERFORM quota_internal.end_back_offs();
 	RAISE LOG 'balances of gateway "%" were released by %: %', release_balances.gateway, quota_internal.deciding_role(), note;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.release_balances(text, text) IS 'Lets balances of a gateway count again after scans suspended them: all are asked for anew and believed, zeros too. Ends back-offs. Who did it and why is logged.';
+COMMENT ON FUNCTION quota_manager.release_balances(text, text) IS 'Lets balances of a gateway count again after scans suspended them: all are read again and accepted, zeros too. Ends back-offs. The role and its reason are logged.';

@@ -4,7 +4,7 @@ CREATE TYPE quota_manager.cron;
 
 CREATE FUNCTION quota_internal.cron_in(cstring) RETURNS quota_manager.cron
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_cron_in';
-COMMENT ON FUNCTION quota_internal.cron_in(cstring) IS 'Input: checks syntax, ranges and impossible dates, stores the canonical text. Does not look whether a time zone exists.';
+COMMENT ON FUNCTION quota_internal.cron_in(cstring) IS 'Input: checks syntax, ranges and impossible dates, stores the canonical text. Does not check that a time zone exists.';
 
 CREATE FUNCTION quota_internal.cron_out(quota_manager.cron) RETURNS cstring
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_cron_out';
@@ -71,12 +71,12 @@ COMMENT ON FUNCTION quota_manager.describe(quota_manager.cron) IS
 CREATE FUNCTION quota_internal.schedule_zone(schedule quota_manager.cron, zone text) RETURNS text
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_schedule_zone';
 COMMENT ON FUNCTION quota_internal.schedule_zone(quota_manager.cron, text) IS
-	'The time zone that the schedule is read in: that of its CRON_TZ= prefix, if it has one. Does not look whether it exists.';
+	'The time zone that the schedule is read in: that of its CRON_TZ= prefix, if it has one. Does not check that it exists.';
 
 CREATE FUNCTION quota_internal.firing_note(schedule quota_manager.cron, firing timestamp with time zone, zone text) RETURNS text
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_firing_note';
 COMMENT ON FUNCTION quota_internal.firing_note(quota_manager.cron, timestamp with time zone, text) IS
-	'What a change of the clock does to a firing: it stands for times that do not exist, its time comes twice, or times before it were left out; null if nothing.';
+	'How a change of the clock affects a firing: it stands for local times that do not exist, its local time comes twice, or times before it were skipped; null: not at all.';
 
 CREATE FUNCTION quota_manager.schedule_now() RETURNS timestamp with time zone
 LANGUAGE C VOLATILE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_schedule_now';
@@ -86,7 +86,7 @@ COMMENT ON FUNCTION quota_manager.schedule_now() IS
 CREATE FUNCTION quota_internal.local_time(instant timestamp with time zone, zone text) RETURNS timestamp without time zone
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_local_time';
 COMMENT ON FUNCTION quota_internal.local_time(timestamp with time zone, text) IS
-	'What the clock shows in a time zone. AT TIME ZONE takes a few names of zones, such as CET, for abbreviations without summer time; schedules do not.';
+	'Local time in a time zone. AT TIME ZONE takes a few names of zones, such as CET, for abbreviations without summer time; schedules do not.';
 
 CREATE FUNCTION quota_internal.check_time_zone(zone text) RETURNS boolean
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_check_time_zone';

@@ -44,12 +44,12 @@ COMMENT ON COLUMN quota_manager.quota_strategy.model IS 'Model the quota is for;
 COMMENT ON COLUMN quota_manager.quota_strategy.periodic_expr IS 'Schedule of a periodic strategy.';
 COMMENT ON COLUMN quota_manager.quota_strategy.time_zone IS 'Zone the schedule is read in, unless it begins with CRON_TZ=.';
 COMMENT ON COLUMN quota_manager.quota_strategy.condition IS 'Condition that a user must meet; true() for everyone.';
-COMMENT ON COLUMN quota_manager.quota_strategy.enabled IS 'False: grants nothing. What falls due meanwhile is not made up for.';
+COMMENT ON COLUMN quota_manager.quota_strategy.enabled IS 'False: grants nothing. Firings that fall due meanwhile are skipped.';
 COMMENT ON COLUMN quota_manager.quota_strategy.archived IS 'True: out of use for good, kept because its grants are proof.';
 COMMENT ON COLUMN quota_manager.quota_strategy.max_exec_per_user IS 'Most grants a user gets from this strategy in total; null: no limit.';
 COMMENT ON COLUMN quota_manager.quota_strategy.catch_up IS 'Firings missed while nothing ran: none, latest (only the last one) or all.';
 COMMENT ON COLUMN quota_manager.quota_strategy.catch_up_window IS 'Firings missed for longer than this are not run any more; null: one day where catch_up is all, no limit where it is latest. A day is 24 hours.';
-COMMENT ON COLUMN quota_manager.quota_strategy.catch_up_max IS 'Where catch_up is all: most firings that are made up for at a time, the last ones; at most 10000.';
+COMMENT ON COLUMN quota_manager.quota_strategy.catch_up_max IS 'Where catch_up is all: the most missed firings run at a time, the last ones; at most 10000.';
 COMMENT ON COLUMN quota_manager.quota_strategy.valid_from IS 'Grants nothing before this time of the schedule clock.';
 COMMENT ON COLUMN quota_manager.quota_strategy.valid_until IS 'Grants nothing from this time of the schedule clock on.';
 COMMENT ON COLUMN quota_manager.quota_strategy.schedule_since IS 'Firings at or before this time are not due: when it was created, enabled or its schedule edited. Maintained by a trigger.';
@@ -86,7 +86,7 @@ AS $$
 DECLARE
 	model text;
 BEGIN
-	FOREACH model IN ARRAY quota_manager.condition_models(condition) LOOP
+	FOREACH model IN ARRAY quota_internal.condition_models(condition) LOOP
 		IF NOT EXISTS (SELECT 1 FROM quota_manager.quota_gateway g WHERE g.name = quota_manager.gateway_of(model)) THEN
 			RAISE EXCEPTION 'no gateway serves model "%" in the condition of strategy "%"', model, name
 				USING ERRCODE = 'invalid_parameter_value',
@@ -95,7 +95,7 @@ BEGIN
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.check_strategy_models(text, quota_manager.condition) IS 'Raises an error if no gateway serves a model whose balance the condition asks for: it would never be known.';
+COMMENT ON FUNCTION quota_internal.check_strategy_models(text, quota_manager.condition) IS 'Raises an error if no gateway serves a model whose balance the condition asks for: it would always be missing.';
 
 CREATE FUNCTION quota_internal.check_strategy() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp

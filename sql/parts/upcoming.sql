@@ -11,7 +11,7 @@ DECLARE
 BEGIN
 	IF n IS NULL OR n <= 0 THEN
 		RAISE EXCEPTION 'the number of firings must be positive'
-			USING ERRCODE = 'invalid_parameter_value', HINT = 'Leave it out to be told 10.';
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'Leave it out for 10.';
 	END IF;
 	IF strategy_name IS NOT NULL THEN
 		SELECT s.* INTO asked FROM quota_manager.quota_strategy s WHERE s.name = strategy_name;

@@ -8,7 +8,7 @@ COMMENT ON FUNCTION quota_manager.star_list(text) IS 'Elements of a comma list, 
 CREATE FUNCTION quota_internal.user_id_fits(id text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN pg_catalog.octet_length(id) OPERATOR(pg_catalog.<=) 2600;
-COMMENT ON FUNCTION quota_internal.user_id_fits(text) IS 'Can a user of this id be granted something? An id has at most 2600 bytes.';
+COMMENT ON FUNCTION quota_internal.user_id_fits(text) IS 'True if a user of this id can be granted something: an id has at most 2600 bytes.';
 
 CREATE FUNCTION quota_internal.org_fits(org text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -46,7 +46,7 @@ CREATE INDEX user_info_register_time ON quota_manager.user_info (register_time);
 CREATE TRIGGER set_update_time BEFORE UPDATE ON quota_manager.user_info
 	FOR EACH ROW EXECUTE FUNCTION quota_internal.set_update_time();
 
--- An upsert sets the id to what it is, for which a role needs a right to write it.
+-- An upsert writes the id with its present value, so roles need the right to write it.
 CREATE FUNCTION quota_internal.keep_user_id() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -106,7 +106,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION quota_internal.check_user() IS 'Trigger: refuses a user whom a constraint would refuse, with a message that says why and does not show the row. It is called for such a user only.';
--- Where nothing is wrong nothing is called: users come by the million.
+-- A valid row calls no function: users are loaded by the million.
 CREATE TRIGGER check_user BEFORE INSERT OR UPDATE ON quota_manager.user_info
 	FOR EACH ROW WHEN ((NEW.id <> '' AND pg_catalog.octet_length(NEW.id) <= 2600
 		AND (NEW.org IS NULL OR pg_catalog.octet_length(NEW.org) <= 2600)
@@ -116,8 +116,8 @@ CREATE TRIGGER check_user BEFORE INSERT OR UPDATE ON quota_manager.user_info
 COMMENT ON TRIGGER check_user ON quota_manager.user_info IS 'Refuses a user whom a constraint would refuse, without showing the row.';
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.user_info', '');
 
--- A reading counts if it was asked for after everything that happened to the user at the gateway, and nothing is open there.
--- So whatever happens clears balance and token: src/scan/balance_table.h.
+-- A balance sample counts if it was requested after the last event of the user at the gateway and nothing is open there.
+-- So each event clears balance and token: src/scan/balance_table.h.
 CREATE TABLE quota_manager.user_balance (
 	user_id text,
 	gateway text,
@@ -130,16 +130,16 @@ CREATE TABLE quota_manager.user_balance (
 	PRIMARY KEY (user_id, gateway)
 ) WITH (fillfactor = 70);
 CREATE INDEX user_balance_readings ON quota_manager.user_balance (gateway) WHERE balance IS NOT NULL OR token IS NOT NULL;
-COMMENT ON TABLE quota_manager.user_balance IS 'What is known of users'' remaining quota, per gateway.';
+COMMENT ON TABLE quota_manager.user_balance IS 'Balance samples: the remaining quota of users, per gateway.';
 COMMENT ON COLUMN quota_manager.user_balance.user_id IS 'Id of the user.';
 COMMENT ON COLUMN quota_manager.user_balance.gateway IS 'Gateway that was asked.';
-COMMENT ON COLUMN quota_manager.user_balance.balance IS 'Remaining quota as answered; null: not known, because it was not answered or something happened to the user since it was asked for.';
-COMMENT ON COLUMN quota_manager.user_balance.read_time IS 'When it was asked for; what is older than quota_manager.balance_max_age, or later than now, is not used.';
-COMMENT ON COLUMN quota_manager.user_balance.token IS 'An answer that brings this token is awaited; null: none.';
+COMMENT ON COLUMN quota_manager.user_balance.balance IS 'Remaining quota as answered; null: missing, because there was no answer or something happened to the user since the request.';
+COMMENT ON COLUMN quota_manager.user_balance.read_time IS 'When it was requested; samples older than quota_manager.balance_max_age, or later than now, are not used.';
+COMMENT ON COLUMN quota_manager.user_balance.token IS 'Token of the query whose answer is awaited; null: none.';
 COMMENT ON COLUMN quota_manager.user_balance.lost_time IS 'When the answer to a grant or a change by hand was lost: for quota_manager.linger it may still arrive, and no balance is asked for. -infinity: never.';
 COMMENT ON COLUMN quota_manager.user_balance.lost_moment IS 'The same in microseconds of the machine''s monotonic clock.';
-COMMENT ON COLUMN quota_manager.user_balance.last_balance IS 'The last balance above 0 that was answered, also if it is not known any more; null: none, or that it fell to 0 since was believed.';
-COMMENT ON INDEX quota_manager.user_balance_readings IS 'Tells scans whether anything is known of balances at a gateway.';
+COMMENT ON COLUMN quota_manager.user_balance.last_balance IS 'The last balance above 0 that was answered, also if it does not count any more; null: none, or its fall to 0 was accepted.';
+COMMENT ON INDEX quota_manager.user_balance_readings IS 'Shows scans whether there are balance samples of a gateway.';
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.user_balance', '');
 
 CREATE TABLE quota_manager.balance_suspension (
@@ -148,22 +148,22 @@ CREATE TABLE quota_manager.balance_suspension (
 	reason text NOT NULL
 );
 COMMENT ON TABLE quota_manager.balance_suspension IS 'Gateways whose balances do not count, because those of nearly all users fell to 0 at once. Written by scans, ended by release_balances().';
-COMMENT ON COLUMN quota_manager.balance_suspension.gateway IS 'Gateway whose balances are unknown to conditions.';
-COMMENT ON COLUMN quota_manager.balance_suspension.since IS 'When a scan found it.';
-COMMENT ON COLUMN quota_manager.balance_suspension.reason IS 'What was found.';
+COMMENT ON COLUMN quota_manager.balance_suspension.gateway IS 'Gateway whose balances count as missing.';
+COMMENT ON COLUMN quota_manager.balance_suspension.since IS 'When a scan suspended them.';
+COMMENT ON COLUMN quota_manager.balance_suspension.reason IS 'What the scan found.';
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.balance_suspension', '');
 
 CREATE FUNCTION quota_internal.balance_horizon() RETURNS timestamptz
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_balance_horizon';
-COMMENT ON FUNCTION quota_internal.balance_horizon() IS 'Balances asked for at or before this time are too old to be used: now() - quota_manager.balance_max_age.';
+COMMENT ON FUNCTION quota_internal.balance_horizon() IS 'Balance samples requested at or before this time are too old: now() - quota_manager.balance_max_age.';
 
 CREATE FUNCTION quota_internal.balance_clock() RETURNS timestamptz
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_balance_clock';
-COMMENT ON FUNCTION quota_internal.balance_clock() IS 'Balances asked for after this time, the present, are from before the clock was set back and are not used.';
+COMMENT ON FUNCTION quota_internal.balance_clock() IS 'Balance samples requested after this time, the present, date from before the clock was set back and are not used.';
 
 CREATE FUNCTION quota_internal.answer_may_arrive(lost_time timestamptz, lost_moment bigint) RETURNS boolean
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_answer_may_arrive';
-COMMENT ON FUNCTION quota_internal.answer_may_arrive(timestamptz, bigint) IS 'May a request whose answer was lost then still arrive at its gateway? For quota_manager.linger it may.';
+COMMENT ON FUNCTION quota_internal.answer_may_arrive(timestamptz, bigint) IS 'True if a request whose answer was lost then may still arrive at its gateway: for quota_manager.linger it may.';
 
 CREATE VIEW quota_manager.known_balance WITH (security_invoker = true) AS
 SELECT b.user_id, pg_catalog.jsonb_object_agg(b.gateway, b.balance) AS balances

@@ -48,14 +48,14 @@ BEGIN
 	SELECT string_agg(m.statement, '; ' ORDER BY m.place, m.statement) FROM missing m);
 END
 $$;
-COMMENT ON FUNCTION quota_internal.missing_source_rights(text, oid) IS 'What has to be granted to a role so that it can read the user source; null: nothing. An error if it has another owner than it had.';
+COMMENT ON FUNCTION quota_internal.missing_source_rights(text, oid) IS 'GRANT statements that a role needs to read the user source; null: none. An error if its owner has changed.';
 
 CREATE FUNCTION quota_internal.has_own_users() RETURNS boolean
 LANGUAGE sql STABLE
 BEGIN ATOMIC
 	SELECT NOT EXISTS (SELECT 1 FROM quota_manager.quota_installation i WHERE i.user_source IS NOT NULL);
 END;
-COMMENT ON FUNCTION quota_internal.has_own_users() IS 'Do scans read users from user_info? Otherwise from the relation of set_user_source.';
+COMMENT ON FUNCTION quota_internal.has_own_users() IS 'True if scans read users from user_info; otherwise they read the relation of set_user_source.';
 
 CREATE FUNCTION quota_internal.user_relation(reader oid, OUT relation oid, OUT is_own boolean, OUT users text, OUT with_balances text, OUT fingerprint bigint)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on
@@ -98,11 +98,11 @@ BEGIN
 		FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum > 0);
 END
 $$;
-COMMENT ON FUNCTION quota_internal.user_relation(oid) IS 'Where scans find the users, for a role that reads them (null: whose rights are not asked about): the relation, whether it is user_info, and subqueries over it with the columns id and subject, without and with balances; position is where the row of an ordinary table lies, fingerprint tells the table''s server, columns and file from others.';
+COMMENT ON FUNCTION quota_internal.user_relation(oid) IS 'Relation that scans read users from, for a role that reads them (null: whose rights are not asked about): the relation, whether it is user_info, and subqueries over it with the columns id and subject, without and with balances; position is where the row of an ordinary table lies, fingerprint tells the table''s server, columns and file from others.';
 
 CREATE FUNCTION quota_internal.explain_as_owner(relation oid, query text) RETURNS text
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_explain_as_owner';
-COMMENT ON FUNCTION quota_internal.explain_as_owner(oid, text) IS 'Of set_user_source(): the plan of a query over a relation as JSON, planned with the rights of the relation''s owner: what the relation brings along runs as nobody else.';
+COMMENT ON FUNCTION quota_internal.explain_as_owner(oid, text) IS 'Of set_user_source(): the plan of a query over a relation as JSON, planned with the rights of the relation''s owner: so code of the relation runs as no other role.';
 
 CREATE FUNCTION quota_manager.set_user_source(source regclass DEFAULT NULL)
 RETURNS TABLE (condition text, indexed boolean, advice text)

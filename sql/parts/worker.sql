@@ -18,22 +18,22 @@ COMMENT ON FUNCTION quota_manager.stop_workers() IS
 CREATE FUNCTION quota_manager.wake_workers() RETURNS void
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_wake_workers';
 COMMENT ON FUNCTION quota_manager.wake_workers() IS
-	'Lets the launcher look into this database at the end of the transaction, when the extension was created or its role got its rights; it does so by itself every minute.';
+	'Makes the launcher check this database at the end of the transaction, after the extension was created or its role got its rights; it checks every minute anyway.';
 
 CREATE FUNCTION quota_internal.role_danger(role oid) RETURNS text
 LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'qm_role_danger';
 COMMENT ON FUNCTION quota_internal.role_danger(oid) IS
 	'Why a role must not scan in the background: it is a superuser or can become one; null: nothing.';
 
--- What may make something due is told to the workers at commit.
+-- Workers are woken at commit.
 CREATE FUNCTION quota_internal.wake_at_commit() RETURNS trigger
 LANGUAGE C AS 'MODULE_PATHNAME', 'qm_wake_at_commit';
 COMMENT ON FUNCTION quota_internal.wake_at_commit() IS
-	'Trigger: lets the workers named look for work as soon as the transaction is committed, once however often it is called. Not where it is prepared: workers look by themselves every poll_interval.';
+	'Trigger: wakes the named workers when the transaction commits, once however often it is called. After PREPARE TRANSACTION they find the work within poll_interval.';
 CREATE TRIGGER wake_workers AFTER INSERT OR UPDATE ON quota_manager.quota_strategy
 	FOR EACH STATEMENT EXECUTE FUNCTION quota_internal.wake_at_commit('scheduler');
 COMMENT ON TRIGGER wake_workers ON quota_manager.quota_strategy IS 'A strategy may be due.';
--- Not the state, which couriers write.
+-- Not on a change of state, which delivery workers write.
 CREATE TRIGGER wake_workers AFTER INSERT OR DELETE OR UPDATE OF name, dialect, base_url, admin_path, credential, key_header, route_model,
 	connect_timeout, request_timeout, max_connections, rate_limit, doubt_policy, sole_writer, max_usage_rate, doubt_policy_since, is_default
 	ON quota_manager.quota_gateway FOR EACH STATEMENT EXECUTE FUNCTION quota_internal.wake_at_commit('scheduler', 'courier');
@@ -45,13 +45,13 @@ CREATE TRIGGER wake_workers AFTER INSERT OR UPDATE ON quota_manager.quota_run
 	FOR EACH ROW WHEN (NEW.undelivered) EXECUTE FUNCTION quota_internal.wake_at_commit('courier');
 COMMENT ON TRIGGER wake_workers ON quota_manager.quota_run IS 'Grants of the run can be sent: new ones, or some that an operator decided about.';
 
--- Not registered for pg_dump: what went wrong on one server is no news of another.
+-- Not registered for pg_dump: errors of one server mean nothing on another.
 CREATE TABLE quota_manager.quota_worker (
 	kind text PRIMARY KEY,
 	last_error text NOT NULL,
 	last_error_time timestamptz NOT NULL
 );
-COMMENT ON TABLE quota_manager.quota_worker IS 'What went wrong last with the work of a kind of worker, whoever did it: see worker_status. Written when something goes wrong only.';
+COMMENT ON TABLE quota_manager.quota_worker IS 'The last error of each kind of work, in a worker, tick() or deliver(): see worker_status. Written only when there is an error.';
 COMMENT ON COLUMN quota_manager.quota_worker.kind IS 'scheduler or courier.';
 COMMENT ON COLUMN quota_manager.quota_worker.last_error IS 'What went wrong last.';
 COMMENT ON COLUMN quota_manager.quota_worker.last_error_time IS 'When that was.';
@@ -84,9 +84,9 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION quota_internal.worker_queue(text) IS
-	'Of worker_status: how much a kind of worker has to do, and for how long the oldest of it has waited.';
+	'Of worker_status: how much work a kind of worker has, and how long the oldest of it has waited.';
 
--- pg_stat_activity hides what other roles do; of our workers there is nothing to hide.
+-- pg_stat_activity hides what other roles do; our workers have nothing to hide.
 CREATE FUNCTION quota_internal.list_workers()
 RETURNS TABLE (kind text, pid integer, role name, state text, activity text, started timestamptz, last_tick timestamptz)
 LANGUAGE sql STABLE SECURITY DEFINER
@@ -111,17 +111,17 @@ FROM (VALUES ('launcher'), ('scheduler'), ('courier')) k (kind)
 LEFT JOIN quota_internal.list_workers() w ON w.kind OPERATOR(pg_catalog.=) k.kind
 LEFT JOIN quota_manager.quota_worker t ON t.kind OPERATOR(pg_catalog.=) k.kind
 CROSS JOIN LATERAL (SELECT quota_internal.worker_queue(k.kind) AS queue OFFSET 0) q;
-COMMENT ON VIEW quota_manager.worker_status IS 'The background workers that serve this database: launcher, scheduler and courier; what waits for each, and what went wrong last.';
-COMMENT ON COLUMN quota_manager.worker_status.kind IS 'launcher (starts schedulers), scheduler (runs strategies) or courier (delivers grants).';
+COMMENT ON VIEW quota_manager.worker_status IS 'The background workers that serve this database: launcher, scheduler and courier; their queues and last errors.';
+COMMENT ON COLUMN quota_manager.worker_status.kind IS 'launcher (starts the workers), scheduler (runs strategies) or courier (the delivery worker, which sends grants).';
 COMMENT ON COLUMN quota_manager.worker_status.pid IS 'Process id; null: it does not run, and the server log says why.';
 COMMENT ON COLUMN quota_manager.worker_status.role IS 'Role it runs as; null for the launcher, which is connected to no database.';
 COMMENT ON COLUMN quota_manager.worker_status.state IS 'active, idle or not running.';
 COMMENT ON COLUMN quota_manager.worker_status.activity IS 'What it is doing, or did last.';
 COMMENT ON COLUMN quota_manager.worker_status.started IS 'When it started.';
-COMMENT ON COLUMN quota_manager.worker_status.last_tick IS 'When it last began or ended a look for work; it looks every poll_interval (the launcher: every second).';
+COMMENT ON COLUMN quota_manager.worker_status.last_tick IS 'When it last began or ended a poll for work; it polls every poll_interval (the launcher: every second).';
 COMMENT ON COLUMN quota_manager.worker_status.queue_depth IS 'scheduler: firings and single strategies that are due and not run yet; courier: grants pending, being sent, or in doubt that the doubt policy of their gateway acts on.';
 COMMENT ON COLUMN quota_manager.worker_status.oldest_age IS 'For how long the oldest of them has been due (firings: by the schedule clock), or how long ago it was granted (courier).';
-COMMENT ON COLUMN quota_manager.worker_status.last_error IS 'What went wrong last, also in tick() and deliver(), and before a restart: an error, a strategy that failed, a gateway that closed. It may be over: see quota_run and delivery_status.';
+COMMENT ON COLUMN quota_manager.worker_status.last_error IS 'Last error of this kind of work, also in tick() and deliver(), and before a restart: an error, a strategy that failed, a gateway that closed. It may be resolved: see quota_run and delivery_status.';
 COMMENT ON COLUMN quota_manager.worker_status.last_error_time IS 'When that was.';
 
 SELECT quota_manager.wake_workers();

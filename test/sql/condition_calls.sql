@@ -36,6 +36,10 @@ FROM unnest(ARRAY['true()', 'false()', 'match-user("u1", "u2")', 'match-user("u"
 	'or(is-vip(1), quota-le("m", 10))', 'and(is-vip(1), quota-le("m", 10))', 'not and(is-vip(1), quota-le("m", 10))',
 	'or(quota-le("m", 1), not quota-le("m", 1))']) AS expression;
 
+-- Balances are read for what a condition calls, not for what stands in its arguments.
+SELECT quota_internal.condition_models('or(match-user("quota-le(\""m\"", 1)"), belong-to(quota-le))') AS none,
+	quota_internal.condition_models('or(match-user("quota-le"), not(quota-le("m", 1)), quota-le("cf-model", 2), quota-le("m", 3))') AS models;
+
 -- No subject is no match, whichever way the condition is run.
 SELECT n.s @@ 'not(is-vip(1))' AS planned, n.s @@ c AS executed
 FROM (VALUES ('not(is-vip(1))'::condition)) v (c) LEFT JOIN (SELECT s, s.id FROM subject s OFFSET 0) n ON n.id = 'nobody';

@@ -102,6 +102,15 @@ WHERE schema IN ('quota_manager', 'quota_api') AND EXISTS (SELECT FROM unnest(pr
 	WHERE y.typtype = 'p' AND y.typname NOT IN ('void', 'record', 'anyelement'))
 SQL
 
+# What nobody describes to people is for the extension itself: quota_internal.
+my $shown = join "\n", map { slurp_file($_) =~ /^```.*?^```|`[^`\n]+`/msg } "$FindBin::RealBin/../../README.md",
+	grep { !m{/reference\.md$} } glob "$FindBin::RealBin/../../docs/*.md";
+my @undescribed = grep { $shown !~ /\b\Q$_\E\b/ } rows(<<'SQL');
+SELECT CASE schema WHEN 'quota_condition' THEN replace(proname, '_', '-') ELSE proname END FROM lint.routine WHERE schema <> 'quota_internal'
+SQL
+
+is_deeply(\@undescribed, [], 'every function outside of quota_internal is shown on a page that people read');
+
 # Comments, on whatever can have one.
 only('every object has a comment', <<'SQL', {});
 SELECT type || ' ' || identity FROM lint.member m

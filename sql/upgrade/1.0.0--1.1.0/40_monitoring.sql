@@ -1,15 +1,12 @@
 -- One time for all rows does not rewrite the table.
 ALTER TABLE quota_manager.quota_gateway ADD COLUMN state_since timestamptz NOT NULL DEFAULT pg_catalog.now();
 ALTER TABLE quota_manager.quota_gateway ALTER COLUMN state_since SET DEFAULT pg_catalog.clock_timestamp();
-COMMENT ON COLUMN quota_manager.quota_gateway.state_since IS 'Since when state is what it is; of a gateway that was never closed, when the row was written. Maintained by a trigger.';
 -- take FUNCTION quota_internal.check_gateway_state
 -- take TRIGGER check_gateway_state ON quota_manager.quota_gateway
 -- take FUNCTION quota_internal.set_state_since
 CREATE TRIGGER set_state_since BEFORE UPDATE OF state ON quota_manager.quota_gateway
 	FOR EACH ROW WHEN (OLD.state IS DISTINCT FROM NEW.state) EXECUTE FUNCTION quota_internal.set_state_since();
-COMMENT ON TRIGGER set_state_since ON quota_manager.quota_gateway IS 'Notes when the state has changed.';
 CREATE INDEX quota_run_skipped ON quota_manager.quota_run (occurrences) WHERE state = 'skipped';
-COMMENT ON INDEX quota_manager.quota_run_skipped IS 'Counts the firings that were not run.';
 -- take part counts
 -- take FUNCTION quota_internal.run_strategy
 -- take FUNCTION quota_internal.evaluate_together
