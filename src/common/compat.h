@@ -34,7 +34,7 @@
 #define ownercheck_DatabaseRelationId pg_database_ownercheck
 #endif
 
-/* Before 16, who may create roles can make itself a member of any but superusers. */
+/* Before 16, a role that may create roles can make itself a member of any but superusers. */
 #define CREATEROLE_GRANTS_ANY (PG_VERSION_NUM < 160000)
 
 /* Settings. */

@@ -19,7 +19,7 @@
 
 #include "common/crash_point.h"
 
-/* Longest stall, and how often it is looked whether it is to end, in milliseconds. */
+/* Longest stall, and how often it is checked whether it is to end, in milliseconds. */
 #define STALL_MAX 60000
 #define STALL_STEP 5
 
@@ -124,7 +124,7 @@ crash_point_define_settings(void)
 
 /*
  * Makes the file that stands for a hit, in the data directory.  False: it is
- * there already, so somebody else was here first.
+ * there already, so another process was first.
  */
 static bool
 mark_hit(const char *path)
@@ -143,8 +143,8 @@ mark_hit(const char *path)
 }
 
 /*
- * Stays here until the file is removed, for a minute at most.  Whoever is told
- * to end meanwhile goes on and finds that out where it always does.
+ * Stays here until the file is removed, for a minute at most.  A process that is
+ * asked to end meanwhile goes on, and ends where it always does.
  */
 static void
 stall(const char *path)

@@ -9,16 +9,16 @@
  * process that passes it for the time after `skip` others (0) dies by kill -9,
  * or, if the action is stall, stays where it is.  It strikes once in the life
  * of a data directory, since PostgreSQL starts everything again after a kill
- * -9: a file quota_manager.crash_point.NAME is made there before, which tells
- * a test that it was hit.  Who removes the file lets go of who stalls (so does
- * a minute), and arms it again for all other processes.
+ * -9: a file quota_manager.crash_point.NAME is made there before, so a test sees
+ * that it was hit.  Removing the file ends a stall (so does a minute), and arms
+ * the point again for all other processes.
  */
 #ifndef QM_CRASH_POINT_H
 #define QM_CRASH_POINT_H
 
 #ifdef CRASH_POINTS
 
-/* In the order in which a grant comes along. */
+/* In the order of a grant's life. */
 #define CRASH_POINT_LIST(POINT)                                                                    \
 	/* scheduler: balances that conditions ask for */                                              \
 	POINT(balance_read)     /* an answer was taken in */                                           \
@@ -29,32 +29,32 @@
 	POINT(scan_admitting)  /* in the INSERT, for each user who is granted */                       \
 	POINT(scan_granted)    /* grants written, the run not recorded */                              \
 	POINT(scan_committing) /* all written, not committed */                                        \
-	POINT(scan_committed)  /* committed, the courier not woken */                                  \
-	/* courier: becoming the sender */                                                             \
-	POINT(lock_taken)        /* what another sender left is not looked at */                       \
-	POINT(leftovers_settled) /* it is in doubt, not committed */                                   \
-	/* courier: claiming and sending */                                                            \
+	POINT(scan_committed)  /* committed, the delivery worker not woken */                          \
+	/* delivery: becoming the sender */                                                            \
+	POINT(lock_taken)        /* orphaned claims are not read yet */                                \
+	POINT(leftovers_settled) /* they are in doubt, not committed */                                \
+	/* delivery: claiming and sending */                                                           \
 	POINT(claim_starting)  /* candidates known, not claimed */                                     \
 	POINT(claim_made)      /* claimed, not committed */                                            \
 	POINT(claim_committed) /* for each grant claimed: committed, not sent */                       \
 	POINT(grant_resending) /* for each grant in doubt about to be sent again */                    \
 	POINT(grant_sent)      /* for each grant given to libcurl */                                   \
 	POINT(answer_taken)    /* for each answer to a grant: taken in, not settled */                 \
-	/* courier: reconciling */                                                                     \
+	/* delivery: reconciling */                                                                    \
 	POINT(before_read)      /* a balance before was taken in */                                    \
 	POINT(before_recording) /* such balances are written, not committed */                         \
 	POINT(before_recorded)  /* committed, their grants not sent */                                 \
 	POINT(proof_read)       /* a balance after was taken in, its proof not settled */              \
-	/* courier: settling */                                                                        \
+	/* delivery: settling */                                                                       \
 	POINT(settle_starting)  /* verdicts known, none written */                                     \
 	POINT(settle_made)      /* written, not committed */                                           \
 	POINT(settle_committed) /* committed, still in memory */                                       \
 	POINT(run_closing)      /* a run marked delivered, not committed */                            \
-	/* courier: the gateway's state */                                                             \
+	/* delivery: the gateway's state */                                                            \
 	POINT(state_saved)    /* written, not committed */                                             \
 	POINT(probe_sent)     /* a query was given to libcurl */                                       \
-	POINT(probe_answered) /* its answer taken in, the gate not moved */                            \
-	/* courier: stopping */                                                                        \
+	POINT(probe_answered) /* its answer taken in, the circuit not moved */                         \
+	/* delivery: stopping */                                                                       \
 	POINT(winding_down) /* what was not sent goes back, not settled */                             \
 	POINT(wound_down)   /* what is in flight was given up, not settled */
 

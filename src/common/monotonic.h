@@ -49,7 +49,7 @@ mono_in_ms(int64 ms)
 
 /*
  * Milliseconds until a moment, at least 0 and at most limit_ms; rounded up, so
- * that who sleeps this long wakes when the moment has come and not just before.
+ * that a sleep of this length ends at the moment and not just before.
  */
 static inline long
 mono_ms_until(MonoTime moment, long limit_ms)
@@ -64,8 +64,8 @@ mono_ms_until(MonoTime moment, long limit_ms)
 }
 
 /*
- * The moment at which the wall clock shows a time if nobody sets it, where it
- * shows `now` now.  Infinite times are MONO_PAST and MONO_NEVER.
+ * The moment at which the wall clock will show a time if it is not set, given
+ * that it shows `now` now.  Infinite times are MONO_PAST and MONO_NEVER.
  */
 static inline MonoTime
 mono_at(TimestampTz time, TimestampTz now)

@@ -2,8 +2,8 @@
  * pinned_settings.h
  *		Settings of PostgreSQL that change what a query returns.
  *
- * Who gets what must not depend on what a session, a role or the owner of a
- * database has set: conditions, and what their functions read and write as
+ * The result of a scan must not depend on settings of a session, a role or a
+ * database: conditions, and what their functions read and write as
  * text, are evaluated with the values that are fixed here.  Settings that only
  * change plans, and those that only superusers can set, are left alone.
  */

@@ -90,7 +90,7 @@ placeholders_note(void)
 }
 
 /*
- * The placeholder of that name that was noted; NULL: there was none.
+ * The recorded placeholder of that name; NULL: there was none.
  */
 static const Placeholder *
 find_placeholder(const char *name)
@@ -135,8 +135,8 @@ placeholders_require_adopted(void)
 }
 
 /*
- * setting(name): as current_setting('quota_manager.' || name), which tells what
- * anybody has given while the library is not loaded.
+ * setting(name): as current_setting('quota_manager.' || name), which returns
+ * unchecked values while the library is not loaded.
  */
 Datum
 qm_setting(PG_FUNCTION_ARGS)

@@ -2,11 +2,11 @@
  * placeholder.h
  *		Settings that were given a value before the library was loaded.
  *
- * PostgreSQL keeps such a value as a text, whoever gave it, and asks only when
- * the setting is defined whether it may be so.  If not it warns, and the setting
- * falls to its default: what the configuration file says was overwritten by
- * then.  So any role could put a setting out of force that only a superuser may
- * change, with the options of a connection to a server that does not preload
+ * PostgreSQL keeps such a value as a text, whichever role gave it, and checks it
+ * only when the setting is defined.  If the value is refused, the setting falls
+ * back to its default with a warning, since the value of the configuration file
+ * has been overwritten.  So with connection options, any role could reset a
+ * setting that only a superuser may change, on a server that does not preload
  * the library.
  */
 #ifndef QM_PLACEHOLDER_H

@@ -1,6 +1,6 @@
 /*
  * progress.c
- *		How far the scans and deliveries of this server are, for others to see.
+ *		Progress of the scans and deliveries of this server, for other sessions.
  */
 #include "postgres.h"
 
@@ -24,7 +24,7 @@
 PG_FUNCTION_INFO_V1(qm_read_progress);
 PG_FUNCTION_INFO_V1(qm_note_scan_progress);
 
-/* Commands that are told of at once; of more than these some are not. */
+/* Commands reported at the same time; of more than these some are not. */
 #define ENTRIES 256
 
 ProgressEntry *progress_entries[PROGRESS_COMMANDS] = {NULL};
@@ -109,7 +109,7 @@ end_all(int code, Datum argument)
 }
 
 /*
- * A scan is over with its transaction, whatever becomes of it.
+ * A scan ends with its transaction, committed or not.
  */
 static void
 at_transaction(XactEvent event, void *argument)
@@ -209,7 +209,7 @@ may_see(Oid role)
 }
 
 /*
- * Copies an entry; false: it tells of no such command, or changed meanwhile.
+ * Copies an entry; false: it has no such command, or changed meanwhile.
  */
 static bool
 copy_entry(ProgressEntry *entry, ProgressCommand command, ProgressEntry *copy, int64 *figures)

@@ -1,10 +1,10 @@
 /*
  * progress.h
- *		How far the scans and deliveries of this server are, for others to see.
+ *		Progress of the scans and deliveries of this server, for other sessions.
  *
- * As pg_stat_progress_* tell it, whose own kinds of commands cannot be
- * extended.  The memory is that of the preloaded library; elsewhere nothing is
- * told, and nothing here does anything.
+ * Like pg_stat_progress_*, whose own kinds of commands cannot be extended.  The
+ * memory is that of the preloaded library; without it nothing is reported, and
+ * the functions here do nothing.
  *
  * A process has one entry for each kind of command, while one runs.  Figures
  * are written by it alone and read by anybody, each by itself: they cost a
@@ -82,7 +82,7 @@ typedef struct ProgressEntry
 	pg_atomic_uint64 figures[PROGRESS_FIGURES];
 } ProgressEntry;
 
-/* This process's; NULL: nothing is told. */
+/* This process's; NULL: nothing is reported. */
 extern ProgressEntry *progress_entries[PROGRESS_COMMANDS];
 
 extern void progress_reserve(void);

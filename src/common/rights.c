@@ -13,8 +13,8 @@
 #include "common/rights.h"
 
 /*
- * The owner of quota_internal.  That schema can have been made by the extension
- * only, whoever owns the one that it was installed in.
+ * The owner of quota_internal.  Only the extension can have made that schema;
+ * the schema that it was installed in may have another owner.
  */
 static Oid
 extension_owner(void)

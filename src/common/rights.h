@@ -3,9 +3,9 @@
  *		Whose rights the code of the extension acts with.
  *
  * Three roles meet in one session.  The owner of the extension alone may write
- * what proves who got what.  The caller is the role that the session acts as:
+ * the record of grants.  The caller is the role that the session acts as:
  * that of SET ROLE, else the session user; a SECURITY DEFINER function does not
- * change it.  The current user is whoever PostgreSQL checks rights of now.
+ * change it.  The current user is the role whose rights PostgreSQL checks now.
  *
  * A change of rights lasts until rights_restore(), within one transaction.  The
  * abort of the transaction or subtransaction that it was made in takes it back

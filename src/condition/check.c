@@ -111,7 +111,7 @@ qm_check_condition(PG_FUNCTION_ARGS)
 }
 
 /*
- * require_condition(condition): raises what check_condition would tell.
+ * require_condition(condition): raises the error that check_condition returns.
  */
 Datum
 qm_require_condition(PG_FUNCTION_ARGS)

@@ -2,7 +2,7 @@
  * condition.h
  *		The condition language: text <-> tree -> expression.
  *
- * The grammar and its meaning are told in docs/conditions.md.  A condition is
+ * The grammar and its meaning are in docs/conditions.md.  A condition is
  * stored as its canonical text; the tree lives only between parsing and
  * compiling.
  *
@@ -78,7 +78,7 @@ typedef struct ConditionError
 typedef enum ConditionMode
 {
 	CONDITION_MEETS,     /* does the subject meet it? */
-	CONDITION_MAY_MATCH, /* would it, if every unknown balance were favourable? */
+	CONDITION_MAY_MATCH, /* would it, if every missing balance were favourable? */
 } ConditionMode;
 
 extern ConditionNode *condition_parse(const char *text, int length, ConditionError *error);
@@ -95,7 +95,7 @@ extern void condition_bind(ConditionNode *node, GatewayOfModel gateway_of);
 typedef struct ConditionTraits
 {
 	bool is_built_in;   /* no code of others runs */
-	bool asks_balances; /* the answer may be unknown */
+	bool asks_balances; /* the answer may be null: a balance is missing */
 	bool is_immutable;  /* the answer depends on the subject alone */
 } ConditionTraits;
 
@@ -109,7 +109,7 @@ extern void condition_set_error(ConditionError *error, int sqlerrcode, int offse
 
 /*
  * A function call resolved: which function, with typed arguments after the
- * subject.  is_balance: its answer may be unknown.  is_built_in: it is the
+ * subject.  is_balance: its answer may be null.  is_built_in: it is the
  * extension's own, not code of others.
  */
 typedef struct ConditionFunction

@@ -16,7 +16,7 @@ typedef enum TokenKind
 	TOKEN_STRING,
 	TOKEN_NUMBER,
 	TOKEN_WORD,
-	TOKEN_ERROR, /* *error says what */
+	TOKEN_ERROR, /* see *error */
 } TokenKind;
 
 typedef struct ConditionToken

@@ -198,7 +198,7 @@ qm_meets(PG_FUNCTION_ARGS)
 }
 
 /*
- * Would it, if every unknown balance were favourable?
+ * Would it, if every missing balance were favourable?
  */
 Datum
 qm_may_match(PG_FUNCTION_ARGS)

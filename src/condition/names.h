@@ -12,7 +12,7 @@
 #define SUBJECT_TYPE "subject"
 
 /*
- * The built-in function whose answer may be unknown, and the form it has once
+ * The built-in function whose answer may be null, and the form it has once
  * condition_bind() has put the gateway in the place of the model.  That one is
  * for statements, not for strategies.
  */

@@ -49,7 +49,7 @@ typedef struct ConditionParser
 } ConditionParser;
 
 /*
- * Notes a syntax error; returns false for the caller to return.
+ * Sets a syntax error; returns false for the caller to return.
  */
 static bool
 syntax_error(ConditionParser *parser, int offset, char *message, char *hint)
@@ -289,8 +289,8 @@ read_arguments(ConditionParser *parser, ConditionNode *call)
 }
 
 /*
- * Reads what begins a condition: a bracket, a not, or a call.  *complete tells
- * whether an operand ended here.
+ * Reads what begins a condition: a bracket, a not, or a call.  *complete
+ * is set if an operand ended here.
  */
 static bool
 read_operand(ConditionParser *parser, bool *complete)
@@ -403,8 +403,8 @@ close_frame(ConditionParser *parser, int offset)
 }
 
 /*
- * Reads what follows an operand.  *more tells whether another operand must
- * follow, *end whether the text is complete.
+ * Reads what follows an operand.  *more is set if another operand must
+ * follow, *end if the text is complete.
  */
 static bool
 read_operator(ConditionParser *parser, bool *more, bool *end)

@@ -42,7 +42,7 @@ typedef struct FunctionCandidate
 
 /*
  * How well an argument fits a parameter: 0 not at all, more is better.  Only
- * the kind of the argument is looked at, not its value.
+ * the kind of the argument counts, not its value.
  */
 static int
 fitness(const ConditionArgument *argument, Oid type)
@@ -140,8 +140,8 @@ describe_candidate(HeapTuple tuple, Oid subject_type, FunctionCandidate *candida
 
 /*
  * The functions that a name can mean.  The extension's own names are reserved:
- * where it has a member of that name, only its members count.  *exists tells
- * whether there is any function of that name.
+ * where it has a member of that name, only its members count.  *exists
+ * is set if there is any function of that name.
  */
 static List *
 find_candidates(const char *name, Oid subject_type, bool *exists)

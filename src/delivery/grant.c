@@ -268,8 +268,8 @@ void
 grant_prove(Grant *grant, const GatewayRow *row, TimestampTz since, MonoTime since_moment,
 			const GatewayReply *reply, TimestampTz now)
 {
-	GatewayReadings readings = {row->dialect, grant->balance_before, reply->balance, grant->amount};
-	GatewayProof    proof;
+	GatewaySamples readings = {row->dialect, grant->balance_before, reply->balance, grant->amount};
+	GatewayProof   proof;
 
 	grant->http_status = (int) reply->http_status;
 	grant->verdict = VERDICT_IN_DOUBT;
@@ -288,7 +288,7 @@ grant_prove(Grant *grant, const GatewayRow *row, TimestampTz since, MonoTime sin
 	readings.max_usage = row->max_usage_rate < 0
 							 ? -1
 							 : row->max_usage_rate * ((double) since_balance(grant, now) / 1e6);
-	readings.lingered = grant->asked >= grant_arrived(grant);
+	readings.settle_delay_over = grant->asked >= grant_arrived(grant);
 	proof = read_since(grant, since, since_moment) ? gateway_prove(&readings) : GATEWAY_PROOF_NONE;
 	if (reply->below_zero)
 		readings.after = "below zero";
@@ -303,7 +303,7 @@ grant_prove(Grant *grant, const GatewayRow *row, TimestampTz since, MonoTime sin
 		grant_charge(grant, -1, now);
 		tell_proof(grant, "reconciled as not applied", readings.after);
 	}
-	else if (!readings.lingered)
+	else if (!readings.settle_delay_over)
 	{
 		/* its user must not get another one before */
 		wait_for_ms(grant, now, mono_ms_until(grant_arrived(grant), delivery_linger));

@@ -1,11 +1,11 @@
 /*
  * address.c
- *		Addresses at which no gateway is looked for.
+ *		Addresses at which no gateway may be.
  *
- * Whoever may name a gateway's host must not reach through this server what
- * trusts it for being on its link: the metadata service of a cloud, first of
- * all, which answers a plain GET with the machine's credentials.  So the
- * address is looked at that is connected to, whatever name led there.
+ * A role that may write a gateway's URL must not reach services that trust this
+ * machine because it is on their link, above all the metadata service of a cloud,
+ * which answers a plain GET with the machine's credentials.  So the address that
+ * is connected to is checked, not the name.
  */
 #include "gateway/address.h"
 

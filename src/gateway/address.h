@@ -1,6 +1,6 @@
 /*
  * address.h
- *		Addresses at which no gateway is looked for.
+ *		Addresses at which no gateway may be.
  */
 #ifndef QM_GATEWAY_ADDRESS_H
 #define QM_GATEWAY_ADDRESS_H

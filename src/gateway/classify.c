@@ -19,7 +19,7 @@
 static const char *const parameter_texts[] = {"must be integer", "can't be empty", "invalid_params",
 											  "must be an integer", "must be set"};
 
-/* What only a gateway of ours says with it, whatever its version. */
+/* Texts that only an AiGateway sends with it, in any version. */
 #define HIGRESS_PARAMETERS "Request denied by ai quota check."
 #define ZGSM_PARAMETERS "ai-gateway.invalid_params"
 #define ZGSM_BELOW_ZERO "ai-gateway.invalid_quota_value"
@@ -220,7 +220,7 @@ classify_success(const Exchange *exchange, GatewayReply *reply)
 /*
  * True if a reply says that Redis refused the command.  Other errors of Redis,
  * such as "cannot connect to redis cluster", come from the client in between
- * and do not tell whether it ran.
+ * and do not show whether it ran.
  */
 static bool
 refused_by_redis(const Exchange *exchange, const ReplyFields *fields)
@@ -269,8 +269,8 @@ has_own_words(const Exchange *exchange, const ReplyFields *fields)
 /*
  * What a status of 400 to 499 proves, beside that nothing was applied.  (higress
  * uses 403 for wrong parameters, which a wrong key is answered with too; there,
- * as where nobody knows who wrote the reply, a query decides.)  A query whose
- * user id is too long for a URL is refused by whoever reads it first.
+ * and where the author of the reply is unknown, a query decides.)  A query whose
+ * user id is too long for a URL is refused by the first server that reads it.
  */
 static GatewayOutcome
 classify_client_error(const Exchange *exchange, bool own_words)

@@ -3,7 +3,7 @@
  *		What an exchange with a gateway proves.
  *
  * Pure: neither libcurl nor PostgreSQL nor a clock.  The rules are the table
- * in docs/gateway.md; whatever no rule knows is in doubt.
+ * in docs/gateway.md; a reply that no rule covers is in doubt.
  */
 #ifndef QM_GATEWAY_CLASSIFY_H
 #define QM_GATEWAY_CLASSIFY_H
@@ -13,7 +13,7 @@
 /* Which question an exchange asked. */
 typedef enum ExchangeKind
 {
-	EXCHANGE_BALANCE, /* GET: the balance, or the total where that is told apart */
+	EXCHANGE_BALANCE, /* GET: the balance, or the total where the gateway has both */
 	EXCHANGE_USED,    /* GET: what was used of the total */
 	EXCHANGE_REFRESH,
 	EXCHANGE_DELTA,
@@ -34,7 +34,7 @@ typedef struct Exchange
 	bool           headers_whole; /* status line and headers were read to their end */
 	long           http_status;
 	double         retry_after;
-	const char    *content_type; /* the media type alone; NULL or "": not told */
+	const char    *content_type; /* the media type alone; NULL or "": none */
 	const char    *body;         /* not NULL */
 	size_t         body_length;
 } Exchange;

@@ -16,10 +16,10 @@ typedef struct DialectFacts
 	const char *admin_path;      /* unless configured */
 	const char *key_header;      /* unless configured */
 	const char *user_parameter;  /* of every request; also the member of an answer */
-	const char *refresh_success; /* how the body of a success begins; NULL: it is JSON that says */
+	const char *refresh_success; /* how the body of a success begins; NULL: JSON says it */
 	const char *delta_success;
 	const char *balance_member; /* object of an answer that holds the number; NULL: the answer */
-	const char *used_path;      /* below the admin path: what was used; NULL: not told apart */
+	const char *used_path;      /* below the admin path: what was used; NULL: not available */
 } DialectFacts;
 
 extern const DialectFacts *dialect_facts(GatewayDialect dialect);

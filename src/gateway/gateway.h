@@ -51,7 +51,7 @@ typedef struct GatewayConfig
 	/*
 	 * Whether a link-local, unspecified, reserved or metadata address, as
 	 * people write it, may be connected to all the same.  Called while libcurl
-	 * works, so it can do no more than look.  NULL: none may.
+	 * works, so it may only compare.  NULL: no such address is allowed.
 	 */
 	bool (*address_allowed)(const char *address);
 } GatewayConfig;
@@ -132,31 +132,31 @@ extern int             gateway_poll(GatewaySession *session, int timeout_ms, Gat
 									int max_results);
 extern bool            gateway_amount_fits(GatewayDialect dialect, const char *amount);
 
-/* What two readings prove about the attempt between them. */
+/* What two balance samples prove about the attempt between them. */
 typedef enum GatewayProof
 {
 	GATEWAY_PROOF_APPLIED,
 	GATEWAY_PROOF_NOT_APPLIED,
 	GATEWAY_PROOF_LATER, /* nothing yet: the request may still wait behind its lost answer */
-	GATEWAY_PROOF_NONE,  /* nothing, and no later reading will */
+	GATEWAY_PROOF_NONE,  /* nothing, and no later sample will */
 } GatewayProof;
 
 /*
- * What was read around an attempt to add amount, at a gateway whose totals
- * nobody else changes and to which nothing else was sent for the user between
- * the two readings.
+ * The balance samples before and after an attempt to add amount, at a gateway
+ * where only this database changes totals, and to which nothing else was sent for
+ * the user between the two samples.
  */
-typedef struct GatewayReadings
+typedef struct GatewaySamples
 {
 	GatewayDialect dialect;
 	const char    *before; /* decimal literals: zgsm: the total, higress: what remains */
 	const char    *after;
 	const char    *amount;
 	double max_usage; /* units that chats can have used between the two; < 0: any; higress */
-	bool   lingered;  /* the later one was taken when the request could not arrive any more */
-} GatewayReadings;
+	bool   settle_delay_over; /* the settle delay was over: the request could not arrive any more */
+} GatewaySamples;
 
-extern GatewayProof gateway_prove(const GatewayReadings *readings);
+extern GatewayProof gateway_prove(const GatewaySamples *samples);
 extern bool gateway_url_valid(const char *url, const char **why, char *host, size_t host_size);
 extern int  gateway_url_port(const char *url, bool *is_tls);
 extern const char *gateway_host_fault(const char *host);

@@ -1,10 +1,10 @@
 /*
  * proof.c
- *		What two readings of a balance prove about the attempt between them.
+ *		What two balance samples prove about the attempt between them.
  *
- * The rules, for a gateway whose totals nobody else changes: a total moves by
- * the amount or not at all; what remains can be lowered by chats at any time,
- * by at most so much, and be raised by the amount only.
+ * The rules, for a gateway whose totals only this database changes: a total moves
+ * by the amount or not at all; chats can lower the remaining quota at any time, up
+ * to a limit, and only the amount can raise it.
  */
 #include <stdint.h>
 
@@ -17,7 +17,7 @@
 #define MILLION 1000000
 
 /*
- * How far a total may be from what it should be: zgsm tells six decimals, and
+ * How far a total may be from its true value: zgsm sends six decimals, and
  * computes in float64, whose numbers lie up to 2^-52 of themselves apart.
  * Rounded up to millionths.
  */
@@ -47,7 +47,7 @@ same_total(Fixed a, Fixed b, Fixed tolerance)
  * the tolerance proves nothing.
  */
 static GatewayProof
-prove_by_total(Fixed before, Fixed after, Fixed amount, bool lingered)
+prove_by_total(Fixed before, Fixed after, Fixed amount, bool settle_delay_over)
 {
 	Fixed raised;
 	Fixed tolerance = tolerance_of(before);
@@ -64,7 +64,7 @@ prove_by_total(Fixed before, Fixed after, Fixed amount, bool lingered)
 		return GATEWAY_PROOF_NONE;
 	if (moved)
 		return GATEWAY_PROOF_APPLIED;
-	return lingered ? GATEWAY_PROOF_NOT_APPLIED : GATEWAY_PROOF_LATER;
+	return settle_delay_over ? GATEWAY_PROOF_NOT_APPLIED : GATEWAY_PROOF_LATER;
 }
 
 /*
@@ -87,11 +87,12 @@ explained_by_usage(Fixed from, Fixed to, const Fixed *used)
  * meanwhile, NULL: anything.  The attempt was applied or not, and usage has
  * lowered the rest: where only one of the two explains the later balance, that
  * is proven, and a balance that was raised was raised by the attempt.  One that
- * neither explains proves nothing: somebody else wrote, or the gateway's number
+ * neither explains proves nothing: another writer was at work, or the gateway's number
  * has wrapped around (builds with integers of 32 bits).
  */
 static GatewayProof
-prove_by_remainder(Fixed before, Fixed after, Fixed amount, const Fixed *used, bool lingered)
+prove_by_remainder(Fixed before, Fixed after, Fixed amount, const Fixed *used,
+				   bool settle_delay_over)
 {
 	Fixed raised;
 	bool  applied;
@@ -103,7 +104,7 @@ prove_by_remainder(Fixed before, Fixed after, Fixed amount, const Fixed *used, b
 	not_applied = explained_by_usage(before, after, used);
 	if (applied && !not_applied)
 		return GATEWAY_PROOF_APPLIED;
-	if (!lingered)
+	if (!settle_delay_over)
 		return GATEWAY_PROOF_LATER;
 	return not_applied && !applied ? GATEWAY_PROOF_NOT_APPLIED : GATEWAY_PROOF_NONE;
 }
@@ -113,24 +114,25 @@ prove_by_remainder(Fixed before, Fixed after, Fixed amount, const Fixed *used, b
  * nothing.
  */
 GatewayProof
-gateway_prove(const GatewayReadings *readings)
+gateway_prove(const GatewaySamples *samples)
 {
 	Fixed before;
 	Fixed after;
 	Fixed amount;
 	Fixed used = {0, 0};
-	bool  bounded = readings->max_usage >= 0 && readings->max_usage <= MAX_USAGE;
+	bool  bounded = samples->max_usage >= 0 && samples->max_usage <= MAX_USAGE;
 
-	if (!fixed_read(readings->before, &before) || !fixed_read(readings->after, &after) ||
-		!fixed_read(readings->amount, &amount))
+	if (!fixed_read(samples->before, &before) || !fixed_read(samples->after, &after) ||
+		!fixed_read(samples->amount, &amount))
 		return GATEWAY_PROOF_NONE;
-	if (readings->dialect == GATEWAY_ZGSM)
-		return prove_by_total(before, after, amount, readings->lingered);
+	if (samples->dialect == GATEWAY_ZGSM)
+		return prove_by_total(before, after, amount, samples->settle_delay_over);
 	if (bounded)
 	{
-		used.units = (int64_t) readings->max_usage;
-		if ((double) used.units < readings->max_usage)
+		used.units = (int64_t) samples->max_usage;
+		if ((double) used.units < samples->max_usage)
 			used.units++;
 	}
-	return prove_by_remainder(before, after, amount, bounded ? &used : NULL, readings->lingered);
+	return prove_by_remainder(before, after, amount, bounded ? &used : NULL,
+							  samples->settle_delay_over);
 }

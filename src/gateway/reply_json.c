@@ -21,7 +21,7 @@
 /* Replies nest two deep. */
 #define MAX_DEPTH 8
 
-/* How much of "code" and "message" is looked at. */
+/* How much of "code" and "message" is read. */
 #define MAX_LINE_SOURCE 4096
 
 /*

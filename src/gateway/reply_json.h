@@ -11,12 +11,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Where in a reply to look. */
+/* Which fields of a reply to read. */
 typedef struct ReplyShape
 {
 	const char *object_member; /* of the reply, holding the answer; NULL: the reply is the answer */
 	const char *user_member;   /* of the answer: whom it is about */
-	const char *user_id;       /* whom it must be about if it says so; NULL: not compared */
+	const char *user_id;       /* the user it must name, if it names one; NULL: not compared */
 	const char *secret;        /* must not show in line; NULL: none */
 } ReplyShape;
 
@@ -27,7 +27,7 @@ typedef struct ReplyFields
 	bool other_user; /* the answer names another user */
 	char type[32];   /* of the answer; "" if it is not there or longer */
 	char quota[64];  /* number of the answer as it was written; "" if it is not a number, longer, or
-					  * beyond what can be told exactly */
+					  * beyond exact representation */
 	char code[64];   /* "" if it is not there, empty or longer */
 	char message[128]; /* its beginning, made by text_line */
 	char line[512];    /* "code: message" as far as they are there, made by text_line */

@@ -15,7 +15,7 @@
 
 /*
  * libcurl builds request line and headers in at most 1 MiB; gateways stop far
- * below.  A longer query is refused here, where the reason can be told.
+ * below.  A longer query is refused here, where the reason is known.
  */
 #define MAX_QUERY ((size_t) 900 * 1024)
 
@@ -23,7 +23,7 @@
 
 #define ROUTE_HEADER "x-higress-llm-model"
 
-/* Tells why a configuration cannot be used; always false. */
+/* Sets why a configuration cannot be used; always false. */
 __attribute__((format(printf, 3, 4))) static bool
 refuse(char *error, size_t error_size, const char *format, ...)
 {

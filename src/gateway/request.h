@@ -19,7 +19,7 @@ typedef struct Endpoint
 {
 	GatewayDialect     dialect;
 	Buffer             balance_url;
-	Buffer             used_url; /* empty where used is not told apart */
+	Buffer             used_url; /* empty if the dialect has no such URL */
 	Buffer             refresh_url;
 	Buffer             delta_url;
 	Buffer             user_agent;

@@ -2,10 +2,10 @@
  * session.c
  *		Many transfers at once: libcurl's multi interface over poll(2).
  *
- * libcurl tells which sockets it waits for and when its next timer is due;
- * this file waits, and tells libcurl which sockets are ready.  (With
- * curl_multi_perform libcurl looks at every transfer at every turn instead,
- * twice the work where replies come one at a time.  An epoll set would save a
+ * libcurl reports which sockets it waits for and when its next timer is due;
+ * this file waits, and passes ready sockets to libcurl.  (With
+ * curl_multi_perform libcurl checks every transfer at every call instead, twice
+ * the work where replies come one at a time.  An epoll set would save a
  * little there and cost a little where they come many at a time; poll(2) is
  * everywhere.)
  *
@@ -100,7 +100,7 @@ push_requests(GatewaySession *session)
 }
 
 /*
- * libcurl tells what it waits for on a socket.  The entry of the set, counted
+ * Callback of libcurl: what it waits for on a socket.  The entry of the set, counted
  * from one, is the pointer libcurl keeps for the socket.
  */
 static int
@@ -143,7 +143,7 @@ close_socket(void *data, curl_socket_t socket)
 	return close(socket);
 }
 
-/* libcurl tells when it wants to be called without any socket being ready. */
+/* Callback of libcurl: when it wants to be called without a ready socket. */
 static int
 set_timer(CURLM *multi, long timeout_ms, void *data)
 {
@@ -328,7 +328,7 @@ gateway_submit(GatewaySession *session, const GatewayRequest *request)
 	return true;
 }
 
-/* Takes note of what libcurl has finished. */
+/* Takes the transfers that libcurl has finished. */
 static void
 collect_ended(GatewaySession *session)
 {
@@ -366,7 +366,7 @@ collect_ended(GatewaySession *session)
 
 /*
  * Makes sure that no request is sent on a kept connection on which something
- * arrived unasked.  libcurl does not look for that itself before 8.0, and since
+ * arrived unasked.  libcurl does not check that itself before 8.0, and since
  * 8.22 only once a second; until then it does notice a socket that is shut.
  */
 static void

@@ -166,7 +166,7 @@ is_waited_for(const SocketSet *set, int socket)
 }
 
 /*
- * Shuts a socket and throws away what has arrived: libcurl looks only whether
+ * Shuts a socket and throws away what has arrived: libcurl checks only whether
  * there is something to read, and takes a shut socket with unread bytes for a
  * live one.  (It then connects anew when it cannot send, but only five times
  * for one handle.)

@@ -13,7 +13,7 @@
 /* The shortest end of a text that is taken for the beginning of a secret. */
 #define MIN_SECRET_HEAD 4
 
-/* Shorter secrets are not looked for in base64, nor shorter ends of it for their beginning. */
+/* Shorter secrets are not searched in base64, nor shorter ends of it for their beginning. */
 #define MIN_ENCODED_SECRET 6
 #define MIN_ENCODED_HEAD 6
 
@@ -69,7 +69,7 @@ is_blank(uint32_t code)
 		   (code >= 0x2066 && code <= 0x2069) || code == 0x200e || code == 0x200f || code == 0xfeff;
 }
 
-/* How a secret may be spelled: as it is, or escaped by one or two who passed it on. */
+/* How a secret may be spelled: as it is, or escaped once or twice on its way. */
 typedef enum Layer
 {
 	LAYER_NONE,

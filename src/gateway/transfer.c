@@ -103,7 +103,7 @@ open_socket(void *data, curlsocktype purpose, struct curl_sockaddr *address)
 			if (transfer->socket_made)
 				return CURL_SOCKET_BAD;
 			snprintf(transfer->refused_address, sizeof(transfer->refused_address),
-					 "%s is %s, and no gateway is looked for there", text, fault);
+					 "%s is %s, which is not allowed for a gateway", text, fault);
 			return CURL_SOCKET_BAD;
 		}
 	}
@@ -293,7 +293,7 @@ set_common_options(Transfer *transfer)
 	SET(CURLOPT_BUFFERSIZE, CURL_BUFFER_BYTES);
 	SET(CURLOPT_UPLOAD_BUFFERSIZE, CURL_BUFFER_BYTES);
 #if LIBCURL_VERSION_NUM >= 0x075700
-	/* A name look-up that hangs must not be waited for; its thread ends by itself. */
+	/* Do not wait for a name look-up that hangs; its thread ends by itself. */
 	SET(CURLOPT_QUICK_EXIT, 1L);
 #endif
 

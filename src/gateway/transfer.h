@@ -7,9 +7,9 @@
  *
  * Versions of libcurl from 7.88 to 8.23 are provided for.  Where they differ:
  *
- * - before 8.0, and from 8.22 on but once a second, it does not look whether
+ * - before 8.0, and from 8.22 on but once a second, it does not check whether
  *   something arrived unasked on a kept connection: drop_disturbed (session.c);
- *   8.16 can be told to drop idle connections for it;
+ *   8.16 can drop idle connections on request;
  * - 7.88 takes "HTTP/1.1 200OK" for a 200, 8.13 and later "HTTP/1.1 2000 OK",
  *   and all of them "http/1.1 200 OK": is_status_line;
  * - 8.14 winds a form back at the start of the request after one that was

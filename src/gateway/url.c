@@ -2,7 +2,7 @@
  * url.c
  *		Which base URLs a gateway may have.
  *
- * The grammar is narrower than RFC 3986, so that whatever passes means the
+ * The grammar is narrower than RFC 3986, so that an accepted URL means the
  * same to every reader: the host shown by gateway_url_valid is the one libcurl
  * connects to.  (Forms such as http://a\@b/, http://0x7f.1/ or a host in
  * percent signs are where URL parsers disagree.)

@@ -1,6 +1,6 @@
 /*
  * admit.c
- *		Third phase of a scan: who of those found is to be granted.
+ *		Third phase of a scan: which of the users found are granted.
  *
  * Grants are looked up by the key for some hundred users at a time.  Where
  * most users of a single strategy have their grant, one walk along the key is

@@ -1,6 +1,6 @@
 /*
  * admit.h
- *		Third phase of a scan: who of those found is to be granted.
+ *		Third phase of a scan: which of the users found are granted.
  *
  * The ids of a spool are merged, in order, with the grants that there are.
  * The statements are ours and run with the rights of the current user, who
@@ -27,7 +27,7 @@ typedef struct AdmissionRule
 	int32       strategy_id;
 	TimestampTz firing; /* -infinity: a single strategy */
 	int32       cap;    /* most grants per user in total; 0: no limit */
-	bool anew; /* nobody has a grant of this firing, and there is no cap: nothing is looked up */
+	bool        anew;   /* there are no grants of this firing, and no cap: nothing is looked up */
 } AdmissionRule;
 
 typedef struct Admission Admission;

@@ -5,8 +5,8 @@
  *
  * Statements of ours carry the gateway as a constant: where users are spread
  * over several servers, only the one that runs the statement knows which it is.
- * In queries of others quota-le looks it up when it is run, so that a plan that
- * is kept asks the gateway that serves the model by then.
+ * In other queries quota-le looks it up at run time, so that a cached plan asks
+ * the gateway that serves the model by then.
  */
 #include "postgres.h"
 
@@ -49,10 +49,10 @@ scan_define_settings(void)
 {
 	DefineCustomIntVariable("quota_manager.balance_max_age",
 							"Age up to which a balance that was read is used.",
-							"Older ones count as unknown and are read again.", &balance_max_age,
+							"Older ones count as missing and are read again.", &balance_max_age,
 							300, 1, INT_MAX / 1000, PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomBoolVariable("quota_manager.incremental_scans",
-							 "Scans look only at users who have changed, where that is enough.",
+							 "Scans evaluate only users who have changed, where that is enough.",
 							 "Single strategies whose condition depends on the user alone.",
 							 &incremental_scans, true, PGC_USERSET, 0, NULL, NULL, NULL);
 }
@@ -93,9 +93,8 @@ look_up_gateway(const char *model)
 }
 
 /*
- * Raises an error where there is no gateway at all, though balances are known:
- * this server only holds a part of the users, and does not know who serves
- * them.
+ * Raises an error where there is no gateway at all, though there are balances:
+ * this server holds only a part of the users, and no table of gateways.
  */
 static void
 require_gateways(const char *model)

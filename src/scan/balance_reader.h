@@ -2,16 +2,16 @@
  * balance_reader.h
  *		Reads balances that conditions ask for from the gateways, beside other work.
  *
- * A strategy is run with the balances that are known.  Where some are missing
- * its users are given to the reader, and it is made due again as soon as
- * answers are stored.  Nothing here waits: whoever owns the reader steps it
- * between other work, with no transaction open.
+ * A strategy runs with the balances that are stored.  If some are missing, its
+ * users are given to the reader, and it is made due again as soon as answers are
+ * stored.  Nothing here waits: the owner of the reader steps it between other
+ * work, with no transaction open.
  *
- * A gateway that does not answer is left alone for a while, ever longer up to
- * a minute; the others do not notice.  Users wait in a file beyond work_mem.
+ * A gateway that does not answer is not asked for a while, with a back-off of up
+ * to a minute; others are not affected.  Users wait in a file beyond work_mem.
  *
  * Errors are those of the database.  After one the reader can only be freed;
- * what it had to read is asked for again by the runs that are incomplete.
+ * incomplete runs ask again for what was to be read.
  */
 #ifndef QM_BALANCE_READER_H
 #define QM_BALANCE_READER_H

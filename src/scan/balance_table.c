@@ -1,6 +1,6 @@
 /*
  * balance_table.c
- *		What is known of balances: the table user_balance.
+ *		Balance samples: the table user_balance.
  */
 #include "postgres.h"
 
@@ -233,10 +233,9 @@ overwrite_row(Relation table, ItemPointer row, HeapTuple tuple)
 }
 
 /*
- * Makes a row of user_balance say that nothing is known of its balance and
- * that an answer was lost just now, in a way that no rollback undoes, and
- * nothing that a crash could.  The row is locked by this transaction, so that
- * nobody has changed or will change it meanwhile.
+ * Clears the balance sample and the token of a row of user_balance and records
+ * that an answer was lost just now, in a way that neither a rollback nor a crash
+ * undoes.  This transaction has locked the row, so no other one changes it.
  */
 static void
 spoil_row(Relation table, ItemPointer row)

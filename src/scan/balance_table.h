@@ -1,10 +1,9 @@
 /*
  * balance_table.h
- *		What is known of balances: the table user_balance.
+ *		Balance samples: the table user_balance.
  *
- * A reading counts only if it was asked for after everything that happened to
- * the user at the gateway, and nothing is open there.  So it is asked for in
- * two steps.  balance_table_ask writes a token for the user and is committed
+ * A balance sample counts only if it was requested after the last event of the
+ * user at the gateway, and nothing is open there.  So it is read in two steps.  balance_table_ask writes a token for the user and is committed
  * before the query is sent.  Whatever happens to the user at the gateway from
  * then on (a grant, a settlement, a change by hand, a lost answer) takes the
  * token away, and an answer is stored only in exchange for the token.
@@ -41,7 +40,7 @@ extern bool balance_table_ask(const char *gateway, BalanceQuestion *questions, i
 extern bool balance_table_store(const char *gateway, const BalanceAnswer *answers, int count,
 								int *stored);
 
-/* A change of a user's quota by hand, in the transaction of whoever makes it. */
+/* A change of a user's quota by hand, in the transaction of its caller. */
 typedef struct BalanceChange
 {
 	const char *gateway;

@@ -2,7 +2,7 @@
  * changed.c
  *		Which users have changed since an evaluation before.
  *
- * Most pages are left after a look at their header.
+ * Of most pages only the header is read.
  */
 #include "postgres.h"
 
@@ -158,7 +158,7 @@ add_rows(Positions *positions, Page page, BlockNumber block, FullTransactionId s
 }
 
 /*
- * Looks through the pages that were changed since the mark.
+ * Searches the pages that were changed since the mark.
  */
 static void
 search_pages(Positions *positions, Relation table, const EvaluationMark *mark)

@@ -2,19 +2,19 @@
  * changed.h
  *		Which users have changed since an evaluation before.
  *
- * Every version of a row tells the transaction that wrote it, and every page
- * the position in the log of its last change.  An evaluation saw what all
- * transactions before the oldest that ran then had written; so whatever it did
- * not see was written by that one or a later one, who committed late included.
- * Rows of such transactions are found again, some of which it did see.
+ * Every row version names the transaction that wrote it, and every page has the
+ * log position of its last change.  An evaluation saw all rows of transactions
+ * before the oldest one that was running then; all others were written by that
+ * transaction or later ones, late commits included.  Rows of those are found again,
+ * also the few that the evaluation has seen.
  *
- * A page need not be looked at if it was not changed since a position that is
- * known to lie before all that was written by those transactions: the position
- * was read when the number of the next transaction was at most the oldest's.
+ * A page can be skipped if it was not changed since a log position that precedes
+ * all writes of those transactions: a position taken when the next transaction
+ * number was at most that of the oldest.
  *
- * Transaction numbers are of 64 bits.  That a row was frozen since does not
- * hide its transaction, and one of more than four billion transactions ago is
- * taken for a newer one, which finds it again and does no harm.
+ * Transaction numbers have 64 bits.  Freezing a row keeps its number; a row of more
+ * than four billion transactions ago looks newer, so it is found again, which is
+ * harmless.
  */
 #ifndef QM_CHANGED_H
 #define QM_CHANGED_H
@@ -26,7 +26,7 @@
 #include "nodes/params.h"
 #include "utils/snapshot.h"
 
-/* A moment: all that later transactions wrote lies behind this position in the log. */
+/* A moment: later transactions wrote only behind this position in the log. */
 typedef struct LogMoment
 {
 	XLogRecPtr        position;

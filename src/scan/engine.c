@@ -39,7 +39,7 @@ PG_FUNCTION_INFO_V1(qm_grant_evaluated);
 PG_FUNCTION_INFO_V1(qm_evaluated_users);
 PG_FUNCTION_INFO_V1(qm_visible_strategies);
 
-/* After how many users progress is told. */
+/* Progress is reported after this many users. */
 #define PROGRESS_ROWS 1024
 
 /* Where more rows have changed than this, reading all in order is not much dearer. */
@@ -66,8 +66,8 @@ open_spools(Evaluation *evaluation)
 }
 
 /*
- * The mark that reaches back furthest of all: whoever has changed since any of
- * them is found with it.
+ * The mark that reaches back furthest: it finds the users who have changed since
+ * any of the marks.
  */
 static EvaluationMark
 furthest_mark(const List *strategies)
@@ -89,7 +89,7 @@ furthest_mark(const List *strategies)
 
 /*
  * Evaluates strategies for the users who have changed; NULL, or why all users
- * must be looked at.
+ * must be evaluated.
  */
 static const char *
 evaluate_changed(const Evaluation *evaluation, List *strategies)
@@ -140,7 +140,7 @@ evaluate_incrementally(const Evaluation *evaluation, List *strategies)
 }
 
 /*
- * Notes how far the evaluation has seen.
+ * Records how far the evaluation has seen.
  */
 static void
 mark_all(const Evaluation *evaluation, const List *strategies)
@@ -151,7 +151,7 @@ mark_all(const Evaluation *evaluation, const List *strategies)
 	{
 		StrategyEvaluation *strategy = lfirst(cell);
 
-		/* Whoever is left out is told of by every scan, until they are gone. */
+		/* Every scan reports the users who are left out, so they must be found again. */
 		if (strategy->left_out > 0)
 			strategy->can_mark = false;
 		strategy->mark_users = evaluation->source.fingerprint;
@@ -183,7 +183,7 @@ require_no_granting(void)
 Datum
 qm_begin_scan(PG_FUNCTION_ARGS)
 {
-	/* Code of others is told that first: it is what is wrong, whatever runs. */
+	/* First, for code of others: this is its error, whatever else is running. */
 	rights_require_caller();
 	require_no_granting();
 	require_fitting_extension();
@@ -200,7 +200,7 @@ qm_begin_scan(PG_FUNCTION_ARGS)
 
 /*
  * evaluate(strategies): finds the users of one strategy, or of those of several
- * that can be evaluated beforehand, and tells how many were found.
+ * that can be evaluated beforehand, and returns how many were found.
  */
 Datum
 qm_evaluate(PG_FUNCTION_ARGS)
@@ -222,7 +222,7 @@ qm_evaluate(PG_FUNCTION_ARGS)
 				 list_length(evaluation->strategies) == 1
 					 ? ((StrategyEvaluation *) linitial(evaluation->strategies))->strategy_id
 					 : 0);
-	/* One snapshot for all, taken after the moment that the marks tell of. */
+	/* One snapshot for all, taken after the moment of the marks. */
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	foreach (cell,
@@ -250,7 +250,7 @@ qm_evaluate(PG_FUNCTION_ARGS)
 
 /*
  * evaluation_mark(strategy): how far the evaluation of a strategy has seen, and
- * why it looked at all users; nulls where the next one cannot go by that.
+ * why it evaluated all users; nulls where the next one cannot use a mark.
  */
 Datum
 qm_evaluation_mark(PG_FUNCTION_ARGS)
@@ -424,7 +424,7 @@ put_users(ReturnSetInfo *result, Spool *spool, const AdmissionRule *rule, const 
 
 /*
  * evaluated_users(strategy, firing, cap): what grant_evaluated() would do of
- * each user, and who may match if a balance were known; writes nothing.
+ * each user, including users who would match if a balance were known; writes nothing.
  */
 Datum
 qm_evaluated_users(PG_FUNCTION_ARGS)

@@ -19,7 +19,7 @@
 #include "scan/evaluate.h"
 
 /* A receiver that sorts rows into the spools of strategies. */
-/* After how many users progress is told. */
+/* Progress is reported after this many users. */
 #define PROGRESS_ROWS 1024
 
 typedef struct SpoolReceiver
@@ -111,7 +111,7 @@ list_to_array(const List *list)
 }
 
 /*
- * How many users the planner expects to be looked at.
+ * How many users the planner expects to be evaluated.
  */
 static int64
 expected_rows(const PlannedStmt *plan)

@@ -141,8 +141,8 @@ read_mark(StrategyEvaluation *strategy, HeapTuple row, TupleDesc columns)
 }
 
 /*
- * Why the next evaluation of a strategy must look at all users, whatever this
- * one does; NULL: it need not.
+ * Why the next evaluation of a strategy must read all users, whatever this one
+ * does; NULL: it need not.
  */
 static const char *
 reason_against_marks(const Evaluation *evaluation, const StrategyEvaluation *strategy)
@@ -158,7 +158,7 @@ reason_against_marks(const Evaluation *evaluation, const StrategyEvaluation *str
 	if (!strategy->traits.is_built_in || !strategy->traits.is_immutable)
 		return "the condition calls a function that is not built in";
 	if (!evaluation->source.is_plain)
-		return "the user source does not tell who has changed";
+		return "the user source does not show who has changed";
 	return NULL;
 }
 

@@ -5,7 +5,7 @@
  *
  * A scan has four phases.  Plan chooses which strategies share one pass over
  * all users and which go by an index of theirs.  Evaluate runs those queries
- * and only spools the ids of users.  Admit leaves out who has his grant.
+ * and only spools the ids of users.  Admit leaves out users who have their grant.
  * Write writes grants.  The first two run conditions and user sources, which
  * are the code of others, with the rights of the reader and within a
  * security-restricted operation; the last two run statements of ours only, as
@@ -40,13 +40,13 @@ typedef struct StrategyEvaluation
 	char           *condition;
 	ConditionNode  *tree;
 	ConditionTraits traits;
-	const char     *whole_reason; /* why all users are looked at; NULL: only who has changed */
+	const char     *whole_reason; /* why all users are evaluated; NULL: only changed ones */
 	bool            can_mark;   /* the next evaluation may go by what has changed since this one */
 	bool            has_mark;   /* there is one of the evaluation before, and it is valid */
 	EvaluationMark  mark;       /* first of the evaluation before, then of this one */
 	int64           mark_users; /* fingerprint of the users then */
 	Spool          *matched;    /* NULL: it was not evaluated */
-	Spool          *unknown;    /* whose answer depends on a balance that is not known */
+	Spool          *unknown;    /* whose answer depends on a missing balance */
 	int64           left_out;   /* whose ids are too long for a grant */
 	int64           left_out_unknown;
 } StrategyEvaluation;

@@ -1,9 +1,9 @@
 /*
  * explain.c
- *		How the planner would look for users: for advice about indexes.
+ *		How the planner would find users: for advice about indexes.
  *
  * Planning runs code that the user source brings along: it is done with the
- * rights of who owns the source, not of who asks.
+ * rights of the owner of the source, not of the caller.
  */
 #include "postgres.h"
 

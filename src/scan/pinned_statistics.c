@@ -98,7 +98,7 @@ static get_attavgwidth_hook_type    previous_average_width;
 
 /*
  * What is pinned of a relation; NULL: nothing, or nothing now.  Names are
- * looked up each time: the catalogue's caches know best whether they are
+ * looked up each time: the catalogue's caches notice whether they are
  * still valid.
  */
 static const PinnedTable *
@@ -250,8 +250,8 @@ pin_column(PlannerInfo *root, RangeTblEntry *rte, AttrNumber attnum, VariableSta
 }
 
 /*
- * The hook get_index_stats_hook: an expression that somebody has indexed is
- * as unknown as a column that is not listed.
+ * The hook get_index_stats_hook: an indexed expression is
+ * treated like a column that is not listed.
  */
 static bool
 pin_expression(PlannerInfo *root, Oid index, AttrNumber attnum, VariableStatData *vardata)

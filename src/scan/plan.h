@@ -18,7 +18,7 @@
 #include "scan/evaluation.h"
 #include "scan/program.h"
 
-/* What a row of a query tells. */
+/* What a row of a query means. */
 typedef enum QueryAnswer
 {
 	QUERY_MATCHED,  /* id: the user meets the condition */

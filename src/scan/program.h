@@ -4,8 +4,8 @@
  *
  * A shared pass computes each distinct call once per user, as a column of its
  * query; a program combines columns into the answer for one strategy.  Only
- * calls that are true or not are combined: where a balance may be unknown, a
- * strategy has a query of its own.  A condition none of whose calls is shared
+ * two-valued calls are combined: a strategy that asks for balances has a query of
+ * its own.  A condition none of whose calls is shared
  * is one column, so that it stops at the first call that decides.
  */
 #ifndef QM_PROGRAM_H

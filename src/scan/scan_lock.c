@@ -1,6 +1,6 @@
 /*
  * scan_lock.c
- *		Locks of strategies and of what is known of balances at a gateway.
+ *		Locks of strategies and of the balances of a gateway.
  */
 #include "postgres.h"
 
@@ -41,10 +41,10 @@ PG_FUNCTION_INFO_V1(qm_lock_scan);
 #define RELEASE_MS 100
 
 /*
- * Modes of the lock of all strategies.  Who locks strategies one by one, to run
- * or to edit them, holds it in a mode that lets others do the same.  Who edits
- * many keeps out who runs some, but not other edits, of which the locks of rows
- * take care; who runs many keeps out everybody.
+ * Modes of the lock of all strategies.  Locking single strategies, to run or to
+ * edit them, takes it in a mode that lets others do the same.  Editing many
+ * conflicts with runs, but not with other edits, which row locks serialize;
+ * running many conflicts with all.
  */
 #define EDITS_SOME RowShareLock
 #define RUNS_SOME RowExclusiveLock
@@ -108,9 +108,9 @@ is_kept(const ScanLock *lock)
 }
 
 /*
- * Takes a lock if it can be had.  Waits for a transaction that has ended to have
- * given it back: that cannot wait for anybody, and whoever was woken by it is
- * to find all of its locks free.
+ * Takes a lock if it is free.  Waits while a transaction that has ended still
+ * holds it: that one waits for nothing, and a process that it has woken must find
+ * all of its locks free.
  */
 static bool
 try_lock(const ScanLock *lock)

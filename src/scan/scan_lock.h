@@ -1,22 +1,22 @@
 /*
  * scan_lock.h
- *		Locks of strategies and of what is known of balances at a gateway.
+ *		Locks of strategies and of the balances of a gateway.
  *
  * They are held to the end of the transaction, and no function of SQL can name
- * them.  One rule keeps their holders from waiting for each other: who holds
- * none may wait; who holds some only tries.  Edits of a strategy and decisions
- * by hand wait all the same: scans that would wait for them do not.
+ * them.  One rule prevents deadlocks: a transaction that holds none may wait; one
+ * that holds some only tries.  Edits of a strategy and decisions by hand wait in
+ * any case: scans never wait for them.
  *
- * An edit comes to the lock of a strategy when it has locked its row; so does
- * every function of ours that changes the row.  Only a transaction that scans a
+ * An edit takes the lock of a strategy after it has locked the row; so does every
+ * function of ours that changes the row.  Only a transaction that scans a
  * strategy and edits it afterwards takes them in the other order.
  *
- * Whoever locks many strategies locks all of them in the end: what a
- * transaction takes of the server's table of locks is bounded.
+ * A transaction that needs many strategies takes one lock for all of them, so that
+ * its share of the server's lock table is bounded.
  *
- * The lock of a gateway's balances is held exclusively by who decides by them,
- * clears them, asks for them or stores answers, and shared by who grants there
- * while none are known.
+ * The lock of a gateway's balances is exclusive for deciding by them, clearing
+ * them, asking for them and storing answers, and shared for granting there while
+ * the gateway has no balance samples.
  */
 #ifndef QM_SCAN_LOCK_H
 #define QM_SCAN_LOCK_H

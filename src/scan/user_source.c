@@ -47,7 +47,7 @@ worker_role(const char *danger)
 }
 
 /*
- * Is a relation an ordinary table, all of whose rows are read whoever reads
+ * True if a relation is an ordinary table, all of whose rows every reader sees
  * them, and all changes of which are in the log?  With wal_level minimal those
  * of a table that this transaction has made or emptied are not.  What a virtual
  * column says is not in the rows at all.

@@ -6,8 +6,8 @@
  * quota_execute without a user.  Where the table is an ordinary one its rows
  * are written in batches by the table access method, as COPY does; a table of
  * any other kind, or one with triggers or rules, gets an INSERT of the
- * extension's for each batch.  Either way the key is the guard: who writes a
- * grant that is there already is told so by a unique violation.
+ * extension's for each batch.  Either way the key is the guard: a grant that exists
+ * already causes a unique violation.
  *
  * Written by the owner; within SPI.
  */

@@ -90,7 +90,7 @@ test_proofs(void)
 		const char    *amount;
 		double         max_usage;
 		GatewayProof   at_once;
-		GatewayProof   lingered;
+		GatewayProof   settle_delay_over;
 	} cases[] = {
 #define APPLIED GATEWAY_PROOF_APPLIED, GATEWAY_PROOF_APPLIED
 #define NOT_APPLIED GATEWAY_PROOF_LATER, GATEWAY_PROOF_NOT_APPLIED
@@ -157,15 +157,15 @@ test_proofs(void)
 
 	for (i = 0; i < COUNT(cases); i++)
 	{
-		GatewayReadings readings = {cases[i].dialect, cases[i].before,    cases[i].after,
-									cases[i].amount,  cases[i].max_usage, false};
+		GatewaySamples samples = {cases[i].dialect, cases[i].before,    cases[i].after,
+								  cases[i].amount,  cases[i].max_usage, false};
 
-		CHECK(gateway_prove(&readings) == cases[i].at_once, "case %zu: from %s to %s by %s", i,
+		CHECK(gateway_prove(&samples) == cases[i].at_once, "case %zu: from %s to %s by %s", i,
 			  cases[i].before, cases[i].after, cases[i].amount);
-		readings.lingered = true;
-		CHECK(gateway_prove(&readings) == cases[i].lingered,
-			  "case %zu: from %s to %s by %s, lingered", i, cases[i].before, cases[i].after,
-			  cases[i].amount);
+		samples.settle_delay_over = true;
+		CHECK(gateway_prove(&samples) == cases[i].settle_delay_over,
+			  "case %zu: from %s to %s by %s, after the settle delay", i, cases[i].before,
+			  cases[i].after, cases[i].amount);
 	}
 }
 
