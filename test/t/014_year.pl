@@ -17,7 +17,7 @@ use PostgreSQL::Test::Utils;
 use QuotaTest::FiringSimulation qw(position_after);
 use QuotaTest::RandomStrategies qw(pick between time_text insert_sql update_sql users_of);
 use QuotaTest::RunComparison qw(found_rows compare_runs account_for_firings);
-use QuotaTest::Wait qw(poll_sql);
+use QuotaTest::Wait qw(wait_until);
 use QuotaTest::Workers;
 use Test::More;
 use Time::Local qw(timegm);
@@ -265,7 +265,7 @@ sub await_workers
 	} @names;
 	my $list = join ', ', map { "'$_'" } @names;
 
-	poll_sql($node, 'postgres', <<"SQL", $expected) or die 'the workers do not get there';
+	wait_until($node, <<"SQL", result => $expected);
 SELECT string_agg(concat_ws(' ', s.name, coalesce(firings, 0), coalesce(done, 0), coalesce(incomplete, 0), coalesce(failed, 0), coalesce(skipped, 0)), ',' ORDER BY s.name COLLATE "C")
 FROM quota_manager.quota_strategy s LEFT JOIN
 	(SELECT strategy_id, sum(occurrences) AS firings, count(*) FILTER (WHERE state = 'done') AS done, count(*) FILTER (WHERE state = 'incomplete') AS incomplete,
@@ -309,7 +309,7 @@ sub steps_by_workers
 		$count{workers}++;
 	}
 	set_for_all('quota_manager.workers', 'off');
-	poll_sql($node, 'postgres', 'SELECT count(pid) = 0 FROM quota_manager.worker_status WHERE kind <> $$launcher$$') or die 'workers do not end';
+	wait_until($node, 'SELECT count(pid) = 0 FROM quota_manager.worker_status WHERE kind <> $$launcher$$');
 	say_time();
 	sql('SELECT count(*) FROM quota_manager.scan();');
 	$simulation->scan($now);
@@ -342,7 +342,7 @@ SQL
 	my $scanner = IPC::Run::start(
 		[ 'psql', '-XAtq', '-d', $node->connstr('postgres'), map { ('-c', $_) } $clock, @scan, 'CREATE TABLE scanned ()' ],
 		'<', '/dev/null', '>', \$out, '2>', \$err);
-	poll_sql($node, 'postgres', q(SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted) OR to_regclass('scanned') IS NOT NULL)) or die 'no scan';
+	wait_until($node, q(SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted) OR to_regclass('scanned') IS NOT NULL));
 	if (rand() < 0.5) { QuotaTest::Workers::kill_postmaster($node) }
 	else { $node->stop('immediate'); $node->start }
 	# however it ends

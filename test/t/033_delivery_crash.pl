@@ -10,10 +10,11 @@ use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Utils;
 use QuotaTest::Delivery
-  qw(delivery_node add_gateway grant deliver statuses wait_until begin_call end_call kill_call);
+  qw(delivery_node add_gateway grant deliver statuses begin_call end_call kill_call);
 use QuotaTest::Mock;
+use QuotaTest::Wait qw(wait_until wait_for);
 use Test::More;
-use Time::HiRes qw(time usleep);
+use Time::HiRes qw(time);
 
 my $node = delivery_node('crash', "restart_after_crash = on\n");
 my $mock = QuotaTest::Mock->start(dialect => 'higress', key => 'key');
@@ -58,12 +59,8 @@ sub wait_for_stuck
 {
 	my ($stuck) = @_;
 
-	foreach (1 .. 300)
-	{
-		return if $mock->stats->{faults} >= $stuck;
-		usleep(20_000);
-	}
-	die "the gateway got no $stuck requests";
+	wait_for("$stuck requests at the gateway", sub { ($_ = $mock->stats->{faults}) >= $stuck });
+	return;
 }
 
 # Kill -9 in the middle of a batch, some answered, some applied and not, some not sent.

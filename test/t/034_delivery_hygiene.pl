@@ -10,8 +10,9 @@ use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Utils;
 use QuotaTest::Delivery
-  qw(delivery_node add_gateway grant deliver statuses wait_until begin_call end_call log_part);
+  qw(delivery_node add_gateway grant deliver statuses begin_call end_call log_part);
 use QuotaTest::Mock;
+use QuotaTest::Wait qw(wait_until becomes_true);
 use Test::More;
 
 my $row_key = 'k3y-in-a-row';
@@ -43,7 +44,7 @@ $mock->fault(kind => 'hang', match => 'delta', count => 100);
 grant($node, 'g', 1, map { "user$_" } 1 .. 50);
 my $call = begin_call($node, "SET application_name = 'sender'", 'CALL quota_manager.deliver()');
 my $sender = q{FROM pg_stat_activity WHERE application_name = 'sender' AND wait_event_type = 'Extension'};
-ok(wait_until($node, "SELECT count(*) = 1 $sender"), 'the sender waits for its gateway');
+ok(becomes_true($node, "SELECT count(*) = 1 $sender"), 'the sender waits for its gateway');
 is($node->safe_psql('postgres', "SELECT backend_xmin IS NULL, backend_xid IS NULL $sender"), 't|t',
 	'it holds no snapshot and no transaction id');
 is( $node->safe_psql('postgres', qq{
@@ -219,7 +220,7 @@ my $reconcile = q{UPDATE quota_manager.quota_gateway SET sole_writer = true, dou
 $mock->fault(kind => 'hang', match => 'delta');
 $call = begin_call($node, "SET application_name = 'by hand'", q{SELECT quota_manager.gateway_delta('hand', 1, 'slow')});
 my $by_hand = q{FROM pg_stat_activity WHERE application_name = 'by hand' AND wait_event_type = 'Extension'};
-ok(wait_until($node, "SELECT count(*) = 1 $by_hand"), 'a change by hand is under way');
+ok(becomes_true($node, "SELECT count(*) = 1 $by_hand"), 'a change by hand is under way');
 ($status, $out, $err) = $node->psql('postgres', "SET lock_timeout = '100ms'; $reconcile");
 like($err, qr/canceling statement due to lock timeout/, 'the doubt policy waits for it');
 $node->safe_psql('postgres', "SELECT pg_cancel_backend(pid) $by_hand");

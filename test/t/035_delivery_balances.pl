@@ -9,10 +9,11 @@ use FindBin;
 use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Utils;
-use QuotaTest::Delivery qw(delivery_node add_gateway deliver statuses wait_until begin_call end_call);
+use QuotaTest::Delivery qw(delivery_node add_gateway deliver statuses begin_call end_call);
 use QuotaTest::Mock;
+use QuotaTest::Wait qw(happens);
 use Test::More;
-use Time::HiRes qw(time usleep);
+use Time::HiRes qw(time);
 
 my $node = delivery_node('balances');
 my $higress = QuotaTest::Mock->start(dialect => 'higress', key => 'one');
@@ -179,10 +180,8 @@ start_over("SELECT 'user' || n, 1 FROM generate_series(1, 100) n", strategy => {
 $node->safe_psql('postgres', q{UPDATE quota_manager.quota_gateway SET request_timeout = '1 min'});
 $_->fault(kind => 'hang', match => 'query', count => 100000) foreach $higress, $zgsm;
 my $call = begin_call($node, "SET application_name = 'asking'", 'CALL quota_manager.tick()');
-my $deadline = time + 60;
 my $open = sub { $higress->stats->{open_connections} >= 16 && $zgsm->stats->{open_connections} >= 16 };
-usleep(10_000) while !$open->() && time < $deadline;
-ok($open->(), 'as many queries are sent at a time as connections are allowed, to all gateways at once');
+ok(happens($open, 60), 'as many queries are sent at a time as connections are allowed, to all gateways at once');
 $node->safe_psql('postgres', q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'asking'});
 end_call($call);
 $_->clear_faults foreach $higress, $zgsm;

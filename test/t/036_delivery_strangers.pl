@@ -11,8 +11,9 @@ use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Utils;
 use QuotaTest::Delivery
-  qw(delivery_node add_gateway grant deliver statuses delivered_once wait_until begin_call end_call log_part);
+  qw(delivery_node add_gateway grant deliver statuses delivered_once begin_call end_call log_part);
 use QuotaTest::Mock;
+use QuotaTest::Wait qw(wait_until);
 use Test::More;
 
 my $node = delivery_node('strangers');
@@ -61,11 +62,7 @@ my $call = begin_call($node, 'CALL quota_manager.deliver()');
 wait_until($node, "SELECT count(*) = 2 FROM quota_manager.quota_execute WHERE status = 'processing'");
 my $locker = holder('LOCK TABLE quota_manager.quota_execute IN SHARE MODE');
 kill CONT => $mock->{pid};
-my $waited = 0;
-until (log_part($node, $log) =~ /deliveries wait for another session/ or $waited++ > 600)
-{
-	$node->safe_psql('postgres', 'SELECT');
-}
+$node->wait_for_log(qr/deliveries wait for another session/, $log);
 like(log_part($node, $log), qr/LOG:  deliveries wait for another session: canceling statement due to lock timeout/,
 	'a lock is waited for, and the log says so');
 is(scalar(() = log_part($node, $log) =~ /deliveries wait/g), 1, 'once');
@@ -80,7 +77,7 @@ $node->safe_psql('postgres', 'TRUNCATE quota_manager.quota_execute, quota_manage
 grant($node, 'g', 1, map { "sync$_" } 1 .. 3);
 $node->append_conf('postgresql.conf', "synchronous_standby_names = 'nowhere'");
 $node->reload;
-wait_until($node, "SHOW synchronous_standby_names", 'nowhere');
+wait_until($node, 'SHOW synchronous_standby_names', result => 'nowhere');
 foreach my $how ('pg_cancel_backend', 'pg_terminate_backend')
 {
 	my $cut = begin_call($node, "SET application_name = 'cut'", 'CALL quota_manager.deliver()');
@@ -93,7 +90,7 @@ foreach my $how ('pg_cancel_backend', 'pg_terminate_backend')
 }
 $node->append_conf('postgresql.conf', "synchronous_standby_names = ''");
 $node->reload;
-wait_until($node, "SHOW synchronous_standby_names", '');
+wait_until($node, 'SHOW synchronous_standby_names', result => '');
 is(deliver($node), '3|0|0|0', 'then they are sent');
 delivered_once($node, 'g', $mock, 'without a standby');
 

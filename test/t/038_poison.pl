@@ -10,8 +10,9 @@ use lib "$FindBin::RealBin/../perl";
 
 use Encode ();
 use PostgreSQL::Test::Utils;
-use QuotaTest::Delivery qw(delivery_node start_workers add_gateway grant deliver statuses wait_until);
+use QuotaTest::Delivery qw(delivery_node start_workers add_gateway grant deliver statuses);
 use QuotaTest::Mock;
+use QuotaTest::Wait qw(wait_until becomes_true);
 use Test::More;
 use Time::HiRes qw(time);
 
@@ -158,7 +159,7 @@ foreach my $dialect ('higress', 'zgsm')
 		add_gateway($node, $gateway, $mock, max_connections => 1, request_timeout => '300 ms');
 		$started = time;
 		grant($node, $gateway, 3, (map { Encode::encode('utf8', $_) } sort keys %poison), map { "user$_" } 1 .. 200);
-		ok(wait_until($node, qq{
+		ok(becomes_true($node, qq{
 				SELECT count(*) = 0 FROM quota_manager.quota_execute
 				WHERE gateway = '$gateway' AND status IN ('pending', 'processing')}), "$name: nobody is left over");
 		note sprintf '%s: 200 users behind %d whom the gateway does not accept: %.1f s', $name, scalar(keys %poison), time - $started;
@@ -185,13 +186,13 @@ foreach my $dialect ('higress', 'zgsm')
 		$mock->fault(@{ $poison{$_} }[ 1 .. $#{ $poison{$_} } ], match => 'any', count => 1000000, user => $_) foreach keys %poison;
 		add_gateway($node, $gateway, $mock, max_connections => 2, request_timeout => '300 ms', doubt_policy => $policy, sole_writer => 'true');
 		grant($node, $gateway, 3, (map { Encode::encode('utf8', $_) } sort keys %poison), map { "user$_" } 1 .. 200);
-		ok(wait_until($node, qq{
+		ok(becomes_true($node, qq{
 				SELECT count(*) = 200 FROM quota_manager.quota_execute
 				WHERE gateway = '$gateway' AND user_id LIKE 'user%' AND status = 'completed'}), "$dialect, $policy: users beside them get what is theirs");
 		note sprintf '%s, %s: %.1f s', $dialect, $policy, time - $started;
 		$started = time;
 		grant($node, $gateway, 3, map { "user$_" } 201 .. 210);
-		ok(wait_until($node, qq{
+		ok(becomes_true($node, qq{
 				SELECT count(*) = 210 FROM quota_manager.quota_execute
 				WHERE gateway = '$gateway' AND user_id LIKE 'user%' AND status = 'completed'}), "$dialect, $policy: and later ones");
 		note sprintf '%s, %s, later: %.1f s', $dialect, $policy, time - $started;
@@ -220,7 +221,7 @@ foreach my $dialect ('higress', 'zgsm')
 			WHERE gateway = '$gateway' ORDER BY id DESC LIMIT 1});
 		$started = time;
 		grant($node, $gateway, 3, 'after 1', 'after 2');
-		ok(wait_until($node, qq{
+		ok(becomes_true($node, qq{
 				SELECT count(*) = $count + 2 FROM quota_manager.quota_execute
 				WHERE gateway = '$gateway' AND status = 'completed'}), "$name: those who come later are paid");
 		cmp_ok(time - $started, '<', 3, "$name: soon");
@@ -240,7 +241,7 @@ $node->safe_psql('postgres', qq{
 	SELECT quota_manager.set_user_source('public.person');
 	INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition) VALUES
 		('everybody', 'single', 5, 'm', 'true()'), ('poor', 'single', 7, 'm', 'quota-le("m", 30)')});
-ok(wait_until($node, q{
+ok(becomes_true($node, q{
 		SELECT count(*) = 42 FROM quota_manager.quota_execute e JOIN quota_manager.quota_strategy s ON s.id = e.strategy_id
 		WHERE e.status = 'completed' AND e.user_id ~ '^(user\d+|&+)$'}), 'giants: everybody else is paid by both strategies');
 is( $node->safe_psql('postgres', q{

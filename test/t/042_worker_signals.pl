@@ -9,7 +9,7 @@ use lib "$FindBin::RealBin/../perl";
 use PostgreSQL::Test::Utils;
 use QuotaTest::Workers;
 use Test::More;
-use Time::HiRes qw(time usleep);
+use Time::HiRes qw(time);
 
 my $gateway = QuotaTest::Workers::gateway();
 my $node = QuotaTest::Workers::cluster('signals', preload => 1, settings => "log_min_messages = debug3\n");

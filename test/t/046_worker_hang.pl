@@ -10,8 +10,9 @@ use lib "$FindBin::RealBin/../perl";
 
 use IO::Socket::INET;
 use PostgreSQL::Test::Utils;
-use QuotaTest::Delivery qw(delivery_node start_workers add_gateway grant statuses wait_until);
+use QuotaTest::Delivery qw(delivery_node start_workers add_gateway grant statuses);
 use QuotaTest::Mock;
+use QuotaTest::Wait qw(wait_until);
 use QuotaTest::Workers;
 use Test::More;
 use Time::HiRes qw(time);

@@ -11,6 +11,7 @@ use lib "$FindBin::RealBin/../perl";
 use IPC::Run ();
 use PostgreSQL::Test::Utils;
 use QuotaTest::ScanNode qw(scan_node add_gateway);
+use QuotaTest::Wait qw(wait_until);
 use Test::More;
 
 my $scanners = 8;
@@ -140,9 +141,8 @@ sub at_once
 		$session->{run} = IPC::Run::start([ @psql, @commands ], \'', \$session->{out}, \$session->{err}, $timer);
 		push @sessions, $session;
 	}
-	$node->poll_query_until('postgres',
-		"SELECT count(*) = @{[ scalar @statements ]} FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = 77")
-	  or BAIL_OUT('the sessions did not come to the gate');
+	wait_until($node,
+		"SELECT count(*) = @{[ scalar @statements ]} FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = 77");
 	$gate->finish;
 	foreach my $session (@sessions)
 	{

@@ -9,10 +9,10 @@ use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
-use QuotaTest::Wait qw(poll_sql);
+use QuotaTest::Wait qw(wait_until wait_for);
 use QuotaTest::Workers;
 use Test::More;
-use Time::HiRes qw(time usleep);
+use Time::HiRes qw(time);
 
 my $gateway = QuotaTest::Workers::gateway();
 my $day = '2025-07-01';
@@ -110,10 +110,7 @@ foreach my $moment (@moments)
 	clock($standby, "$time:30");
 	$gateway->fault('slow', match => 'grant', delay_ms => 50);
 	clock($primary, "$time:30");
-	while ($moment && $gateway->applied - $before < $moment)
-	{
-		usleep(2_000);
-	}
+	wait_for("$moment deliveries", sub { ($_ = $gateway->applied - $before) >= $moment });
 	QuotaTest::Workers::end_postmaster($primary);
 	$gateway->mend;
 	take_over("continue, killed after $moment of @{[ 2 * $users ]} deliveries", open_is(0) . ' AND ' . run_is('all', $time) . ' AND ' . run_is('latest', $time));
@@ -145,8 +142,7 @@ sub standby
 	{
 		$primary->append_conf('postgresql.conf', "synchronous_standby_names = '*'");
 		$primary->reload;
-		$primary->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync'})
-		  or die 'the standby is not synchronous';
+		wait_until($primary, q{SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync'});
 	}
 	return $node;
 }
@@ -171,7 +167,7 @@ sub take_over
 
 	$standby->promote;
 	$then->() if $then;
-	poll_sql($standby, 'postgres', "SELECT coalesce(($condition), false)");
+	wait_until($standby, "SELECT coalesce(($condition), false)");
 	$took = time - $since;
 	push @seconds, $took;
 	cmp_ok($took, '<', 5, sprintf '%s: %.2f s', $what, $took);

@@ -8,8 +8,9 @@ use FindBin;
 use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Utils;
-use QuotaTest::Delivery qw(delivery_node add_gateway deliver statuses wait_until begin_call end_call);
+use QuotaTest::Delivery qw(delivery_node add_gateway deliver statuses begin_call end_call);
 use QuotaTest::Mock;
+use QuotaTest::Wait qw(wait_until);
 use QuotaTest::Workers;
 use Test::More;
 

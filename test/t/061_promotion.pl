@@ -9,6 +9,7 @@ use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use QuotaTest::Wait qw(wait_until);
 use QuotaTest::Workers;
 use Test::More;
 
@@ -124,7 +125,7 @@ foreach my $recovered (1, 0)
 	$copy->append_conf('postgresql.conf', "quota_manager.workers = off\nquota_manager.after_promotion = hold\nrestore_command = 'false'");
 	append_to_file($copy->data_dir . '/recovery.signal', '') if $recovered;
 	$copy->start;
-	$copy->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()') or die 'it does not come out of recovery';
+	wait_until($copy, 'SELECT NOT pg_is_in_recovery()');
 	is($copy->safe_psql('postgres', q{SELECT timeline FROM quota_internal.present_identity()}), $recovered ? 4 : 3,
 		$recovered ? 'a backup that is recovered has a new timeline' : 'a backup that is just started has the old one');
 	is($copy->safe_psql('postgres', 'CALL quota_manager.deliver()'), $recovered ? '0|0|0|0' : '4|0|0|0',

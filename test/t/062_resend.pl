@@ -9,8 +9,9 @@ use FindBin;
 use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Utils;
-use QuotaTest::Delivery qw(delivery_node add_gateway grant deliver deliver_all statuses delivered_once wait_until begin_call end_call kill_call);
+use QuotaTest::Delivery qw(delivery_node add_gateway grant deliver deliver_all statuses delivered_once begin_call end_call kill_call);
 use QuotaTest::Mock;
+use QuotaTest::Wait qw(wait_until);
 use Test::More;
 
 my $node = delivery_node('resend', <<'CONF');

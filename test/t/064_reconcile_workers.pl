@@ -9,8 +9,9 @@ use FindBin;
 use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Utils;
-use QuotaTest::Delivery qw(delivery_node add_gateway grant statuses delivered_once wait_until);
+use QuotaTest::Delivery qw(delivery_node add_gateway grant statuses delivered_once);
 use QuotaTest::Mock;
+use QuotaTest::Wait qw(wait_until becomes_true);
 use Test::More;
 
 my $node = delivery_node('reconcile_workers', <<'CONF');
@@ -46,7 +47,7 @@ delivered_once($node, 'gateway', $mock, 'sent again');
 $mock->fault(kind => 'apply_close', match => 'grant', user => 'user3');
 grant($node, 'gateway', 4, 'user3');
 settled('completed 3', 'what is proven to have been applied is completed');
-ok(wait_until($node, 'SELECT count(*) = 0 FROM quota_manager.quota_run WHERE undelivered'),
+ok(becomes_true($node, 'SELECT count(*) = 0 FROM quota_manager.quota_run WHERE undelivered'),
 	'and its run is delivered');
 delivered_once($node, 'gateway', $mock, 'proven');
 
@@ -59,7 +60,7 @@ $late->fault(kind => 'status', status => 500, match => 'query', user => 'late', 
 $late->fault(kind => 'close', match => 'grant', count => 3);
 $late->fault(kind => 'slow', match => 'write', count => 1, delay_ms => 1500);
 grant($node, 'late', 4, 'first', 'late', 'second', 'third', map { "user$_" } 1 .. 20);
-ok(wait_until($node, q{SELECT count(*) = 24 AND bool_and(status = 'completed') FROM quota_manager.quota_execute WHERE gateway = 'late'}),
+ok(becomes_true($node, q{SELECT count(*) = 24 AND bool_and(status = 'completed') FROM quota_manager.quota_execute WHERE gateway = 'late'}),
 	'a late answer does not keep others waiting');
 is(delivered_once($node, 'late', $late, 'late answers'), 24, 'each once');
 

@@ -10,8 +10,9 @@ use lib "$FindBin::RealBin/../perl";
 
 use POSIX ();
 use PostgreSQL::Test::Utils;
-use QuotaTest::Delivery qw(delivery_node add_gateway grant deliver statuses delivered_once wait_until);
+use QuotaTest::Delivery qw(delivery_node add_gateway grant deliver statuses delivered_once);
 use QuotaTest::Mock;
+use QuotaTest::Wait qw(wait_until becomes_true);
 use Test::More;
 use Time::HiRes qw(time);
 
@@ -75,12 +76,12 @@ sub state_of
 }
 
 # Another sender (of the lock "qmgw") has met trouble meanwhile: its gateway is tried first, and is then open again.
-ok(wait_until($node, q{SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory' AND classid = x'716d6777'::int::oid}),
+ok(becomes_true($node, q{SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory' AND classid = x'716d6777'::int::oid}),
 	'a sender with nothing to do gives up its lock');
 $node->safe_psql('postgres', q{UPDATE quota_manager.quota_gateway SET state = 'closed', state_reason = 'another sender met trouble'});
 grant($node, 'gateway', 4, 'user2');
 wait_until($node, q{SELECT count(*) = 0 FROM quota_manager.quota_execute WHERE status <> 'completed'});
-ok(wait_until($node, q{SELECT state = 'open' AND state_reason IS NULL FROM quota_manager.quota_gateway}),
+ok(becomes_true($node, q{SELECT state = 'open' AND state_reason IS NULL FROM quota_manager.quota_gateway}),
 	'what another sender wrote of the gateway does not stay');
 
 # The gateway is moved by a transaction that ends later: what was read meanwhile was read at the old place.
@@ -109,7 +110,7 @@ grant($node, 'third', 4, 'blocked');
 wait_until($node, q{SELECT status = 'processing' FROM quota_manager.quota_execute WHERE user_id = 'blocked'});
 $node->safe_psql('postgres', q{DELETE FROM quota_manager.quota_credential WHERE name = 'third'});
 wait_until($node, q{SELECT state = 'misconfigured' FROM quota_manager.quota_gateway WHERE name = 'third'});
-ok(wait_until($node, q{SELECT status = 'pending' FROM quota_manager.quota_execute WHERE user_id = 'blocked'}),
+ok(becomes_true($node, q{SELECT status = 'pending' FROM quota_manager.quota_execute WHERE user_id = 'blocked'}),
 	'what was refused is pending again where no query can be sent');
 cmp_ok(courier_load(), '<', 0.3, 'a courier with a gateway without its key sleeps');
 $node->safe_psql('postgres', q{INSERT INTO quota_manager.quota_credential VALUES ('third', 'key')});

@@ -8,9 +8,10 @@ use lib "$FindBin::RealBin/../perl";
 
 use JSON::PP;
 use PostgreSQL::Test::Utils;
+use QuotaTest::Wait qw(wait_for);
 use QuotaTest::Workers;
 use Test::More;
-use Time::HiRes qw(time usleep);
+use Time::HiRes qw(time);
 
 my $gateway = QuotaTest::Workers::gateway();
 my $node = QuotaTest::Workers::cluster('wake', preload => 1,
@@ -48,11 +49,7 @@ sub seconds_to_first_byte
 	$before_commit->() if $before_commit;
 	my $since = time;
 	$session->query_safe($commit // 'COMMIT');
-	while (($stats = decode_json($gateway->ask('stats')))->{applied} == $before)
-	{
-		die 'the grant is not delivered' if time > $since + 50;
-		usleep(2000);
-	}
+	wait_for('the grant is delivered', sub { ($stats = decode_json($gateway->ask('stats')))->{applied} != $before }, 50);
 	is($stats->{applied}, $before + 1, 'one grant is delivered');
 	return $stats->{last_request} / 1e6 - $since;
 }

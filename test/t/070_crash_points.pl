@@ -10,11 +10,12 @@ use lib "$FindBin::RealBin/../perl";
 use PostgreSQL::Test::Utils;
 use QuotaTest::Audit;
 use QuotaTest::CrashPoints qw(crash_cluster crash_points arm await_hit release);
-use QuotaTest::Delivery qw(add_gateway wait_until statuses);
+use QuotaTest::Delivery qw(add_gateway statuses);
 use QuotaTest::Mock;
+use QuotaTest::Wait qw(becomes_true wait_for);
 use QuotaTest::Workers;
 use Test::More;
-use Time::HiRes qw(time usleep);
+use Time::HiRes qw(time);
 
 my $users = 200;
 my $batch = 32;
@@ -148,7 +149,7 @@ sub write_strategy
 	my $error = $@;
 
 	# The crash that its commit causes can cut off whoever waits for the answer: then it is there nevertheless.
-	wait_until($node, "SELECT count(*) = 1 FROM quota_manager.quota_strategy WHERE name = '$name'") or die $error;
+	becomes_true($node, "SELECT count(*) = 1 FROM quota_manager.quota_strategy WHERE name = '$name'") or die $error;
 	return;
 }
 
@@ -157,7 +158,7 @@ sub await_end
 {
 	my ($name) = @_;
 
-	wait_until($node, qq{
+	becomes_true($node, qq{
 		SELECT count(*) = $users AND NOT EXISTS (SELECT FROM quota_manager.quota_run r WHERE r.undelivered)
 		FROM quota_manager.quota_execute e JOIN quota_manager.quota_strategy s ON s.id = e.strategy_id
 		WHERE s.name = '$name' AND e.status NOT IN ('pending', 'processing')
@@ -195,7 +196,7 @@ sub try_point
 	write_strategy($name, $gateway, $scenario->{condition});
 	if ($scenario->{courier})
 	{
-		usleep(2000) while $mock->stats->{faults} < $met;
+		wait_for("$met faults are met", sub { ($_ = $mock->stats->{faults}) >= $met });
 		kill $scenario->{courier}, QuotaTest::Workers::worker($node, 'postgres', 'courier');
 	}
 	ok(await_hit($node, $point, 30), "$name: it was hit");

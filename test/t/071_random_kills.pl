@@ -14,8 +14,9 @@ use lib "$FindBin::RealBin/../perl";
 use List::Util qw(shuffle);
 use PostgreSQL::Test::Utils;
 use QuotaTest::Audit;
-use QuotaTest::Delivery qw(add_gateway wait_until);
+use QuotaTest::Delivery qw(add_gateway);
 use QuotaTest::Mock;
+use QuotaTest::Wait qw(wait_until becomes_true);
 use QuotaTest::Workers;
 use Test::More;
 use Time::HiRes qw(time usleep);
@@ -177,7 +178,7 @@ foreach my $number (1 .. $kills)
 # When all is well again, everything comes to an end.
 $_->clear_faults foreach values %mock;
 my $all = $kills * $users * @gateways;
-ok( wait_until($node, qq{
+ok( becomes_true($node, qq{
 		SELECT count(*) = $all AND NOT EXISTS (SELECT FROM quota_manager.quota_run r WHERE r.undelivered)
 		FROM quota_manager.quota_execute e
 		WHERE e.status NOT IN ('pending', 'processing') AND NOT (e.status = 'in_doubt' AND e.next_attempt_time < 'infinity')}),

@@ -13,8 +13,9 @@ use List::Util qw(sum);
 use PostgreSQL::Test::Utils;
 use QuotaTest::Delivery qw(delivery_node add_gateway grant deliver deliver_all statuses delivered_once begin_call end_call);
 use QuotaTest::Mock;
+use QuotaTest::Wait qw(happens);
 use Test::More;
-use Time::HiRes qw(time usleep);
+use Time::HiRes qw(time);
 
 my $node = delivery_node('real_gateways');
 my @foreign = (
@@ -48,17 +49,6 @@ sub forget
 		DELETE FROM quota_manager.quota_execute;
 		DELETE FROM quota_manager.quota_run;
 		UPDATE quota_manager.quota_gateway SET state = 'open', state_reason = NULL, next_probe_time = NULL});
-	return;
-}
-
-# Waits for what a function says.
-sub wait_for
-{
-	my ($condition, $name) = @_;
-	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
-
-	usleep(10_000) while !$condition->() && time < $end;
-	ok($condition->(), $name);
 	return;
 }
 
@@ -149,7 +139,7 @@ foreach my $dialect ('higress', 'zgsm')
 	grant($node, $gateway, 3, 'first', 'second');
 	my $log = -s $node->logfile;
 	my $call = begin_call($node, 'CALL quota_manager.deliver()');
-	wait_for(sub { return $mock->stats->{faults} == 1 }, "$dialect, killed: a request waits");
+	ok(happens(sub { $mock->stats->{faults} == 1 }), "$dialect, killed: a request waits");
 	is($mock->stats->{connections_total} // 1, 1, "$dialect, killed: on the connection that was used before");
 	$mock->kill9;
 	end_call($call);

@@ -11,8 +11,9 @@ use lib "$FindBin::RealBin/../perl";
 use PostgreSQL::Test::Utils;
 use QuotaTest::Delivery qw(delivery_node add_gateway grant deliver deliver_all statuses begin_call end_call);
 use QuotaTest::Mock;
+use QuotaTest::Wait qw(wait_for);
 use Test::More;
-use Time::HiRes qw(time usleep);
+use Time::HiRes qw(time);
 
 my $node = delivery_node('audit');
 my $columns = 'user_id, balance, granted_least, granted_most, difference, finding';
@@ -130,9 +131,8 @@ foreach my $dialect ('higress', 'zgsm')
 	# Deliveries go on meanwhile: nobody is listed for that.
 	$mock->fault(kind => 'slow', match => 'query', count => 1500, delay_ms => 2);
 	my $call = begin_call($node, "SELECT $columns FROM quota_manager.audit_balances('$gateway')");
-	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
 	$before = $mock->requests('query')->{200} // 0;
-	usleep(5_000) while ($mock->requests('query')->{200} // 0) < $before + 20 && time < $end;
+	wait_for('20 queries', sub { ($_ = ($mock->requests('query')->{200} // 0) - $before) >= 20 });
 	grant($node, $gateway, 1000, map { "user$_" } 1 .. 1300);
 	ok(deliver_all($node, $gateway), "$dialect: delivered meanwhile");
 	($out, $err) = end_call($call);

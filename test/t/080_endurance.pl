@@ -11,11 +11,12 @@ use lib "$FindBin::RealBin/../perl";
 
 use List::Util qw(max min);
 use PostgreSQL::Test::Utils;
-use QuotaTest::Delivery qw(delivery_node start_workers add_gateway wait_until begin_call end_call begin_session ask_session end_session);
+use QuotaTest::Delivery qw(delivery_node start_workers add_gateway begin_call end_call begin_session ask_session end_session);
 use QuotaTest::Mock;
+use QuotaTest::Wait qw(wait_until wait_for);
 use QuotaTest::Workers;
 use Test::More;
-use Time::HiRes qw(time usleep);
+use Time::HiRes qw(time);
 
 my $deliveries = $ENV{QUOTA_MANAGER_LONG} ? 500_000 : 30_000;
 my $restarts = $ENV{QUOTA_MANAGER_LONG} ? 1_000 : 30;
@@ -138,7 +139,7 @@ foreach my $round (1 .. $restarts)
 	{
 		$restarted->fault(kind => 'apply_hang', match => 'delta', count => 1);
 		write_grants($restarted, 'restarted', 1, 0, 0);
-		usleep(5_000) until $restarted->stats->{faults} == 1;
+		wait_for('the fault is met', sub { ($_ = $restarted->stats->{faults}) == 1 });
 		$doubtful++;
 	}
 	$restarted->stop;
@@ -174,7 +175,7 @@ my $caller = $node->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHE
 @series = ();
 foreach my $part (1 .. 90)
 {
-	usleep(5_000) while $called->stats->{applied} < $deliveries * $part / 100;
+	wait_for("$part percent are delivered", sub { ($_ = $called->stats->{applied}) >= $deliveries * $part / 100 });
 	push @series, memory_of($caller);
 }
 my ($out, $err) = end_call($call);

@@ -9,8 +9,9 @@ use FindBin;
 use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Utils;
-use QuotaTest::Delivery qw(delivery_node start_workers add_gateway grant wait_until);
+use QuotaTest::Delivery qw(delivery_node start_workers add_gateway grant);
 use QuotaTest::Mock;
+use QuotaTest::Wait qw(wait_until becomes_true);
 use Test::More;
 use Time::HiRes qw(time);
 
@@ -66,7 +67,7 @@ foreach my $dialect ('higress', 'zgsm')
 			$node->safe_psql('postgres', 'TRUNCATE quota_manager.quota_execute, quota_manager.quota_run');
 			# in the middle of a load
 			arrive(3000);
-			wait_until($node, q{SELECT count(*) > 200 FROM quota_manager.quota_execute WHERE status = 'completed'}) or die;
+			wait_until($node, q{SELECT count(*) > 200 FROM quota_manager.quota_execute WHERE status = 'completed'});
 			$begin->($mock);
 			my $until = time + $seconds;
 			arrive(20) while time < $until;
@@ -79,7 +80,7 @@ foreach my $dialect ('higress', 'zgsm')
 			{
 			}
 			push @recoveries, time - $returned;
-			ok(wait_until($node, q{SELECT count(*) = 0 FROM quota_manager.quota_execute WHERE status IN ('pending', 'processing')}),
+			ok(becomes_true($node, q{SELECT count(*) = 0 FROM quota_manager.quota_execute WHERE status IN ('pending', 'processing')}),
 				"$dialect $name: all is settled afterwards");
 			my $in_doubt = count_of('in_doubt');
 			$most = $in_doubt if $in_doubt > $most;

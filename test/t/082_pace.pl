@@ -8,8 +8,9 @@ use FindBin;
 use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Utils;
-use QuotaTest::Delivery qw(delivery_node add_gateway grant deliver statuses delivered_once wait_until begin_call end_call);
+use QuotaTest::Delivery qw(delivery_node add_gateway grant deliver statuses delivered_once begin_call end_call);
 use QuotaTest::Mock;
+use QuotaTest::Wait qw(wait_until becomes_true);
 use Test::More;
 use Time::HiRes qw(time);
 
@@ -53,7 +54,7 @@ $node->safe_psql('postgres', 'TRUNCATE quota_manager.quota_execute, quota_manage
 $mock->fault(kind => 'status', status => 403, match => 'delta', user => 'late', body => 'not now', count => 2);
 grant($node, 'slow', 1, 'late', map { "user$_" } 1 .. 3000);
 $call = begin_call($node, "SET application_name = 'sender'", 'CALL quota_manager.deliver()');
-ok(wait_until($node, q{SELECT status = 'completed' FROM quota_manager.quota_execute WHERE user_id = 'late'}),
+ok(becomes_true($node, q{SELECT status = 'completed' FROM quota_manager.quota_execute WHERE user_id = 'late'}),
 	'a grant that was put off is sent');
 cmp_ok($node->safe_psql('postgres', q{SELECT count(*) FROM quota_manager.quota_execute WHERE status = 'pending'}),
 	'>', 1000, 'although newer ones wait');

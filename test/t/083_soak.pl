@@ -12,8 +12,9 @@ use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Utils;
 use QuotaTest::Audit;
-use QuotaTest::Delivery qw(add_gateway wait_until begin_session ask_session end_session log_part);
+use QuotaTest::Delivery qw(add_gateway begin_session ask_session end_session log_part);
 use QuotaTest::Mock;
+use QuotaTest::Wait qw(becomes_true);
 use QuotaTest::Workers;
 use Test::More;
 use Time::HiRes qw(time usleep);
@@ -66,7 +67,7 @@ my $monitor = begin_session($node);
 my $locker = begin_session($node);
 my $operator = begin_session($node);
 
-ok(wait_until($node, q{SELECT count(pid) = 3 FROM quota_manager.worker_status}), 'the workers run');
+ok(becomes_true($node, q{SELECT count(pid) = 3 FROM quota_manager.worker_status}), 'the workers run');
 my $from = -s $node->logfile;
 my $pids = worker_pids();
 
@@ -214,7 +215,7 @@ ask_session($operator, 'UPDATE quota_manager.quota_gateway SET rate_limit = NULL
 $_->clear_faults foreach values %mock;
 my $all = $strategies * $users;
 my $calm = time;
-ok(wait_until($node, qq{
+ok(becomes_true($node, qq{
 		SELECT count(*) = $all AND NOT EXISTS (SELECT 1 FROM quota_manager.quota_run r WHERE r.undelivered)
 		FROM quota_manager.quota_execute e
 		WHERE e.status NOT IN ('pending', 'processing') AND NOT (e.status = 'in_doubt' AND e.next_attempt_time < 'infinity')}),

@@ -9,8 +9,9 @@ use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Utils;
 use QuotaTest::Delivery
-  qw(delivery_node start_workers add_gateway grant statuses delivered_once wait_until begin_call end_call begin_session ask_session end_session log_part);
+  qw(delivery_node start_workers add_gateway grant statuses delivered_once begin_call end_call begin_session ask_session end_session log_part);
 use QuotaTest::Mock;
+use QuotaTest::Wait qw(becomes_true happens);
 use Test::More;
 use Time::HiRes qw(usleep);
 
@@ -35,13 +36,13 @@ foreach my $case (
 	$mock->fault(kind => 'slow', match => 'delta', delay_ms => 100, count => 0);
 	grant($node, 'g', 1, map { "user$_" } 1 .. 60);
 	my $call = begin_call($node, 'CALL quota_manager.deliver()');
-	ok(wait_until($node, q{SELECT count(*) >= 4 FROM quota_manager.quota_execute WHERE status = 'completed'}), "$table: it is sending");
+	ok(becomes_true($node, q{SELECT count(*) >= 4 FROM quota_manager.quota_execute WHERE status = 'completed'}), "$table: it is sending");
 	my $session = begin_session($node);
 	ask_session($session, "BEGIN; LOCK TABLE quota_manager.$table IN $mode MODE");
 	$node->wait_for_log(qr/deliveries wait for another session/, $log);
 	my $applied = () = $mock->applied;
 	# what it had claimed is answered meanwhile, and must be settled by a turn that claims nothing
-	ok(wait_until_quiet($mock), "$table: what was in flight is answered");
+	ok(becomes_quiet($mock), "$table: what was in flight is answered");
 	ask_session($session, 'COMMIT');
 	end_session($session);
 	my ($out, $err) = end_call($call);
@@ -63,7 +64,7 @@ foreach my $case (
 	ask_session($session, 'BEGIN; LOCK TABLE quota_manager.quota_execute IN SHARE MODE');
 	my $call = begin_call($node, 'CALL quota_manager.deliver()');
 	$node->wait_for_log(qr/deliveries wait for another session/, $log);
-	ok(wait_until($node, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE query ~ 'deliver' AND wait_event_type = 'Lock'}), 'it tries again');
+	ok(becomes_true($node, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE query ~ 'deliver' AND wait_event_type = 'Lock'}), 'it tries again');
 	ask_session($session, 'COMMIT');
 	end_session($session);
 	my ($out, $err) = end_call($call);
@@ -85,41 +86,40 @@ foreach my $trouble ([ 'refused connections', 'stop' ], [ 'a pause asked for', '
 		UPDATE quota_manager.quota_gateway SET rate_limit = 24, max_connections = 16');
 	$mock->reset;
 	grant($node, 'g', 1, map { "user$_" } 1 .. 12) foreach 1 .. 20;
-	ok(wait_until($node, q{SELECT count(*) >= 110 FROM quota_manager.quota_execute WHERE status = 'completed'}), "$what: it has sent for a while");
+	ok(becomes_true($node, q{SELECT count(*) >= 110 FROM quota_manager.quota_execute WHERE status = 'completed'}), "$what: it has sent for a while");
 	if ($how eq 'stop')
 	{
 		$mock->stop;
-		ok(wait_until($node, q{SELECT state = 'closed' FROM quota_manager.quota_gateway}), 'its gateway is closed');
+		ok(becomes_true($node, q{SELECT state = 'closed' FROM quota_manager.quota_gateway}), 'its gateway is closed');
 		$mock->start_again;
 	}
 	else
 	{
 		$mock->fault(kind => 'status', status => 429, match => 'delta', count => 20);
-		ok(wait_until($node, q{SELECT state = 'closed' FROM quota_manager.quota_gateway}), 'its gateway is closed');
+		ok(becomes_true($node, q{SELECT state = 'closed' FROM quota_manager.quota_gateway}), 'its gateway is closed');
 		$mock->clear_faults;
 	}
 	$node->safe_psql('postgres', 'UPDATE quota_manager.quota_gateway SET rate_limit = NULL');
-	ok(wait_until($node, q{SELECT count(*) = 240 FROM quota_manager.quota_execute WHERE status = 'completed'}), "$what: nothing stays pending");
+	ok(becomes_true($node, q{SELECT count(*) = 240 FROM quota_manager.quota_execute WHERE status = 'completed'}), "$what: nothing stays pending");
 }
 
 $mock->stop;
 $node->stop;
 done_testing();
 
-# Waits until a mock has answered what it was sent.
-sub wait_until_quiet
+# Waits until a mock has answered what it was sent; returns whether it has in time.
+sub becomes_quiet
 {
 	my ($mock) = @_;
 	my $before = -1;
-	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
 
-	while (time < $end)
-	{
-		my $now = () = $mock->applied;
+	return happens(
+		sub {
+			my $now = () = $mock->applied;
 
-		return 1 if $now == $before;
-		$before = $now;
-		usleep(300_000);
-	}
-	return 0;
+			return 1 if $now == $before;
+			$before = $now;
+			usleep(300_000);
+			return 0;
+		});
 }

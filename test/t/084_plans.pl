@@ -12,7 +12,7 @@ use JSON::PP;
 use PostgreSQL::Test::Utils;
 use QuotaTest::Delivery qw(delivery_node log_part);
 use QuotaTest::Mock;
-use QuotaTest::Wait qw(poll_sql);
+use QuotaTest::Wait qw(becomes_true);
 use Test::More;
 
 use constant USERS => 1500;
@@ -250,7 +250,7 @@ foreach my $database (sort keys %plans)
 		UPDATE quota_manager.quota_strategy SET enabled = false;
 		INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition) VALUES
 			('by workers', 'single', 1, 'model-hold', 'is-vip(4)')});
-	ok(poll_sql($node, $database, q{
+	ok(becomes_true($node, q{
 			SELECT count(*) > 0 AND bool_and(e.status = 'completed') AND NOT EXISTS (SELECT FROM quota_manager.quota_run r WHERE r.undelivered)
 			FROM quota_manager.quota_execute e JOIN quota_manager.quota_strategy s ON s.id = e.strategy_id
 			WHERE s.name = 'by workers' -- of this test

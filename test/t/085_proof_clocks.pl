@@ -9,8 +9,9 @@ use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Utils;
 use QuotaTest::Clock;
-use QuotaTest::Delivery qw(delivery_node start_workers add_gateway grant deliver statuses delivered_once wait_until);
+use QuotaTest::Delivery qw(delivery_node start_workers add_gateway grant deliver statuses delivered_once);
 use QuotaTest::Mock;
+use QuotaTest::Wait qw(becomes_true);
 use Test::More;
 
 my $hour = 3600;
@@ -77,10 +78,10 @@ foreach my $by ('calls', 'worker')
 	}
 	grant($node, 'late', 7, 'user');
 	deliver($node) if $by eq 'calls';
-	ok(wait_until($node, in_doubt('late')), "$by: the answer is lost");
+	ok(becomes_true($node, in_doubt('late')), "$by: the answer is lost");
 	$clock->advance($hour);
 	ok(deliver_until_settled('late'), 'the calls come to an end') if $by eq 'calls';
-	ok(wait_until($node, settled('late')), "$by: it is proven in the end");
+	ok(becomes_true($node, settled('late')), "$by: it is proven in the end");
 	is(statuses($node, 'late'), 'completed 1', "$by: as applied");
 	is($zgsm->balance('user'), 7, "$by: once");
 	like($node->safe_psql('postgres', 'SELECT last_error FROM quota_manager.quota_execute'), qr/^reconciled as applied/, "$by: by the balance");
@@ -88,7 +89,7 @@ foreach my $by ('calls', 'worker')
 }
 $node->safe_psql('postgres', 'ALTER SYSTEM SET quota_manager.workers = off');
 $node->safe_psql('postgres', 'SELECT pg_reload_conf()');
-ok(wait_until($node, q{SELECT count(pid) = 0 FROM quota_manager.worker_status WHERE kind <> 'launcher'}), 'the workers have ended');
+ok(becomes_true($node, q{SELECT count(pid) = 0 FROM quota_manager.worker_status WHERE kind <> 'launcher'}), 'the workers have ended');
 
 # A grant that was applied, chats that have used more than it since, within what they may, and a clock that is set back: the
 # balance is lower than before, and still proves nothing.

@@ -9,8 +9,9 @@ use FindBin;
 use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Utils;
-use QuotaTest::Delivery qw(delivery_node add_gateway deliver deliver_all wait_until begin_call end_call);
+use QuotaTest::Delivery qw(delivery_node add_gateway deliver deliver_all begin_call end_call);
 use QuotaTest::Mock;
+use QuotaTest::Wait qw(becomes_true);
 use Test::More;
 
 my $node = delivery_node('balances_count', <<'CONF');
@@ -113,7 +114,7 @@ sql(q{INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condi
 sql(q{UPDATE quota_manager.quota_strategy SET enabled = false WHERE name = 'gift'});
 $mock->fault(kind => 'slow', match => 'query', count => 100000, delay_ms => 4000);
 my $call = begin_call($node, "SET quota_manager.schedule_clock = '2025-07-01 08:01:00+00'", 'CALL quota_manager.tick()');
-ok(wait_until($node, 'SELECT count(*) = 20 FROM quota_manager.user_balance WHERE token IS NOT NULL'), 'a slow answer: it is asked for');
+ok(becomes_true($node, 'SELECT count(*) = 20 FROM quota_manager.user_balance WHERE token IS NOT NULL'), 'a slow answer: it is asked for');
 sql(q{UPDATE quota_manager.quota_strategy SET enabled = true WHERE name = 'gift'}, q{SELECT FROM quota_manager.scan('gift')});
 deliver($node);
 is(balances(), '25 x 20', 'a slow answer: all are paid meanwhile');
@@ -186,7 +187,7 @@ is(sql(q{SELECT count(*) FROM quota_manager.user_balance WHERE read_time <= now(
 start_over('* * * * * *', '2025-07-01 08:00:00+00', enabled => 'false');
 sql(q{UPDATE quota_manager.quota_gateway SET rate_limit = 20}, 'UPDATE quota_manager.quota_strategy SET enabled = true');
 sql('CREATE ROLE quota_worker LOGIN', q{SELECT quota_manager.grant_access('quota_worker', 'worker')}, 'ALTER SYSTEM SET quota_manager.workers = on', 'SELECT pg_reload_conf()');
-ok( wait_until($node, q{SELECT count(*) FILTER (WHERE r.matched = 0 AND r.state = 'done') >= 2
+ok( becomes_true($node, q{SELECT count(*) FILTER (WHERE r.matched = 0 AND r.state = 'done') >= 2
 		FROM quota_manager.quota_run r, (SELECT max(l.id) AS id FROM quota_manager.quota_run l WHERE l.granted > 0) g WHERE r.id > g.id}),
 	'workers: all are paid, and known to be');
 is(balances(), '25 x 20', 'workers: nobody is paid twice');

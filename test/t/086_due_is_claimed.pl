@@ -9,8 +9,9 @@ use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Utils;
 use QuotaTest::Delivery
-  qw(delivery_node start_workers add_gateway grant statuses delivered_once wait_until begin_call end_call begin_session ask_session end_session log_part);
+  qw(delivery_node start_workers add_gateway grant statuses delivered_once begin_call end_call begin_session ask_session end_session log_part);
 use QuotaTest::Mock;
+use QuotaTest::Wait qw(becomes_true);
 use Test::More;
 use Time::HiRes qw(time);
 
@@ -64,7 +65,7 @@ sub empty_tables
 	ask_session($session, 'COMMIT');
 	end_session($session);
 	my $begin = time;
-	ok(wait_until($node, q{SELECT count(*) = 20 FROM quota_manager.quota_execute WHERE status = 'completed'}), 'a worker waits for it, too');
+	ok(becomes_true($node, q{SELECT count(*) = 20 FROM quota_manager.quota_execute WHERE status = 'completed'}), 'a worker waits for it, too');
 	cmp_ok(time - $begin, '<', $bound + $slack, 'and goes on soon');
 }
 
@@ -74,11 +75,11 @@ foreach my $applied ('false', 'true')
 	empty_tables();
 	$zgsm->fault(kind => 'close', match => 'grant');
 	grant($node, 'z', 5, 'user');
-	ok(wait_until($node, q{SELECT last_error LIKE 'not reconciled yet%' FROM quota_manager.quota_execute}), 'it is in doubt, and will be so for long');
+	ok(becomes_true($node, q{SELECT last_error LIKE 'not reconciled yet%' FROM quota_manager.quota_execute}), 'it is in doubt, and will be so for long');
 	grant($node, 'z', 7, 'user');
 	my $begin = time;
 	$node->safe_psql('postgres', qq{SELECT quota_manager.resolve(id, $applied) FROM quota_manager.quota_execute WHERE amount = 5});
-	ok(wait_until($node, q{SELECT count(*) = 2 FROM quota_manager.quota_execute WHERE status = 'completed'}), "resolved as $applied: all comes to an end");
+	ok(becomes_true($node, q{SELECT count(*) = 2 FROM quota_manager.quota_execute WHERE status = 'completed'}), "resolved as $applied: all comes to an end");
 	cmp_ok(time - $begin, '<', $bound + $slack, 'within the bound');
 	is($zgsm->balance('user'), $applied eq 'true' ? 7 : 12, 'and each is applied once');
 }

@@ -10,8 +10,9 @@ use FindBin;
 use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Utils;
-use QuotaTest::Delivery qw(delivery_node add_gateway deliver deliver_all wait_until begin_call end_call);
+use QuotaTest::Delivery qw(delivery_node add_gateway deliver deliver_all begin_call end_call);
 use QuotaTest::Mock;
+use QuotaTest::Wait qw(becomes_true);
 use Test::More;
 use Time::HiRes qw(time);
 
@@ -123,11 +124,11 @@ cmp_ok(sql('SELECT count(*) FROM quota_manager.quota_execute e'), '>', 2 * $user
 $_->clear_faults foreach values %mock;
 sql(q{UPDATE quota_manager.quota_strategy SET enabled = false}, 'UPDATE quota_manager.quota_gateway SET rate_limit = NULL',
 	q{INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition) VALUES ('last', 'single', 1, 'a', 'quota-le("a", 1000000)')});
-ok( wait_until($node, "SELECT count(*) = $users FROM quota_manager.quota_execute e JOIN quota_manager.quota_strategy s ON s.id = e.strategy_id
+ok( becomes_true($node, "SELECT count(*) = $users FROM quota_manager.quota_execute e JOIN quota_manager.quota_strategy s ON s.id = e.strategy_id
 		WHERE s.name = 'last' AND e.status = 'completed'"),
 	'everybody gets what is due when their balance is known');
 sql('ALTER SYSTEM SET quota_manager.workers = off', 'SELECT pg_reload_conf()');
-ok(wait_until($node, q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type ~ 'quota_manager (courier|scheduler)'}), 'the workers end');
+ok(becomes_true($node, q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type ~ 'quota_manager (courier|scheduler)'}), 'the workers end');
 
 # Jobs each minute, a gateway that takes 60 requests a second and often asks to come back later, five hours to be caught up.
 my $many = $long ? 5000 : 120;

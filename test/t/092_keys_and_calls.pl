@@ -9,8 +9,9 @@ use FindBin;
 use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Utils;
-use QuotaTest::Delivery qw(delivery_node add_gateway grant deliver log_part wait_until begin_call end_call begin_session ask_session end_session);
+use QuotaTest::Delivery qw(delivery_node add_gateway grant deliver log_part begin_call end_call begin_session ask_session end_session);
 use QuotaTest::Mock;
+use QuotaTest::Wait qw(becomes_true);
 use Test::More;
 
 my $node = delivery_node('keys', "quota_manager.worker_role = 'quota_worker'\n");
@@ -92,7 +93,7 @@ foreach my $sql (q{SELECT quota_manager.set_credential('new', 'k3y-bad')}, q{UPD
 
 	$log = -s $node->logfile;
 	my $call = begin_call($node, q{SET application_name = 'storer'; SET log_lock_waits = on; SET deadlock_timeout = '10ms'}, $sql);
-	ok(wait_until($node, "SELECT count(*) = 1 $storer"), "it waits: $sql");
+	ok(becomes_true($node, "SELECT count(*) = 1 $storer"), "it waits: $sql");
 	is($node->safe_psql('postgres', "SELECT query $storer"), '(not shown, since it may hold a key)', 'nobody sees the statement');
 	$node->safe_psql('postgres', "SELECT pg_terminate_backend(pid, 10000) $storer");
 	end_call($call);

@@ -10,8 +10,8 @@ use FindBin;
 use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Utils;
-use QuotaTest::Delivery qw(wait_until);
 use QuotaTest::ScanNode qw(scan_node add_gateway);
+use QuotaTest::Wait qw(becomes_true);
 use Test::More;
 
 my $node = scan_node('hostile', "shared_preload_libraries = 'quota_manager'\nquota_manager.workers = off\n");
@@ -531,10 +531,10 @@ $node->restart;
 my (undef, undef, $error) = $node->psql('postgres', 'SELECT 1', extra_params => [ '-U', 'worker' ]);
 like($error, qr/pg_hba.conf rejects connection/, 'worker: cannot log in');
 $attempts++;
-ok(wait_until($node, q{SELECT count(*) = 1 FROM quota_manager.worker_status WHERE kind = 'scheduler' AND pid IS NOT NULL AND role = 'worker'}), 'and works');
+ok(becomes_true($node, q{SELECT count(*) = 1 FROM quota_manager.worker_status WHERE kind = 'scheduler' AND pid IS NOT NULL AND role = 'worker'}), 'and works');
 # Policies do not stand in the way of who may pass them; nor do they find out otherwise.
 $node->safe_psql('postgres', q{ALTER ROLE worker BYPASSRLS; GRANT USAGE ON SCHEMA workshop TO worker; UPDATE quota_manager.quota_strategy SET enabled = true WHERE name = 'who'});
-ok(wait_until($node, q{SELECT EXISTS (SELECT FROM quota_manager.quota_run r JOIN quota_manager.quota_strategy s ON s.id = r.strategy_id
+ok(becomes_true($node, q{SELECT EXISTS (SELECT FROM quota_manager.quota_run r JOIN quota_manager.quota_strategy s ON s.id = r.strategy_id
 	WHERE s.name = 'who' AND r.reason ~ 'runs as worker')}), 'worker: conditions run as the workers\' role');
 like($node->safe_psql('postgres', q{SELECT error FROM quota_manager.scan('who')}), qr/runs as worker/, 'postgres: a superuser has them run as that role, too');
 

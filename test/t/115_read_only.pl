@@ -9,8 +9,9 @@ use FindBin;
 use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Utils;
-use QuotaTest::Delivery qw(delivery_node start_workers add_gateway grant deliver wait_until);
+use QuotaTest::Delivery qw(delivery_node start_workers add_gateway grant deliver);
 use QuotaTest::Mock;
+use QuotaTest::Wait qw(becomes_true);
 use QuotaTest::Workers;
 use Test::More;
 
@@ -25,7 +26,7 @@ $node->safe_psql('postgres', q{
 	INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition, periodic_expr) VALUES ('yearly', 'periodic', 1, 'm', 'true()', '@yearly');
 	INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition, enabled) VALUES ('low', 'single', 1, 'm', 'quota-le("m", 5)', false);
 	SELECT quota_test.make_grants('g', 3, ARRAY['u1', 'u2'])});
-ok(wait_until($node, q{SELECT count(*) = 2 FROM quota_manager.quota_execute WHERE status = 'completed'}), 'workers deliver');
+ok(becomes_true($node, q{SELECT count(*) = 2 FROM quota_manager.quota_execute WHERE status = 'completed'}), 'workers deliver');
 $node->safe_psql('postgres', q{
 	UPDATE quota_manager.quota_execute SET status = 'in_doubt', next_attempt_time = 'infinity' WHERE user_id = 'u1';
 	INSERT INTO quota_manager.balance_suspension (gateway, reason) VALUES ('g', 'test')});

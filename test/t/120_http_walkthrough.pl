@@ -13,6 +13,7 @@ use POSIX ();
 use PostgreSQL::Test::Utils;
 use QuotaTest::Mock;
 use QuotaTest::HttpServer;
+use QuotaTest::Wait qw(happens);
 use QuotaTest::Walkthrough;
 use Test::More;
 
@@ -63,7 +64,7 @@ my $url = readline($from) // die 'the other server did not start';
 chomp $url;
 kill 'KILL', $child;
 waitpid $child, 0;
-ok($rest->wait_for(sub { $rest->{http}->get($url)->{status} == 599 }), 'a server ends with its test');
+ok(happens(sub { $rest->{http}->get($url)->{status} == 599 }), 'a server ends with its test');
 
 unlike($rest->log, qr/\b50[03]\b/, 'PostgREST answered nothing with 500 or 503');
 done_testing();

@@ -14,6 +14,7 @@ use PostgreSQL::Test::Utils;
 use QuotaTest::Delivery qw(add_gateway begin_session ask_session end_session);
 use QuotaTest::Mock;
 use QuotaTest::HttpServer;
+use QuotaTest::Wait qw(happens);
 use Test::More;
 
 my $missing = QuotaTest::HttpServer::missing();
@@ -171,7 +172,7 @@ $mock->clear_faults;
 {
 	$node->safe_psql('quota', q{ALTER ROLE quota_operator SET statement_timeout = '100ms'; NOTIFY pgrst, 'reload config'});
 	$mock->fault(kind => 'slow', match => 'query', count => 0, delay_ms => 2000);
-	ok($rest->wait_for(sub { $rest->request('POST', '/rpc/gateway_query', role => 'quota_operator', body => { user_id => 'ada' })->{status} == 504 }),
+	ok(happens(sub { $rest->request('POST', '/rpc/gateway_query', role => 'quota_operator', body => { user_id => 'ada' })->{status} == 504 }),
 		'the settings of roles are read again');
 	refused('a statement that takes too long', 504, '57014', 'POST', '/rpc/gateway_query', body => { user_id => 'ada' });
 	$node->safe_psql('quota', q{ALTER ROLE quota_operator RESET statement_timeout; NOTIFY pgrst, 'reload config'});

@@ -13,6 +13,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use QuotaTest::Mock;
 use QuotaTest::HttpServer;
+use QuotaTest::Wait qw(happens);
 use Test::More;
 
 my $missing = QuotaTest::HttpServer::missing();
@@ -162,7 +163,7 @@ sub answers
 {
 	my ($server, $status) = @_;
 
-	return $server->wait_for(sub { $server->request('GET', '/strategies', role => 'quota_viewer')->{status} == $status });
+	return happens(sub { $server->request('GET', '/strategies', role => 'quota_viewer')->{status} == $status });
 }
 my @grants = map { "SELECT quota_manager.grant_access('quota_$_', '$_')" } 'viewer', 'operator', 'admin';
 

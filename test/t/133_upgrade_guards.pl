@@ -12,7 +12,7 @@ use PostgreSQL::Test::Utils;
 use QuotaTest::Catalogue qw(catalogue differences);
 use QuotaTest::Delivery qw(begin_session ask_session end_session);
 use QuotaTest::ScanNode qw(scan_node);
-use QuotaTest::Wait qw(poll_sql);
+use QuotaTest::Wait qw(becomes_true);
 use Test::More;
 
 my $node = scan_node('upgrade_guards');
@@ -35,7 +35,7 @@ is(scalar differences(catalogue($node, 'used'), $before), 0, 'nothing has change
 
 my ($out, $error) = ('', '');
 my $waiting = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('used'), '-c', $update ], '<', '/dev/null', '>', \$out, '2>', \$error);
-ok(poll_sql($node, 'used', "SELECT count(*) = 1 FROM pg_stat_activity WHERE query = '$update' AND wait_event = 'PgSleep'"), 'an update waits');
+ok(becomes_true($node, "SELECT count(*) = 1 FROM pg_stat_activity WHERE query = '$update' AND wait_event = 'PgSleep'", database => 'used'), 'an update waits');
 $node->safe_psql('used', q{SET statement_timeout = '60s'; UPDATE quota_manager.user_info SET name = 'x'; SELECT count(*) FROM quota_manager.strategy_due});
 pass('meanwhile the tables are read and written');
 is($node->safe_psql('used', q{SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE a.wait_event = 'PgSleep' AND l.relation IN (

@@ -8,8 +8,9 @@ use FindBin;
 use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Utils;
-use QuotaTest::Delivery qw(delivery_node add_gateway grant deliver deliver_all begin_call kill_call wait_until);
+use QuotaTest::Delivery qw(delivery_node add_gateway grant deliver deliver_all begin_call kill_call);
 use QuotaTest::Mock;
+use QuotaTest::Wait qw(wait_until);
 use Test::More;
 
 my $node = delivery_node('counts', <<'CONF');

@@ -8,8 +8,9 @@ use FindBin;
 use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Utils;
-use QuotaTest::Delivery qw(delivery_node add_gateway grant deliver begin_call end_call kill_call wait_until);
+use QuotaTest::Delivery qw(delivery_node add_gateway grant deliver begin_call end_call kill_call);
 use QuotaTest::Mock;
+use QuotaTest::Wait qw(becomes_true);
 use Test::More;
 
 use constant USERS => 5000;
@@ -41,7 +42,7 @@ sql(q{CREATE TABLE quota_test.stop (); CREATE FUNCTION quota_test.wait_here() RE
 my $holder = $node->background_psql('postgres');
 $holder->query('SELECT pg_advisory_lock(7)');
 my $scan = begin_call($node, "SET application_name = 'victim'", 'SELECT count(*) FROM quota_manager.scan()');
-ok(wait_until($node, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'victim' AND wait_event_type = 'Lock'}), 'a scan is stopped while it writes');
+ok(becomes_true($node, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'victim' AND wait_event_type = 'Lock'}), 'a scan is stopped while it writes');
 my $row = q{SELECT p.datname, p.phase, p.runs_total, p.runs_done, s.name, p.users_total, p.users_done BETWEEN 0 AND 5000, p.grants_written >= 0,
 	p.started BETWEEN a.query_start - interval '1 s' AND clock_timestamp()
 	FROM quota_manager.stat_progress_scan p JOIN pg_stat_activity a ON a.pid = p.pid LEFT JOIN quota_manager.quota_strategy s ON s.id = p.strategy_id};
@@ -66,17 +67,17 @@ like($session->{stderr}, qr/canceling statement due to statement timeout/, 'a sc
 is(sql($scan_rows), 0, 'and is over');
 $session->query('ROLLBACK');
 $scan = begin_call($node, "SET application_name = 'victim'", 'SELECT count(*) FROM quota_manager.scan()');
-ok(wait_until($node, q{SELECT count(*) = 1 FROM quota_manager.stat_progress_scan WHERE phase = 'writing grants'}), 'a scan writes');
+ok(becomes_true($node, q{SELECT count(*) = 1 FROM quota_manager.stat_progress_scan WHERE phase = 'writing grants'}), 'a scan writes');
 sql(q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'});
 end_call($scan);
 is(sql($scan_rows), 0, 'one that was cancelled is over');
 $scan = begin_call($node, "SET application_name = 'victim'", 'SELECT count(*) FROM quota_manager.scan()');
-ok(wait_until($node, q{SELECT count(*) = 1 FROM quota_manager.stat_progress_scan WHERE phase = 'writing grants'}), 'another one writes');
+ok(becomes_true($node, q{SELECT count(*) = 1 FROM quota_manager.stat_progress_scan WHERE phase = 'writing grants'}), 'another one writes');
 sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'});
 end_call($scan);
-ok(wait_until($node, q{SELECT count(*) = 0 FROM quota_manager.stat_progress_scan}), 'one whose session was ended is over');
+ok(becomes_true($node, q{SELECT count(*) = 0 FROM quota_manager.stat_progress_scan}), 'one whose session was ended is over');
 $scan = begin_call($node, "SET application_name = 'victim'", 'SELECT count(*) FROM quota_manager.scan()');
-ok(wait_until($node, q{SELECT count(*) = 1 FROM quota_manager.stat_progress_scan WHERE phase = 'writing grants'}), 'and another one');
+ok(becomes_true($node, q{SELECT count(*) = 1 FROM quota_manager.stat_progress_scan WHERE phase = 'writing grants'}), 'and another one');
 kill_call($node, $scan, 'victim');
 is(sql($scan_rows), 0, 'one whose process was killed is over');
 sql('DROP TRIGGER wait_here ON quota_manager.quota_execute');
@@ -84,7 +85,7 @@ sql('DROP TRIGGER wait_here ON quota_manager.quota_execute');
 # A delivery.
 $mock->fault(kind => 'hang', match => 'delta', count => 100);
 my $call = begin_call($node, "SET application_name = 'victim'", 'CALL quota_manager.deliver()');
-ok(wait_until($node, q{SELECT count(*) = 1 FROM quota_manager.stat_progress_deliver WHERE grants_in_flight > 0}), 'a delivery has grants in flight');
+ok(becomes_true($node, q{SELECT count(*) = 1 FROM quota_manager.stat_progress_deliver WHERE grants_in_flight > 0}), 'a delivery has grants in flight');
 is(sql(q{SELECT datname, phase IN ('looking for work', 'delivering'), gateways_total, gateways_served, gateways_open, grants_completed, grants_failed, started < clock_timestamp()
 	FROM quota_manager.stat_progress_deliver}), 'postgres|t|1|1|1|0|0|t', 'and the view tells of it');
 is(sql('SET SESSION AUTHORIZATION colleague; SELECT datname, phase FROM quota_manager.stat_progress_deliver'), 'postgres|', 'to others less');

@@ -11,8 +11,9 @@ use lib "$FindBin::RealBin/../perl";
 use CPAN::Meta::YAML;
 use JSON::PP;
 use PostgreSQL::Test::Utils;
-use QuotaTest::Delivery qw(delivery_node add_gateway grant deliver wait_until);
+use QuotaTest::Delivery qw(delivery_node add_gateway grant deliver);
 use QuotaTest::Mock;
+use QuotaTest::Wait qw(becomes_true);
 use QuotaTest::Workers;
 use Test::More;
 
@@ -231,7 +232,7 @@ $node->safe_psql('postgres', q{INSERT INTO quota_manager.user_info (id) VALUES (
 	INSERT INTO quota_manager.quota_strategy (name, type, periodic_expr, time_zone, amount, model, condition) VALUES ('late', 'periodic', '* * * * *', 'UTC', 1, 'm', 'true()')});
 $node->append_conf('postgresql.conf', sprintf("quota_manager.schedule_clock = '%s'", $node->safe_psql('postgres', q{SELECT now() + interval '10 min'})));
 $node->reload;
-ok(wait_until($node, q{SELECT quota_manager.schedule_now() > now() + interval '9 min'}), 'time passes');
+ok(becomes_true($node, q{SELECT quota_manager.schedule_now() > now() + interval '9 min'}), 'time passes');
 $node->safe_psql('postgres', q{UPDATE quota_manager.quota_strategy SET catch_up = 'all', catch_up_max = 100});
 like(firing($node), qr/QuotaManagerFiringsOverdue/, 'firings are overdue');
 $node->safe_psql('postgres', q{ALTER TABLE quota_manager.user_info RENAME TO gone; SELECT count(*) FROM quota_manager.scan()});

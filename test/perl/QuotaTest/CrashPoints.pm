@@ -24,9 +24,8 @@ use warnings FATAL => 'all';
 
 use Exporter 'import';
 use PostgreSQL::Test::Utils;
-use QuotaTest::Wait qw(poll_sql);
+use QuotaTest::Wait qw(wait_until happens);
 use QuotaTest::Workers;
-use Time::HiRes qw(time usleep);
 
 our @EXPORT_OK = qw(crash_cluster crash_points arm await_hit release);
 
@@ -83,8 +82,7 @@ sub arm
 	my $value = join ':', $point, $option{skip} // 0, $option{action} // 'kill';
 
 	QuotaTest::Workers::set($node, 'quota_manager.crash_point', $value);
-	poll_sql($node, 'postgres', 'SHOW quota_manager.crash_point', $value)
-	  or die "could not arm $value";
+	wait_until($node, 'SHOW quota_manager.crash_point', result => $value);
 	unlink _file($node, $point);
 	return;
 }
@@ -93,14 +91,8 @@ sub arm
 sub await_hit
 {
 	my ($node, $point, $timeout) = @_;
-	my $end = time() + ($timeout // $PostgreSQL::Test::Utils::timeout_default);
 
-	while (!-e _file($node, $point))
-	{
-		return 0 if time() > $end;
-		usleep(2000);
-	}
-	return 1;
+	return happens(sub { -e _file($node, $point) }, $timeout);
 }
 
 # Lets go of who stands still at a place.

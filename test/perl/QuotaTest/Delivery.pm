@@ -18,11 +18,11 @@ use IPC::Run ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils ();
 use QuotaTest::Mock;
-use QuotaTest::Wait qw(poll_sql);
+use QuotaTest::Wait qw(wait_until);
 use Test::More;
 
 our @EXPORT_OK = qw(delivery_node start_workers add_gateway grant deliver deliver_all statuses delivered_once
-  wait_until begin_call end_call begin_session ask_session end_session kill_call log_part);
+  begin_call end_call begin_session ask_session end_session kill_call log_part);
 
 # A running server with the extension. The schema quota_test has make_grants(),
 # which writes grants as a scan does.
@@ -166,14 +166,6 @@ sub delivered_once
 	return scalar @applied;
 }
 
-# Waits for a query to give a result.
-sub wait_until
-{
-	my ($node, $query, $expected) = @_;
-
-	return poll_sql($node, 'postgres', $query, $expected);
-}
-
 # Runs statements in a session of its own, in the background. Give the result to
 # end_call(), which waits for its end and returns what it printed and its errors.
 sub begin_call
@@ -245,7 +237,8 @@ sub kill_call
 	kill 'KILL', $node->safe_psql('postgres', "SELECT pid FROM pg_stat_activity WHERE application_name = '$application'");
 	end_call($call);
 	$node->wait_for_log(qr/all server processes terminated; reinitializing/, $log);
-	return wait_until($node, 'SELECT true');
+	wait_until($node, 'SELECT true');
+	return;
 }
 
 # What the server's log holds from a position on.

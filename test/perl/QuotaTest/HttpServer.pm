@@ -35,7 +35,7 @@ use JSON::PP;
 use MIME::Base64 qw(encode_base64url);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils ();
-use Time::HiRes qw(usleep);
+use QuotaTest::Wait qw(happens);
 
 our $secret = 'a secret of tests that is longer than 32 bytes';
 our $config = dirname(__FILE__) . "/../../../examples/http/postgrest.conf";
@@ -162,23 +162,9 @@ sub wait_ready
 {
 	my ($self) = @_;
 
-	$self->wait_for(sub { $self->{http}->get("http://127.0.0.1:$self->{admin_port}/ready")->{status} == 200 })
+	happens(sub { $self->{http}->get("http://127.0.0.1:$self->{admin_port}/ready")->{status} == 200 })
 	  or die "PostgREST is not ready:\n" . $self->log;
 	return;
-}
-
-# Waits until code says true; false if it does not in time.
-sub wait_for
-{
-	my ($self, $code) = @_;
-	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
-
-	while (1)
-	{
-		return 1 if $code->();
-		return 0 if time > $end;
-		usleep(20_000);
-	}
 }
 
 sub stop

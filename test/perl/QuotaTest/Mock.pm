@@ -23,8 +23,7 @@ use warnings FATAL => 'all';
 use FindBin;
 use HTTP::Tiny;
 use JSON::PP;
-use PostgreSQL::Test::Utils ();
-use Time::HiRes qw(usleep);
+use QuotaTest::Wait ();
 
 # Starts the mock on a free port, or on that of a mock that was stopped.
 sub start
@@ -147,15 +146,14 @@ sub applied
 sub wait_applied
 {
 	my ($self, $user, $count) = @_;
-	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
 	my $applied;
 
-	while (1)
-	{
-		$applied = grep { $_->{user} eq $user } $self->applied;
-		return $applied if $applied >= $count || time > $end;
-		usleep(20_000);
-	}
+	return $applied if QuotaTest::Wait::happens(
+		sub {
+			$applied = grep { $_->{user} eq $user } $self->applied;
+			return $applied >= $count;
+		});
+	return $applied;
 }
 
 # The names of the kinds of faults that it knows.

@@ -28,8 +28,8 @@ use IPC::Open3 ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use QuotaTest::Wait qw(poll_sql);
-use Time::HiRes qw(time usleep);
+use QuotaTest::Wait qw(wait_until wait_for);
+use Time::HiRes qw(time);
 
 my %mock_pids;
 
@@ -136,8 +136,7 @@ sub await
 {
 	my ($node, $database, $condition) = @_;
 
-	poll_sql($node, $database, "SELECT coalesce(($condition), false)")
-	  or die "not in time: $condition";
+	wait_until($node, "SELECT coalesce(($condition), false)", database => $database);
 	return;
 }
 
@@ -179,11 +178,7 @@ sub seconds_to_end
 {
 	my ($pid, $since) = @_;
 
-	while (kill 0, $pid)
-	{
-		die "process $pid does not end" if time() - $since > 30;
-		usleep(2000);
-	}
+	wait_for("process $pid ends", sub { !kill 0, $pid }, 30);
 	return time() - $since;
 }
 
@@ -210,11 +205,7 @@ sub end_postmaster
 	$node->kill9;
 	foreach my $pid (@processes)
 	{
-		while (_runs($pid))
-		{
-			die "process $pid outlives its postmaster" if time() > $before + 60;
-			usleep(5_000);
-		}
+		wait_for("process $pid ends with its postmaster", sub { !_runs($pid) }, 60);
 	}
 	return time() - $before;
 }
@@ -245,11 +236,7 @@ sub seconds_to_reload
 	$node->append_conf('postgresql.conf', "quota_manager.scan_interval = '$value'");
 	my $since = time;
 	$node->safe_psql('postgres', 'SELECT pg_reload_conf()');
-	while (slurp_file($node->logfile) !~ $seen)
-	{
-		die 'settings were not reloaded' if time - $since > 30;
-		usleep(2000);
-	}
+	wait_for('settings are reloaded', sub { slurp_file($node->logfile) =~ $seen }, 30);
 	return time - $since;
 }
 
