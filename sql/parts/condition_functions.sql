@@ -112,6 +112,6 @@ CREATE FUNCTION quota_internal.require_condition(condition quota_manager.conditi
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_require_condition';
 COMMENT ON FUNCTION quota_internal.require_condition(quota_manager.condition) IS 'Raises an error that says what is wrong with a condition, names and types included.';
 
-CREATE FUNCTION quota_internal.condition_models(condition quota_manager.condition) RETURNS text[]
+CREATE FUNCTION quota_manager.condition_models(condition quota_manager.condition) RETURNS text[]
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_condition_models';
-COMMENT ON FUNCTION quota_internal.condition_models(quota_manager.condition) IS 'Models whose balance a condition asks for.';
+COMMENT ON FUNCTION quota_manager.condition_models(quota_manager.condition) IS 'Models whose balance a condition asks for.';

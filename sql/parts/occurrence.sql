@@ -126,6 +126,16 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.retried_firings(quota_manager.quota_strategy) IS 'Firings of a periodic strategy whose run failed or is incomplete, and that are tried again.';
 
+-- Not called any more: dumps of 1.0.0 have rights on it, and could not be restored without it.
+CREATE FUNCTION quota_internal.due_firings(strategy quota_manager.quota_strategy) RETURNS SETOF timestamptz
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+	SELECT f.firing FROM quota_internal.retried_firings(strategy) f (firing)
+	UNION ALL SELECT o.first_firing FROM quota_internal.open_firings(strategy) o WHERE o.reason IS NULL
+	ORDER BY 1;
+END;
+COMMENT ON FUNCTION quota_internal.due_firings(quota_manager.quota_strategy) IS 'Firings of a periodic strategy that are to be run now by the schedule clock, as its catch_up says, those that are tried again included; in order.';
+
 CREATE FUNCTION quota_internal.record_skipped(strategy quota_manager.quota_strategy, first_firing timestamptz, last_firing timestamptz, firings bigint, why text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$

@@ -1,7 +1,7 @@
 -- Jobs of pg_cron that run strategies and deliver grants where no background workers do. Nothing of pg_cron is
 -- named but in dynamic statements: it need not be there.
 
-CREATE FUNCTION quota_internal.pg_cron_jobs(database name) RETURNS TABLE (job_name text, command text)
+CREATE FUNCTION quota_manager.pg_cron_jobs(database name) RETURNS TABLE (job_name text, command text)
 LANGUAGE sql IMMUTABLE
 BEGIN ATOMIC
 	-- The name of a job may be as long as that of a database, 63 bytes, and would be cut.
@@ -10,7 +10,7 @@ BEGIN ATOMIC
 		t.command
 	FROM (VALUES ('quota_manager tick ', 'CALL quota_manager.tick()'), ('quota_manager deliver ', 'CALL quota_manager.deliver()')) t (prefix, command);
 END;
-COMMENT ON FUNCTION quota_internal.pg_cron_jobs(name) IS 'The jobs of pg_cron that serve a database: their names and what they call. A name that is too long holds the MD5 of the database''s name.';
+COMMENT ON FUNCTION quota_manager.pg_cron_jobs(name) IS 'The jobs of pg_cron that serve a database: their names and what they call. A name that is too long holds the MD5 of the database''s name.';
 
 CREATE FUNCTION quota_internal.pg_cron_database() RETURNS name
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -111,7 +111,7 @@ DECLARE
 BEGIN
 	-- How the last run of them ended that pg_cron knows of, and lets us see.
 	EXECUTE 'SELECT d.status, d.return_message, d.start_time FROM cron.job_run_details d
-		WHERE d.command IN (SELECT j.command FROM quota_internal.pg_cron_jobs($1) j) AND d.database = $1 AND d.username = $2
+		WHERE d.command IN (SELECT j.command FROM quota_manager.pg_cron_jobs($1) j) AND d.database = $1 AND d.username = $2
 			AND d.status IN (''succeeded'', ''failed'')
 		ORDER BY d.runid DESC LIMIT 1' INTO last_run USING database, role;
 	IF last_run.status = 'failed' THEN
@@ -147,7 +147,7 @@ BEGIN
 	PERFORM quota_internal.pg_cron_database();
 	PERFORM quota_internal.check_job_role(target, runner);
 	PERFORM quota_internal.require_pg_cron((SELECT string_agg(format('SELECT cron.schedule_in_database(%L, %L, %L, %L, %L);',
-		j.job_name, every_minute, j.command, target, runner), ' ') FROM quota_internal.pg_cron_jobs(target) j));
+		j.job_name, every_minute, j.command, target, runner), ' ') FROM quota_manager.pg_cron_jobs(target) j));
 	IF target <> current_database()
 		AND NOT has_function_privilege('cron.schedule_in_database(text, text, text, text, text, boolean)', 'EXECUTE') THEN
 		RAISE EXCEPTION 'role "%" may not schedule jobs in another database', current_user
@@ -155,7 +155,7 @@ BEGIN
 				HINT = format('GRANT EXECUTE ON FUNCTION cron.schedule_in_database TO %I lets it.', current_user);
 	END IF;
 
-	FOR job IN SELECT j.* FROM quota_internal.pg_cron_jobs(target) j LOOP
+	FOR job IN SELECT j.* FROM quota_manager.pg_cron_jobs(target) j LOOP
 		job_name := job.job_name;
 		-- To schedule a job of the same name again would leave the one of another role, and one that is switched off.
 		FOR stale IN EXECUTE 'SELECT j.jobid FROM cron.job j WHERE j.jobname = $1
@@ -186,7 +186,7 @@ AS $$
 #variable_conflict use_variable
 DECLARE
 	target CONSTANT name := coalesce(database, current_database());
-	names CONSTANT text[] := (SELECT array_agg(j.job_name) FROM quota_internal.pg_cron_jobs(target) j);
+	names CONSTANT text[] := (SELECT array_agg(j.job_name) FROM quota_manager.pg_cron_jobs(target) j);
 	removed bigint := 0;
 	job bigint;
 BEGIN

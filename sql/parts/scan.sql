@@ -36,7 +36,7 @@ CREATE FUNCTION quota_internal.condition_gateways(condition quota_manager.condit
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	models CONSTANT text[] := quota_internal.condition_models(condition);
+	models CONSTANT text[] := quota_manager.condition_models(condition);
 BEGIN
 	IF models = '{}' THEN
 		RETURN models;

@@ -86,7 +86,7 @@ AS $$
 DECLARE
 	model text;
 BEGIN
-	FOREACH model IN ARRAY quota_internal.condition_models(condition) LOOP
+	FOREACH model IN ARRAY quota_manager.condition_models(condition) LOOP
 		IF NOT EXISTS (SELECT 1 FROM quota_manager.quota_gateway g WHERE g.name = quota_manager.gateway_of(model)) THEN
 			RAISE EXCEPTION 'no gateway serves model "%" in the condition of strategy "%"', model, name
 				USING ERRCODE = 'invalid_parameter_value',

@@ -37,8 +37,8 @@ FROM unnest(ARRAY['true()', 'false()', 'match-user("u1", "u2")', 'match-user("u"
 	'or(quota-le("m", 1), not quota-le("m", 1))']) AS expression;
 
 -- Balances are read for what a condition calls, not for what stands in its arguments.
-SELECT quota_internal.condition_models('or(match-user("quota-le(\""m\"", 1)"), belong-to(quota-le))') AS none,
-	quota_internal.condition_models('or(match-user("quota-le"), not(quota-le("m", 1)), quota-le("cf-model", 2), quota-le("m", 3))') AS models;
+SELECT quota_manager.condition_models('or(match-user("quota-le(\""m\"", 1)"), belong-to(quota-le))') AS none,
+	quota_manager.condition_models('or(match-user("quota-le"), not(quota-le("m", 1)), quota-le("cf-model", 2), quota-le("m", 3))') AS models;
 
 -- No subject is no match, whichever way the condition is run.
 SELECT n.s @@ 'not(is-vip(1))' AS planned, n.s @@ c AS executed

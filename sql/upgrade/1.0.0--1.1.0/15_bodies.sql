@@ -1,7 +1,6 @@
 -- Other comments, names or messages in their bodies.
 -- take FUNCTION quota_internal.admit_firing
 -- take FUNCTION quota_internal.check_identity
--- take FUNCTION quota_internal.check_strategy_models
 -- take FUNCTION quota_internal.condition_gateways
 -- take FUNCTION quota_internal.count_doubtful_firings
 -- take FUNCTION quota_internal.decision_candidates
@@ -19,9 +18,6 @@
 -- take FUNCTION quota_internal.retried_firings
 -- take FUNCTION quota_internal.skip_firings
 -- take FUNCTION quota_internal.try_scan_locks
--- take FUNCTION quota_internal.warn_of_failing_jobs
 -- take FUNCTION quota_manager.release_balances
--- take FUNCTION quota_manager.schedule_jobs
 -- take FUNCTION quota_manager.undecided
--- take FUNCTION quota_manager.unschedule_jobs
 -- take FUNCTION quota_manager.upcoming
