@@ -1,12 +1,12 @@
--- Who may do what.  PUBLIC can use the types and call what is pure; all else is granted by grant_access.
+-- Rights of roles.  PUBLIC can use types and immutable functions; grant_access grants all else.
 
 CREATE FUNCTION quota_manager.grant_access(role regrole, access text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	levels CONSTANT text[] := ARRAY['viewer', 'operator', 'admin', 'worker'];
-	-- Functions for people that do something; those that only look are for all, also one that runs conditions to do so.
-	looks CONSTANT text[] := ARRAY['undecided'];
+	-- Functions for people that are volatile.  All levels may call the one that only reads, though it runs conditions.
+	reads CONSTANT text[] := ARRAY['undecided'];
 	runs CONSTANT text[] := ARRAY['scan', 'tick', 'deliver'];
 	decides CONSTANT text[] := ARRAY['resolve', 'retry', 'cancel', 'import_grants', 'restart_schedule', 'release_balances', 'audit_balances',
 		'gateway_query', 'gateway_refresh', 'gateway_delta'];
@@ -14,14 +14,14 @@ DECLARE
 	edits CONSTANT text[] := CASE WHEN access IN ('operator', 'admin') THEN ARRAY['enable', 'disable', 'archive'] ELSE '{}' END;
 	moves CONSTANT text[] := CASE WHEN access = 'admin' THEN ARRAY['pause'] ELSE '{}' END;
 	administers CONSTANT text[] := ARRAY['resume', 'start_workers', 'stop_workers', 'wake_workers', 'schedule_jobs', 'unschedule_jobs', 'set_credential'];
-	-- What is written by column.  Neither ids nor times nor versions: what is written with them is being restored.
+	-- Columns that roles write: no ids, times or versions, which only a restore writes.
 	strategy_columns CONSTANT text := 'name, title, type, amount, model, periodic_expr, time_zone, condition, enabled, archived, max_exec_per_user,
 		catch_up, catch_up_window, catch_up_max, valid_from, valid_until';
 	user_columns CONSTANT text := 'name, github_username, email, phone, github_star, vip, org, register_time, access_time';
 	gateway_columns CONSTANT text := 'dialect, base_url, admin_path, key_header, route_model, connect_timeout, request_timeout,
 		max_connections, rate_limit, doubt_policy, sole_writer, max_usage_rate, guard_balances, is_default';
-	called CONSTANT text[] := looks || CASE access WHEN 'viewer' THEN '{}' WHEN 'worker' THEN runs WHEN 'operator' THEN runs || decides ELSE runs || decides || administers END;
-	-- All but one hold nothing that is secret.
+	called CONSTANT text[] := reads || CASE access WHEN 'viewer' THEN '{}' WHEN 'worker' THEN runs WHEN 'operator' THEN runs || decides ELSE runs || decides || administers END;
+	-- Only one table holds secrets.
 	readable CONSTANT text := (SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class c
 		WHERE c.relnamespace = 'quota_manager'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND c.relname <> 'quota_credential');
 	routine regprocedure;
@@ -29,7 +29,7 @@ BEGIN
 	IF access IS NULL OR access <> ALL (levels) THEN
 		RAISE EXCEPTION 'unknown access %', coalesce(quote_literal(access), 'null')
 			USING ERRCODE = 'invalid_parameter_value',
-				HINT = 'Write viewer (looks), operator (runs strategies), admin (all, gateways included) or worker (the background workers'' role).';
+				HINT = 'Write viewer (reads), operator (runs strategies), admin (all, gateways included) or worker (the background workers'' role).';
 	END IF;
 	IF role IS NULL OR role = 0 THEN
 		RAISE EXCEPTION 'no role to give access to' USING ERRCODE = 'invalid_parameter_value';
@@ -41,13 +41,13 @@ BEGIN
 	FOR routine IN SELECT p.oid FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
 			JOIN pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass AND e.extname = 'quota_manager'
 		WHERE p.pronamespace IN ('quota_manager'::regnamespace, 'quota_internal'::regnamespace) AND p.prorettype <> 'trigger'::regtype
-			-- What is not volatile cannot write, nor can what parallel workers may run. In quota_internal the rest is for the owner.
+			-- Functions that are not volatile or are parallel safe cannot write.  Others of quota_internal are for the owner alone.
 			AND (p.provolatile <> 'v' OR p.proparallel = 's' OR p.pronamespace = 'quota_manager'::regnamespace AND p.proname = ANY (called))
 	LOOP
 		EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', routine, role);
 	END LOOP;
 
-	-- An upsert sets the key to what it is, so that it needs the right to write it; triggers refuse another one.
+	-- An upsert writes the key with its present value, so roles need the right to write it; triggers refuse another value.
 	IF access IN ('operator', 'admin') THEN
 		EXECUTE format('GRANT DELETE, INSERT (%1$s), UPDATE (%1$s) ON quota_manager.quota_strategy TO %2$s', strategy_columns, role);
 		EXECUTE format('GRANT DELETE, INSERT (id, %1$s), UPDATE (id, %1$s) ON quota_manager.user_info TO %2$s', user_columns, role);
@@ -58,7 +58,7 @@ BEGIN
 		EXECUTE format('GRANT SELECT (name), INSERT, UPDATE, DELETE, TRUNCATE ON quota_manager.quota_credential TO %s', role);
 	END IF;
 
-	-- The API: what it shows to all, what it does by level.
+	-- The API: its views for all levels, its functions by level.
 	IF access <> 'worker' THEN
 		EXECUTE format('GRANT USAGE ON SCHEMA quota_api TO %s', role);
 		EXECUTE format('GRANT SELECT ON %s TO %s', (SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class c

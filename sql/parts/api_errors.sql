@@ -1,11 +1,11 @@
--- How errors reach clients: PostgREST turns an SQLSTATE into an HTTP status, and some into one that misleads, or that has
--- clients repeat what may have been applied.  Functions of the API map these; what a plain view raises cannot be mapped.
+-- How errors reach clients: PostgREST turns an SQLSTATE into an HTTP status, for some into one that misleads, or makes
+-- clients repeat a request that may have been applied.  Functions of the API map these; errors of plain views keep theirs.
 
 CREATE FUNCTION quota_internal.http_status(sqlstate text) RETURNS integer
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
 	WHEN sqlstate OPERATOR(pg_catalog.=) ANY (ARRAY['42704', 'P0002']) THEN 404
-	-- Not possible in this state; in use; somebody holds a lock, or was in the way; the user source is missing.
+	-- Not possible in this state; in use; locked or in conflict with another transaction; the user source is missing.
 	WHEN sqlstate OPERATOR(pg_catalog.=) ANY (ARRAY['55000', '55006', '55P03', '23001', '40001', '40P01', '25000', '42P01']) THEN 409
 	WHEN sqlstate OPERATOR(pg_catalog.~~) '08%' THEN 502
 	WHEN sqlstate OPERATOR(pg_catalog.=) '53000' THEN 429
@@ -23,7 +23,7 @@ BEGIN
 	IF status IS NULL THEN
 		RETURN;
 	END IF;
-	-- As JSON, so that no text of a user's ends up in a header.
+	-- As JSON, so that no text of a user becomes part of a header.
 	RAISE SQLSTATE 'PGRST' USING
 		MESSAGE = json_build_object('code', sqlstate, 'message', message, 'details', nullif(detail, ''), 'hint', nullif(hint, ''))::text,
 		DETAIL = json_build_object('status', status, 'headers', CASE WHEN status = 429

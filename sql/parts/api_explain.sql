@@ -23,7 +23,7 @@ BEGIN
 		gateway.name IS NOT NULL;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.explained_strategy(quota_manager.quota_strategy) IS 'Of explain(): whether a strategy grants anything to anybody.';
+COMMENT ON FUNCTION quota_internal.explained_strategy(quota_manager.quota_strategy) IS 'Of explain(): whether a strategy grants anything at all.';
 
 CREATE FUNCTION quota_internal.explained_condition(condition quota_manager.condition, user_id text) RETURNS TABLE (step integer, question text, answer text, holds boolean)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp

@@ -20,7 +20,7 @@ BEGIN
 		WHEN s.error IS NOT NULL THEN 'failed'
 		WHEN s.note LIKE 'left out: %' THEN 'left out'
 		WHEN s.unknown_balance > 0 THEN 'incomplete'
-		-- What was not to be run took no time.
+		-- A strategy that was not run took no time.
 		WHEN s.note IS NOT NULL AND s.elapsed = interval '0' THEN 'not due'
 		ELSE 'done' END) o (status);
 EXCEPTION WHEN query_canceled OR OTHERS THEN
@@ -31,7 +31,7 @@ END
 $$;
 COMMENT ON FUNCTION quota_api.scan(text) IS
 'Run every strategy that is due, or the named one if it is
-One row per run, in one transaction: status is done, incomplete (some balances are not known), left out (another transaction is at it), not due or failed, and obstacle says why. For operators.';
+One row per run, in one transaction: status is done, incomplete (some balances are missing), left out (another transaction has it locked), not due or failed, and obstacle says why. For operators.';
 
 CREATE FUNCTION quota_api.resolve(ids bigint[], applied boolean, note text DEFAULT '')
 RETURNS TABLE (id bigint, done boolean, status text, obstacle text)
@@ -50,7 +50,7 @@ END
 $$;
 COMMENT ON FUNCTION quota_api.resolve(bigint[], boolean, text) IS
 'Decide about grants in doubt
-applied true: they are completed; false: they are sent again. One row per id: whether it was done, the status now, and what stood in the way. note says why, and is kept in decisions. For operators.';
+applied true: they are completed; false: they are sent again. One row per id: whether it was done, the status now, and what prevented it. note says why, and is kept in decisions. For operators.';
 
 CREATE FUNCTION quota_api.retry(ids bigint[], note text DEFAULT '')
 RETURNS TABLE (id bigint, done boolean, status text, obstacle text)
@@ -69,7 +69,7 @@ END
 $$;
 COMMENT ON FUNCTION quota_api.retry(bigint[], text) IS
 'Send grants again that failed, or wait for a later time
-One row per id: whether it was done, the status now, and what stood in the way. note says why, and is kept in decisions. For operators.';
+One row per id: whether it was done, the status now, and what prevented it. note says why, and is kept in decisions. For operators.';
 
 CREATE FUNCTION quota_api.cancel(ids bigint[], note text DEFAULT '')
 RETURNS TABLE (id bigint, done boolean, status text, obstacle text)
@@ -88,7 +88,7 @@ END
 $$;
 COMMENT ON FUNCTION quota_api.cancel(bigint[], text) IS
 'Cancel grants that are pending
-They are not sent, and not granted again for their firing. One row per id: whether it was done, the status now, and what stood in the way. note says why, and is kept in decisions. For operators.';
+They are not sent, and not granted again for their firing. One row per id: whether it was done, the status now, and what prevented it. note says why, and is kept in decisions. For operators.';
 
 CREATE FUNCTION quota_api.enable(ids integer[])
 RETURNS TABLE (id integer, done boolean, status text, obstacle text)
@@ -115,7 +115,7 @@ END
 $$;
 COMMENT ON FUNCTION quota_api.enable(integer[]) IS
 'Enable strategies
-What fell due while they were disabled is not made up for. One row per id: whether it was done, the status now (enabled, disabled, archived), and what stood in the way. For operators.';
+Firings that fell due while they were disabled are skipped. One row per id: whether it was done, the status now (enabled, disabled, archived), and what prevented it. For operators.';
 
 CREATE FUNCTION quota_api.disable(ids integer[])
 RETURNS TABLE (id integer, done boolean, status text, obstacle text)
@@ -142,7 +142,7 @@ END
 $$;
 COMMENT ON FUNCTION quota_api.disable(integer[]) IS
 'Disable strategies
-They grant nothing until they are enabled; what was granted is still delivered. One row per id: whether it was done, the status now (enabled, disabled, archived), and what stood in the way. For operators.';
+They grant nothing until they are enabled; what was granted is still delivered. One row per id: whether it was done, the status now (enabled, disabled, archived), and what prevented it. For operators.';
 
 CREATE FUNCTION quota_api.archive(ids integer[])
 RETURNS TABLE (id integer, done boolean, status text, obstacle text)
@@ -169,7 +169,7 @@ END
 $$;
 COMMENT ON FUNCTION quota_api.archive(integer[]) IS
 'Put strategies out of use for good
-They stay as proof of what they granted; PATCH archived to false takes one back. One row per id: whether it was done, the status now (enabled, disabled, archived), and what stood in the way. For operators.';
+They stay as proof of what they granted; PATCH archived to false takes one back. One row per id: whether it was done, the status now (enabled, disabled, archived), and what prevented it. For operators.';
 
 CREATE FUNCTION quota_api.pause()
 RETURNS TABLE (id text, done boolean, status text, obstacle text)
@@ -192,7 +192,7 @@ END
 $$;
 COMMENT ON FUNCTION quota_api.pause() IS
 'Pause the background workers
-No strategy runs by itself and nothing is delivered until /rpc/resume, also after a restart of the server. One row: whether it was done, the status now, and what stood in the way. For administrators.';
+No strategy runs by itself and nothing is delivered until /rpc/resume, also after a restart of the server. One row: whether it was done, the status now, and what prevented it. For administrators.';
 
 CREATE FUNCTION quota_api.resume(policy text DEFAULT NULL)
 RETURNS TABLE (id text, done boolean, status text, obstacle text)
@@ -223,7 +223,7 @@ END
 $$;
 COMMENT ON FUNCTION quota_api.resume(text) IS
 'Resume the background workers, and a copy of a database
-Ends /rpc/pause. A restored dump scans and delivers nothing until policy says what the original did since: unchanged_since_dump (nothing was scanned or delivered) or may_have_run. One row for each: whether it was done, the status now, and what stood in the way. For administrators.';
+Ends /rpc/pause. A restored dump scans and delivers nothing until policy says what the original did since: unchanged_since_dump (nothing was scanned or delivered) or may_have_run. One row for each: whether it was done, the status now, and what prevented it. For administrators.';
 
 CREATE FUNCTION quota_api.upcoming(strategy text DEFAULT NULL, n integer DEFAULT 10)
 RETURNS TABLE (strategy_name text, firing timestamptz, local_time timestamp, time_zone text, utc_time timestamp, note text)
@@ -314,7 +314,7 @@ Such as: every hour from 09:00 to 17:00, Monday to Friday.';
 CREATE FUNCTION quota_api.preview(condition quota_manager.condition DEFAULT NULL, strategy text DEFAULT NULL) RETURNS SETOF quota_api.users
 LANGUAGE sql STABLE
 BEGIN ATOMIC
-	-- Seen through by the planner, so that filters and limits reach the indexes. As a relation, whether it is this half does
+	-- Inlined by the planner, so that filters and limits reach the indexes. As a relation, whether it is this half does
 	-- not keep the planner from dropping balances that no condition asks for.
 	SELECT u.* FROM quota_api.users u
 	CROSS JOIN (SELECT 1 WHERE strategy IS NULL AND condition IS NOT NULL AND quota_internal.has_own_users() OFFSET 0) h
@@ -361,7 +361,7 @@ BEGIN
 				FROM quota_internal.scan_verdicts(asked.id, firing) v;
 			total_amount := granted * asked.amount;
 		EXCEPTION WHEN data_exception OR undefined_object OR undefined_function OR object_not_in_prerequisite_state THEN
-			-- A strategy that is broken has no say about the others.
+			-- The error of one strategy must not hide the others.
 			matched := NULL;
 			granted := NULL;
 			already_granted := NULL;
@@ -380,7 +380,7 @@ END
 $$;
 COMMENT ON FUNCTION quota_api.forecast(text) IS
 'What strategies would grant if they ran now
-Of one strategy, or of all in use: for its next firing, which users match, and how many would be granted something, were already, have reached max_exec_per_user, or have a balance that is not known. Writes nothing; looks at every user.';
+Of one strategy, or of all in use: for its next firing, which users match, and how many would be granted something, were already, have reached max_exec_per_user, or have a missing balance. Writes nothing; evaluates every user.';
 
 CREATE FUNCTION quota_api.explain(strategy text, user_id text)
 RETURNS TABLE (step integer, question text, answer text, holds boolean)
@@ -446,7 +446,7 @@ END
 $$;
 COMMENT ON FUNCTION quota_api.health() IS
 'Is it well?
-status is ok, or degraded with problems in words. Workers that do not run are no problem by themselves: pg_cron may do their work.';
+status is ok, or degraded with problems in words. Missing workers alone are no problem: pg_cron may do their work.';
 
 CREATE FUNCTION quota_api.gateway_query(user_id text, gateway text DEFAULT NULL) RETURNS numeric
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s'
@@ -464,7 +464,7 @@ END
 $$;
 COMMENT ON FUNCTION quota_api.gateway_query(text, text) IS
 'Ask a gateway what remains of a user''s quota
-The default gateway, or the one named. The answer is noted in balances, but not by GET. For operators; logged.';
+The default gateway, or the one named. The answer is stored in balances, but not by GET. For operators; logged.';
 
 CREATE FUNCTION quota_api.gateway_refresh(user_id text, quota numeric, gateway text DEFAULT NULL) RETURNS text
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s'
@@ -511,4 +511,4 @@ LANGUAGE sql STABLE
 RETURN quota_internal.metrics_text();
 COMMENT ON FUNCTION quota_api.metrics() IS
 'Figures for Prometheus
-With Accept: text/plain, in its text format. docs/monitoring.md tells what they are.';
+With Accept: text/plain, in its text format. docs/monitoring.md explains them.';

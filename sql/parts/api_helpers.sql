@@ -1,4 +1,4 @@
--- What functions of the API are made of.
+-- Helpers of the functions of the API.
 
 CREATE FUNCTION quota_internal.decide_listed(action text, ids bigint[], note text)
 RETURNS TABLE (id bigint, done boolean, status text, obstacle text)
@@ -53,7 +53,7 @@ LANGUAGE sql STABLE
 BEGIN ATOMIC
 	SELECT EXISTS (SELECT 1 FROM quota_manager.quota_installation i WHERE NOT i.workers_enabled);
 END;
-COMMENT ON FUNCTION quota_internal.workers_are_paused() IS 'Were the background workers stopped with stop_workers()?';
+COMMENT ON FUNCTION quota_internal.workers_are_paused() IS 'True if the background workers were stopped with stop_workers().';
 
 -- As the owner, who may read the identity of the server.
 CREATE FUNCTION quota_internal.is_copy() RETURNS boolean
@@ -64,7 +64,7 @@ BEGIN
 		WHERE (i.system_identifier, i.database_oid) <> (p.system_identifier, p.database_oid));
 END
 $$;
-COMMENT ON FUNCTION quota_internal.is_copy() IS 'Does this database wait for resume(), because it is a copy of the one that granted and delivered?';
+COMMENT ON FUNCTION quota_internal.is_copy() IS 'True if this database is a copy and waits for resume().';
 
 CREATE FUNCTION quota_internal.strategy_named(strategy text) RETURNS quota_manager.quota_strategy
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -112,7 +112,7 @@ BEGIN
 	PERFORM quota_internal.end_evaluation(strategy.id);
 END
 $$;
-COMMENT ON FUNCTION quota_internal.scan_verdicts(integer, timestamptz) IS 'What a scan of the strategy for a firing would make of the users who may meet its condition: admitted, granted (already), capped, or unknown (a balance is missing). Evaluates all users, and writes nothing.';
+COMMENT ON FUNCTION quota_internal.scan_verdicts(integer, timestamptz) IS 'The verdict of a scan of the strategy for a firing on each user who may meet its condition: admitted, granted (already), capped, or unknown (a balance is missing). Evaluates all users, and writes nothing.';
 
 CREATE FUNCTION quota_internal.user_query() RETURNS text
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -127,7 +127,7 @@ CREATE FUNCTION quota_internal.previewed_users(condition quota_manager.condition
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	-- Of a relation of the site the columns are known that conditions see.
+	-- A relation of the site shows only the columns that conditions see.
 	chosen CONSTANT text := 'SELECT (x.subject).id, (x.subject).name, (x.subject).github_username, (x.subject).email, (x.subject).phone,
 		(x.subject).github_star, (x.subject).vip, (x.subject).org, (x.subject).register_time, (x.subject).access_time,
 		NULL::timestamptz, NULL::timestamptz FROM %s x';
@@ -171,7 +171,7 @@ BEGIN
 		RETURN;
 	END IF;
 	part := '';
-	-- Texts in quotes, what divides, and all between.
+	-- Quoted texts, separators, and everything between.
 	FOR token IN SELECT m[1] FROM regexp_matches(substr(condition, length(operator) + 2), '"(?:[^"]|"")*"|[(),]|[^"(),]+', 'g') m LOOP
 		IF depth = 0 AND token IN (',', ')') THEN
 			part := trim(part);
@@ -185,7 +185,7 @@ BEGIN
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.condition_parts(text) IS 'What a condition in canonical form is made of: and, or or not, and its parts; nothing where it is a call.';
+COMMENT ON FUNCTION quota_internal.condition_parts(text) IS 'The parts of a condition in canonical form: its operator and, or or not, and the operands; no row for a call.';
 
 CREATE FUNCTION quota_internal.user_meets(user_id text, condition quota_manager.condition, OUT is_known boolean, OUT meets boolean, OUT may_meet boolean)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp

@@ -65,7 +65,7 @@ SELECT e.id, e.strategy_id, s.name AS strategy_name, e.user_id, nullif(e.schedul
 FROM quota_manager.quota_strategy s
 JOIN quota_manager.quota_execute e ON e.strategy_id OPERATOR(pg_catalog.=) s.id;
 COMMENT ON VIEW quota_api.executions IS
-'Grants, and what became of their delivery
+'Grants and their delivery
 Page by id: order=id.desc&limit=50, then id=lt.LAST. Filters on id, user_id, strategy_id and (with the range of a run''s ids) run_id reach an index; others, high offsets and Prefer: count=exact read all grants: prefer count=planned. Decide about them with /rpc/resolve, /rpc/retry and /rpc/cancel.';
 COMMENT ON COLUMN quota_api.executions.strategy_name IS 'Name of the strategy that granted.';
 COMMENT ON COLUMN quota_api.executions.scheduled_time IS 'The firing of a periodic strategy; null for single ones.';
@@ -80,7 +80,7 @@ SELECT r.id, r.strategy_id, s.name AS strategy_name, r.strategy_version, r.sched
 FROM quota_manager.quota_run r
 LEFT JOIN quota_manager.quota_strategy s ON s.id OPERATOR(pg_catalog.=) r.strategy_id;
 COMMENT ON VIEW quota_api.runs IS
-'Runs of strategies: what became of every firing and every scan
+'Runs of strategies: the result of every firing and every scan
 Page by id. Embed executions(...) to see what a run granted.';
 COMMENT ON COLUMN quota_api.runs.strategy_name IS 'Name of the strategy; null: it was deleted.';
 
@@ -105,7 +105,7 @@ SELECT b.user_id, b.gateway, b.balance, b.read_time,
 FROM quota_manager.user_balance b
 LEFT JOIN quota_manager.balance_suspension s ON s.gateway OPERATOR(pg_catalog.=) b.gateway;
 COMMENT ON VIEW quota_api.balances IS
-'Balances: what gateways said last of what remains of users'' quota
+'Balances: the last known remaining quota of users
 Filter on user_id. Read by workers before a strategy needs them; /rpc/gateway_query asks now.';
 COMMENT ON COLUMN quota_api.balances.counts IS 'True if a condition would use it now: it is not too old, nothing happened to the user since, and balances of the gateway are not suspended.';
 
@@ -114,7 +114,7 @@ SELECT d.gateway, d.state, d.state_reason, d.next_probe_time, d.pending, d.proce
 	nullif(d.next_attempt_time, '-infinity') AS next_attempt_time, d.balances_suspended_since, d.balances_reason
 FROM quota_manager.delivery_status d;
 COMMENT ON VIEW quota_api.deliveries IS
-'Deliveries: the state of each gateway, and what waits for it
+'Deliveries: the state of each gateway, and the grants that wait for it
 One row per gateway.';
 COMMENT ON COLUMN quota_api.deliveries.next_attempt_time IS 'When the first of the pending grants may be sent; null: at once, or there is none.';
 
@@ -125,7 +125,7 @@ COMMENT ON VIEW quota_api.workers IS
 'Background workers: launcher, scheduler and courier
 One row per kind, running or not.';
 
--- A column says what the column of the table says that it shows.
+-- A column takes over the comment of the table's column that it shows.
 DO $$
 DECLARE
 	shown record;

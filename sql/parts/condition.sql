@@ -30,7 +30,7 @@ CREATE TYPE quota_manager.condition (
 COMMENT ON TYPE quota_manager.condition IS 'A condition on a user, such as and(is-vip(2), belong-to("org001")); kept as its canonical text.';
 
 CREATE CAST (quota_manager.condition AS pg_catalog.text) WITHOUT FUNCTION AS IMPLICIT;
--- Implicit, so that @@ takes a parameter of type text, which is the only thing that wants a condition.
+-- Implicit, so that @@ takes a parameter of type text.
 CREATE CAST (pg_catalog.text AS quota_manager.condition) WITH INOUT AS IMPLICIT;
 COMMENT ON CAST (quota_manager.condition AS pg_catalog.text) IS 'The canonical text.';
 COMMENT ON CAST (pg_catalog.text AS quota_manager.condition) IS 'Checks syntax and limits.';

@@ -42,12 +42,12 @@ COMMENT ON INDEX quota_manager.gateway_tally_sum IS 'Finds the row of the sender
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.gateway_tally', '');
 SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('quota_manager.gateway_tally', 'id'), '');
 
-CREATE FUNCTION quota_internal.count_granted(run quota_manager.quota_run, gateway text, doubtful boolean) RETURNS void
+CREATE FUNCTION quota_internal.count_granted(run quota_manager.quota_run, gateway text, in_doubt boolean) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on
 AS $$
 BEGIN
 	PERFORM quota_internal.pin_statistics();
-	IF NOT doubtful THEN
+	IF NOT in_doubt THEN
 		INSERT INTO quota_manager.gateway_tally (gateway, pending) VALUES (count_granted.gateway, run.granted);
 		RETURN;
 	END IF;
@@ -57,7 +57,7 @@ BEGIN
 		ON CONFLICT (grant_id) DO NOTHING;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.count_granted(quota_manager.quota_run, text, boolean) IS 'Of scan(): counts the grants that a run has just written; doubtful: they are in doubt from the start.';
+COMMENT ON FUNCTION quota_internal.count_granted(quota_manager.quota_run, text, boolean) IS 'Of scan(): counts the grants that a run has just written; in_doubt: they are in doubt from the start.';
 
 CREATE FUNCTION quota_internal.count_deleted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on

@@ -1,7 +1,7 @@
--- Whatever default privileges gave to anybody is taken back: a trigger on a table would run as the owner, who writes there.
+-- Revokes all rights that default privileges gave: a trigger on a table, say, would run as the owner, who writes there.
 DO $$
 DECLARE
-	-- What an update found there: its rights are settled.
+	-- Objects that existed before an update keep their rights.
 	settled CONSTANT text[] := coalesce(pg_catalog.current_setting('quota_upgrade.members', true), '{}')::pg_catalog.text[];
 	object record;
 	grantee oid;
@@ -29,7 +29,7 @@ BEGIN
 			EXECUTE pg_catalog.format('REVOKE ALL ON %s %s FROM %s CASCADE', object.kind, object.name,
 				CASE WHEN grantee OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN 'PUBLIC' ELSE grantee::pg_catalog.regrole::pg_catalog.text END);
 		END LOOP;
-		-- Types are for everybody, and so are functions without effect that read nothing: constraints and indexes call them.
+		-- PUBLIC may use types and immutable functions: constraints and indexes call them.
 		IF object.kind OPERATOR(pg_catalog.=) 'TYPE' OR object.kind OPERATOR(pg_catalog.=) 'ROUTINE'
 			AND (SELECT p.provolatile OPERATOR(pg_catalog.=) 'i' FROM pg_catalog.pg_proc p WHERE p.oid OPERATOR(pg_catalog.=) object.name::pg_catalog.regprocedure) THEN
 			EXECUTE pg_catalog.format('GRANT ALL ON %s %s TO PUBLIC', object.kind, object.name);
@@ -38,7 +38,7 @@ BEGIN
 END
 $$;
 
--- Who monitors the server may read the figures, and nothing else.
+-- Monitoring roles may read the figures, and nothing else.
 GRANT USAGE ON SCHEMA quota_manager, quota_internal TO pg_monitor;
 GRANT SELECT ON quota_manager.metrics, quota_manager.stat_progress_scan, quota_manager.stat_progress_deliver TO pg_monitor;
 GRANT EXECUTE ON FUNCTION quota_internal.read_metrics(), quota_internal.metrics_text(), quota_internal.read_progress(text) TO pg_monitor;

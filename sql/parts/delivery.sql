@@ -53,9 +53,9 @@ CREATE FUNCTION quota_manager.audit_balances(gateway text DEFAULT NULL)
 RETURNS TABLE (user_id text, balance numeric, granted_least numeric, granted_most numeric, difference numeric, finding text)
 LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET row_security = off SET jit = off SET quota_manager.pinned_statistics = on
 AS 'MODULE_PATHNAME', 'qm_audit_balances';
-COMMENT ON FUNCTION quota_manager.audit_balances(text) IS 'Asks a gateway with sole_writer (null: the default one) about every user who was granted something there, and lists whose balance the grants and changes by hand do not explain, and who cannot be read. zgsm: balance is the total, compared exactly but for float64. higress: balance is what remains, so only more than was granted can be told, or less than max_usage_rate explains. granted_least and granted_most differ by what is open or in doubt. Counts from zero: what users had before their first grant shows as more. Writes nothing, one query for each user, all in one transaction.';
+COMMENT ON FUNCTION quota_manager.audit_balances(text) IS 'Asks a gateway with sole_writer (null: the default one) about every user who was granted something there, and lists whose balance the grants and changes by hand do not explain, or cannot be read. zgsm: balance is the total, compared exactly but for float64. higress: balance is what remains, so only more than was granted can be told, or less than max_usage_rate explains. granted_least and granted_most differ by what is open or in doubt. Counts from zero: what users had before their first grant shows as more. Writes nothing, one query for each user, all in one transaction.';
 
--- Grants are counted in undelivered runs only: what is pending or processing is there, and nowhere else.
+-- Counts grants of undelivered runs only: all pending and processing ones belong to such runs.
 CREATE VIEW quota_manager.delivery_status WITH (security_invoker = true) AS
 SELECT coalesce(g.name, o.gateway) AS gateway, g.state, g.state_reason, g.next_probe_time,
 	coalesce(o.pending, 0) AS pending, coalesce(o.processing, 0) AS processing, coalesce(o.doubts_to_settle, 0) AS doubts_to_settle,

@@ -15,7 +15,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN pg_catalog.make_interval(secs => least(5 OPERATOR(pg_catalog.*) pg_catalog.power(2, least(greatest(tries, 1) OPERATOR(pg_catalog.-) 1, 10)), 300));
 COMMENT ON FUNCTION quota_internal.retry_delay(integer) IS 'How long a run waits to be tried again after so many tries that failed or were incomplete: 5 s, doubling up to 5 min.';
 
--- A time that was written when the clock was ahead of the present one does not count: then the run is due now.
+-- A time in the future, written while the clock was ahead, does not count: the run is due now.
 CREATE FUNCTION quota_internal.next_try(state text, finish_time timestamptz, retry_time timestamptz, same_setup boolean, pace interval, real_now timestamptz)
 RETURNS timestamptz
 LANGUAGE sql STABLE PARALLEL SAFE

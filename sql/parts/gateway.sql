@@ -93,7 +93,7 @@ BEGIN
 			USING ERRCODE = 'null_value_not_allowed', COLUMN = 'gateway', HINT = 'See SELECT name FROM quota_manager.quota_gateway.';
 	END IF;
 	PERFORM 1 FROM quota_manager.quota_gateway g WHERE g.name = NEW.gateway FOR KEY SHARE;
-	-- Where there is none at all they are still to be restored.  One query: they may arrive at any moment.
+	-- No gateway at all: a restore loads them later.  One query, since they may be loaded at any moment.
 	IF (SELECT count(*) > 0 AND count(*) FILTER (WHERE g.name = NEW.gateway) = 0 FROM quota_manager.quota_gateway g) THEN
 		RAISE EXCEPTION 'gateway "%" of model "%" does not exist', NEW.gateway, NEW.model
 			USING ERRCODE = 'foreign_key_violation', HINT = 'See SELECT name FROM quota_manager.quota_gateway.';
@@ -157,7 +157,7 @@ LANGUAGE C VOLATILE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 
 COMMENT ON FUNCTION quota_manager.set_credential(text, text) IS
 	'Stores or replaces a key that gateways refer to as row:NAME. Errors do not show it. Settings that log every statement log a key written in one, but not one read from a table.';
 
--- Not in SQL: such a function is read, parsed and planned again at each call from PL/pgSQL.
+-- Not in SQL: PL/pgSQL would parse and plan such a function again at each call.
 CREATE FUNCTION quota_manager.gateway_of(model text) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -315,7 +315,7 @@ CREATE TRIGGER check_gateway_values BEFORE INSERT OR UPDATE OF name, id, dialect
 	ON quota_manager.quota_gateway FOR EACH ROW EXECUTE FUNCTION quota_internal.check_gateway_values();
 COMMENT ON TRIGGER check_gateway_values ON quota_manager.quota_gateway IS 'Refuses what the constraints would refuse, without showing the row.';
 
--- Not by column rights: a scan locks the row of its gateway, for which a role needs a right to update some column.
+-- Not by column rights: a scan locks the row of its gateway, for which a role needs the right to update some column.
 CREATE FUNCTION quota_internal.check_gateway_state() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$

@@ -1,4 +1,4 @@
--- Taking over from a service that ran before.
+-- Import of grants from an earlier service.
 
 CREATE FUNCTION quota_manager.import_grants(query text)
 RETURNS TABLE (strategy text, given bigint, imported bigint, already_granted bigint, repeated bigint, note text)
@@ -67,4 +67,4 @@ BEGIN
 	DROP TABLE pg_temp.quota_manager_import;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.import_grants(text) IS 'Takes over completed grants of single strategies from a query that returns strategy name, user id, time and perhaps amount (left out or null: the amount that the strategy has now), so that the next scan does not pay again. Tells per strategy what was imported, was there already, came twice, or was not known.';
+COMMENT ON FUNCTION quota_manager.import_grants(text) IS 'Takes over completed grants of single strategies from a query that returns strategy name, user id, time and perhaps amount (left out or null: the amount that the strategy has now), so that the next scan does not pay again. Returns per strategy how many were imported, existed already, came twice, or were not recognised.';

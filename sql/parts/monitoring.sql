@@ -48,7 +48,7 @@ BEGIN
 	FULL JOIN tally t ON t.gateway = g.name
 	FULL JOIN trouble p ON p.gateway = coalesce(g.name, t.gateway)
 	LEFT JOIN quota_internal.oldest_pending(ARRAY(SELECT w.gateway FROM tally w WHERE w.pending > 0)) o ON o.gateway = t.gateway
-	-- One that is gone is of interest as long as something is open there.
+	-- A deleted gateway is reported as long as it has open grants.
 	WHERE g.name IS NOT NULL OR t.pending <> 0 OR t.processing <> 0 OR p.gateway IS NOT NULL;
 END
 $$;
@@ -194,7 +194,7 @@ COMMENT ON COLUMN quota_manager.stat_progress_scan.runs_total IS 'Runs of the sc
 COMMENT ON COLUMN quota_manager.stat_progress_scan.runs_done IS 'How many of them are done.';
 COMMENT ON COLUMN quota_manager.stat_progress_scan.strategy_id IS 'The strategy whose users are evaluated or granted; null: several at once, or none.';
 COMMENT ON COLUMN quota_manager.stat_progress_scan.users_total IS 'In this phase: users to be evaluated, as the planner estimates, or users found, who are granted unless they have their grant.';
-COMMENT ON COLUMN quota_manager.stat_progress_scan.users_done IS 'How many of them, to the last thousand; may come to be more than were estimated.';
+COMMENT ON COLUMN quota_manager.stat_progress_scan.users_done IS 'How many of them, to the last thousand; may exceed the estimate.';
 COMMENT ON COLUMN quota_manager.stat_progress_scan.grants_written IS 'Grants written by the scan.';
 COMMENT ON COLUMN quota_manager.stat_progress_scan.started IS 'When the scan began.';
 

@@ -10,13 +10,13 @@ BEGIN ATOMIC
 		t.command
 	FROM (VALUES ('quota_manager tick ', 'CALL quota_manager.tick()'), ('quota_manager deliver ', 'CALL quota_manager.deliver()')) t (prefix, command);
 END;
-COMMENT ON FUNCTION quota_manager.pg_cron_jobs(name) IS 'The jobs of pg_cron that serve a database: their names and what they call. A name that is too long holds the MD5 of the database''s name.';
+COMMENT ON FUNCTION quota_manager.pg_cron_jobs(name) IS 'The jobs of pg_cron for a database: their names and commands. If a name is too long, it has the MD5 of the database''s name.';
 
 CREATE FUNCTION quota_internal.pg_cron_database() RETURNS name
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	-- Not to be seen by everyone.
+	-- Not every role may read it.
 	setting CONSTANT name := (SELECT s.setting FROM pg_settings s WHERE s.name = 'cron.database_name');
 BEGIN
 	IF EXISTS (SELECT 1 FROM pg_extension e WHERE e.extname = 'pg_cron') THEN
@@ -95,21 +95,21 @@ BEGIN
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.check_job_role(name, name) IS 'Of schedule_jobs(): an error if the jobs of a database cannot run as a role, or not be scheduled for it.';
+COMMENT ON FUNCTION quota_internal.check_job_role(name, name) IS 'Of schedule_jobs(): an error if the jobs of a database cannot run as a role, or cannot be scheduled for it.';
 
 CREATE FUNCTION quota_internal.warn_of_failing_jobs(database name, role name) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
 DECLARE
-	-- Not to be seen by everyone.
+	-- Not every role may read it.
 	by_connection CONSTANT boolean := coalesce((SELECT s.setting = 'off' FROM pg_settings s WHERE s.name = 'cron.use_background_workers'), false);
 	host CONSTANT text := coalesce((SELECT nullif(s.setting, '') FROM pg_settings s WHERE s.name = 'cron.host'), 'localhost');
 	cure CONSTANT text := format('Set cron.use_background_workers = on and restart the server, or let role "%s" connect from %s to database "%s" without a password (pg_hba.conf).',
 		role, host, database);
 	last_run record;
 BEGIN
-	-- How the last run of them ended that pg_cron knows of, and lets us see.
+	-- The result of their last run that pg_cron has kept and shows to this role.
 	EXECUTE 'SELECT d.status, d.return_message, d.start_time FROM cron.job_run_details d
 		WHERE d.command IN (SELECT j.command FROM quota_manager.pg_cron_jobs($1) j) AND d.database = $1 AND d.username = $2
 			AND d.status IN (''succeeded'', ''failed'')
@@ -121,10 +121,10 @@ BEGIN
 	ELSIF by_connection AND last_run.status IS NULL THEN
 		RAISE WARNING 'pg_cron connects to % to run the jobs of database "%"', host, database
 			USING ERRCODE = '01000', DETAIL = format('Where pg_hba.conf asks role "%s" for a password, every run fails with "connection failed".', role),
-				HINT = cure || ' How runs end is in cron.job_run_details, and told when schedule_jobs() is called again.';
+				HINT = cure || ' The result of each run is in cron.job_run_details, and reported when schedule_jobs() is called again.';
 	END IF;
 EXCEPTION WHEN undefined_table OR undefined_column OR insufficient_privilege THEN
-	-- Not to be seen: what cannot be known is not warned of.
+	-- Not readable: no warning.
 	RETURN;
 END
 $$;
@@ -143,7 +143,7 @@ DECLARE
 	job record;
 	stale bigint;
 BEGIN
-	-- Whether there is pg_cron at all comes before what is needed for it.
+	-- The existence of pg_cron is checked first, then its preconditions.
 	PERFORM quota_internal.pg_cron_database();
 	PERFORM quota_internal.check_job_role(target, runner);
 	PERFORM quota_internal.require_pg_cron((SELECT string_agg(format('SELECT cron.schedule_in_database(%L, %L, %L, %L, %L);',
@@ -157,7 +157,7 @@ BEGIN
 
 	FOR job IN SELECT j.* FROM quota_manager.pg_cron_jobs(target) j LOOP
 		job_name := job.job_name;
-		-- To schedule a job of the same name again would leave the one of another role, and one that is switched off.
+		-- Scheduling a job of the same name again would not replace the job of another role, or one that is switched off.
 		FOR stale IN EXECUTE 'SELECT j.jobid FROM cron.job j WHERE j.jobname = $1
 				AND (j.username, j.database, j.schedule, j.command, j.nodeport, j.active) IS DISTINCT FROM ($2, $3, $4, $5, $6, true)'
 			USING job_name, runner::text, target::text, every_minute, job.command, current_setting('port')::integer

@@ -1,4 +1,4 @@
--- Functions that write run as the owner of the extension; these let them read as whoever called them.
+-- Functions that write run as the owner of the extension; these read and run statements as the caller.
 
 CREATE FUNCTION quota_internal.require_caller() RETURNS void
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_require_caller';

@@ -77,7 +77,7 @@ BEGIN
 		IF NOT quota_internal.try_scan_locks(strategy) THEN
 			RETURN false;
 		END IF;
-		-- As it is now that nobody edits it; what it locks may be something else then.
+		-- Read it again now that it is locked: an edit may have changed what is to be locked.
 		version := strategy.version;
 	END LOOP;
 END
@@ -207,7 +207,7 @@ COMMENT ON FUNCTION quota_internal.evaluate(integer[]) IS 'Of scan(): finds the 
 CREATE FUNCTION quota_internal.grant_evaluated(template quota_manager.quota_execute, cap integer, anew boolean,
 	OUT matched bigint, OUT granted bigint, OUT already_granted bigint, OUT capped bigint, OUT unknown bigint, OUT left_out bigint)
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_grant_evaluated';
-COMMENT ON FUNCTION quota_internal.grant_evaluated(quota_manager.quota_execute, integer, boolean) IS 'Of scan(): writes grants like the template for users who were found of its strategy and have none, and counts. cap: see max_exec_per_user; anew: nobody can have a grant yet.';
+COMMENT ON FUNCTION quota_internal.grant_evaluated(quota_manager.quota_execute, integer, boolean) IS 'Of scan(): writes grants like the template for the users found for its strategy who have none, and counts. cap: see max_exec_per_user; anew: no user can have a grant yet.';
 
 CREATE FUNCTION quota_internal.evaluated_users(strategy_id integer, firing timestamptz, cap integer) RETURNS TABLE (user_id text, verdict text)
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_evaluated_users';
@@ -246,7 +246,7 @@ COMMENT ON COLUMN quota_internal.scan_mark.candidate_next IS 'The next transacti
 CREATE FUNCTION quota_internal.evaluation_mark(strategy_id integer, OUT whole_reason text, OUT users bigint, OUT seen xid8, OUT base pg_lsn, OUT base_next xid8,
 	OUT candidate pg_lsn, OUT candidate_next xid8)
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_evaluation_mark';
-COMMENT ON FUNCTION quota_internal.evaluation_mark(integer) IS 'Of scan(): why the evaluation of a strategy looked at all users (null: only at those who have changed), and its mark; nulls where the next evaluation cannot go by one.';
+COMMENT ON FUNCTION quota_internal.evaluation_mark(integer) IS 'Of scan(): why all users were evaluated for a strategy (null: only those who have changed), and its mark; nulls if the next evaluation cannot use one.';
 
 CREATE FUNCTION quota_internal.end_evaluation(strategy_id integer) RETURNS void
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_end_evaluation';
@@ -340,7 +340,7 @@ BEGIN
 	IF EXISTS (SELECT 1 FROM quota_internal.retried_firings(strategy) f WHERE f = firing) THEN
 		RETURN firing;
 	END IF;
-	-- Also if it is not due any more: an edit may have come in between.
+	-- Even if the firing is not due any more, after an edit.
 	next_open := quota_internal.record_passed_over(strategy);
 	-- A long scan may reach this strategy late: then a later firing takes its place at once.  Otherwise the last strategies of
 	-- a long scan would be reported as late in every scan.
@@ -372,13 +372,13 @@ DECLARE
 	strategy quota_manager.quota_strategy;
 	run quota_manager.quota_run;
 	template quota_manager.quota_execute;
-	-- Here, so that a table that is missing is no fault of the strategy.
+	-- Outside of the inner block, so that a missing table is not recorded as an error of the strategy.
 	grant_ids CONSTANT regclass := pg_get_serial_sequence('quota_manager.quota_execute', 'id');
 	counts record;
 	mark quota_internal.scan_mark;
 	gateways text[];
 	anew boolean;
-	doubtful boolean;
+	maybe_granted boolean;
 	waits_for text;
 	detail text;
 	-- Another writer of grants that ignores the lock of the strategy causes a key violation.
@@ -395,7 +395,7 @@ BEGIN
 	run.undelivered := false;
 	run.setup := setup;
 	PERFORM quota_internal.require_identity(true);
-	-- What was evaluated is locked to the end of the transaction.
+	-- Evaluated strategies are locked to the end of the transaction.
 	IF NOT evaluated AND NOT quota_internal.lock_due_strategy(strategy_id) THEN
 		run.scheduled_time := firing;
 		run.state := 'locked';
@@ -453,9 +453,9 @@ BEGIN
 			run.finish_time := clock_timestamp();
 			RETURN run;
 		END IF;
-		doubtful := quota_internal.is_doubtful(strategy, firing);
-		template.maybe_granted_before := doubtful;
-		IF doubtful THEN
+		maybe_granted := quota_internal.is_doubtful(strategy, firing);
+		template.maybe_granted_before := maybe_granted;
+		IF maybe_granted THEN
 			template.status := 'in_doubt';
 			template.next_attempt_time := 'infinity';
 			template.doubt_time := template.create_time;
@@ -499,9 +499,9 @@ BEGIN
 		run.unknown_balance := counts.unknown;
 		IF run.granted > 0 THEN
 			run.last_grant_id := nextval(grant_ids);
-			run.undelivered := NOT doubtful;
+			run.undelivered := NOT maybe_granted;
 			PERFORM quota_internal.forget_balances(run.id, run.first_grant_id, run.last_grant_id, template.gateway);
-			PERFORM quota_internal.count_granted(run, template.gateway, doubtful);
+			PERFORM quota_internal.count_granted(run, template.gateway, maybe_granted);
 		ELSE
 			run.first_grant_id := NULL;
 		END IF;
@@ -509,7 +509,7 @@ BEGIN
 		run.reason := nullif(concat_ws('; ', CASE WHEN run.unknown_balance > 0 THEN 'some balances are not known' END,
 			CASE WHEN run.unknown_balance > 0 THEN (SELECT string_agg(b.reason, '; ' ORDER BY b.gateway) FROM quota_manager.balance_suspension b
 				WHERE b.gateway = ANY (gateways)) END,
-			CASE WHEN doubtful AND run.granted > 0 THEN 'granted in doubt' END,
+			CASE WHEN maybe_granted AND run.granted > 0 THEN 'granted in doubt' END,
 			CASE WHEN counts.left_out > 0 THEN 'users left out because their ids are longer than 2600 bytes: ' || counts.left_out END), '');
 	EXCEPTION
 	-- The lock_timeout of the caller expired: not an error of the strategy.
@@ -556,7 +556,7 @@ BEGIN
 	evaluated := coalesce(evaluated, ARRAY[]::integer[]);
 	idle := coalesce(idle, ARRAY[]::integer[]);
 EXCEPTION
--- Not once for each strategy.
+-- Raised here, not once for each strategy.
 WHEN lock_not_available THEN
 	RAISE;
 WHEN OTHERS THEN
@@ -769,7 +769,7 @@ CREATE FUNCTION quota_manager.release_balances(gateway text, note text) RETURNS 
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
 DECLARE
-	-- Of a gateway that was deleted meanwhile, too.
+	-- Also for a gateway that was deleted meanwhile.
 	visible CONSTANT text[] := quota_internal.read_as_caller('SELECT s.gateway FROM quota_manager.balance_suspension s WHERE s.gateway = $1[1]
 		AND (EXISTS (SELECT 1 FROM quota_manager.quota_gateway g WHERE g.name = s.gateway) OR $1[2]::boolean)',
 		ARRAY[release_balances.gateway, (NOT EXISTS (SELECT 1 FROM quota_manager.quota_gateway g WHERE g.name = release_balances.gateway))::text]);

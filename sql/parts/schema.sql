@@ -3,7 +3,7 @@
 -- Of updates: default_rights.sql sees to everything here, whatever somebody has set for the database or a role.
 SELECT pg_catalog.set_config('quota_upgrade.members', '{}', true);
 
--- Nothing is there whose rights default_rights.sql must leave alone.
+-- A fresh install: default_rights.sql may revoke rights on every object.
 SELECT pg_catalog.set_config('quota_upgrade.members', '{}', true);
 
 -- Conditions, user ids and what gateways answer are UTF-8 text; another encoding could not hold them.
@@ -15,8 +15,8 @@ BEGIN
 				HINT = 'Create the database with: CREATE DATABASE ... ENCODING ''UTF8'' TEMPLATE template0.';
 	END IF;
 
-	-- What someone else put into the schema before could capture names and operators below, and would run as
-	-- whoever uses the extension.
+	-- Objects of another role in the schema could capture names and operators below, and would run as the users of
+	-- the extension.
 	IF EXISTS (SELECT 1 FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) n.nspowner
 			WHERE n.nspname OPERATOR(pg_catalog.=) 'quota_manager'
 				AND (NOT r.rolsuper AND r.rolname OPERATOR(pg_catalog.<>) CURRENT_USER

@@ -1,4 +1,4 @@
--- What comes next.
+-- Coming firings.
 
 CREATE FUNCTION quota_manager.upcoming(strategy_name text DEFAULT NULL, n integer DEFAULT 10)
 RETURNS TABLE (strategy text, firing timestamptz, local_time timestamp, time_zone text, utc_time timestamp, note text)
@@ -38,7 +38,7 @@ BEGIN
 		SELECT l.*, f.next
 		FROM listed l CROSS JOIN LATERAL (SELECT CASE WHEN l.known THEN quota_manager.next_firing(l.periodic_expr, l.after_time, l.time_zone) END) f(next)
 	), horizon AS (
-		-- When as many strategies as firings are asked for have fired once, no later firing is wanted.
+		-- Once n strategies have fired, later firings are not among the next n.
 		SELECT x.next FROM next x WHERE x.next <= x.until_time ORDER BY x.next OFFSET n - 1 LIMIT 1
 	), firing AS (
 		SELECT x.*, f.firing
@@ -55,7 +55,7 @@ BEGIN
 			CASE WHEN f.schedule_since > clock THEN 'written while the schedule clock was ahead: see restart_schedule()' END, quota_internal.firing_note(f.periodic_expr, f.firing, f.time_zone)), '')
 		FROM firing f
 		UNION ALL
-		-- What cannot be read is not to go unseen, and who asks for one strategy is answered.
+		-- Invalid schedules are listed too, and a strategy that is named is always listed.
 		(SELECT x.name, NULL, NULL, x.zone, NULL,
 			concat_ws('; ', x.state, CASE
 				WHEN NOT x.known THEN format('time zone "%s" is not known to this server', x.zone)

@@ -1,10 +1,10 @@
--- Users, their balances, and the subject: the view of a user that conditions see.
+-- Users, their balances, and subject: the view of a user for conditions.
 
 CREATE FUNCTION quota_manager.star_list(github_star text) RETURNS text[]
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5 AS 'MODULE_PATHNAME', 'qm_star_list';
 COMMENT ON FUNCTION quota_manager.star_list(text) IS 'Elements of a comma list, trimmed of white space, without empty ones.';
 
--- A key of quota_execute or user_balance has room for so much, and for the other columns, in an index row of 2704 bytes.
+-- With the other columns of the key of quota_execute or user_balance, this fits into an index row of 2704 bytes.
 CREATE FUNCTION quota_internal.user_id_fits(id text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN pg_catalog.octet_length(id) OPERATOR(pg_catalog.<=) 2600;

@@ -1,11 +1,11 @@
--- Where scans find the users: user_info, or a relation of the site.
+-- The relation that scans read users from: user_info, or one of the site.
 
 CREATE FUNCTION quota_internal.check_source_owner(source text) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	known CONSTANT text := (SELECT i.user_source_owner FROM quota_manager.quota_installation i);
-	-- By the catalogue: the schema may be one that the caller cannot look into.
+	-- By the catalogue: the caller may lack USAGE on the schema.
 	present CONSTANT text := (SELECT pg_get_userbyid(c.relowner) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE (parse_ident(source))[1] = n.nspname AND (parse_ident(source))[2] = c.relname);
 BEGIN
@@ -24,7 +24,7 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	PERFORM quota_internal.check_source_owner(source);
-	-- A view reads what it is made of as its owner, or as whoever asks. The schema may be one that the caller cannot look into.
+	-- A view reads its tables as its owner, or as the caller if security_invoker is set. The caller may lack USAGE on the schema.
 	RETURN (WITH RECURSIVE relation AS (
 		SELECT c.oid, c.relname, c.relkind, c.reloptions, n.oid AS schema, n.nspname
 			FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -86,19 +86,19 @@ BEGIN
 		FROM pg_attribute a
 		LEFT JOIN pg_attribute own ON own.attrelid = relation AND own.attname = a.attname AND own.attnum > 0 AND NOT own.attisdropped
 		WHERE a.attrelid = 'quota_manager.subject'::regclass AND a.attnum > 0 AND NOT a.attisdropped;
-	-- Where no balance is asked for, the planner is spared a join that it would only find to be of no use.
+	-- Without a balance call the join is left out here, which saves planning time.
 	users := format('(SELECT u.id, %sROW(%s)::quota_manager.subject AS subject FROM %s u)',
 		CASE WHEN (SELECT c.relkind FROM pg_class c WHERE c.oid = relation) = 'r' THEN 'u.ctid AS position, ' ELSE '' END,
 		replace(columns, 'b.balances', 'NULL'), relation::regclass);
 	with_balances := format('(SELECT u.id, ROW(%s)::quota_manager.subject AS subject FROM %s u LEFT JOIN quota_manager.known_balance b ON b.user_id = u.id)',
 		columns, relation::regclass);
-	-- A column that is added has a value in all rows, none of which is written for it. Another server has a log of its own.
+	-- An added column has a value in all rows without a write of any. Another server has another log.
 	fingerprint := (SELECT hashtextextended(concat_ws(' ', (SELECT p.system_identifier FROM quota_internal.present_identity() p), relation, pg_relation_filenode(relation), (SELECT e.extversion FROM pg_extension e WHERE e.extname = 'quota_manager'),
 			string_agg(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.attmissingval), ' ' ORDER BY a.attnum)), 0)
 		FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum > 0);
 END
 $$;
-COMMENT ON FUNCTION quota_internal.user_relation(oid) IS 'Relation that scans read users from, for a role that reads them (null: whose rights are not asked about): the relation, whether it is user_info, and subqueries over it with the columns id and subject, without and with balances; position is where the row of an ordinary table lies, fingerprint tells the table''s server, columns and file from others.';
+COMMENT ON FUNCTION quota_internal.user_relation(oid) IS 'Relation that scans read users from, for a role that reads them (null: rights are not checked): the relation, whether it is user_info, and subqueries over it with the columns id and subject, without and with balances; position is the ctid in an ordinary table; fingerprint identifies the table''s server, columns and file.';
 
 CREATE FUNCTION quota_internal.explain_as_owner(relation oid, query text) RETURNS text
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_explain_as_owner';
@@ -143,7 +143,7 @@ BEGIN
 	INSERT INTO quota_manager.quota_installation (user_source, user_source_owner)
 		VALUES (source::oid::regclass::text, (SELECT pg_get_userbyid(c.relowner) FROM pg_class c WHERE c.oid = source))
 		ON CONFLICT (singleton) DO UPDATE SET user_source = excluded.user_source, user_source_owner = excluded.user_source_owner;
-	-- Who scans: the workers, and to whom it was granted. An administrator may grant what is missing now or later.
+	-- Roles that scan: the workers' role, and roles that were granted it. An administrator may grant missing rights later.
 	FOR reader IN
 		SELECT r.rolname, quota_internal.missing_source_rights(i.user_source, r.oid) AS rights
 		FROM quota_manager.quota_installation i, pg_roles r
@@ -163,13 +163,13 @@ BEGIN
 		BEGIN
 			plan := quota_internal.explain_as_owner(users.relation, format('SELECT s.id FROM %s s WHERE s.subject OPERATOR(quota_manager.@@) %L', users.users, condition))::jsonb;
 		EXCEPTION WHEN insufficient_privilege THEN
-			-- Its owner needs no rights here, and mostly the planner asks for none.
+			-- Planning as the owner of the source rarely needs rights of the extension.
 			indexed := false;
 			advice := format('Not known: the owner of the source cannot have it planned (%s).', SQLERRM);
 			RETURN NEXT;
 			CONTINUE;
 		END;
-		-- What the condition asks for must be what an index is searched for; the source may use others for itself.
+		-- The index must be searched for the condition; the source may use other indexes for itself.
 		indexed := EXISTS (SELECT 1 FROM jsonb_path_query(plan, '$.**."Index Cond"') c WHERE c #>> '{}' ~ sought);
 		advice := NULL;
 		IF NOT indexed THEN
@@ -181,9 +181,9 @@ BEGIN
 				RETURN NEXT;
 				CONTINUE;
 			END IF;
-			-- Where its rows are kept elsewhere it is not known here by that name.
+			-- If its rows are on other servers, the index has another name there.
 			relation := coalesce(to_regclass(quote_ident(node ->> 'Schema') || '.' || quote_ident(node ->> 'Relation Name')), users.relation);
-			-- The filter is what an index must hold, an operator, and a constant.
+			-- The filter is an expression to be indexed, an operator and a constant.
 			advice := CASE WHEN node IS NULL THEN 'The source has nothing that the condition reads.' ELSE
 				format('CREATE INDEX ON %s ', coalesce(pg_partition_root(relation), relation)) || coalesce(expression, '')
 				|| '((' || coalesce(substring(replace(node ->> 'Filter', quote_ident(node ->> 'Alias') || '.', '') FROM '^\((.*) (?:=|>=|>|<|@>) .*\)$'), '...') || '))' END;
@@ -201,4 +201,4 @@ BEGIN
 	CREATE INDEX IF NOT EXISTS user_info_access_time ON quota_manager.user_info (access_time);
 END
 $$;
-COMMENT ON FUNCTION quota_manager.create_access_time_index() IS 'Indexes user_info.access_time for access-after. Logins become dearer: their updates can no longer stay in place. pg_dump does not keep it.';
+COMMENT ON FUNCTION quota_manager.create_access_time_index() IS 'Indexes user_info.access_time for access-after. Logins then cost more: their updates can no longer stay in place. pg_dump does not keep it.';

@@ -1,4 +1,4 @@
--- Background workers, and tick() for those who run without them.
+-- Background workers, and tick() for servers without them.
 
 CREATE PROCEDURE quota_manager.tick(INOUT strategies bigint DEFAULT NULL, INOUT granted bigint DEFAULT NULL)
 LANGUAGE C AS 'MODULE_PATHNAME', 'qm_tick';
@@ -103,7 +103,7 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION quota_internal.list_workers() IS 'Of worker_status: the background workers that serve this database.';
 
--- The subquery keeps the queue from being counted twice, or for those who do not ask for it.
+-- The subquery is evaluated once, and only if a query reads the queue.
 CREATE VIEW quota_manager.worker_status WITH (security_invoker = true) AS
 SELECT k.kind, w.pid, w.role, coalesce(w.state, 'not running') AS state, w.activity, w.started, w.last_tick,
 	(q.queue).depth AS queue_depth, (q.queue).oldest_age, t.last_error, t.last_error_time
@@ -116,7 +116,7 @@ COMMENT ON COLUMN quota_manager.worker_status.kind IS 'launcher (starts the work
 COMMENT ON COLUMN quota_manager.worker_status.pid IS 'Process id; null: it does not run, and the server log says why.';
 COMMENT ON COLUMN quota_manager.worker_status.role IS 'Role it runs as; null for the launcher, which is connected to no database.';
 COMMENT ON COLUMN quota_manager.worker_status.state IS 'active, idle or not running.';
-COMMENT ON COLUMN quota_manager.worker_status.activity IS 'What it is doing, or did last.';
+COMMENT ON COLUMN quota_manager.worker_status.activity IS 'Present or last activity.';
 COMMENT ON COLUMN quota_manager.worker_status.started IS 'When it started.';
 COMMENT ON COLUMN quota_manager.worker_status.last_tick IS 'When it last began or ended a poll for work; it polls every poll_interval (the launcher: every second).';
 COMMENT ON COLUMN quota_manager.worker_status.queue_depth IS 'scheduler: firings and single strategies that are due and not run yet; courier: grants pending, being sent, or in doubt that the doubt policy of their gateway acts on.';

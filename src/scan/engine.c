@@ -238,8 +238,8 @@ qm_evaluate(PG_FUNCTION_ARGS)
 		const StrategyEvaluation *strategy = lfirst(cell);
 		Datum values[] = {Int32GetDatum(strategy->strategy_id), Int32GetDatum(strategy->version),
 						  Int64GetDatum(spool_count(strategy->matched)),
-						  Int64GetDatum(strategy->unknown ? spool_count(strategy->unknown) : 0),
-						  Int64GetDatum(strategy->left_out + strategy->left_out_unknown)};
+						  Int64GetDatum(strategy->missing ? spool_count(strategy->missing) : 0),
+						  Int64GetDatum(strategy->left_out + strategy->left_out_missing)};
 		bool  nulls[] = {false, false, false, false, false};
 
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
@@ -356,7 +356,7 @@ qm_grant_evaluated(PG_FUNCTION_ARGS)
 							.anew = PG_GETARG_BOOL(2) && PG_ARGISNULL(1)};
 	StrategyEvaluation *strategy = evaluation_find(rule.strategy_id);
 	VerdictCounts       found = {{0}};
-	VerdictCounts       unknown = {{0}};
+	VerdictCounts       missing = {{0}};
 	int64               granted = 0;
 	TupleDesc           descriptor;
 	bool                nulls[] = {false, false, false, false, false, false, false};
@@ -376,8 +376,8 @@ qm_grant_evaluated(PG_FUNCTION_ARGS)
 			found = admit_all(strategy->matched, &rule, writer);
 			granted = grant_writer_end(writer);
 		}
-		if (strategy->unknown && spool_count(strategy->unknown) > 0)
-			unknown = admit_all(strategy->unknown, &rule, NULL);
+		if (strategy->missing && spool_count(strategy->missing) > 0)
+			missing = admit_all(strategy->missing, &rule, NULL);
 		SPI_finish();
 	}
 	PG_FINALLY();
@@ -392,8 +392,8 @@ qm_grant_evaluated(PG_FUNCTION_ARGS)
 						  Int64GetDatum(granted),
 						  Int64GetDatum(found.of[VERDICT_GRANTED]),
 						  Int64GetDatum(found.of[VERDICT_CAPPED]),
-						  Int64GetDatum(unknown.of[VERDICT_ADMITTED]),
-						  Int64GetDatum(strategy->left_out + strategy->left_out_unknown)};
+						  Int64GetDatum(missing.of[VERDICT_ADMITTED]),
+						  Int64GetDatum(strategy->left_out + strategy->left_out_missing)};
 
 		PG_RETURN_DATUM(
 			HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(descriptor), values, nulls)));
@@ -438,8 +438,8 @@ qm_evaluated_users(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	SPI_connect();
 	put_users(result, strategy->matched, &rule, "admitted");
-	if (strategy->unknown)
-		put_users(result, strategy->unknown, &rule, "unknown");
+	if (strategy->missing)
+		put_users(result, strategy->missing, &rule, "unknown");
 	SPI_finish();
 	return (Datum) 0;
 }

@@ -336,10 +336,10 @@ evaluation_open_spools(Evaluation *evaluation, StrategyEvaluation *strategy, int
 	MemoryContext caller = MemoryContextSwitchTo(evaluation->memory);
 	int           memory = Max(work_mem / Max(spools, 1), SPOOL_MEMORY_MIN);
 
-	strategy->left_out = strategy->left_out_unknown = 0;
+	strategy->left_out = strategy->left_out_missing = 0;
 	strategy->matched = spool_begin(memory, evaluation->files);
 	if (strategy->traits.asks_balances)
-		strategy->unknown = spool_begin(memory, evaluation->files);
+		strategy->missing = spool_begin(memory, evaluation->files);
 	MemoryContextSwitchTo(caller);
 }
 
@@ -359,10 +359,10 @@ evaluation_add(StrategyEvaluation *strategy, text *id, bool meets)
 		if (meets)
 			strategy->left_out++;
 		else
-			strategy->left_out_unknown++;
+			strategy->left_out_missing++;
 		return;
 	}
-	spool_add(meets ? strategy->matched : strategy->unknown, VARDATA_ANY(id), length);
+	spool_add(meets ? strategy->matched : strategy->missing, VARDATA_ANY(id), length);
 }
 
 /*

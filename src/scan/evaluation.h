@@ -46,9 +46,9 @@ typedef struct StrategyEvaluation
 	EvaluationMark  mark;       /* first of the evaluation before, then of this one */
 	int64           mark_users; /* fingerprint of the users then */
 	Spool          *matched;    /* NULL: it was not evaluated */
-	Spool          *unknown;    /* whose answer depends on a missing balance */
+	Spool          *missing;    /* whose answer depends on a missing balance */
 	int64           left_out;   /* whose ids are too long for a grant */
-	int64           left_out_unknown;
+	int64           left_out_missing;
 } StrategyEvaluation;
 
 /* Where users are read, and by whom. */

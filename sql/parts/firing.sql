@@ -96,7 +96,7 @@ BEGIN
 			RETURN QUERY SELECT r.*, CASE strategy.catch_up WHEN 'all' THEN 'more than catch_up_max' ELSE 'a later firing was run instead' END
 				FROM quota_manager.firing_range(strategy.periodic_expr, in_time.first_firing - interval '1 us', since, strategy.time_zone) r;
 		END IF;
-		-- In the select list, where no more are computed than are asked for.
+		-- In the select list, so that no more firings are computed than LIMIT allows.
 		RETURN QUERY SELECT f, f, 1::bigint, NULL
 			FROM (SELECT quota_manager.firings(strategy.periodic_expr, since, span.until_time, strategy.time_zone) LIMIT CASE WHEN next_only THEN 1 END) l(f);
 	END LOOP;
@@ -115,7 +115,7 @@ BEGIN
 		RETURN;
 	END IF;
 	IF strategy.catch_up <> 'all' THEN
-		-- Only the last one, and a later firing takes its place.
+		-- Only the last firing, and only until a later one takes its place.
 		late := greatest(late, quota_internal.recorded_until(strategy) - interval '1 us');
 	END IF;
 	RETURN QUERY SELECT r.scheduled_time FROM quota_manager.quota_run r
