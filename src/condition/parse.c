@@ -289,6 +289,56 @@ read_arguments(ConditionParser *parser, ConditionNode *call)
 }
 
 /*
+ * True for a word that joins conditions.
+ */
+static bool
+is_connective(const char *word)
+{
+	return strcmp(word, "and") == 0 || strcmp(word, "or") == 0 || strcmp(word, "not") == 0;
+}
+
+/*
+ * A call was expected and is not there.  Always false.
+ */
+static bool
+missing_call(ConditionParser *parser, const ConditionToken *token)
+{
+	if (token->kind == TOKEN_WORD && is_function_name(token->value) &&
+		strcmp(token->value, "and") != 0 && strcmp(token->value, "or") != 0)
+		return syntax_error(
+			parser, token->offset, psprintf("\"%s\" is not a condition", token->value),
+			psprintf("Write %s(), with its arguments in the brackets.", token->value));
+	return syntax_error(parser, token->offset,
+						psprintf("unexpected %s where a condition is expected", show_token(token)),
+						"A condition is a call such as is-vip(1).");
+}
+
+/*
+ * Reads the beginning of and(...), or(...) or not(...), whose word was read.
+ */
+static bool
+read_connective(ConditionParser *parser, const ConditionToken *word)
+{
+	Lexer ahead;
+	char  first = word->value[0];
+
+	push_frame(parser,
+			   first == 'a'   ? FRAME_AND
+			   : first == 'o' ? FRAME_OR
+							  : FRAME_NOT,
+			   word->offset);
+	lexer_next(&parser->lexer);
+	if (parser->lexer.offset >= parser->lexer.length)
+		return true;
+	ahead = parser->lexer;
+	if (lexer_next(&ahead).kind == TOKEN_CLOSE)
+		return syntax_error(parser, word->offset, psprintf("%s() has no arguments", word->value),
+							first == 'n' ? "not takes one condition."
+										 : "It takes two or more conditions.");
+	return true;
+}
+
+/*
  * Reads what begins a condition: a bracket, a not, or a call.  *complete
  * is set if an operand ended here.
  */
@@ -314,44 +364,13 @@ read_operand(ConditionParser *parser, bool *complete)
 		return true;
 	}
 	if (token.kind != TOKEN_WORD || !lexer_at_open(&parser->lexer))
-	{
-		if (token.kind == TOKEN_WORD && is_function_name(token.value) &&
-			strcmp(token.value, "and") != 0 && strcmp(token.value, "or") != 0)
-			return syntax_error(
-				parser, token.offset, psprintf("\"%s\" is not a condition", token.value),
-				psprintf("Write %s(), with its arguments in the brackets.", token.value));
-		return syntax_error(
-			parser, token.offset,
-			psprintf("unexpected %s where a condition is expected", show_token(&token)),
-			"A condition is a call such as is-vip(1).");
-	}
+		return missing_call(parser, &token);
 	if (!is_function_name(token.value))
 		return syntax_error(parser, token.offset,
 							psprintf("invalid condition function name \"%s\"", token.value),
 							name_hint(token.value));
-
-	if (strcmp(token.value, "and") == 0 || strcmp(token.value, "or") == 0 ||
-		strcmp(token.value, "not") == 0)
-	{
-		push_frame(parser,
-				   token.value[0] == 'a'   ? FRAME_AND
-				   : token.value[0] == 'o' ? FRAME_OR
-										   : FRAME_NOT,
-				   token.offset);
-		lexer_next(&parser->lexer);
-		if (parser->lexer.offset < parser->lexer.length)
-		{
-			Lexer          ahead = parser->lexer;
-			ConditionToken first = lexer_next(&ahead);
-
-			if (first.kind == TOKEN_CLOSE)
-				return syntax_error(parser, token.offset,
-									psprintf("%s() has no arguments", token.value),
-									token.value[0] == 'n' ? "not takes one condition."
-														  : "It takes two or more conditions.");
-		}
-		return true;
-	}
+	if (is_connective(token.value))
+		return read_connective(parser, &token);
 
 	call = new_node(CONDITION_CALL, token.offset);
 	call->name = token.value;

@@ -428,34 +428,36 @@ make_arguments(const ConditionNode *call, const FunctionCandidate *candidate,
 }
 
 /*
- * Finds the function of a CALL in schema quota_condition; false and *error if
- * there is none that fits.
+ * There is no function of the name of a call; exists: but one that takes
+ * something else than a user.
  */
-bool
-condition_resolve(const ConditionNode *call, Oid subject_type, ConditionFunction *function,
-				  ConditionError *error)
+static void
+explain_unknown(const ConditionNode *call, bool exists, ConditionError *error)
 {
-	bool                     exists;
-	List                    *candidates = find_candidates(call->name, subject_type, &exists);
+	char *near = exists ? NULL : condition_suggest(call->name);
+
+	condition_set_error(
+		error, ERRCODE_INVALID_PARAMETER_VALUE, call->offset,
+		psprintf("unknown condition function \"%s\"", call->name),
+		exists ? psprintf("Function %s.%s exists, but its first parameter is not %s.%s.",
+						  CONDITION_SCHEMA, function_of_condition_name(call->name), CORE_SCHEMA,
+						  SUBJECT_TYPE)
+			   : NULL,
+		near ? psprintf("Did you mean %s?", near) : NULL);
+}
+
+/*
+ * The candidate that takes the arguments of a call best; NULL and *error: none
+ * does, or several do as well.
+ */
+static const FunctionCandidate *
+best_candidate(const ConditionNode *call, List *candidates, ConditionError *error)
+{
 	const FunctionCandidate *best = NULL;
 	int                      best_fit = -1;
 	bool                     tie = false;
 	ListCell                *cell;
 
-	if (candidates == NIL)
-	{
-		char *near = exists ? NULL : condition_suggest(call->name);
-
-		condition_set_error(
-			error, ERRCODE_INVALID_PARAMETER_VALUE, call->offset,
-			psprintf("unknown condition function \"%s\"", call->name),
-			exists ? psprintf("Function %s.%s exists, but its first parameter is not %s.%s.",
-							  CONDITION_SCHEMA, function_of_condition_name(call->name), CORE_SCHEMA,
-							  SUBJECT_TYPE)
-				   : NULL,
-			near ? psprintf("Did you mean %s?", near) : NULL);
-		return false;
-	}
 	foreach (cell, candidates)
 	{
 		const FunctionCandidate *candidate = lfirst(cell);
@@ -474,25 +476,41 @@ condition_resolve(const ConditionNode *call, Oid subject_type, ConditionFunction
 			tie = false;
 		}
 	}
-	if (best == NULL)
-	{
-		if (list_length(candidates) == 1)
-			explain_misfit(call, linitial(candidates), error);
-		else
-			condition_set_error(error, ERRCODE_DATATYPE_MISMATCH, call->offset,
-								psprintf("no function %s takes these arguments", call->name), NULL,
-								NULL);
-		return false;
-	}
+	if (best != NULL && !tie)
+		return best;
 	if (tie)
-	{
 		condition_set_error(
 			error, ERRCODE_AMBIGUOUS_FUNCTION, call->offset,
 			psprintf("several functions %s take these arguments", call->name), NULL,
 			psprintf("See \\df %s.%s.", CONDITION_SCHEMA, function_of_condition_name(call->name)));
+	else if (list_length(candidates) == 1)
+		explain_misfit(call, linitial(candidates), error);
+	else
+		condition_set_error(error, ERRCODE_DATATYPE_MISMATCH, call->offset,
+							psprintf("no function %s takes these arguments", call->name), NULL,
+							NULL);
+	return NULL;
+}
+
+/*
+ * Finds the function of a CALL in schema quota_condition; false and *error if
+ * there is none that fits.
+ */
+bool
+condition_resolve(const ConditionNode *call, Oid subject_type, ConditionFunction *function,
+				  ConditionError *error)
+{
+	bool                     exists;
+	List                    *candidates = find_candidates(call->name, subject_type, &exists);
+	const FunctionCandidate *best;
+
+	if (candidates == NIL)
+	{
+		explain_unknown(call, exists, error);
 		return false;
 	}
-	if (!check_function(call, best->oid, error))
+	best = best_candidate(call, candidates, error);
+	if (best == NULL || !check_function(call, best->oid, error))
 		return false;
 	function->oid = best->oid;
 	function->is_built_in = best->is_built_in;

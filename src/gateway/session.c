@@ -90,11 +90,11 @@ push_requests(GatewaySession *session)
 	{
 		Transfer *transfer = &session->transfers[i];
 
-		if (transfer->push_due && transfer->socket != CURL_SOCKET_BAD &&
+		if (transfer->connection.push_due && transfer->connection.socket != CURL_SOCKET_BAD &&
 			transfer_is_written(transfer))
 		{
-			set_cork(session, transfer->socket, 0);
-			transfer->push_due = false;
+			set_cork(session, transfer->connection.socket, 0);
+			transfer->connection.push_due = false;
 		}
 	}
 }
@@ -112,7 +112,7 @@ watch_socket(CURL *easy, curl_socket_t socket, int what, void *data, void *socke
 
 	curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **) &transfer);
 	if (transfer != NULL)
-		transfer->socket = what == CURL_POLL_REMOVE ? CURL_SOCKET_BAD : socket;
+		transfer->connection.socket = what == CURL_POLL_REMOVE ? CURL_SOCKET_BAD : socket;
 	if (what == CURL_POLL_REMOVE)
 	{
 		if (entry >= 0)
@@ -285,7 +285,7 @@ gateway_has_sent(const GatewaySession *session, const void *token)
 
 	for (i = 0; i < session->limits.max_connections; i++)
 		if (session->transfers[i].token == token)
-			return session->transfers[i].form_given > 0;
+			return session->transfers[i].request.form_given > 0;
 	return true;
 }
 

@@ -58,12 +58,12 @@ read_form(char *out, size_t size, size_t count, void *data)
 {
 	Transfer *transfer = data;
 	size_t    room = size * count;
-	size_t    left = transfer->form.used - transfer->form_given;
+	size_t    left = transfer->request.form.used - transfer->request.form_given;
 
 	if (left > room)
 		left = room;
-	memcpy(out, transfer->form.data + transfer->form_given, left);
-	transfer->form_given += left;
+	memcpy(out, transfer->request.form.data + transfer->request.form_given, left);
+	transfer->request.form_given += left;
 	return left;
 }
 
@@ -79,7 +79,7 @@ refuse_rewind(void *data, curl_off_t offset, int origin)
 {
 	const Transfer *transfer = data;
 
-	if (transfer->form_given == 0 && offset == 0 && origin == SEEK_SET)
+	if (transfer->request.form_given == 0 && offset == 0 && origin == SEEK_SET)
 		return CURL_SEEKFUNC_OK;
 	return CURL_SEEKFUNC_FAIL;
 }
@@ -100,15 +100,16 @@ open_socket(void *data, curlsocktype purpose, struct curl_sockaddr *address)
 		address_write(&address->addr, text);
 		if (!transfer->limits->address_allowed || !transfer->limits->address_allowed(text))
 		{
-			if (transfer->socket_made)
+			if (transfer->connection.socket_made)
 				return CURL_SOCKET_BAD;
-			snprintf(transfer->refused_address, sizeof(transfer->refused_address),
+			snprintf(transfer->connection.refused_address,
+					 sizeof(transfer->connection.refused_address),
 					 "%s is %s, which is not allowed for a gateway", text, fault);
 			return CURL_SOCKET_BAD;
 		}
 	}
-	transfer->socket_made = true;
-	transfer->refused_address[0] = '\0';
+	transfer->connection.socket_made = true;
+	transfer->connection.refused_address[0] = '\0';
 	return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 }
 
@@ -116,12 +117,12 @@ open_socket(void *data, curlsocktype purpose, struct curl_sockaddr *address)
 static bool
 count_bytes(Transfer *transfer, size_t length)
 {
-	if (length > transfer->limits->max_reply_bytes - transfer->reply_bytes)
+	if (length > transfer->limits->max_reply_bytes - transfer->received.bytes)
 	{
-		transfer->reply_too_large = true;
+		transfer->received.too_large = true;
 		return false;
 	}
-	transfer->reply_bytes += length;
+	transfer->received.bytes += length;
 	return true;
 }
 
@@ -215,27 +216,27 @@ take_header(char *line, size_t size, size_t count, void *data)
 	{
 		if (!is_status_line(line, length))
 		{
-			transfer->headers_whole = false;
-			transfer->not_http = true;
+			transfer->received.headers_whole = false;
+			transfer->received.not_http = true;
 			return 0;
 		}
 		/* an interim reply (1xx) went before */
-		transfer->headers_whole = false;
-		transfer->retry_after = -1;
-		transfer->content_type[0] = '\0';
+		transfer->received.headers_whole = false;
+		transfer->received.retry_after = -1;
+		transfer->received.content_type[0] = '\0';
 	}
 	else if (length <= 2 && (line[0] == '\r' || line[0] == '\n'))
 	{
 		/* the second time it is the end of a chunked body */
-		if (!transfer->headers_whole)
-			transfer->given_before_reply = transfer->form_given;
-		transfer->headers_whole = true;
+		if (!transfer->received.headers_whole)
+			transfer->received.given_before = transfer->request.form_given;
+		transfer->received.headers_whole = true;
 	}
 	else if ((value = header_value(line, length, "Retry-After:")) != NULL)
-		transfer->retry_after = read_retry_after(value, length - (size_t) (value - line));
+		transfer->received.retry_after = read_retry_after(value, length - (size_t) (value - line));
 	else if ((value = header_value(line, length, "Content-Type:")) != NULL)
-		read_content_type(value, length - (size_t) (value - line), transfer->content_type,
-						  sizeof(transfer->content_type));
+		read_content_type(value, length - (size_t) (value - line), transfer->received.content_type,
+						  sizeof(transfer->received.content_type));
 	return length;
 }
 
@@ -248,9 +249,9 @@ take_body(char *piece, size_t size, size_t count, void *data)
 
 	if (!count_bytes(transfer, length))
 		return 0;
-	if (!buffer_append(&transfer->body, piece, length))
+	if (!buffer_append(&transfer->received.body, piece, length))
 	{
-		transfer->out_of_memory = true;
+		transfer->received.out_of_memory = true;
 		return 0;
 	}
 	return length;
@@ -321,8 +322,8 @@ transfer_init(Transfer *transfer, const Endpoint *endpoint, const GatewayConfig 
 {
 	transfer->endpoint = endpoint;
 	transfer->limits = limits;
-	transfer->key_header.data = transfer->key_line;
-	transfer->key_header.next = endpoint->headers;
+	transfer->request.key_header.data = transfer->request.key_line;
+	transfer->request.key_header.next = endpoint->headers;
 	transfer->easy = curl_easy_init();
 	return transfer->easy != NULL && set_common_options(transfer);
 }
@@ -335,28 +336,28 @@ transfer_free(Transfer *transfer)
 {
 	if (transfer->easy)
 		curl_easy_cleanup(transfer->easy);
-	buffer_free(&transfer->user_id);
-	buffer_free(&transfer->query_url);
-	buffer_free(&transfer->form);
-	buffer_free(&transfer->body);
+	buffer_free(&transfer->request.user_id);
+	buffer_free(&transfer->request.query_url);
+	buffer_free(&transfer->request.form);
+	buffer_free(&transfer->received.body);
 }
 
 /* Forgets the reply before. */
 static void
 reset_reply(Transfer *transfer)
 {
-	transfer->reply_bytes = 0;
-	buffer_reset(&transfer->body, KEPT_BYTES);
-	transfer->headers_whole = false;
-	transfer->given_before_reply = 0;
-	transfer->reply_too_large = false;
-	transfer->out_of_memory = false;
-	transfer->not_http = false;
-	transfer->retry_after = -1;
-	transfer->content_type[0] = '\0';
+	transfer->received.bytes = 0;
+	buffer_reset(&transfer->received.body, KEPT_BYTES);
+	transfer->received.headers_whole = false;
+	transfer->received.given_before = 0;
+	transfer->received.too_large = false;
+	transfer->received.out_of_memory = false;
+	transfer->received.not_http = false;
+	transfer->received.retry_after = -1;
+	transfer->received.content_type[0] = '\0';
 	transfer->fault[0] = '\0';
-	transfer->refused_address[0] = '\0';
-	transfer->socket_made = false;
+	transfer->connection.refused_address[0] = '\0';
+	transfer->connection.socket_made = false;
 }
 
 /* Sets URL, method and time-out of one exchange. */
@@ -368,21 +369,21 @@ set_exchange(Transfer *transfer, ExchangeKind kind, long timeout_ms)
 	bool        ok;
 
 	reset_reply(transfer);
-	transfer->socket = CURL_SOCKET_BAD;
-	transfer->push_due = true;
+	transfer->connection.socket = CURL_SOCKET_BAD;
+	transfer->connection.push_due = true;
 	if (exchange_is_query(kind))
 	{
-		buffer_reset(&transfer->query_url, KEPT_BYTES);
-		ok = write_query_url(transfer->endpoint, kind, transfer->user_id.data,
-							 &transfer->query_url) &&
+		buffer_reset(&transfer->request.query_url, KEPT_BYTES);
+		ok = write_query_url(transfer->endpoint, kind, transfer->request.user_id.data,
+							 &transfer->request.query_url) &&
 			 curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L) == CURLE_OK;
-		url = transfer->query_url.data;
+		url = transfer->request.query_url.data;
 	}
 	else
 		ok = curl_easy_setopt(easy, CURLOPT_POST, 1L) == CURLE_OK &&
 			 curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE,
-							  (curl_off_t) transfer->form.used) == CURLE_OK;
-	transfer->kind = kind;
+							  (curl_off_t) transfer->request.form.used) == CURLE_OK;
+	transfer->request.kind = kind;
 	return ok && curl_easy_setopt(easy, CURLOPT_URL, url) == CURLE_OK &&
 		   curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, timeout_ms) == CURLE_OK;
 }
@@ -398,29 +399,29 @@ transfer_prepare(Transfer *transfer, const GatewayRequest *request)
 	ExchangeKind       kind = EXCHANGE_BALANCE;
 
 	transfer->token = request->token;
-	transfer->total[0] = '\0';
-	transfer->form_given = 0;
-	buffer_reset(&transfer->user_id, KEPT_BYTES);
-	buffer_reset(&transfer->form, KEPT_BYTES);
-	if (!buffer_append_text(&transfer->user_id, request->user_id))
+	transfer->received.total[0] = '\0';
+	transfer->request.form_given = 0;
+	buffer_reset(&transfer->request.user_id, KEPT_BYTES);
+	buffer_reset(&transfer->request.form, KEPT_BYTES);
+	if (!buffer_append_text(&transfer->request.user_id, request->user_id))
 		return false;
 	if (request->action != GATEWAY_QUERY)
 	{
 		kind = request->action == GATEWAY_DELTA ? EXCHANGE_DELTA : EXCHANGE_REFRESH;
-		if (!write_form(transfer->endpoint, request, &transfer->form))
+		if (!write_form(transfer->endpoint, request, &transfer->request.form))
 			return false;
 	}
 	if (request->idempotency_key)
 	{
 		static const char name[] = "Idempotency-Key: ";
 
-		memcpy(transfer->key_line, name, sizeof(name) - 1);
-		text_line(transfer->key_line + sizeof(name) - 1,
-				  sizeof(transfer->key_line) - sizeof(name) + 1, request->idempotency_key,
+		memcpy(transfer->request.key_line, name, sizeof(name) - 1);
+		text_line(transfer->request.key_line + sizeof(name) - 1,
+				  sizeof(transfer->request.key_line) - sizeof(name) + 1, request->idempotency_key,
 				  strlen(request->idempotency_key), NULL);
-		headers = &transfer->key_header;
+		headers = &transfer->request.key_header;
 	}
-	transfer->deadline_ms = transfer_now_ms() + transfer->limits->request_timeout_ms;
+	transfer->request.deadline_ms = transfer_now_ms() + transfer->limits->request_timeout_ms;
 	return curl_easy_setopt(transfer->easy, CURLOPT_HTTPHEADER, headers) == CURLE_OK &&
 		   set_exchange(transfer, kind, transfer->limits->request_timeout_ms);
 }
@@ -433,8 +434,8 @@ transfer_is_written(const Transfer *transfer)
 {
 	long sent = 0;
 
-	if (!exchange_is_query(transfer->kind))
-		return transfer->form_given == transfer->form.used;
+	if (!exchange_is_query(transfer->request.kind))
+		return transfer->request.form_given == transfer->request.form.used;
 	return curl_easy_getinfo(transfer->easy, CURLINFO_REQUEST_SIZE, &sent) == CURLE_OK && sent > 0;
 }
 
@@ -460,8 +461,8 @@ why_lost(const Transfer *transfer, CURLcode result)
 		case CURLE_COULDNT_CONNECT:
 		case CURLE_SSL_CONNECT_ERROR:
 		case CURLE_PEER_FAILED_VERIFICATION:
-			return transfer->reply_bytes > 0 ? "the connection closed before the reply was whole"
-											 : "the connection closed without a reply";
+			return transfer->received.bytes > 0 ? "the connection closed before the reply was whole"
+												: "the connection closed without a reply";
 		default:
 			return NULL;
 	}
@@ -473,18 +474,18 @@ fault_of(const Transfer *transfer, CURLcode result, bool nothing_sent)
 {
 	const char *why = NULL;
 
-	if (transfer->reply_too_large)
+	if (transfer->received.too_large)
 		return "the reply is larger than allowed";
-	if (transfer->out_of_memory)
+	if (transfer->received.out_of_memory)
 		return "out of memory while reading the reply";
-	if (transfer->not_http)
+	if (transfer->received.not_http)
 		return "the reply does not begin with a status line of HTTP";
-	if (!nothing_sent && !transfer->headers_whole)
+	if (!nothing_sent && !transfer->received.headers_whole)
 		why = why_lost(transfer, result);
 	if (why != NULL || result == CURLE_OK)
 		return why;
-	if (result == CURLE_COULDNT_CONNECT && transfer->refused_address[0] != '\0')
-		return transfer->refused_address;
+	if (result == CURLE_COULDNT_CONNECT && transfer->connection.refused_address[0] != '\0')
+		return transfer->connection.refused_address;
 	return transfer->fault[0] != '\0' ? transfer->fault : curl_easy_strerror(result);
 }
 
@@ -493,18 +494,18 @@ static void
 observe(Transfer *transfer, CURLcode result, Exchange *exchange)
 {
 	exchange->dialect = transfer->endpoint->dialect;
-	exchange->kind = transfer->kind;
-	exchange->user_id = transfer->user_id.data;
+	exchange->kind = transfer->request.kind;
+	exchange->user_id = transfer->request.user_id.data;
 	exchange->secret = endpoint_secret(transfer->endpoint);
-	exchange->headers_whole = transfer->headers_whole;
-	exchange->retry_after = transfer->retry_after;
-	exchange->content_type = transfer->content_type;
-	exchange->body = transfer->body.data ? transfer->body.data : "";
-	exchange->body_length = transfer->body.used;
+	exchange->headers_whole = transfer->received.headers_whole;
+	exchange->retry_after = transfer->received.retry_after;
+	exchange->content_type = transfer->received.content_type;
+	exchange->body = transfer->received.body.data ? transfer->received.body.data : "";
+	exchange->body_length = transfer->received.body.used;
 
 	exchange->http_status = 0;
 	curl_easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &exchange->http_status);
-	if (exchange_is_query(transfer->kind))
+	if (exchange_is_query(transfer->request.kind))
 	{
 		long sent = 0;
 
@@ -514,8 +515,8 @@ observe(Transfer *transfer, CURLcode result, Exchange *exchange)
 	}
 	else
 	{
-		exchange->nothing_sent = transfer->form_given == 0;
-		exchange->partly_sent = transfer->given_before_reply < transfer->form.used;
+		exchange->nothing_sent = transfer->request.form_given == 0;
+		exchange->partly_sent = transfer->received.given_before < transfer->request.form.used;
 	}
 
 	exchange->fault = fault_of(transfer, result, exchange->nothing_sent);
@@ -537,21 +538,21 @@ transfer_ended(Transfer *transfer, CURLcode result)
 	if (reply->outcome != GATEWAY_COMPLETED)
 		return true;
 
-	if (transfer->kind == EXCHANGE_USED)
+	if (transfer->request.kind == EXCHANGE_USED)
 	{
 		char used[sizeof(reply->balance)];
 
 		memcpy(used, reply->balance, sizeof(used));
-		memcpy(reply->total, transfer->total, sizeof(reply->total));
+		memcpy(reply->total, transfer->received.total, sizeof(reply->total));
 		amount_subtract(reply->total, used, reply->balance);
 		return true;
 	}
-	if (transfer->kind != EXCHANGE_BALANCE || transfer->endpoint->used_url.used == 0 ||
+	if (transfer->request.kind != EXCHANGE_BALANCE || transfer->endpoint->used_url.used == 0 ||
 		reply->below_zero)
 		return true;
 
-	memcpy(transfer->total, reply->balance, sizeof(transfer->total));
-	left = transfer->deadline_ms - transfer_now_ms();
+	memcpy(transfer->received.total, reply->balance, sizeof(transfer->received.total));
+	left = transfer->request.deadline_ms - transfer_now_ms();
 	if (set_exchange(transfer, EXCHANGE_USED, left > 0 ? (long) left : 1L))
 		return false;
 	transfer_fail(transfer, GATEWAY_NOT_SENT, "out of memory");

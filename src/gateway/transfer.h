@@ -33,6 +33,43 @@
 #include "gateway/gateway.h"
 #include "gateway/request.h"
 
+/* What is sent, and how far libcurl has come with it. */
+typedef struct TransferRequest
+{
+	ExchangeKind      kind;
+	Buffer            user_id;
+	Buffer            query_url;
+	Buffer            form;
+	size_t            form_given;    /* bytes of it that libcurl has taken */
+	struct curl_slist key_header;    /* followed by the endpoint's headers */
+	char              key_line[256]; /* its text */
+	int64_t           deadline_ms;   /* on the clock of transfer_now_ms */
+} TransferRequest;
+
+/* The connection that libcurl uses for it. */
+typedef struct TransferConnection
+{
+	curl_socket_t socket;   /* that libcurl waits for; CURL_SOCKET_BAD: none yet */
+	bool          push_due; /* what libcurl has written may be held back by the socket */
+	char          refused_address[128]; /* that no socket was made for, and why; "": none */
+	bool          socket_made;          /* for another address: refused_address is not the reason */
+} TransferConnection;
+
+/* What has arrived. */
+typedef struct TransferReply
+{
+	size_t bytes; /* headers and body */
+	Buffer body;
+	bool   headers_whole;
+	size_t given_before; /* form_given at the end of the headers */
+	bool   too_large;
+	bool   out_of_memory;
+	bool   not_http;
+	double retry_after;
+	char   content_type[64]; /* without its parameters; "": none */
+	char   total[64];        /* the first half of an answer in two */
+} TransferReply;
+
 typedef struct Transfer
 {
 	struct Transfer     *next; /* in the list of the session that it is in */
@@ -40,35 +77,11 @@ typedef struct Transfer
 	const Endpoint      *endpoint;
 	const GatewayConfig *limits; /* the session's copy: no text of it is valid */
 	void                *token;
-
-	/* the request */
-	ExchangeKind      kind;
-	Buffer            user_id;
-	Buffer            query_url;
-	Buffer            form;
-	size_t            form_given;             /* bytes of it that libcurl has taken */
-	struct curl_slist key_header;             /* followed by the endpoint's headers */
-	char              key_line[256];          /* its text */
-	int64_t           deadline_ms;            /* on the clock of transfer_now_ms */
-	char              fault[CURL_ERROR_SIZE]; /* filled by libcurl */
-	curl_socket_t     socket;   /* that libcurl waits for; CURL_SOCKET_BAD: none yet */
-	bool              push_due; /* what libcurl has written may be held back by the socket */
-	char              refused_address[128]; /* that no socket was made for, and why; "": none */
-	bool              socket_made; /* for another address: refused_address is not the reason */
-
-	/* the reply */
-	size_t reply_bytes; /* headers and body */
-	Buffer body;
-	bool   headers_whole;
-	size_t given_before_reply; /* form_given at the end of the headers */
-	bool   reply_too_large;
-	bool   out_of_memory;
-	bool   not_http;
-	double retry_after;
-	char   content_type[64]; /* without its parameters; "": none */
-	char   total[64];        /* the first half of an answer in two */
-
-	GatewayReply reply; /* valid when the transfer has ended */
+	char                 fault[CURL_ERROR_SIZE]; /* filled by libcurl */
+	TransferRequest      request;
+	TransferConnection   connection;
+	TransferReply        received;
+	GatewayReply         reply; /* valid when the transfer has ended */
 } Transfer;
 
 extern int64_t transfer_now_ms(void);

@@ -26,6 +26,7 @@
 #include "condition/condition.h"
 #include "scan/changed.h"
 #include "scan/spool.h"
+#include "scan/user_source.h"
 
 /* The setting quota_manager.incremental_scans. */
 extern bool incremental_scans;
@@ -51,18 +52,6 @@ typedef struct StrategyEvaluation
 	int64           left_out_missing;
 } StrategyEvaluation;
 
-/* Where users are read, and by whom. */
-typedef struct UserSource
-{
-	Oid   reader;        /* role whose rights the queries have */
-	char *users;         /* subquery with the columns id, subject and, if is_plain, position */
-	char *with_balances; /* the same where the subject has its balances */
-	Oid   relation;
-	int64 fingerprint; /* of the relation's columns and file */
-	bool  is_own;      /* user_info */
-	bool  is_plain;    /* an ordinary table, which runs no code of others */
-} UserSource;
-
 typedef struct Evaluation
 {
 	MemoryContext         memory;
@@ -83,6 +72,5 @@ extern void evaluation_open_spools(Evaluation *evaluation, StrategyEvaluation *s
 								   int spools);
 extern void evaluation_add(StrategyEvaluation *strategy, text *id, bool meets);
 extern bool evaluation_can_share(const Evaluation *evaluation, const StrategyEvaluation *strategy);
-extern void user_source_find(UserSource *source, bool runs_others_code, MemoryContext memory);
 
 #endif /* QM_EVALUATION_H */

@@ -21,7 +21,7 @@
 #include "common/compat.h"
 #include "common/rights.h"
 #include "common/role_danger.h"
-#include "scan/evaluation.h"
+#include "scan/user_source.h"
 
 /*
  * The role that evaluates in place of one that is a superuser, or can become
