@@ -1,150 +1,115 @@
 /*
- * gate.c
- *		Watches a gateway: shuts the gate in trouble, and opens it by a query.
+ * circuit.c
+ *		The circuit breaker of one gateway: are grants sent to it?
  */
 #include "postgres.h"
 
-#include "common/pg_prng.h"
-#include "utils/builtins.h"
-
-#include "common/crash_point.h"
-#include "delivery/lane.h"
+#include "delivery/circuit.h"
+#include "delivery/retry.h"
 #include "delivery/settings.h"
+#include "delivery/timing.h"
+
+static const char *const state_names[] = {
+	[CIRCUIT_OPEN] = "open",
+	[CIRCUIT_CLOSED] = "closed",
+	[CIRCUIT_PROBING] = "probing",
+	[CIRCUIT_MISCONFIGURED] = "misconfigured",
+};
 
 /*
- * Milliseconds between probes of a gateway that does not answer: at most so
- * few that what waits is sent within two seconds of its return.
+ * The name of a state in quota_gateway.state.
  */
-#define CLOSED_PROBE_BASE 250
-#define CLOSED_PROBE_MAX 1400
-
-/*
- * A probe that is not answered for so many milliseconds, or for the share of
- * the time-out that a connection has, is followed by another one: it may hang
- * for the whole time-out although its gateway has returned.
- */
-#define PROBE_PATIENCE 1000
-
-/* The same for one that refuses us, which a person has to mend. */
-#define MISCONFIGURED_PROBE_BASE 5000
-#define MISCONFIGURED_PROBE_MAX 60000
-
-/* Ids that are longer cannot be sent in a URL everywhere. */
-#define LONGEST_ASKED_ABOUT 4096
-
-/*
- * Longest pauses of a gateway that answers queries and still does not take
- * grants; the second where each attempt leaves one in doubt, and a delta of
- * zero does not tell whether they are taken.
- */
-#define TROUBLE_PAUSE_MAX 60000
-#define DOUBT_PAUSE_MAX 600000
-
-/*
- * How often a balance before is asked for that the gateway does not tell while
- * it answers other queries: it may just have come back, or never tell this one.
- */
-#define READINGS 4
-
 const char *
-gateway_state_name(GatewayState state)
+circuit_state_name(CircuitState state)
 {
-	switch (state)
-	{
-		case GATEWAY_STATE_OPEN:
-			return "open";
-		case GATEWAY_STATE_CLOSED:
-			return "closed";
-		case GATEWAY_STATE_PROBING:
-			return "probing";
-		case GATEWAY_STATE_MISCONFIGURED:
-			return "misconfigured";
-	}
-	return NULL;
+	return state_names[state];
 }
 
 /*
- * Changes what others see of the gate.
+ * The state that another sender has left behind under this name.  One that was
+ * probing has to show anew that it works.
+ */
+CircuitState
+circuit_state_of(const char *name)
+{
+	if (strcmp(name, state_names[CIRCUIT_OPEN]) == 0)
+		return CIRCUIT_OPEN;
+	if (strcmp(name, state_names[CIRCUIT_MISCONFIGURED]) == 0)
+		return CIRCUIT_MISCONFIGURED;
+	return CIRCUIT_CLOSED;
+}
+
+/*
+ * Starts open.
+ */
+void
+circuit_init(Circuit *circuit)
+{
+	memset(circuit, 0, sizeof(Circuit));
+	circuit->state = CIRCUIT_OPEN;
+	circuit->phase = CIRCUIT_SENDING;
+	circuit->concurrency_limit = CONCURRENCY_MAX;
+	circuit->check = HEALTH_CHECK;
+	circuit->check_time = MONO_PAST;
+}
+
+/*
+ * Copies a text that may be too long, or the same.
  */
 static void
-set_state(Lane *lane, GatewayState state, const char *reason)
+copy_text(char *to, const char *from, size_t size)
 {
-	char *copy = reason ? MemoryContextStrdup(lane->memory, reason) : NULL;
+	size_t length = strnlen(from, size - 1);
 
-	if (lane->state_reason != NULL)
-		pfree(lane->state_reason);
-	lane->state_reason = copy;
-	lane->state = state;
-	lane->state_unsaved = true;
-	lane->turn.state_saved = false;
-	lane->state_tried = MONO_PAST;
+	memmove(to, from, length);
+	to[length] = '\0';
 }
 
 /*
- * Keeps the gate shut for some milliseconds.
+ * Changes what others see.
+ */
+static CircuitActions
+show_state(Circuit *circuit, CircuitState state, const char *reason)
+{
+	circuit->state = state;
+	copy_text(circuit->reason, reason, sizeof(circuit->reason));
+	return CIRCUIT_SHOW_STATE;
+}
+
+/*
+ * Sends nothing until a check of this kind, which is due now, has succeeded.
  */
 static void
-shut(Lane *lane, GatewayState state, const char *reason, int64 delay)
+wait_for_check(Circuit *circuit, CheckKind check)
 {
-	lane->gate = GATE_SHUT;
-	lane->probe_time = mono_in_ms(delay);
-	set_state(lane, state, reason);
+	circuit->phase = CIRCUIT_WAITING;
+	circuit->check = check;
+	circuit->check_time = MONO_PAST;
 }
 
 /*
- * Decides about the grants that were blocked.  They are not applied; if the
- * gateway answers our queries, it is the grant that it refuses, by its
- * parameters or for the moment, and otherwise it is us.  Where it was a query
- * for the grant, it is asked again later, and in the end sent without what that
- * would have told.  Returns how many were charged.
+ * Sends nothing for some milliseconds, and says so.
  */
-static int
-judge_blocked(Lane *lane, bool answers_queries)
+static CircuitActions
+close_for_ms(Circuit *circuit, CircuitState state, const char *reason, int64 delay_ms, MonoTime now)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	int         charged = 0;
-
-	while (!dlist_is_empty(&lane->blocked))
-	{
-		Grant *grant = dlist_container(Grant, node, dlist_pop_head_node(&lane->blocked));
-
-		if (grant->token.kind == TOKEN_READING && answers_queries &&
-			grant_next_attempts(grant) < Min(READINGS, delivery_max_attempts))
-		{
-			lane->measured--;
-			lane_put_back_one(lane, grant);
-			grant_charge(grant, -1, now);
-			continue;
-		}
-		if (grant->token.kind == TOKEN_READING && answers_queries)
-		{
-			dlist_push_tail(&lane->read, &grant->node);
-			lane->read_count++;
-			continue;
-		}
-		if (grant->token.kind == TOKEN_READING)
-		{
-			lane->measured--;
-			lane_put_back_one(lane, grant);
-			continue;
-		}
-		grant->next_attempt_time = now;
-		if (answers_queries && grant->names_parameters)
-		{
-			grant->verdict = VERDICT_FAILED;
-			grant->next_attempt_time = DT_NOEND;
-		}
-		else if (answers_queries)
-		{
-			grant_charge(grant, -1, now);
-			charged++;
-		}
-		lane_done(lane, grant);
-	}
-	return charged;
+	circuit->phase = CIRCUIT_WAITING;
+	circuit->check_time = mono_add_ms(now, delay_ms);
+	return show_state(circuit, state, reason);
 }
 
-/* How much an outcome tells about the gateway as a whole. */
+/*
+ * The row of the gateway, which another sender has written, says this.
+ */
+void
+circuit_take_state(Circuit *circuit, CircuitState state)
+{
+	circuit->state = state;
+	circuit->concurrency_limit = 1;
+	wait_for_check(circuit, HEALTH_CHECK);
+}
+
+/* How much an outcome says about the gateway as a whole. */
 static int
 gravity(GatewayOutcome outcome)
 {
@@ -165,178 +130,152 @@ gravity(GatewayOutcome outcome)
 	return 0;
 }
 
-void
-gate_trouble(Lane *lane, const GatewayReply *reply, bool is_write)
-{
-	bool is_lost = is_write && reply->outcome == GATEWAY_IN_DOUBT;
-
-	if (is_lost)
-		lane->write_lost = true;
-	if (lane->gate == GATE_OPEN)
-	{
-		lane->gate = GATE_DRAINING;
-		lane->trouble_lost = false;
-		lane->trouble = GATEWAY_COMPLETED;
-		lane->trouble_delay = 0;
-		lane_put_back(lane);
-	}
-	if (is_lost)
-		lane->trouble_lost = true;
-	if (gravity(reply->outcome) > gravity(lane->trouble))
-	{
-		if (lane->trouble_text != NULL)
-			pfree(lane->trouble_text);
-		lane->trouble_text = MemoryContextStrdup(lane->memory, reply->message);
-		lane->trouble = reply->outcome;
-	}
-	if (reply->outcome == GATEWAY_THROTTLED)
-		lane->trouble_delay = Max(lane->trouble_delay, retry_after_ms(reply->retry_after));
-	gate_step(lane);
-}
-
-void
-gate_success(Lane *lane, bool is_completed)
-{
-	if (is_completed)
-	{
-		lane->troubles = 0;
-		lane->write_lost = false;
-		lane->window = Min(lane->window + 1, WINDOW_MAX_SIZE);
-	}
-	if (lane->state == GATEWAY_STATE_PROBING && lane->gate == GATE_OPEN)
-		set_state(lane, GATEWAY_STATE_OPEN, NULL);
-}
-
 /*
  * Nothing is in flight any more: when is the gateway asked, and what is it
  * called until then?
  */
-static void
-decide(Lane *lane)
+static CircuitActions
+end_draining(Circuit *circuit, MonoTime now)
 {
-	int64 pause = backoff_ms(lane->troubles, delivery_retry_base, TROUBLE_PAUSE_MAX);
+	const CircuitFault *fault = &circuit->fault;
+	int64          pause = backoff_ms(circuit->faults, delivery_retry_base, FAULT_PAUSE_MAX_MS);
+	CircuitActions actions = CIRCUIT_SEARCH_ANEW;
 
-	lane->troubles++;
-	lane->gate = GATE_SHUT;
-	lane->window = 1;
-	lane->probes_write = false;
-	lane->probe_time = MONO_PAST;
-	lane->failed_probes = 0;
-	if (lane->trouble == GATEWAY_NOT_SENT)
-	{
-		pause = backoff_ms(lane->troubles, CLOSED_PROBE_BASE, CLOSED_PROBE_MAX);
-		shut(lane, GATEWAY_STATE_CLOSED, lane->trouble_text, pause);
-	}
-	else if (lane->trouble == GATEWAY_THROTTLED)
-		shut(lane, GATEWAY_STATE_CLOSED, lane->trouble_text, Max(pause, lane->trouble_delay));
-	/* a query that was not answered may be asked again at once */
-	else if (lane->trouble == GATEWAY_IN_DOUBT && lane->trouble_lost && lane->troubles > 1)
-		shut(lane, GATEWAY_STATE_CLOSED, lane->trouble_text,
-			 backoff_ms(2 * lane->troubles - 3, delivery_retry_base, DOUBT_PAUSE_MAX));
+	circuit->faults++;
+	circuit->concurrency_limit = 1;
+	circuit->failed_checks = 0;
+	wait_for_check(circuit, HEALTH_CHECK);
+	if (fault->outcome == GATEWAY_NOT_SENT)
+		pause = backoff_ms(circuit->faults, CLOSED_CHECK_BASE_MS, CLOSED_CHECK_MAX_MS);
+	else if (fault->outcome == GATEWAY_THROTTLED)
+		pause = Max(pause, fault->delay_ms);
+	else if (fault->outcome == GATEWAY_IN_DOUBT && fault->lost_grant && circuit->faults > 1)
+		pause = backoff_ms(2 * circuit->faults - 3, delivery_retry_base, LOST_PAUSE_MAX_MS);
+	else
+		return actions; /* it is asked at once */
 
-	/* only a query that is sent at once can tell what blocked grants mean */
-	if (lane->probe_time != MONO_PAST)
-		judge_blocked(lane, false);
-	lane_restart_search(lane);
-}
-
-void
-gate_step(Lane *lane)
-{
-	if (lane->gate == GATE_DRAINING && dlist_is_empty(&lane->flying))
-		decide(lane);
-}
-
-bool
-gate_wants_probe(const Lane *lane)
-{
-	MonoTime now = mono_now();
-	int      patience;
-
-	if (lane->row == NULL)
-		return false;
-	if (lane->gate == GATE_SHUT)
-		return lane->probe_time <= now;
-	if (lane->gate != GATE_PROBING || lane->probes >= lane->row->max_connections)
-		return false;
-	patience = Max(PROBE_PATIENCE, lane->row->request_timeout_ms / lane->row->max_connections);
-	return mono_add_ms(lane->probe_sent, patience) <= now;
+	/* only a query that is sent at once can tell what a refusal meant */
+	return actions | CIRCUIT_BLAME_GATEWAY |
+		   close_for_ms(circuit, CIRCUIT_CLOSED, fault->text, pause, now);
 }
 
 /*
- * A user to ask about, allocated in the current memory context; NULL: there is
- * nobody for whom it would matter.
- *
- * There are users that gateways cannot answer for, and one of those must not
- * keep it shut; and there may be gateways that do not answer for users they
- * have never seen.  So it is by turns and by chance who it is.
+ * Something went wrong while so many grants are in flight.
  */
-static char *
-user_to_ask_about(Lane *lane)
+static CircuitActions
+note_fault(Circuit *circuit, const GatewayReply *reply, bool lost_grant, int in_flight,
+		   MonoTime now)
 {
-	int          count = lane->candidate_count - lane->next_candidate;
-	bool         is_suspect = count == 0 && !dlist_is_empty(&lane->blocked);
-	const Grant *grant = NULL;
-	char        *user;
+	CircuitFault  *fault = &circuit->fault;
+	CircuitActions actions = CIRCUIT_NO_ACTION;
 
-	if (!dlist_is_empty(&lane->blocked))
-		grant = dlist_head_element(Grant, node, &lane->blocked);
-	else if (!dlist_is_empty(&lane->doubts))
-		grant = dlist_head_element(Grant, node, &lane->doubts);
-	if (count == 0 && grant == NULL)
-		return NULL;
-
-	/*
-	 * About somebody else than the only one there is, whom it has just refused;
-	 * about another one than it did not answer for; and now and then by chance.
-	 */
-	if ((lane->failed_probes + is_suspect) % 2 == 1 ||
-		pg_prng_uint64_range(&pg_global_prng_state, 0, count <= 1 ? 1 : 3) == 0)
-		return pstrdup(NOBODY);
-	if (count > 0)
-		user = text_to_cstring(
-			lane->candidates[lane->next_candidate +
-							 (int) pg_prng_uint64_range(&pg_global_prng_state, 0, count - 1)]
-				.user_id);
-	else
-		user = pstrdup(grant->user_id);
-	if (user[0] != '\0' && strlen(user) <= LONGEST_ASKED_ABOUT)
-		return user;
-	pfree(user);
-	return pstrdup(NOBODY);
+	if (circuit->phase == CIRCUIT_SENDING)
+	{
+		memset(fault, 0, sizeof(CircuitFault));
+		fault->outcome = GATEWAY_COMPLETED;
+		circuit->phase = CIRCUIT_DRAINING;
+		actions = CIRCUIT_RETURN_UNSENT;
+	}
+	if (lost_grant)
+		circuit->write_lost = fault->lost_grant = true;
+	if (gravity(reply->outcome) > gravity(fault->outcome))
+	{
+		fault->outcome = reply->outcome;
+		copy_text(fault->text, reply->message, sizeof(fault->text));
+	}
+	if (reply->outcome == GATEWAY_THROTTLED)
+		fault->delay_ms = Max(fault->delay_ms, retry_after_ms(reply->retry_after));
+	if (in_flight == 0)
+		actions |= circuit_drained(circuit, now);
+	return actions;
 }
 
-void
-gate_probe(Lane *lane)
+/*
+ * A grant was answered, or its answer was lost; so many others are in flight.
+ */
+CircuitActions
+circuit_grant_answered(Circuit *circuit, const GatewayReply *reply, int in_flight, MonoTime now)
 {
-	GatewayRequest request = {GATEWAY_QUERY};
-	char          *user;
+	if (reply->outcome != GATEWAY_COMPLETED && reply->outcome != GATEWAY_REFUSED)
+		return note_fault(circuit, reply, reply->outcome == GATEWAY_IN_DOUBT, in_flight, now);
+	if (reply->outcome == GATEWAY_COMPLETED)
+	{
+		circuit->faults = 0;
+		circuit->write_lost = false;
+		circuit->concurrency_limit = Min(circuit->concurrency_limit + 1, CONCURRENCY_MAX);
+	}
+	if (circuit->state == CIRCUIT_PROBING && circuit->phase == CIRCUIT_SENDING)
+		return show_state(circuit, CIRCUIT_OPEN, "");
+	return CIRCUIT_NO_ACTION;
+}
 
-	if (lane->reopen || (lane->session != NULL && gateway_room(lane->session) == 0))
-		lane_drop_queries(lane);
-	if (!lane_open_session(lane))
-		return;
-	user = user_to_ask_about(lane);
-	if (user == NULL)
-		return;
-	request.user_id = user;
-	request.token = &lane->probe_token;
-	if (lane->probes_write)
-	{
-		request.action = GATEWAY_DELTA;
-		request.amount = "0";
-		request.token = &lane->write_probe_token;
-	}
-	if (lane_take_token(lane))
-	{
-		lane->gate = GATE_PROBING;
-		lane->probes++;
-		lane->probe_sent = mono_now();
-		if (!gateway_submit(lane->session, &request))
-			shut(lane, GATEWAY_STATE_CLOSED, "out of memory", CLOSED_PROBE_MAX);
-		CRASH_POINT(probe_sent);
-	}
-	pfree(user);
+/*
+ * A query for a grant had an outcome that is neither completed nor refused, or
+ * could not be sent; so many grants are in flight.
+ */
+CircuitActions
+circuit_query_failed(Circuit *circuit, const GatewayReply *reply, int in_flight, MonoTime now)
+{
+	return note_fault(circuit, reply, false, in_flight, now);
+}
+
+/*
+ * No grant is in flight.
+ */
+CircuitActions
+circuit_drained(Circuit *circuit, MonoTime now)
+{
+	if (circuit->phase != CIRCUIT_DRAINING)
+		return CIRCUIT_NO_ACTION;
+	return end_draining(circuit, now);
+}
+
+/*
+ * True if a check should be sent to a gateway with such a row: where the last
+ * one hangs, another one after a share of its time-out that the connections
+ * allow for.
+ */
+bool
+circuit_wants_check(const Circuit *circuit, int max_connections, int timeout_ms, MonoTime now)
+{
+	if (circuit->phase == CIRCUIT_WAITING)
+		return circuit->check_time <= now;
+	if (circuit->phase != CIRCUIT_CHECKING || circuit->checks_in_flight >= max_connections)
+		return false;
+	return mono_add_ms(circuit->check_sent, Max(CHECK_PATIENCE_MS, timeout_ms / max_connections)) <=
+		   now;
+}
+
+/*
+ * A check, of the kind that is due, is about to be sent.
+ */
+void
+circuit_check_started(Circuit *circuit, MonoTime now)
+{
+	circuit->phase = CIRCUIT_CHECKING;
+	circuit->checks_in_flight++;
+	circuit->check_sent = now;
+}
+
+/*
+ * It could not be sent.
+ */
+CircuitActions
+circuit_check_not_sent(Circuit *circuit, const char *why, MonoTime now)
+{
+	return close_for_ms(circuit, CIRCUIT_CLOSED, why, CLOSED_CHECK_MAX_MS, now);
+}
+
+/*
+ * A check of this kind has ended.  False: its outcome does not matter, since it
+ * belongs to an earlier one.
+ */
+bool
+circuit_check_ended(Circuit *circuit, CheckKind check)
+{
+	/* those that were dropped are not counted any more */
+	circuit->checks_in_flight = Max(circuit->checks_in_flight - 1, 0);
+	return circuit->phase == CIRCUIT_CHECKING && circuit->check == check;
 }
 
 /*
@@ -354,116 +293,118 @@ is_answer(const GatewayReply *reply)
 /*
  * The gateway works: grants are sent, one at first.
  */
-static void
-open_gate(Lane *lane)
+static CircuitActions
+resume_sending(Circuit *circuit)
 {
-	/* probes that hang would keep connections busy until their time is out */
-	lane_drop_queries(lane);
-	lane->gate = GATE_OPEN;
-	lane->probes_write = false;
-	lane->failed_probes = 0;
-	if (lane->state != GATEWAY_STATE_OPEN)
-		set_state(lane, GATEWAY_STATE_PROBING, lane->state_reason);
-	lane_restart_search(lane);
+	CircuitActions actions = CIRCUIT_DROP_QUERIES | CIRCUIT_SEARCH_ANEW;
+
+	circuit->phase = CIRCUIT_SENDING;
+	circuit->check = HEALTH_CHECK;
+	circuit->failed_checks = 0;
+	if (circuit->state != CIRCUIT_OPEN)
+		actions |= show_state(circuit, CIRCUIT_PROBING, circuit->reason);
+	return actions;
 }
 
 /*
- * A query was answered.
+ * A check failed.
  */
-static void
-query_answered(Lane *lane)
-{
-	int charged = judge_blocked(lane, true);
-
-	if (charged > 0 && lane->troubles > 1)
-	{
-		shut(lane, GATEWAY_STATE_CLOSED, lane->trouble_text,
-			 backoff_ms(lane->troubles - 1, delivery_retry_base, TROUBLE_PAUSE_MAX));
-		return;
-	}
-	/* grants that are at fault themselves are no trouble with the gateway */
-	if (charged == 0 && lane->trouble == GATEWAY_BLOCKED)
-		lane->troubles = 0;
-	if (!lane->write_lost)
-	{
-		open_gate(lane);
-		return;
-	}
-	/* where it cannot be sent now, for want of a token or a user, it stays due */
-	lane->probes_write = true;
-	lane->gate = GATE_SHUT;
-	lane->probe_time = MONO_PAST;
-	gate_probe(lane);
-}
-
-/*
- * A probe was not answered as one is.
- */
-static void
-probe_failed(Lane *lane, const GatewayReply *reply)
+static CircuitActions
+check_failed(Circuit *circuit, const GatewayReply *reply, MonoTime now)
 {
 	int64 delay;
 
-	lane->probes_write = false;
-	lane->failed_probes++;
-	/* it may be the user whom it refuses: about another one, at once */
-	if (reply->outcome == GATEWAY_BLOCKED && lane->failed_probes == 1)
-	{
-		lane->gate = GATE_SHUT;
-		lane->probe_time = MONO_PAST;
-		return;
-	}
-	judge_blocked(lane, false);
+	wait_for_check(circuit, HEALTH_CHECK);
+	circuit->failed_checks++;
 	if (reply->outcome == GATEWAY_BLOCKED)
 	{
-		shut(
-			lane, GATEWAY_STATE_MISCONFIGURED, reply->message,
-			backoff_ms(lane->failed_probes - 1, MISCONFIGURED_PROBE_BASE, MISCONFIGURED_PROBE_MAX));
-		return;
+		/* it may be the user whom it refuses: about another one, at once */
+		if (circuit->failed_checks == 1)
+			return CIRCUIT_NO_ACTION;
+		delay = backoff_ms(circuit->failed_checks - 1, MISCONFIGURED_CHECK_BASE_MS,
+						   MISCONFIGURED_CHECK_MAX_MS);
+		return CIRCUIT_BLAME_GATEWAY |
+			   close_for_ms(circuit, CIRCUIT_MISCONFIGURED, reply->message, delay, now);
 	}
-	delay = backoff_ms(lane->failed_probes, CLOSED_PROBE_BASE, CLOSED_PROBE_MAX);
+	delay = backoff_ms(circuit->failed_checks, CLOSED_CHECK_BASE_MS, CLOSED_CHECK_MAX_MS);
 	if (reply->outcome == GATEWAY_THROTTLED)
 		delay = Max(delay, retry_after_ms(reply->retry_after));
-	shut(lane, GATEWAY_STATE_CLOSED, reply->message, delay);
+	return CIRCUIT_BLAME_GATEWAY |
+		   close_for_ms(circuit, CIRCUIT_CLOSED, reply->message, delay, now);
 }
 
-void
-gate_probed(Lane *lane, TokenKind kind, const GatewayReply *reply)
+/*
+ * The outcome of the check in flight.  So many of the grants that await a
+ * verdict were refused without a word about their parameters.
+ */
+CircuitActions
+circuit_checked(Circuit *circuit, const GatewayReply *reply, int refused, MonoTime now)
 {
-	/* after lane_drop_queries none is counted */
-	lane->probes = Max(lane->probes - 1, 0);
-	/* a late answer to an earlier probe tells nothing new */
-	if (lane->gate != GATE_PROBING || (kind == TOKEN_WRITE_PROBE) != lane->probes_write)
-		return;
-	CRASH_POINT(probe_answered);
+	CircuitActions actions = CIRCUIT_BLAME_GRANTS;
+
 	if (!is_answer(reply))
-		probe_failed(lane, reply);
-	else if (kind == TOKEN_WRITE_PROBE)
+		return check_failed(circuit, reply, now);
+	/* balances that were asked for before may have been refused since the query was answered */
+	if (circuit->check == WRITE_CHECK)
+		return actions | resume_sending(circuit);
+	if (refused > 0 && circuit->faults > 1)
+		return actions |
+			   close_for_ms(
+				   circuit, CIRCUIT_CLOSED, circuit->fault.text,
+				   backoff_ms(circuit->faults - 1, delivery_retry_base, FAULT_PAUSE_MAX_MS), now);
+	/* grants that are at fault themselves say nothing about the gateway */
+	if (refused == 0 && circuit->fault.outcome == GATEWAY_BLOCKED)
+		circuit->faults = 0;
+	if (!circuit->write_lost)
+		return actions | resume_sending(circuit);
+	wait_for_check(circuit, WRITE_CHECK);
+	return actions;
+}
+
+/*
+ * Checks in flight were ended with their connections.
+ */
+void
+circuit_checks_dropped(Circuit *circuit)
+{
+	circuit->checks_in_flight = 0;
+}
+
+/*
+ * No session can be opened: nothing can be sent until the row is mended.
+ */
+CircuitActions
+circuit_unusable(Circuit *circuit, const char *problem, MonoTime now)
+{
+	CircuitActions actions = CIRCUIT_RETURN_UNSENT | CIRCUIT_BLAME_GATEWAY;
+
+	circuit->phase = CIRCUIT_WAITING;
+	circuit->check_time = mono_add_ms(now, MISCONFIGURED_CHECK_BASE_MS);
+	if (circuit->state != CIRCUIT_MISCONFIGURED || strcmp(circuit->reason, problem) != 0)
+		actions |= show_state(circuit, CIRCUIT_MISCONFIGURED, problem);
+	return actions;
+}
+
+/*
+ * The gateway may have been mended: it is asked at once.
+ */
+void
+circuit_row_changed(Circuit *circuit)
+{
+	circuit->failed_checks = 0;
+	if (circuit->phase == CIRCUIT_WAITING)
+		circuit->check_time = MONO_PAST;
+}
+
+/*
+ * What was in flight was given up.
+ */
+void
+circuit_abandoned(Circuit *circuit)
+{
+	if (circuit->phase != CIRCUIT_SENDING)
 	{
-		/* balances that were asked for before may have been refused since the query was answered */
-		(void) judge_blocked(lane, true);
-		open_gate(lane);
+		circuit->phase = CIRCUIT_WAITING;
+		circuit->check_time = MONO_PAST;
 	}
-	else
-		query_answered(lane);
-}
-
-void
-gate_unusable(Lane *lane, const char *problem)
-{
-	lane_put_back(lane);
-	judge_blocked(lane, false);
-	if (lane->state != GATEWAY_STATE_MISCONFIGURED || lane->state_reason == NULL ||
-		strcmp(lane->state_reason, problem) != 0)
-		set_state(lane, GATEWAY_STATE_MISCONFIGURED, problem);
-	lane->gate = GATE_SHUT;
-	lane->probe_time = mono_in_ms(MISCONFIGURED_PROBE_BASE);
-}
-
-void
-gate_retry(Lane *lane)
-{
-	lane->failed_probes = 0;
-	if (lane->gate == GATE_SHUT)
-		lane->probe_time = MONO_PAST;
 }

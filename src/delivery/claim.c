@@ -99,42 +99,43 @@ static Statement claim_candidates[] = {
  * are sent again where it is to resend, and keep that status until then.
  */
 static const char *
-other_status(const Lane *lane)
+other_status(const Sender *sender)
 {
-	return lane_policy(lane) == DOUBT_RESEND ? "in_doubt" : "pending";
+	return sender_policy(sender) == DOUBT_RESEND ? "in_doubt" : "pending";
 }
 
 /*
- * When the first of the grants may be sent that the lane looks for.
+ * When the first of the grants may be sent that the sender looks for.
  */
 static MonoTime
-backlog_due(const Lane *lane, const Backlog *backlog)
+backlog_due(const Sender *sender, const Backlog *backlog)
 {
-	if (lane_policy(lane) == DOUBT_RESEND)
+	if (sender_policy(sender) == DOUBT_RESEND)
 		return Min(backlog->due, backlog->doubt_due);
 	return backlog->due;
 }
 
 /*
- * The open grants of a run for the lane's gateway that are due and above what
+ * The open grants of a run for the sender's gateway that are due and above what
  * was searched already; NULL: none.
  */
 static Backlog *
-backlog_to_search(const Lane *lane, const Run *run, MonoTime now)
+backlog_to_search(const Sender *sender, const Run *run, MonoTime now)
 {
-	Backlog *backlog = run_backlog(run, lane->row->name);
+	Backlog *backlog = run_backlog(run, sender->row->name);
 
-	if (backlog == NULL || backlog_due(lane, backlog) > now || backlog->high <= lane->searched_id)
+	if (backlog == NULL || backlog_due(sender, backlog) > now ||
+		backlog->high <= sender->search.searched_id)
 		return NULL;
 	return backlog;
 }
 
 /*
  * Lays a window of so many ids over the next ones to be searched, and moves
- * the lane's place to its end.  False: nothing is left.
+ * the sender's place to its end.  False: nothing is left.
  */
 static bool
-lay_window(Lane *lane, List *runs, int64 size, Window *window)
+lay_window(Sender *sender, List *runs, int64 size, Window *window)
 {
 	MonoTime  now = mono_now();
 	bool      found = false;
@@ -142,7 +143,7 @@ lay_window(Lane *lane, List *runs, int64 size, Window *window)
 
 	foreach (cell, runs)
 	{
-		Backlog *backlog = backlog_to_search(lane, lfirst(cell), now);
+		Backlog *backlog = backlog_to_search(sender, lfirst(cell), now);
 
 		if (backlog == NULL)
 			continue;
@@ -152,7 +153,7 @@ lay_window(Lane *lane, List *runs, int64 size, Window *window)
 	}
 	if (!found)
 		return false;
-	window->low = Max(window->low, lane->searched_id + 1);
+	window->low = Max(window->low, sender->search.searched_id + 1);
 	if ((uint64) window->high - (uint64) window->low >= (uint64) size)
 		window->high = window->low + size - 1;
 
@@ -161,14 +162,14 @@ lay_window(Lane *lane, List *runs, int64 size, Window *window)
 	foreach (cell, runs)
 	{
 		Run     *run = lfirst(cell);
-		Backlog *backlog = backlog_to_search(lane, run, now);
+		Backlog *backlog = backlog_to_search(sender, run, now);
 
 		if (backlog == NULL || backlog->low > window->high)
 			continue;
 		backlog->touched = true;
 		window->runs[window->count++] = Int64GetDatum(run->id);
 	}
-	lane->searched_id = window->high;
+	sender->search.searched_id = window->high;
 	return true;
 }
 
@@ -210,30 +211,30 @@ compare_candidates(const void *a, const void *b)
 
 	if (x->hash != y->hash)
 		return x->hash < y->hash ? -1 : 1;
-	return x->place < y->place ? -1 : x->place > y->place;
+	return x->position < y->position ? -1 : x->position > y->position;
 }
 
 /*
  * Brings those together that are likely to be kept together.
  */
 static void
-order_by_part(Lane *lane)
+order_by_part(Sender *sender)
 {
 	int i;
 
-	for (i = 0; i < lane->candidate_count; i++)
+	for (i = 0; i < sender->search.count; i++)
 	{
-		lane->candidates[i].hash = user_hash(lane->candidates[i].user_id);
-		lane->candidates[i].place = i;
+		sender->search.candidates[i].hash = user_hash(sender->search.candidates[i].user_id);
+		sender->search.candidates[i].position = i;
 	}
-	qsort(lane->candidates, lane->candidate_count, sizeof(Candidate), compare_candidates);
+	qsort(sender->search.candidates, sender->search.count, sizeof(Candidate), compare_candidates);
 }
 
 /*
  * Makes candidates of the pending grants in a window.
  */
 static void
-load_candidates(Lane *lane, Window *window)
+load_candidates(Sender *sender, Window *window)
 {
 	Datum         values[6];
 	uint64        count;
@@ -244,17 +245,17 @@ load_candidates(Lane *lane, Window *window)
 	values[0] = array_of(INT8OID, window->runs, NULL, window->count);
 	values[1] = Int64GetDatum(window->low);
 	values[2] = Int64GetDatum(window->high);
-	values[3] = CStringGetTextDatum(lane->row->name);
-	values[4] = CStringGetTextDatum(other_status(lane));
+	values[3] = CStringGetTextDatum(sender->row->name);
+	values[4] = CStringGetTextDatum(other_status(sender));
 	values[5] = TimestampTzGetDatum(GetCurrentTimestamp());
 	count = statement_run(&read_candidates, values, NULL);
 
-	MemoryContextReset(lane->candidate_memory);
-	caller = MemoryContextSwitchTo(lane->candidate_memory);
-	lane->candidates = palloc(sizeof(Candidate) * Max(count, 1));
+	MemoryContextReset(sender->search.memory);
+	caller = MemoryContextSwitchTo(sender->search.memory);
+	sender->search.candidates = palloc(sizeof(Candidate) * Max(count, 1));
 	for (i = 0; i < count; i++)
 	{
-		Candidate *candidate = &lane->candidates[i];
+		Candidate *candidate = &sender->search.candidates[i];
 
 		candidate->strategy_id = DatumGetInt32(result_datum(i, 1, &isnull));
 		candidate->user_id = DatumGetTextPCopy(result_datum(i, 2, &isnull));
@@ -263,34 +264,34 @@ load_candidates(Lane *lane, Window *window)
 	}
 	/* there may be more in the window */
 	if (count == CANDIDATES_MAX)
-		lane->searched_id = DatumGetInt64(result_datum(count - 1, 5, &isnull));
-	lane->candidate_count = (int) count;
-	lane->next_candidate = 0;
+		sender->search.searched_id = DatumGetInt64(result_datum(count - 1, 5, &isnull));
+	sender->search.count = (int) count;
+	sender->search.next = 0;
 	MemoryContextSwitchTo(caller);
 	SPI_freetuptable(SPI_tuptable);
-	lane->is_spread = grants_are_spread();
-	if (lane->is_spread)
-		order_by_part(lane);
+	sender->is_spread = grants_are_spread();
+	if (sender->is_spread)
+		order_by_part(sender);
 }
 
 bool
-claim_search(Lane *lane, List *runs)
+claim_search(Sender *sender, List *runs)
 {
 	int64 size = WINDOW;
 
-	while (lane->next_candidate == lane->candidate_count && !lane->exhausted)
+	while (candidates_left(&sender->search) == 0 && !sender->search.exhausted)
 	{
 		Window window;
 
 		CHECK_FOR_INTERRUPTS();
-		if (lay_window(lane, runs, size, &window))
-			load_candidates(lane, &window);
+		if (lay_window(sender, runs, size, &window))
+			load_candidates(sender, &window);
 		else
-			lane->exhausted = true;
+			sender->search.exhausted = true;
 		/* whatever ids there are, few empty windows cover them */
 		size = Min(size, PG_INT64_MAX / 2) * 2;
 	}
-	return lane->next_candidate < lane->candidate_count;
+	return candidates_left(&sender->search) > 0;
 }
 
 /*
@@ -298,15 +299,15 @@ claim_search(Lane *lane, List *runs)
  * an earlier grant.
  */
 static bool
-has_to_wait(const Lane *lane, const Candidate *candidate)
+has_to_wait(const Sender *sender, const Candidate *candidate)
 {
 	char *user_id;
 	bool  waits;
 
-	if (lane->doubtful == NULL)
+	if (!users_are_unresolved(&sender->grants))
 		return false;
 	user_id = text_to_cstring(candidate->user_id);
-	waits = lane_user_in_doubt(lane, user_id);
+	waits = user_is_unresolved(&sender->grants, user_id);
 	pfree(user_id);
 	return waits;
 }
@@ -315,22 +316,22 @@ has_to_wait(const Lane *lane, const Candidate *candidate)
  * Makes a grant of row i of what was claimed.
  */
 static Grant *
-claimed_grant(const Lane *lane, uint64 row)
+claimed_grant(const Sender *sender, uint64 row)
 {
 	char  *user_id = result_text(row, 2, CurrentMemoryContext);
 	char  *amount = result_text(row, 8, CurrentMemoryContext);
-	Grant *grant = grant_create(lane->memory, user_id, amount);
+	Grant *grant = grant_create(sender->memory, user_id, amount);
 	bool   isnull;
 
-	grant->strategy_id = DatumGetInt32(result_datum(row, 1, &isnull));
-	grant->scheduled_time = DatumGetTimestampTz(result_datum(row, 3, &isnull));
-	grant->revision = DatumGetInt32(result_datum(row, 4, &isnull));
-	grant->claim_number = DatumGetInt32(result_datum(row, 5, &isnull));
+	grant->key.strategy_id = DatumGetInt32(result_datum(row, 1, &isnull));
+	grant->key.scheduled_time = DatumGetTimestampTz(result_datum(row, 3, &isnull));
+	grant->key.revision = DatumGetInt32(result_datum(row, 4, &isnull));
+	grant->key.claim_number = DatumGetInt32(result_datum(row, 5, &isnull));
 	grant->id = DatumGetInt64(result_datum(row, 6, &isnull));
 	grant->attempts = DatumGetInt32(result_datum(row, 7, &isnull));
-	grant->doubtful = DatumGetBool(result_datum(row, 9, &isnull));
-	grant->needs_balance = lane_policy(lane) == DOUBT_RECONCILE;
-	if (grant->claim_number == 0)
+	grant->earlier = DatumGetBool(result_datum(row, 9, &isnull)) ? MAYBE_SENT : NOT_SENT;
+	grant->before.needed = sender_policy(sender) == DOUBT_RECONCILE;
+	if (grant->key.claim_number == 0)
 		ereport(WARNING, (errcode(ERRCODE_DATA_EXCEPTION),
 						  errmsg("the claim numbers of grant " INT64_FORMAT " begin again with 0",
 								 grant->id),
@@ -354,26 +355,26 @@ compare_ids(const void *a, const void *b)
  * executor came by them.
  */
 static void
-take_claimed(Lane *lane, int count)
+take_claimed(Sender *sender, int count)
 {
 	Grant **grants = palloc(sizeof(Grant *) * Max(count, 1));
 	int     i;
 
 	for (i = 0; i < count; i++)
-		grants[i] = claimed_grant(lane, i);
+		grants[i] = claimed_grant(sender, i);
 	qsort(grants, count, sizeof(Grant *), compare_ids);
 	for (i = 0; i < count; i++)
 	{
-		dlist_push_tail(&lane->turn.claimed, &grants[i]->node);
-		tally_claimed(lane, grants[i]);
+		dlist_push_tail(&sender->batch.claimed, &grants[i]->node);
+		tally_claimed(&sender->batch.tally, grants[i]);
 	}
 	pfree(grants);
 }
 
 int
-claim_batch(Lane *lane, int limit)
+claim_batch(Sender *sender, int limit)
 {
-	int    most = Min(limit, lane->candidate_count - lane->next_candidate);
+	int    most = Min(limit, candidates_left(&sender->search));
 	Datum *strategy_ids = palloc(sizeof(Datum) * most);
 	Datum *user_ids = palloc(sizeof(Datum) * most);
 	Datum *scheduled_times = palloc(sizeof(Datum) * most);
@@ -381,13 +382,13 @@ claim_batch(Lane *lane, int limit)
 	Datum  values[8];
 	int    count = 0;
 
-	while (count < most && lane->next_candidate < lane->candidate_count)
+	while (count < most && candidates_left(&sender->search) > 0)
 	{
-		Candidate *candidate = &lane->candidates[lane->next_candidate++];
+		Candidate *candidate = &sender->search.candidates[sender->search.next++];
 
-		if (has_to_wait(lane, candidate))
+		if (has_to_wait(sender, candidate))
 		{
-			lane->rest_until = mono_in_ms(REST);
+			sender->search.rest_until = mono_in_ms(REST);
 			continue;
 		}
 		strategy_ids[count] = Int32GetDatum(candidate->strategy_id);
@@ -401,14 +402,14 @@ claim_batch(Lane *lane, int limit)
 	values[1] = array_of(TEXTOID, user_ids, NULL, count);
 	values[2] = array_of(TIMESTAMPTZOID, scheduled_times, NULL, count);
 	values[3] = array_of(INT4OID, revisions, NULL, count);
-	values[4] = CStringGetTextDatum(lane->row->name);
-	values[5] = BoolGetDatum(lane_policy(lane) == DOUBT_RECONCILE);
-	values[6] = CStringGetTextDatum(other_status(lane));
+	values[4] = CStringGetTextDatum(sender->row->name);
+	values[5] = BoolGetDatum(sender_policy(sender) == DOUBT_RECONCILE);
+	values[6] = CStringGetTextDatum(other_status(sender));
 	values[7] = TimestampTzGetDatum(GetCurrentTimestamp());
 	CRASH_POINT(claim_starting);
-	count = (int) statement_run(&claim_candidates[lane->is_spread], values, NULL);
+	count = (int) statement_run(&claim_candidates[sender->is_spread], values, NULL);
 	CRASH_POINT(claim_made);
-	take_claimed(lane, count);
+	take_claimed(sender, count);
 	SPI_freetuptable(SPI_tuptable);
 	return count;
 }

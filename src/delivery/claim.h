@@ -9,19 +9,19 @@
 
 #include "nodes/pg_list.h"
 
-#include "delivery/lane.h"
+#include "delivery/sender.h"
 
 /*
- * Makes sure the lane has candidates: pending grants of its gateway that are
+ * Makes sure the sender has candidates: pending grants of its gateway that are
  * due, oldest first.  False: the search came to the end of the runs.
  */
-extern bool claim_search(Lane *lane, List *runs);
+extern bool claim_search(Sender *sender, List *runs);
 
 /*
  * Claims up to limit candidates.  Those that are still pending become
- * `processing` and are put into lane->claimed; they must not be sent before
+ * `processing` and are put into sender->claimed; they must not be sent before
  * the transaction has been committed.  Returns how many.
  */
-extern int claim_batch(Lane *lane, int limit);
+extern int claim_batch(Sender *sender, int limit);
 
 #endif /* QM_CLAIM_H */

@@ -1,6 +1,6 @@
 /*
  * courier.c
- *		A courier: its lanes, its connections, its transactions.
+ *		A courier: its senders, its connections, its transactions.
  */
 #include "postgres.h"
 
@@ -30,14 +30,14 @@ close_courier(void *argument)
 	Courier  *courier = argument;
 	ListCell *cell;
 
-	foreach (cell, courier->lanes)
+	foreach (cell, courier->senders)
 	{
-		Lane *lane = lfirst(cell);
+		Sender *sender = lfirst(cell);
 
-		lane_close(lane);
-		lane_release_lock(lane);
+		sender_close(sender);
+		sender_release_lock(sender);
 	}
-	courier->lanes = NIL;
+	courier->senders = NIL;
 	courier->gateways = NIL;
 }
 
@@ -68,66 +68,51 @@ courier_free(Courier *courier)
 }
 
 /*
- * The lane of a gateway; NULL: there is none yet.
+ * The sender of a gateway; NULL: there is none yet.
  */
-static Lane *
-find_lane(Courier *courier, int32 gateway_id)
+static Sender *
+find_sender(Courier *courier, int32 gateway_id)
 {
 	ListCell *cell;
 
-	foreach (cell, courier->lanes)
+	foreach (cell, courier->senders)
 	{
-		Lane *lane = lfirst(cell);
+		Sender *sender = lfirst(cell);
 
-		if (lane->gateway_id == gateway_id)
-			return lane;
-	}
-	return NULL;
-}
-
-Lane *
-courier_lane(const Courier *courier, const char *gateway)
-{
-	ListCell *cell;
-
-	foreach (cell, courier->lanes)
-	{
-		Lane *lane = lfirst(cell);
-
-		if (lane->row != NULL && strcmp(lane->row->name, gateway) == 0)
-			return lane;
+		if (sender->gateway_id == gateway_id)
+			return sender;
 	}
 	return NULL;
 }
 
 /*
- * Adds to a list of lanes those of `gone` that still have something in flight
+ * Adds to a list of senders those of `gone` that still have something in flight
  * or to settle, and frees the others, and `gone`.
  */
 static List *
-drop_idle_lanes(List *lanes, List *gone)
+drop_idle_senders(List *senders, List *gone)
 {
 	ListCell *cell;
 
 	foreach (cell, gone)
 	{
-		Lane *lane = lfirst(cell);
+		Sender *sender = lfirst(cell);
 
-		lane_update_row(lane, NULL);
-		if (!lane_is_empty(lane) || lane_in_flight(lane) > 0)
+		sender_update_row(sender, NULL);
+		if (grants_claimed(&sender->grants) || sender_in_flight(sender) > 0)
 		{
-			lanes = lappend(lanes, lane);
+			senders = lappend(senders, sender);
 			continue;
 		}
-		lane_release_lock(lane);
-		lane_free(lane);
+		sender_release_lock(sender);
+		sender_free(sender);
 	}
 	list_free(gone);
-	return lanes;
+	return senders;
 }
 
 /*
- * Everything that can fail comes first: the rows and the lanes for new ones are
+ * Everything that can fail comes first: the rows and the senders for new ones are
  * made, and only then they take the place of the old ones.
  */
 void
@@ -137,7 +122,7 @@ courier_read_gateways(Courier *courier)
 		AllocSetContextCreate(courier->turn_memory, "quota_manager gateways", ALLOCSET_SMALL_SIZES);
 	List         *rows = gateway_rows_read(memory);
 	MemoryContext caller = MemoryContextSwitchTo(courier->memory);
-	List         *lanes = NIL;
+	List         *senders = NIL;
 	List         *gone;
 	ListCell     *cell;
 	ListCell     *other;
@@ -145,22 +130,22 @@ courier_read_gateways(Courier *courier)
 	foreach (cell, rows)
 	{
 		GatewayRow *row = lfirst(cell);
-		Lane       *lane = find_lane(courier, row->id);
+		Sender     *sender = find_sender(courier, row->id);
 
-		lanes = lappend(lanes, lane != NULL ? lane : lane_create(row, courier->memory));
+		senders = lappend(senders, sender != NULL ? sender : sender_create(row, courier->memory));
 	}
-	gone = list_difference_ptr(courier->lanes, lanes);
+	gone = list_difference_ptr(courier->senders, senders);
 
 	MemoryContextSetParent(memory, courier->memory);
-	forboth (cell, lanes, other, rows)
+	forboth (cell, senders, other, rows)
 	{
-		Lane *lane = lfirst(cell);
+		Sender *sender = lfirst(cell);
 
-		if (lane->row != lfirst(other))
-			lane_update_row(lane, lfirst(other));
+		if (sender->row != lfirst(other))
+			sender_update_row(sender, lfirst(other));
 	}
-	list_free(courier->lanes);
-	courier->lanes = drop_idle_lanes(lanes, gone);
+	list_free(courier->senders);
+	courier->senders = drop_idle_senders(senders, gone);
 	if (courier->gateways_memory != NULL)
 		MemoryContextDelete(courier->gateways_memory);
 	courier->gateways_memory = memory;

@@ -11,7 +11,8 @@
 #include "utils/timestamp.h"
 
 #include "delivery/delivery.h"
-#include "delivery/lane.h"
+#include "delivery/installation.h"
+#include "delivery/sender.h"
 
 struct Courier
 {
@@ -27,7 +28,7 @@ struct Courier
 	MemoryContext runs_memory;
 	List         *runs; /* of Run, undelivered when last looked at */
 
-	List *lanes;      /* of Lane, one for each gateway and those that are gone but busy */
+	List *senders;    /* of Sender, one for each gateway and those that are gone but busy */
 	bool  is_leaving; /* transactions do not wait for a standby */
 
 	/* set once the transaction that read it is committed, and then for good; NULL: not read yet */
@@ -38,16 +39,13 @@ struct Courier
 };
 
 /*
- * Reads the gateways again and tells their lanes.  In a transaction; an error
+ * Reads the gateways again and tells their senders.  In a transaction; an error
  * leaves everything as it was.
  */
 extern void courier_read_gateways(Courier *courier);
 
 /* Throws away what was read of tables, after an error. */
 extern void courier_forget(Courier *courier);
-
-/* The lane of a gateway; NULL: there is none of that name. */
-extern Lane *courier_lane(const Courier *courier, const char *gateway);
 
 /* Notes what went wrong, to be written down when no claim waits to be sent. */
 extern void courier_trouble(Courier *courier, const char *message);

@@ -16,7 +16,7 @@
 /* Milliseconds for which the rows of grants in doubt are believed to be as they were. */
 #define DOUBTS_BELIEVED 1000
 
-/* Without a balance, the grant is sent all the same: see take_reading in flight.c. */
+/* Without a balance, the grant is sent all the same: see take_sample in requests.c. */
 #define RECORD_BALANCES(of_users, end)                                                             \
 	{                                                                                              \
 		"UPDATE quota_manager.quota_execute AS e"                                                  \
@@ -79,11 +79,11 @@ static Statement read_undecided[] = {READ_UNDECIDED(""), READ_UNDECIDED(OF_USERS
 static void
 fill_key(Datum **k, int i, const Grant *grant)
 {
-	k[0][i] = Int32GetDatum(grant->strategy_id);
-	k[1][i] = CStringGetTextDatum(grant->user_id);
-	k[2][i] = TimestampTzGetDatum(grant->scheduled_time);
-	k[3][i] = Int32GetDatum(grant->revision);
-	k[4][i] = Int32GetDatum(grant->claim_number);
+	k[0][i] = Int32GetDatum(grant->key.strategy_id);
+	k[1][i] = CStringGetTextDatum(grant->key.user_id);
+	k[2][i] = TimestampTzGetDatum(grant->key.scheduled_time);
+	k[3][i] = Int32GetDatum(grant->key.revision);
+	k[4][i] = Int32GetDatum(grant->key.claim_number);
 }
 
 /*
@@ -93,18 +93,18 @@ static void
 fill_row(Datum *k[RECORD_COLUMNS], bool *nulls, int i, const Grant *grant)
 {
 	fill_key(k, i, grant);
-	nulls[i] = grant->balance_before == NULL;
-	if (grant->balance_before != NULL)
-		k[5][i] = CStringGetTextDatum(grant->balance_before);
-	k[6][i] = TimestampTzGetDatum(grant->balance_time);
-	k[7][i] = Int64GetDatum(grant->balance_moment);
+	nulls[i] = grant->before.balance == NULL;
+	if (grant->before.balance != NULL)
+		k[5][i] = CStringGetTextDatum(grant->before.balance);
+	k[6][i] = TimestampTzGetDatum(grant->before.time);
+	k[7][i] = Int64GetDatum(grant->before.moment);
 }
 
 void
-doubts_record(Lane *lane)
+doubts_record(Sender *sender)
 {
 	Datum     *k[RECORD_COLUMNS];
-	bool      *nulls = palloc0(sizeof(bool) * lane->read_count);
+	bool      *nulls = palloc0(sizeof(bool) * grants_in(&sender->grants, GRANT_SAMPLED));
 	Datum      values[RECORD_COLUMNS];
 	uint64     count;
 	uint64     row;
@@ -112,50 +112,45 @@ doubts_record(Lane *lane)
 	int        i = 0;
 	dlist_iter iter;
 
-	if (lane->read_count == 0)
+	if (grants_in(&sender->grants, GRANT_SAMPLED) == 0)
 		return;
 	for (column = 0; column < RECORD_COLUMNS; column++)
-		k[column] = palloc0(sizeof(Datum) * lane->read_count);
-	dlist_foreach(iter, &lane->read)
+		k[column] = palloc0(sizeof(Datum) * grants_in(&sender->grants, GRANT_SAMPLED));
+	grants_foreach(iter, &sender->grants, GRANT_SAMPLED)
 		fill_row(k, nulls, i++, dlist_container(Grant, node, iter.cur));
 	for (column = 0; column < RECORD_COLUMNS; column++)
-		values[column] =
-			array_of(record_types[column], k[column], column == 5 ? nulls : NULL, lane->read_count);
-	count = statement_run(&record_balances[lane->is_spread], values, NULL);
+		values[column] = array_of(record_types[column], k[column], column == 5 ? nulls : NULL,
+								  grants_in(&sender->grants, GRANT_SAMPLED));
+	count = statement_run(&record_balances[sender->is_spread], values, NULL);
 	CRASH_POINT(before_recording);
 
-	dlist_foreach(iter, &lane->read)
+	grants_foreach(iter, &sender->grants, GRANT_SAMPLED)
 	{
 		Grant *grant = dlist_container(Grant, node, iter.cur);
 		bool   isnull;
 
-		grant->settled = false;
-		for (row = 0; row < count && !grant->settled; row++)
-			grant->settled = DatumGetInt64(result_datum(row, 1, &isnull)) == grant->id;
+		grant->row_found = false;
+		for (row = 0; row < count && !grant->row_found; row++)
+			grant->row_found = DatumGetInt64(result_datum(row, 1, &isnull)) == grant->id;
 	}
 	SPI_freetuptable(SPI_tuptable);
-	lane->turn.recording = lane->read_count;
+	sender->batch.recording = grants_in(&sender->grants, GRANT_SAMPLED);
 }
 
 void
-doubts_finish(Lane *lane)
+doubts_finish(Sender *sender)
 {
-	if (lane->turn.recording > 0)
+	if (sender->batch.recording > 0)
 		CRASH_POINT(before_recorded);
-	for (; lane->turn.recording > 0; lane->turn.recording--)
+	for (; sender->batch.recording > 0; sender->batch.recording--)
 	{
-		Grant *grant = dlist_container(Grant, node, dlist_pop_head_node(&lane->read));
-		bool   found = grant->settled;
+		Grant *grant = grants_first(&sender->grants, GRANT_SAMPLED);
 
-		lane->read_count--;
-		grant->settled = false;
-		if (found)
-			dlist_push_tail(&lane->armed, &grant->node);
+		if (grant->row_found)
+			grant_move(&sender->grants, grant, GRANT_READY_TO_SEND);
 		else
-		{
-			lane->measured--;
-			lane_put_back_one(lane, grant);
-		}
+			grant_return(&sender->grants, grant);
+		grant->row_found = false;
 	}
 }
 
@@ -184,15 +179,15 @@ set_doubt_moment(Grant *grant, uint64 i)
 	TimestampTz now = GetCurrentTimestamp();
 	MonoTime    moment = moment_of(i, 14);
 
-	if (grant->doubt_time <= now)
-		grant->doubt_moment = Max(mono_at(grant->doubt_time, now), moment);
+	if (grant->doubt.time <= now)
+		grant->doubt.moment = Max(mono_at(grant->doubt.time, now), moment);
 	else if (moment != MONO_PAST)
-		grant->doubt_moment = moment;
+		grant->doubt.moment = moment;
 	else
 	{
-		grant->doubt_time = now;
-		grant->doubt_moment = mono_now();
-		grant->doubt_moved = true;
+		grant->doubt.time = now;
+		grant->doubt.moment = mono_now();
+		grant->doubt.moved = true;
 	}
 }
 
@@ -208,45 +203,45 @@ due_of(const Grant *grant, uint64 i)
 
 	if (DatumGetTimestampTz(result_datum(i, 15, &isnull)) > now)
 		return MONO_PAST;
-	return mono_at(grant->next_attempt_time, now);
+	return mono_at(grant->outcome.next_attempt_time, now);
 }
 
 /*
  * Makes a grant of row i of what was read.
  */
 static Grant *
-doubtful_grant(const Lane *lane, uint64 i)
+doubtful_grant(const Sender *sender, uint64 i)
 {
 	char  *user_id = result_text(i, 2, CurrentMemoryContext);
 	char  *amount = result_text(i, 8, CurrentMemoryContext);
 	char  *balance = result_text(i, 9, CurrentMemoryContext);
-	Grant *grant = grant_create(lane->memory, user_id, amount);
+	Grant *grant = grant_create(sender->memory, user_id, amount);
 	bool   isnull;
 	Datum  balance_time = result_datum(i, 10, &isnull);
 
 	if (balance != NULL && !isnull)
-		grant_take_balance(grant, balance, DatumGetTimestampTz(balance_time), moment_of(i, 13));
-	grant->strategy_id = DatumGetInt32(result_datum(i, 1, &isnull));
-	grant->scheduled_time = DatumGetTimestampTz(result_datum(i, 3, &isnull));
-	grant->revision = DatumGetInt32(result_datum(i, 4, &isnull));
-	grant->claim_number = DatumGetInt32(result_datum(i, 5, &isnull));
+		grant_set_sample(grant, balance, DatumGetTimestampTz(balance_time), moment_of(i, 13));
+	grant->key.strategy_id = DatumGetInt32(result_datum(i, 1, &isnull));
+	grant->key.scheduled_time = DatumGetTimestampTz(result_datum(i, 3, &isnull));
+	grant->key.revision = DatumGetInt32(result_datum(i, 4, &isnull));
+	grant->key.claim_number = DatumGetInt32(result_datum(i, 5, &isnull));
 	grant->id = DatumGetInt64(result_datum(i, 6, &isnull));
 	grant->attempts = DatumGetInt32(result_datum(i, 7, &isnull));
-	grant->doubt_time = DatumGetTimestampTz(result_datum(i, 11, &isnull));
-	grant->next_attempt_time = DatumGetTimestampTz(result_datum(i, 12, &isnull));
+	grant->doubt.time = DatumGetTimestampTz(result_datum(i, 11, &isnull));
+	grant->outcome.next_attempt_time = DatumGetTimestampTz(result_datum(i, 12, &isnull));
 	set_doubt_moment(grant, i);
-	grant->due = due_of(grant, i);
+	grant->doubt.due = due_of(grant, i);
 	/* nothing can be proven, but its user waits as long as it may still arrive */
-	if (grant->balance_before == NULL)
-		grant->due = Max(grant->due, grant_arrived(grant));
+	if (grant->before.balance == NULL)
+		grant->doubt.due = Max(grant->doubt.due, grant_last_arrival(grant));
 	return grant;
 }
 
 /*
- * Gives the lane those of one run.
+ * Gives the sender those of one run.
  */
 static void
-load_run(Lane *lane, const Run *run, const Backlog *backlog)
+load_run(Sender *sender, const Run *run, const Backlog *backlog)
 {
 	Datum  values[4];
 	uint64 count;
@@ -255,36 +250,35 @@ load_run(Lane *lane, const Run *run, const Backlog *backlog)
 	values[0] = Int64GetDatum(run->id);
 	values[1] = Int64GetDatum(backlog->low);
 	values[2] = Int64GetDatum(backlog->high);
-	values[3] = CStringGetTextDatum(lane->row->name);
+	values[3] = CStringGetTextDatum(sender->row->name);
 	count = statement_run(&read_doubts, values, NULL);
 	for (i = 0; i < count; i++)
 	{
-		Grant *grant = doubtful_grant(lane, i);
+		Grant *grant = doubtful_grant(sender, i);
 
-		if (lane_has_doubt(lane, grant->id))
+		if (grant_is_known_unresolved(&sender->grants, grant->id))
 		{
 			grant_free(grant);
 			continue;
 		}
-		lane_doubt_begins(lane, grant->user_id);
-		lane_add_doubt(lane, grant);
+		sender_add_unresolved(sender, grant);
 	}
 	SPI_freetuptable(SPI_tuptable);
 }
 
 void
-doubts_load(Lane *lane, List *runs)
+doubts_load(Sender *sender, List *runs)
 {
 	ListCell *cell;
 
 	foreach (cell, runs)
 	{
 		Run     *run = lfirst(cell);
-		Backlog *backlog = run_backlog(run, lane->row->name);
+		Backlog *backlog = run_backlog(run, sender->row->name);
 
 		if (backlog == NULL || !backlog->has_unread_doubts)
 			continue;
-		load_run(lane, run, backlog);
+		load_run(sender, run, backlog);
 		backlog->has_unread_doubts = false;
 		/* what is proven of them changes it */
 		backlog->touched = true;
@@ -292,28 +286,28 @@ doubts_load(Lane *lane, List *runs)
 }
 
 /*
- * The ids of those of the lane's waiting grants whose rows are in doubt as they
+ * The ids of those of the sender's waiting grants whose rows are in doubt as they
  * were, in ascending order.
  */
 static int64 *
-undecided_ids(Lane *lane, int *count)
+undecided_ids(Sender *sender, int *count)
 {
 	Datum     *k[KEY_COLUMNS];
 	Datum      values[KEY_COLUMNS];
 	int64     *ids;
-	int        rows = 0;
+	int        rows = grants_in(&sender->grants, GRANT_UNRESOLVED);
 	int        column;
 	int        i = 0;
 	bool       isnull;
 	dlist_iter iter;
 
-	dlist_foreach(iter, &lane->doubts) rows++;
 	for (column = 0; column < KEY_COLUMNS; column++)
 		k[column] = palloc(sizeof(Datum) * rows);
-	dlist_foreach(iter, &lane->doubts) fill_key(k, i++, dlist_container(Grant, node, iter.cur));
+	grants_foreach(iter, &sender->grants, GRANT_UNRESOLVED)
+		fill_key(k, i++, dlist_container(Grant, node, iter.cur));
 	for (column = 0; column < KEY_COLUMNS; column++)
 		values[column] = array_of(record_types[column], k[column], NULL, rows);
-	*count = (int) statement_run(&read_undecided[lane->is_spread], values, NULL);
+	*count = (int) statement_run(&read_undecided[sender->is_spread], values, NULL);
 	ids = palloc(sizeof(int64) * Max(*count, 1));
 	for (i = 0; i < *count; i++)
 		ids[i] = DatumGetInt64(result_datum(i, 1, &isnull));
@@ -321,19 +315,46 @@ undecided_ids(Lane *lane, int *count)
 	return ids;
 }
 
+static int
+compare_ids(const void *a, const void *b)
+{
+	int64 x = *(const int64 *) a;
+	int64 y = *(const int64 *) b;
+
+	return x < y ? -1 : x > y;
+}
+
+/*
+ * Forgets those that wait whose id is none of these, which are in ascending
+ * order.
+ */
+static void
+keep_unresolved(GrantQueue *grants, const int64 *ids, int count)
+{
+	dlist_mutable_iter iter;
+
+	grants_foreach_modify(iter, grants, GRANT_UNRESOLVED)
+	{
+		Grant *grant = dlist_container(Grant, node, iter.cur);
+
+		if (bsearch(&grant->id, ids, count, sizeof(int64), compare_ids) == NULL)
+			grant_remove(grants, grant);
+	}
+}
+
 void
-doubts_check(Lane *lane)
+doubts_check(Sender *sender)
 {
 	MonoTime begin = mono_now();
 	int64   *ids;
 	int      count;
 
 	/* where nobody has waited since, it does not matter yet */
-	if (dlist_is_empty(&lane->doubts) || lane->doubts_check > begin ||
-		lane->rest_until < lane->doubts_check)
+	if (grants_in(&sender->grants, GRANT_UNRESOLVED) == 0 || sender->unresolved.next_read > begin ||
+		sender->search.rest_until < sender->unresolved.next_read)
 		return;
-	ids = undecided_ids(lane, &count);
-	lane_keep_doubts(lane, ids, count);
-	lane->doubts_check =
+	ids = undecided_ids(sender, &count);
+	keep_unresolved(&sender->grants, ids, count);
+	sender->unresolved.next_read =
 		mono_in_ms(Max(DOUBTS_BELIEVED, (mono_now() - begin) / 1000 * RUNS_LOOK_SHARE));
 }

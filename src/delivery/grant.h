@@ -14,143 +14,138 @@
 #include "delivery/gateway_row.h"
 #include "gateway/gateway.h"
 
+/* Where a grant is: see grant_queue.h. */
+typedef enum GrantState
+{
+	GRANT_APART,            /* in no list: just made, or taken out to be freed */
+	GRANT_BEHIND,           /* waits for an earlier grant of its user */
+	GRANT_READY,            /* is sent next, or its balance is asked for next */
+	GRANT_SAMPLING,         /* its balance is being asked for */
+	GRANT_SAMPLED,          /* its balance is to be written */
+	GRANT_READY_TO_SEND,    /* its balance is on disk */
+	GRANT_SAMPLE_REFUSED,   /* the balance was refused: a health check decides what that means */
+	GRANT_IN_FLIGHT,        /* it is being sent */
+	GRANT_AWAITING_VERDICT, /* it was refused: a health check decides what that means */
+	GRANT_DONE,             /* its outcome is to be settled */
+	GRANT_UNRESOLVED,       /* in doubt; reconciled when its time has come */
+	GRANT_RECONCILING,      /* its balance after the lost answer is being asked for */
+	GRANT_STATE_COUNT
+} GrantState;
+
+/* May a request have been sent, and applied? */
+typedef enum Sent
+{
+	NOT_SENT,
+	MAYBE_SENT,
+	SENT,
+} Sent;
+
 /* What settling makes of a grant. */
 typedef enum Verdict
 {
 	VERDICT_COMPLETED, /* completed */
 	VERDICT_FAILED,    /* failed: will never be applied */
-	VERDICT_IN_DOUBT,  /* in_doubt: nobody can tell whether it was applied */
+	VERDICT_IN_DOUBT,  /* in_doubt: it is not known whether it was applied */
 	VERDICT_DEFERRED,  /* pending: tried, and certainly not applied */
 	VERDICT_UNSENT,    /* as it was before: not tried at all */
 } Verdict;
 
-/* What a request to a gateway is for; begins everything that is its token. */
-typedef enum TokenKind
+/* What a request to a gateway is for; begins everything that is the token of one. */
+typedef enum RequestKind
 {
-	TOKEN_PROBE,       /* a query: does the gateway work? */
-	TOKEN_WRITE_PROBE, /* a delta of zero: does it take grants? */
-	TOKEN_GRANT,       /* a grant's delta */
-	TOKEN_READING,     /* a query before it */
-	TOKEN_PROOF,       /* a query about a grant in doubt */
-} TokenKind;
+	REQUEST_HEALTH_CHECK,
+	REQUEST_WRITE_CHECK,
+	REQUEST_GRANT,    /* a grant's delta */
+	REQUEST_SAMPLE,   /* a query before it */
+	REQUEST_EVIDENCE, /* a query about a grant in doubt */
+} RequestKind;
 
-typedef struct Token
+typedef struct RequestTag
 {
-	TokenKind kind;
-} Token;
+	RequestKind kind;
+} RequestTag;
 
-/*
- * A grant that is claimed, or in doubt and about to be proven: one chunk of
- * memory, strings included, but for the message and the balance.  It is in one
- * list of its lane, or behind another grant of the same user.
- */
-typedef struct Grant
+/* The key of a row, and the number of the claim that guards it. */
+typedef struct GrantKey
 {
-	Token         token; /* first */
-	dlist_node    node;
-	struct Grant *behind; /* the next grant of this user; NULL: none is claimed */
-
-	/* the key of the row, and the number of the claim that guards it */
 	int32       strategy_id;
 	int32       revision;
 	TimestampTz scheduled_time;
 	char       *user_id;
 	int32       claim_number;
+} GrantKey;
 
-	int64 id;
-	int32 attempts; /* that failed */
-	char *amount;   /* as the dialect writes it */
-	bool
-		doubtful; /* an earlier attempt may have been applied: it can be completed or in doubt only */
+/* The balance before a grant was sent, where the gateway's policy is to reconcile. */
+typedef struct BalanceSample
+{
+	bool        needed;  /* the grant is not sent before one is on disk */
+	char       *balance; /* NULL: none was read */
+	TimestampTz time;    /* when it was asked for, */
+	MonoTime    moment;  /* and the moment; MONO_PAST: not known */
+} BalanceSample;
 
-	/* where the gateway's policy is to reconcile */
-	bool        needs_balance;  /* it is not sent before one is on disk */
-	char       *balance_before; /* NULL: none was read */
-	TimestampTz balance_time;   /* when that was asked for, */
-	MonoTime    balance_moment; /* and the moment; MONO_PAST: not known */
+/* Of a grant in doubt that is to be reconciled. */
+typedef struct GrantDoubt
+{
+	TimestampTz time; /* when the answer was lost, */
+	MonoTime    moment;
+	bool        moved; /* the two are others than in its row, and belong there */
+	MonoTime    due;   /* when its balance is asked for next */
+	MonoTime    asked; /* when it was last asked for */
+} GrantDoubt;
 
-	/* of a grant in doubt that is to be proven */
-	bool        is_proof; /* its row is in_doubt, not processing */
-	TimestampTz doubt_time;
-	MonoTime    doubt_moment; /* when the answer was lost */
-	bool        doubt_moved;  /* the two are others than in its row, and belong there */
-	MonoTime    due;          /* when it is looked at next */
-	MonoTime    asked;        /* when the reading was asked for */
-
-	/* once the outcome is known */
+/* What is known once an attempt has ended, and is written when it is settled. */
+typedef struct GrantOutcome
+{
 	Verdict     verdict;
-	bool        lost;             /* this attempt may have been applied */
-	bool        holds_user;       /* those behind it wait until it is settled */
-	bool        charged;          /* counts against quota_manager.max_attempts */
+	Sent        sent;             /* MAYBE_SENT: the answer to this attempt was lost */
+	bool        failed_attempt;   /* counts against quota_manager.max_attempts */
 	bool        names_parameters; /* the gateway blamed the parameters */
 	int         http_status;      /* 0: none was read */
 	TimestampTz next_attempt_time;
-	char       *message; /* NULL: nothing to tell */
-	bool        settled; /* its row was found as it was left */
+	char       *message; /* NULL: none */
+} GrantOutcome;
+
+/*
+ * A grant that is claimed, or in doubt and about to be reconciled: one chunk of
+ * memory, strings included, but for the message and the balance.
+ */
+typedef struct Grant
+{
+	RequestTag    tag; /* first */
+	GrantState    state;
+	dlist_node    node;
+	struct Grant *behind; /* the next grant of this user; NULL: none is claimed */
+
+	GrantKey key;
+	int64    id;
+	int32    attempts; /* that failed */
+	char    *amount;   /* as the dialect writes it */
+	Sent     earlier;  /* MAYBE_SENT: an earlier attempt may have been applied */
+	bool     in_doubt; /* its row is in_doubt, not processing */
+
+	BalanceSample before;
+	GrantDoubt    doubt;
+	GrantOutcome  outcome;
+	bool          holds_user; /* those behind it wait until it is settled */
+	bool          row_found;  /* by the transaction that is open, as it was left */
 } Grant;
 
 extern Grant *grant_create(MemoryContext memory, const char *user_id, const char *amount);
 extern void   grant_free(Grant *grant);
-
-/* Copies a text into grant->message; NULL: there is nothing to tell. */
-extern void grant_tell(Grant *grant, const char *message);
-
-/* Takes a balance that was read, and when it was asked for, on both clocks. */
-extern void grant_take_balance(Grant *grant, const char *balance, TimestampTz asked,
-							   MonoTime moment);
-
-/* When a request whose answer was lost cannot arrive any more. */
-extern MonoTime grant_arrived(const Grant *grant);
-
-/* The status that settling gives its row. */
+extern void   grant_set_message(Grant *grant, const char *message);
+extern void grant_set_sample(Grant *grant, const char *balance, TimestampTz time, MonoTime moment);
+extern MonoTime    grant_last_arrival(const Grant *grant);
 extern const char *grant_status(const Grant *grant);
+extern bool        grant_sets_time(const Grant *grant);
+extern int32       grant_next_attempts(const Grant *grant);
 
-/* True if settling changes its next_attempt_time. */
-extern bool grant_sets_time(const Grant *grant);
-
-/*
- * Draws the conclusions from a reply at the given time, for every outcome but
- * GATEWAY_BLOCKED, whose meaning depends on what a query gives: until then the
- * grant counts as not charged.
- */
+/* What an outcome means for a grant. */
 extern void grant_conclude(Grant *grant, const GatewayReply *reply, DoubtPolicy policy,
 						   TimestampTz now);
-
-/* The outcome of the attempt is not known: what happens next is the policy's. */
 extern void grant_lose(Grant *grant, DoubtPolicy policy, TimestampTz now);
-
-/*
- * Draws the conclusion from a reading about a grant in doubt.  Nothing is
- * concluded from one that was not answered: it is taken again later; or if the
- * balance before was read before the time since, or its moment.
- */
-extern void grant_prove(Grant *grant, const GatewayRow *row, TimestampTz since,
-						MonoTime since_moment, const GatewayReply *reply, TimestampTz now);
-
-/* The same for a grant of which no balance was read before: an operator decides. */
-extern void grant_unprovable(Grant *grant);
-
-/* How many attempts will have failed if one more does; a number that high has no next. */
-extern int32 grant_next_attempts(const Grant *grant);
-
-/*
- * The grant was refused, though its gateway answers our queries: it is tried
- * again later, until the attempts are used up.  retry_after as in
- * GatewayReply.
- */
-extern void grant_charge(Grant *grant, double retry_after, TimestampTz now);
-
-/*
- * Milliseconds to wait after the given number of attempts in a row that came
- * to nothing: base doubled with each after the first, at most max, less up to
- * a half by chance, so that what failed together does not come back together.
- */
-extern int64 backoff_ms(int failures, int64 base, int64 max);
-
-/* The longest Retry-After that is honoured, in milliseconds. */
-#define RETRY_AFTER_MAX_MS 3600000
-
-/* Retry-After in milliseconds, within that limit; 0 if there was none. */
-extern int64 retry_after_ms(double retry_after);
+extern void grant_fail_attempt(Grant *grant, double retry_after, TimestampTz now);
+extern void grant_wait_ms(Grant *grant, TimestampTz now, int64 ms);
+extern void grant_leave_to_operator(Grant *grant);
 
 #endif /* QM_GRANT_H */

@@ -1,227 +1,115 @@
 /*
- * proving.c
- *		Grants in doubt of a lane whose policy is to reconcile.
+ * reconcile.c
+ *		Evidence: what a balance before and after a lost answer says about a grant.
  */
 #include "postgres.h"
 
-#include "common/hashfn.h"
-
-#include "common/crash_point.h"
-#include "delivery/lane.h"
-
-/* A user with grants in doubt. */
-typedef struct DoubtUser
-{
-	char  *user;
-	int    grants;
-	uint32 hash;
-	char   status;
-} DoubtUser;
-
-#define SH_PREFIX doubtuser
-#define SH_ELEMENT_TYPE DoubtUser
-#define SH_KEY_TYPE char *
-#define SH_KEY user
-#define SH_HASH_KEY(table, key) hash_bytes((const unsigned char *) (key), strlen(key))
-#define SH_EQUAL(table, a, b) (strcmp((a), (b)) == 0)
-#define SH_STORE_HASH
-#define SH_GET_HASH(table, element) (element)->hash
-#define SH_SCOPE static inline
-#define SH_DECLARE
-#define SH_DEFINE
-#include "lib/simplehash.h"
-
-void
-lane_doubt_begins(Lane *lane, const char *user_id)
-{
-	char      *copy = MemoryContextStrdup(lane->memory, user_id);
-	DoubtUser *user;
-	bool       found;
-
-	if (lane->doubtful == NULL)
-		lane->doubtful = doubtuser_create(lane->memory, 16, NULL);
-	user = doubtuser_insert(lane->doubtful, copy, &found);
-	if (found)
-		pfree(copy);
-	else
-		user->grants = 0;
-	user->grants++;
-}
-
-void
-lane_doubt_ends(Lane *lane, const char *user_id)
-{
-	DoubtUser *user = NULL;
-	char      *name;
-
-	if (lane->doubtful != NULL)
-		user = doubtuser_lookup(lane->doubtful, (char *) user_id);
-	if (user == NULL || --user->grants > 0)
-		return;
-	name = user->user;
-	doubtuser_delete(lane->doubtful, name);
-	pfree(name);
-}
-
-bool
-lane_user_in_doubt(const Lane *lane, const char *user_id)
-{
-	return lane->doubtful != NULL && doubtuser_lookup(lane->doubtful, (char *) user_id) != NULL;
-}
-
-void
-lane_add_doubt(Lane *lane, Grant *grant)
-{
-	grant_tell(grant, NULL);
-	grant->is_proof = grant->doubtful = true;
-	grant->lost = grant->holds_user = grant->charged = grant->settled = false;
-	grant->names_parameters = false;
-	dlist_push_tail(&lane->doubts, &grant->node);
-	lane->next_proof_time = Min(lane->next_proof_time, grant->due);
-}
+#include "delivery/reconcile.h"
+#include "delivery/settings.h"
+#include "delivery/timing.h"
 
 /*
- * True if a list has the grant of this id as one in doubt.
- */
-static bool
-list_has_doubt(dlist_head *list, int64 id)
-{
-	dlist_iter iter;
-
-	dlist_foreach(iter, list)
-	{
-		const Grant *grant = dlist_container(Grant, node, iter.cur);
-
-		if (grant->id == id && (grant->is_proof || grant->lost))
-			return true;
-	}
-	return false;
-}
-
-bool
-lane_has_doubt(Lane *lane, int64 id)
-{
-	return list_has_doubt(&lane->doubts, id) || list_has_doubt(&lane->proving, id) ||
-		   list_has_doubt(&lane->done, id);
-}
-
-/*
- * A grant in doubt, in no list, is not the lane's concern any more.
+ * Sets the grant's message.
  */
 static void
-forget(Lane *lane, Grant *grant)
+set_conclusion(Grant *grant, const char *conclusion, const char *after)
 {
-	lane_doubt_ends(lane, grant->user_id);
-	grant_free(grant);
-}
+	char *text = psprintf("%s: the balance was %s before and is %s", conclusion,
+						  grant->before.balance, after);
 
-void
-lane_forget_doubts(Lane *lane)
-{
-	while (!dlist_is_empty(&lane->doubts))
-		forget(lane, dlist_container(Grant, node, dlist_pop_head_node(&lane->doubts)));
-	lane->next_proof_time = MONO_NEVER;
-}
-
-static int
-compare_ids(const void *a, const void *b)
-{
-	int64 x = *(const int64 *) a;
-	int64 y = *(const int64 *) b;
-
-	return x < y ? -1 : x > y;
-}
-
-void
-lane_keep_doubts(Lane *lane, const int64 *ids, int count)
-{
-	dlist_mutable_iter iter;
-
-	dlist_foreach_modify(iter, &lane->doubts)
-	{
-		Grant *grant = dlist_container(Grant, node, iter.cur);
-
-		if (count > 0 && bsearch(&grant->id, ids, count, sizeof(int64), compare_ids) != NULL)
-			continue;
-		dlist_delete(&grant->node);
-		forget(lane, grant);
-	}
+	grant_set_message(grant, text);
+	pfree(text);
 }
 
 /*
- * Asks about a grant in doubt, which is in no list.  False: nothing more can
- * be asked now.
+ * There is no evidence about a grant without a balance before: an operator
+ * decides.
+ */
+void
+reconcile_without_sample(Grant *grant)
+{
+	grant->outcome.verdict = VERDICT_IN_DOUBT;
+	grant_leave_to_operator(grant);
+	grant_set_message(grant, "the answer was lost and no balance was read before");
+}
+
+/*
+ * Seconds since the balance before was asked for: at least so many as have
+ * passed, however the wall clock was set meanwhile.
+ */
+static double
+seconds_since_sample(const Grant *grant, TimestampTz now)
+{
+	int64 elapsed = now - grant->before.time;
+
+	if (grant->before.moment != MONO_PAST)
+		elapsed = Max(elapsed, mono_now() - grant->before.moment);
+	return (double) Max(elapsed, 0) / USECS_PER_SEC;
+}
+
+/*
+ * True if the balance before was asked for later than that by all that is
+ * known: the wall clock may have been ahead when it was.
  */
 static bool
-ask_after(Lane *lane, Grant *grant, MonoTime now)
+sampled_since(const Grant *grant, EvidenceSince since)
 {
-	GatewayRequest request = {GATEWAY_QUERY, grant->user_id};
-
-	request.token = grant;
-	grant->token.kind = TOKEN_PROOF;
-	grant->asked = now;
-	if (gateway_room(lane->session) == 0 || !lane_take_token(lane) ||
-		!gateway_submit(lane->session, &request))
-		return false;
-	dlist_push_tail(&lane->proving, &grant->node);
-	lane->proving_count++;
-	return true;
+	return grant->before.time > since.time &&
+		   (grant->before.moment == MONO_PAST || grant->before.moment > since.moment);
 }
 
+/*
+ * Draws the conclusion from the reply to a query about a grant in doubt.  One
+ * that was not answered is repeated later.
+ */
 void
-lane_prove(Lane *lane)
+reconcile_grant(Grant *grant, const GatewayRow *row, EvidenceSince since, const GatewayReply *reply,
+				TimestampTz now)
 {
-	MonoTime           now = mono_now();
-	MonoTime           next = MONO_NEVER;
-	dlist_mutable_iter iter;
+	GatewaySamples samples = {row->dialect, grant->before.balance, reply->balance, grant->amount};
+	GatewayProof   proof = GATEWAY_PROOF_NONE;
 
-	if (lane->next_proof_time > now || lane_policy(lane) != DOUBT_RECONCILE)
-		return;
-	dlist_foreach_modify(iter, &lane->doubts)
+	grant->outcome.http_status = (int) reply->http_status;
+	grant->outcome.verdict = VERDICT_IN_DOUBT;
+	if (reply->outcome != GATEWAY_COMPLETED)
 	{
-		Grant *grant = dlist_container(Grant, node, iter.cur);
+		char *text = psprintf("the balance cannot be read: %s", reply->message);
 
-		if (grant->due > now)
-		{
-			next = Min(next, grant->due);
-			continue;
-		}
-		/* half of the connections are left to grants */
-		if (grant->balance_before != NULL &&
-			lane->proving_count >= Max(lane->row->max_connections / 2, 1))
-		{
-			next = now;
-			break;
-		}
-		dlist_delete(&grant->node);
-		if (grant->balance_before == NULL)
-		{
-			grant_unprovable(grant);
-			lane_done(lane, grant);
-		}
-		else if (!ask_after(lane, grant, now))
-		{
-			dlist_push_head(&lane->doubts, &grant->node);
-			next = now;
-			break;
-		}
-	}
-	lane->next_proof_time = next;
-}
-
-void
-lane_take_proof(Lane *lane, Grant *grant, const GatewayReply *reply, TimestampTz now)
-{
-	dlist_delete(&grant->node);
-	lane->proving_count--;
-	if (lane_policy(lane) != DOUBT_RECONCILE)
-	{
-		forget(lane, grant);
+		grant_set_message(grant, text);
+		pfree(text);
+		grant_wait_ms(grant, now, EVIDENCE_RETRY_MS);
 		return;
 	}
-	grant_prove(grant, lane->row, lane_policy_since(lane), lane->policy_moment, reply, now);
-	lane_done(lane, grant);
-	CRASH_POINT(proof_read);
-	if (reply->outcome == GATEWAY_NOT_SENT || reply->outcome == GATEWAY_THROTTLED)
-		gate_trouble(lane, reply, false);
+
+	if (row->dialect == GATEWAY_ZGSM)
+		samples.after = reply->total;
+	samples.max_usage =
+		row->max_usage_rate < 0 ? -1 : row->max_usage_rate * seconds_since_sample(grant, now);
+	samples.settle_delay_over = grant->doubt.asked >= grant_last_arrival(grant);
+	if (sampled_since(grant, since))
+		proof = gateway_prove(&samples);
+	if (reply->below_zero)
+		samples.after = "below zero";
+	if (proof == GATEWAY_PROOF_APPLIED)
+	{
+		grant->outcome.verdict = VERDICT_COMPLETED;
+		set_conclusion(grant, "reconciled as applied", samples.after);
+	}
+	else if (proof == GATEWAY_PROOF_NOT_APPLIED)
+	{
+		grant->earlier = NOT_SENT;
+		grant_fail_attempt(grant, -1, now);
+		set_conclusion(grant, "reconciled as not applied", samples.after);
+	}
+	else if (!samples.settle_delay_over)
+	{
+		/* its user must not get another one before */
+		grant_wait_ms(grant, now, mono_ms_until(grant_last_arrival(grant), delivery_linger));
+		set_conclusion(grant, "not reconciled yet", samples.after);
+	}
+	else
+	{
+		grant_leave_to_operator(grant);
+		set_conclusion(grant, "cannot be reconciled", samples.after);
+	}
 }

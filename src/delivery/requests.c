@@ -1,111 +1,74 @@
 /*
- * flight.c
- *		Requests of a lane and their answers.
+ * requests.c
+ *		The wire: requests of a sender and their answers.
  */
 #include "postgres.h"
 
 #include "common/crash_point.h"
-#include "delivery/lane.h"
+#include "delivery/health_check.h"
+#include "delivery/requests.h"
+#include "delivery/timing.h"
 
 /* Answers taken at once. */
 #define POLL_RESULTS 64
 
-/* Milliseconds without an answer after which a gateway seems to hang. */
-#define PATIENCE 1000
-
-/* For so many seconds requests may be saved up that rate_limit would have allowed. */
-#define SAVED_SECONDS 0.1
-
 /*
- * How many requests may be sent now under a rate.
+ * Milliseconds, RATE_WAIT_MAX_MS at most, until rate_limit lets something go
+ * that waits for nothing else; -1: nothing does.
  */
-static double
-tokens_at(const Lane *lane, MonoTime now)
-{
-	double rate = lane->row->rate_limit;
-	double most = Max(rate * SAVED_SECONDS, 1.0);
-	double tokens = most;
-
-	if (lane->tokens_time != MONO_PAST)
-		tokens = lane->tokens + rate * (double) (now - lane->tokens_time) / USECS_PER_SEC;
-	return Min(tokens, most);
-}
-
-bool
-lane_take_token(Lane *lane)
-{
-	MonoTime now;
-	double   tokens;
-
-	if (lane->row == NULL || lane->row->rate_limit <= 0)
-		return true;
-	now = mono_now();
-	tokens = tokens_at(lane, now);
-	if (tokens < 1)
-		return false;
-	lane->tokens = tokens - 1;
-	lane->tokens_time = now;
-	return true;
-}
-
 int
-lane_throttled_ms(const Lane *lane)
+requests_throttled_ms(const Sender *sender)
 {
-	MonoTime now;
-	double   tokens;
+	MonoTime now = mono_now();
 	bool     waits;
+	int      wait_ms;
 
-	if (lane->row == NULL || lane->row->rate_limit <= 0 || !lane->has_lock)
+	if (sender->row == NULL || sender->row->rate_limit <= 0 || !sender->has_lock)
 		return -1;
-	now = mono_now();
-	waits = gate_wants_probe(lane) ||
-			(lane->gate == GATE_OPEN &&
-			 (lane->ready_count > 0 || lane->measured > 0 || lane->next_proof_time <= now));
-	tokens = tokens_at(lane, now);
-	if (!waits || tokens >= 1)
-		return -1;
-	return (int) Max(Min((1 - tokens) * 1000 / lane->row->rate_limit, PATIENCE), 1);
+	waits = sender_wants_check(sender) ||
+			(sender->circuit.phase == CIRCUIT_SENDING &&
+			 (grants_in(&sender->grants, GRANT_READY) > 0 || grants_sampled(&sender->grants) > 0 ||
+			  sender->unresolved.next_due <= now));
+	wait_ms = rate_limit_wait_ms(&sender->rate_limit, sender->row->rate_limit, now);
+	return waits && wait_ms > 0 ? wait_ms : -1;
 }
 
 /*
- * Submits a request; false: no more can be, now.
+ * Submits a request about a grant; false: no more can be, now.
  */
 static bool
-submit(Lane *lane, GatewayRequest *request)
+submit(Sender *sender, GatewayRequest *request, Grant *grant, RequestKind kind)
 {
 	GatewayReply reply = {GATEWAY_NOT_SENT};
 
-	if (gateway_submit(lane->session, request))
+	request->token = grant;
+	grant->tag.kind = kind;
+	if (gateway_submit(sender->session, request))
 		return true;
-	if (lane_in_flight(lane) == 0)
+	if (sender_in_flight(sender) == 0)
 	{
 		strlcpy(reply.message, "out of memory", sizeof(reply.message));
-		gate_trouble(lane, &reply, false);
+		sender_act(sender, circuit_query_failed(&sender->circuit, &reply, 0, mono_now()));
 	}
 	return false;
 }
 
 /*
- * Sends a grant, which is in a list.
+ * Sends a grant.
  */
 static bool
-send_grant(Lane *lane, Grant *grant, const Installation *installation)
+send_grant(Sender *sender, Grant *grant, const Installation *installation)
 {
-	GatewayRequest request = {GATEWAY_DELTA, grant->user_id, grant->amount};
+	GatewayRequest request = {GATEWAY_DELTA, grant->key.user_id, grant->amount};
 	char           key[128];
 
 	installation_key(installation, grant->id, key, sizeof(key));
 	request.idempotency_key = key;
-	request.token = grant;
-	grant->token.kind = TOKEN_GRANT;
-	if (grant->doubtful)
+	if (grant->earlier == MAYBE_SENT)
 		CRASH_POINT(grant_resending);
-	if (!submit(lane, &request))
+	if (!submit(sender, &request, grant, REQUEST_GRANT))
 		return false;
-	dlist_delete(&grant->node);
-	dlist_push_tail(&lane->flying, &grant->node);
-	lane->flying_count++;
-	lane->unsent--;
+	grant_move(&sender->grants, grant, GRANT_IN_FLIGHT);
 	CRASH_POINT(grant_sent);
 	return true;
 }
@@ -114,56 +77,111 @@ send_grant(Lane *lane, Grant *grant, const Installation *installation)
  * Asks for the balance of a ready grant's user.
  */
 static bool
-ask_before(Lane *lane, Grant *grant)
+ask_before(Sender *sender, Grant *grant)
 {
-	GatewayRequest request = {GATEWAY_QUERY, grant->user_id};
+	GatewayRequest request = {GATEWAY_QUERY, grant->key.user_id};
 
-	request.token = grant;
-	grant->token.kind = TOKEN_READING;
-	grant->balance_time = GetCurrentTimestamp();
-	grant->balance_moment = mono_now();
-	if (!submit(lane, &request))
+	grant->before.time = GetCurrentTimestamp();
+	grant->before.moment = mono_now();
+	if (!submit(sender, &request, grant, REQUEST_SAMPLE))
 		return false;
-	dlist_delete(&grant->node);
-	dlist_push_tail(&lane->reading, &grant->node);
-	lane->measured++;
+	grant_move(&sender->grants, grant, GRANT_SAMPLING);
 	return true;
 }
 
-void
-lane_send(Lane *lane, const Installation *installation)
+/*
+ * Asks about a grant in doubt.  False: nothing more can be asked now.
+ */
+static bool
+ask_after(Sender *sender, Grant *grant, MonoTime now)
 {
-	if (lane->gate != GATE_OPEN || lane->row == NULL || !lane->has_lock)
+	GatewayRequest request = {GATEWAY_QUERY, grant->key.user_id};
+
+	request.token = grant;
+	grant->tag.kind = REQUEST_EVIDENCE;
+	grant->doubt.asked = now;
+	if (gateway_room(sender->session) == 0 || !sender_take_token(sender) ||
+		!gateway_submit(sender->session, &request))
+		return false;
+	grant_move(&sender->grants, grant, GRANT_RECONCILING);
+	return true;
+}
+
+/*
+ * Asks about the grants in doubt whose time has come.  Half of the connections
+ * are left to others.
+ */
+static void
+send_evidence_queries(Sender *sender)
+{
+	GrantQueue        *grants = &sender->grants;
+	MonoTime           now = mono_now();
+	MonoTime           next = MONO_NEVER;
+	int                most = Max(sender->row->max_connections / 2, 1);
+	dlist_mutable_iter iter;
+
+	if (sender->unresolved.next_due > now || sender_policy(sender) != DOUBT_RECONCILE)
 		return;
-	if (lane->ready_count == 0 && lane->measured == 0 && dlist_is_empty(&lane->doubts))
-		return;
-	if (!lane_open_session(lane))
-		return;
-	if (lane_in_flight(lane) == 0)
-		lane->hot_until = mono_in_ms(PATIENCE);
-	/* first, since they are few, and under a rate_limit nothing would be left to them */
-	lane_prove(lane);
-	while (!dlist_is_empty(&lane->armed) && lane->flying_count < lane->window &&
-		   gateway_room(lane->session) > 0 && lane_take_token(lane))
+	grants_foreach_modify(iter, grants, GRANT_UNRESOLVED)
 	{
-		if (!send_grant(lane, dlist_head_element(Grant, node, &lane->armed), installation))
-			return;
-		lane->measured--;
+		Grant *grant = dlist_container(Grant, node, iter.cur);
+
+		if (grant->doubt.due > now)
+			next = Min(next, grant->doubt.due);
+		else if (grant->before.balance == NULL)
+		{
+			reconcile_without_sample(grant);
+			grant_move(grants, grant, GRANT_DONE);
+		}
+		else if (grants_in(grants, GRANT_RECONCILING) >= most || !ask_after(sender, grant, now))
+		{
+			next = now;
+			break;
+		}
 	}
-	while (lane->ready_count > 0 && gateway_room(lane->session) > 0)
+	sender->unresolved.next_due = next;
+}
+
+/*
+ * Sends what can be sent now.
+ */
+void
+requests_send(Sender *sender, const Installation *installation)
+{
+	GrantQueue *grants = &sender->grants;
+	int         limit = sender->circuit.concurrency_limit;
+
+	if (!sender_is_open(sender) || !sender->has_lock)
+		return;
+	if (grants_in(grants, GRANT_READY) == 0 && grants_sampled(grants) == 0 &&
+		grants_in(grants, GRANT_UNRESOLVED) == 0)
+		return;
+	if (!sender_open_session(sender))
+		return;
+	if (sender_in_flight(sender) == 0)
+		sender->responsive_until = mono_in_ms(RESPONSIVE_MS);
+	/* first, since they are few, and under a rate_limit nothing would be left to them */
+	send_evidence_queries(sender);
+	while (grants_in(grants, GRANT_READY_TO_SEND) > 0 &&
+		   grants_in(grants, GRANT_IN_FLIGHT) < limit && gateway_room(sender->session) > 0 &&
+		   sender_take_token(sender))
 	{
-		Grant *grant = dlist_head_element(Grant, node, &lane->ready);
+		if (!send_grant(sender, grants_first(grants, GRANT_READY_TO_SEND), installation))
+			return;
+	}
+	while (grants_in(grants, GRANT_READY) > 0 && gateway_room(sender->session) > 0)
+	{
+		Grant *grant = grants_first(grants, GRANT_READY);
 
 		/* balances are read for so many at once as will be sent */
-		if (grant->needs_balance ? lane->measured >= lane->window
-								 : lane->flying_count >= lane->window)
+		if (grant->before.needed ? grants_sampled(grants) >= limit
+								 : grants_in(grants, GRANT_IN_FLIGHT) >= limit)
 			break;
-		if (!lane_take_token(lane))
+		if (!sender_take_token(sender))
 			break;
-		if (!(grant->needs_balance ? ask_before(lane, grant)
-								   : send_grant(lane, grant, installation)))
+		if (!(grant->before.needed ? ask_before(sender, grant)
+								   : send_grant(sender, grant, installation)))
 			return;
-		lane->ready_count--;
 	}
 }
 
@@ -171,19 +189,17 @@ lane_send(Lane *lane, const Installation *installation)
  * Takes in the answer to a grant.
  */
 static void
-take_reply(Lane *lane, Grant *grant, const GatewayReply *reply, TimestampTz now)
+take_grant_reply(Sender *sender, Grant *grant, const GatewayReply *reply, TimestampTz now)
 {
-	dlist_delete(&grant->node);
-	lane_answered(lane, grant);
-	grant_conclude(grant, reply, lane_policy(lane), now);
-	if (reply->outcome == GATEWAY_BLOCKED)
-		dlist_push_tail(&lane->blocked, &grant->node);
-	else
-		lane_done(lane, grant);
-	if (reply->outcome == GATEWAY_COMPLETED || reply->outcome == GATEWAY_REFUSED)
-		gate_success(lane, reply->outcome == GATEWAY_COMPLETED);
-	else
-		gate_trouble(lane, reply, true);
+	GrantQueue *grants = &sender->grants;
+	DoubtPolicy policy = sender_policy(sender);
+
+	grant_answered(grants, grant, policy);
+	grant_conclude(grant, reply, policy, now);
+	grant_move(grants, grant,
+			   reply->outcome == GATEWAY_BLOCKED ? GRANT_AWAITING_VERDICT : GRANT_DONE);
+	sender_act(sender, circuit_grant_answered(&sender->circuit, reply,
+											  grants_in(grants, GRANT_IN_FLIGHT), mono_now()));
 	CRASH_POINT(answer_taken);
 }
 
@@ -193,73 +209,122 @@ take_reply(Lane *lane, Grant *grant, const GatewayReply *reply, TimestampTz now)
  * should its answer be lost, an operator decides.
  */
 static void
-take_reading(Lane *lane, Grant *grant, const GatewayReply *reply)
+take_sample(Sender *sender, Grant *grant, const GatewayReply *reply)
 {
-	bool is_trouble = reply->outcome != GATEWAY_COMPLETED && reply->outcome != GATEWAY_REFUSED;
+	GrantQueue *grants = &sender->grants;
+	bool        failed = reply->outcome != GATEWAY_COMPLETED && reply->outcome != GATEWAY_REFUSED;
 
-	dlist_delete(&grant->node);
-	/* of a total below zero no more is known, so nothing can be proven by it */
+	/* of a total below zero no more is known, so it is no evidence */
 	if (reply->outcome == GATEWAY_COMPLETED && !reply->below_zero)
-		grant_take_balance(grant,
-						   lane->row != NULL && lane->row->dialect == GATEWAY_ZGSM ? reply->total
-																				   : reply->balance,
-						   grant->balance_time, grant->balance_moment);
-	if (lane->gate == GATE_OPEN && !is_trouble && lane->row != NULL)
+		grant_set_sample(grant,
+						 sender->row != NULL && sender->row->dialect == GATEWAY_ZGSM
+							 ? reply->total
+							 : reply->balance,
+						 grant->before.time, grant->before.moment);
+	if (!failed && sender_is_open(sender))
 	{
-		dlist_push_tail(&lane->read, &grant->node);
-		lane->read_count++;
+		grant_move(grants, grant, GRANT_SAMPLED);
 		CRASH_POINT(before_read);
 	}
-	else if (is_trouble &&
-			 (reply->outcome == GATEWAY_BLOCKED || reply->outcome == GATEWAY_IN_DOUBT))
+	else if (reply->outcome == GATEWAY_BLOCKED || reply->outcome == GATEWAY_IN_DOUBT)
 	{
-		grant->http_status = (int) reply->http_status;
-		grant_tell(grant, reply->message);
-		dlist_push_tail(&lane->blocked, &grant->node);
+		grant->outcome.http_status = (int) reply->http_status;
+		grant_set_message(grant, reply->message);
+		grant_move(grants, grant, GRANT_SAMPLE_REFUSED);
 	}
 	else
 	{
-		lane->measured--;
-		lane_put_back_one(lane, grant);
-		/* a user for whom the gateway always asks for a pause must not be the next again, for ever */
+		grant_return(grants, grant);
+		/* or a user for whom the gateway always asks for a pause would be the next again */
 		if (reply->outcome == GATEWAY_THROTTLED)
-			grant_conclude(grant, reply, lane_policy(lane), GetCurrentTimestamp());
+			grant_conclude(grant, reply, sender_policy(sender), GetCurrentTimestamp());
 	}
-	if (is_trouble)
-		gate_trouble(lane, reply, false);
+	if (failed)
+		sender_act(sender, circuit_query_failed(&sender->circuit, reply,
+												grants_in(grants, GRANT_IN_FLIGHT), mono_now()));
 }
 
+/*
+ * Takes in the answer to a query about a grant in doubt.
+ */
+static void
+take_evidence(Sender *sender, Grant *grant, const GatewayReply *reply, TimestampTz now)
+{
+	GrantQueue *grants = &sender->grants;
+
+	if (sender_policy(sender) != DOUBT_RECONCILE)
+	{
+		grant_remove(grants, grant);
+		return;
+	}
+	reconcile_grant(grant, sender->row, sender_evidence_since(sender), reply, now);
+	grant_move(grants, grant, GRANT_DONE);
+	CRASH_POINT(proof_read);
+	if (reply->outcome == GATEWAY_NOT_SENT || reply->outcome == GATEWAY_THROTTLED)
+		sender_act(sender, circuit_query_failed(&sender->circuit, reply,
+												grants_in(grants, GRANT_IN_FLIGHT), mono_now()));
+}
+
+/*
+ * Takes in one answer.
+ */
+static void
+take_result(Sender *sender, const GatewayResult *result, TimestampTz now)
+{
+	RequestTag *tag = result->token;
+
+	switch (tag->kind)
+	{
+		case REQUEST_GRANT:
+			take_grant_reply(sender, (Grant *) tag, &result->reply, now);
+			break;
+		case REQUEST_SAMPLE:
+			take_sample(sender, (Grant *) tag, &result->reply);
+			break;
+		case REQUEST_EVIDENCE:
+			take_evidence(sender, (Grant *) tag, &result->reply, now);
+			break;
+		case REQUEST_HEALTH_CHECK:
+		case REQUEST_WRITE_CHECK:
+			health_check_answered(sender, tag, &result->reply);
+			break;
+	}
+}
+
+/*
+ * True for a result that may end the connections, and what is in flight on them.
+ */
+static bool
+is_check(const GatewayResult *result)
+{
+	RequestKind kind = ((const RequestTag *) result->token)->kind;
+
+	return kind == REQUEST_HEALTH_CHECK || kind == REQUEST_WRITE_CHECK;
+}
+
+/*
+ * Waits for answers for at most timeout_ms and takes them in; true if there was
+ * one.
+ */
 bool
-lane_poll(Lane *lane, int timeout_ms)
+requests_poll(Sender *sender, int timeout_ms)
 {
 	static GatewayResult results[POLL_RESULTS];
-	int                  count = gateway_poll(lane->session, timeout_ms, results, POLL_RESULTS);
+	int                  count = gateway_poll(sender->session, timeout_ms, results, POLL_RESULTS);
 	TimestampTz          now;
 	int                  i;
 
 	if (count == 0)
 		return false;
 	now = GetCurrentTimestamp();
-	lane->hot_until = mono_in_ms(PATIENCE);
+	sender->responsive_until = mono_in_ms(RESPONSIVE_MS);
 	for (i = 0; i < count; i++)
-	{
-		Token *token = results[i].token;
-
-		if (token->kind == TOKEN_GRANT)
-			take_reply(lane, (Grant *) token, &results[i].reply, now);
-		else if (token->kind == TOKEN_READING)
-			take_reading(lane, (Grant *) token, &results[i].reply);
-		else if (token->kind == TOKEN_PROOF)
-			lane_take_proof(lane, (Grant *) token, &results[i].reply, now);
-	}
-	/* last, since they may end the connections and what is in flight on them */
+		if (!is_check(&results[i]))
+			take_result(sender, &results[i], now);
 	for (i = 0; i < count; i++)
-	{
-		Token *token = results[i].token;
-
-		if (token == &lane->probe_token || token == &lane->write_probe_token)
-			gate_probed(lane, token->kind, &results[i].reply);
-	}
-	gate_step(lane);
+		if (is_check(&results[i]))
+			take_result(sender, &results[i], now);
+	if (grants_in(&sender->grants, GRANT_IN_FLIGHT) == 0)
+		sender_act(sender, circuit_drained(&sender->circuit, mono_now()));
 	return true;
 }

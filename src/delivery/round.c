@@ -4,7 +4,7 @@
  *
  * The loop alternates between HTTP, with no transaction open, and turns: a
  * turn is one transaction that settles what is done and claims what is to be
- * sent next, for all gateways.  It is taken when a lane is about to run dry,
+ * sent next, for all gateways.  It is taken when a sender is about to run dry,
  * and else so often that answers do not lie about for long.
  */
 #include "postgres.h"
@@ -20,6 +20,8 @@
 #include "common/crash_point.h"
 #include "common/progress.h"
 #include "delivery/courier.h"
+#include "delivery/health_check.h"
+#include "delivery/requests.h"
 #include "delivery/runs.h"
 #include "delivery/turn.h"
 
@@ -46,41 +48,41 @@
  * are only looked at while there are others to wait for.
  */
 static bool
-poll_lanes(Courier *courier, int limit_ms)
+poll_senders(Courier *courier, int limit_ms)
 {
 	MonoTime  now = mono_now();
 	int       active = 0;
 	int       hot = 0;
 	ListCell *cell;
 
-	foreach (cell, courier->lanes)
+	foreach (cell, courier->senders)
 	{
-		Lane *lane = lfirst(cell);
+		Sender *sender = lfirst(cell);
 
-		if (lane_in_flight(lane) == 0)
+		if (sender_in_flight(sender) == 0)
 			continue;
 		active++;
-		if (lane->hot_until > now)
+		if (sender->responsive_until > now)
 			hot++;
 	}
 	if (active == 0)
 		return false;
 
 	pgstat_report_wait_start(PG_WAIT_EXTENSION);
-	foreach (cell, courier->lanes)
+	foreach (cell, courier->senders)
 	{
-		Lane *lane = lfirst(cell);
-		int   timeout_ms;
+		Sender *sender = lfirst(cell);
+		int     timeout_ms;
 
-		if (lane_in_flight(lane) == 0)
+		if (sender_in_flight(sender) == 0)
 			continue;
 		if (active == 1)
 			timeout_ms = POLL_ONE;
 		else if (hot == 0)
 			timeout_ms = Max(POLL_SEVERAL / active, 1);
 		else
-			timeout_ms = lane->hot_until > now ? Max(POLL_SEVERAL / hot, 1) : 0;
-		lane_poll(lane, Min(timeout_ms, limit_ms));
+			timeout_ms = sender->responsive_until > now ? Max(POLL_SEVERAL / hot, 1) : 0;
+		requests_poll(sender, Min(timeout_ms, limit_ms));
 	}
 	pgstat_report_wait_end();
 	return true;
@@ -90,7 +92,7 @@ poll_lanes(Courier *courier, int limit_ms)
  * Ends the round early: what was not sent goes back, what is in flight is
  * awaited for at most grace_ms, counted from when *stop (may be NULL) asks for
  * no more patience, and is then in doubt.  An error on the way
- * leaves outcomes in the lanes, for another round to settle.
+ * leaves outcomes in the senders, for another round to settle.
  */
 static void
 wind_down(Courier *courier, const volatile sig_atomic_t *stop, int grace_ms, DeliveryCount *count)
@@ -101,20 +103,20 @@ wind_down(Courier *courier, const volatile sig_atomic_t *stop, int grace_ms, Del
 
 	courier->is_leaving = true;
 	progress_set(PROGRESS_DELIVERY, DELIVERY_PHASE, DELIVERY_WINDING_DOWN);
-	foreach (cell, courier->lanes)
-		lane_put_back(lfirst(cell));
+	foreach (cell, courier->senders)
+		grants_return_unsent(&((Sender *) lfirst(cell))->grants);
 	CRASH_POINT(winding_down);
 	if (turn_take(courier, TURN_SETTLE, count) != NULL)
 		grace_ms = 0;
-	while (grace_ms > 0 && poll_lanes(courier, grace_ms))
+	while (grace_ms > 0 && poll_senders(courier, grace_ms))
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (stop != NULL && *stop == STOP_WHEN_ANSWERED)
 			end = mono_in_ms(grace);
 		grace_ms = (int) mono_ms_until(end, grace);
 	}
-	foreach (cell, courier->lanes)
-		lane_abandon(lfirst(cell), "the sender was stopped before the answer came");
+	foreach (cell, courier->senders)
+		sender_abandon(lfirst(cell), "the sender was stopped before the answer came");
 	CRASH_POINT(wound_down);
 	(void) turn_take(courier, TURN_SETTLE, count);
 	courier->is_leaving = false;
@@ -141,25 +143,25 @@ wind_down_and_leave(Courier *courier, int grace_ms, DeliveryCount *count)
 }
 
 /*
- * When is this lane to be looked at again?
+ * When is this sender to be looked at again?
  */
 static MonoTime
-lane_due(const Courier *courier, const Lane *lane, MonoTime now)
+sender_due(const Courier *courier, const Sender *sender, MonoTime now)
 {
 	MonoTime due = MONO_NEVER;
-	bool     has_work = has_backlog(courier, lane, &due);
+	bool     has_work = has_backlog(courier, sender, &due);
 
-	if (lane->state_unsaved && lane->has_lock)
+	if (sender->report.unsaved && sender->has_lock)
 		return mono_add_ms(now, REREAD_INTERVAL);
 	if (!has_work)
 		return MONO_NEVER;
-	if (!lane->has_lock)
+	if (!sender->has_lock)
 		return mono_add_ms(now, TAKEN_INTERVAL);
-	if (lane->gate != GATE_OPEN)
-		due = Max(due, lane->probe_time);
-	due = Max(due, lane->rest_until);
+	if (sender->circuit.phase != CIRCUIT_SENDING)
+		due = Max(due, sender->circuit.check_time);
+	due = Max(due, sender->search.rest_until);
 	/* someone may mend the row */
-	if (lane->state == GATEWAY_STATE_MISCONFIGURED)
+	if (sender->circuit.state == CIRCUIT_MISCONFIGURED)
 		due = Min(due, mono_add_ms(now, REREAD_INTERVAL));
 	/* what was seen may be wrong by then */
 	due = Min(due, mono_add_ms(now, RUNS_BELIEVED));
@@ -200,9 +202,9 @@ wait_for_rate(const Courier *courier)
 	int       timeout_ms = -1;
 	ListCell *cell;
 
-	foreach (cell, courier->lanes)
+	foreach (cell, courier->senders)
 	{
-		int ms = lane_throttled_ms(lfirst(cell));
+		int ms = requests_throttled_ms(lfirst(cell));
 
 		if (ms >= 0)
 			timeout_ms = timeout_ms < 0 ? ms : Min(timeout_ms, ms);
@@ -221,8 +223,8 @@ has_unsent(const Courier *courier)
 {
 	ListCell *cell;
 
-	foreach (cell, courier->lanes)
-		if (((const Lane *) lfirst(cell))->unsent > 0)
+	foreach (cell, courier->senders)
+		if (grants_unsent(&((const Sender *) lfirst(cell))->grants) > 0)
 			return true;
 	return false;
 }
@@ -265,18 +267,18 @@ tell_progress(const Courier *courier, const DeliveryCount *count)
 	int64     in_flight = 0;
 	ListCell *cell;
 
-	foreach (cell, courier->lanes)
+	foreach (cell, courier->senders)
 	{
-		Lane *lane = lfirst(cell);
+		Sender *sender = lfirst(cell);
 
-		if (!lane->has_lock)
+		if (!sender->has_lock)
 			continue;
 		served++;
-		open += lane->state == GATEWAY_STATE_OPEN;
-		unsent += lane->unsent;
-		in_flight += lane_in_flight(lane);
+		open += sender->circuit.state == CIRCUIT_OPEN;
+		unsent += grants_unsent(&sender->grants);
+		in_flight += sender_in_flight(sender);
 	}
-	progress_set(PROGRESS_DELIVERY, DELIVERY_GATEWAYS_TOTAL, list_length(courier->lanes));
+	progress_set(PROGRESS_DELIVERY, DELIVERY_GATEWAYS_TOTAL, list_length(courier->senders));
 	progress_set(PROGRESS_DELIVERY, DELIVERY_GATEWAYS_SERVED, served);
 	progress_set(PROGRESS_DELIVERY, DELIVERY_GATEWAYS_OPEN, open);
 	progress_set(PROGRESS_DELIVERY, DELIVERY_UNSENT, unsent);
@@ -351,7 +353,7 @@ go_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, DeliveryCo
 				is_look = true;
 				FreeErrorData(error);
 				/* not every lock is waited for */
-				if (!poll_lanes(courier, POLL_ONE))
+				if (!poll_senders(courier, POLL_ONE))
 					nap(POLL_ONE);
 				continue;
 			}
@@ -376,20 +378,20 @@ go_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, DeliveryCo
 			/* not before: its commit is none that a claim waits for */
 			courier_write_trouble(courier);
 		}
-		foreach (cell, courier->lanes)
+		foreach (cell, courier->senders)
 		{
-			Lane *lane = lfirst(cell);
+			Sender *sender = lfirst(cell);
 
-			if (lane->has_lock && gate_wants_probe(lane))
-				gate_probe(lane);
-			lane_send(lane, courier->installation);
+			if (sender->has_lock && sender_wants_check(sender))
+				health_check_send(sender);
+			requests_send(sender, courier->installation);
 		}
 		if (took_turn)
 		{
 			progress_set(PROGRESS_DELIVERY, DELIVERY_PHASE, DELIVERY_SENDING);
 			tell_progress(courier, count);
 		}
-		if (poll_lanes(courier, POLL_ONE))
+		if (poll_senders(courier, POLL_ONE))
 			worked = true;
 		else if (turn_is_needed(courier))
 			continue;
@@ -405,8 +407,8 @@ go_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, DeliveryCo
 	}
 
 	now = mono_now();
-	foreach (cell, courier->lanes)
-		due = Min(due, lane_due(courier, lfirst(cell), now));
+	foreach (cell, courier->senders)
+		due = Min(due, sender_due(courier, lfirst(cell), now));
 	return due;
 }
 
@@ -433,20 +435,21 @@ courier_explain(const Courier *courier)
 {
 	ListCell *cell;
 
-	foreach (cell, courier->lanes)
+	foreach (cell, courier->senders)
 	{
-		const Lane *lane = lfirst(cell);
-		MonoTime    due = MONO_NEVER;
+		const Sender *sender = lfirst(cell);
+		MonoTime      due = MONO_NEVER;
 
-		if (!has_backlog(courier, lane, &due) || due > mono_now())
+		if (!has_backlog(courier, sender, &due) || due > mono_now())
 			continue;
-		if (!lane->has_lock)
+		if (!sender->has_lock)
 			ereport(NOTICE,
-					(errmsg("gateway \"%s\" is served by another session", lane->row->name),
+					(errmsg("gateway \"%s\" is served by another session", sender->row->name),
 					 errdetail("A background worker or another deliver() sends its grants.")));
-		else if (lane->state != GATEWAY_STATE_OPEN)
-			ereport(NOTICE, (errmsg("gateway \"%s\" is %s: %s", lane->row->name,
-									gateway_state_name(lane->state), lane->state_reason),
-							 errdetail("Its grants stay pending until it works.")));
+		else if (sender->circuit.state != CIRCUIT_OPEN)
+			ereport(NOTICE,
+					(errmsg("gateway \"%s\" is %s: %s", sender->row->name,
+							circuit_state_name(sender->circuit.state), sender->circuit.reason),
+					 errdetail("Its grants stay pending until it works.")));
 	}
 }

@@ -32,7 +32,7 @@ typedef struct Backlog
 	int64    processing; /* how many of them are not pending */
 	MonoTime due;        /* when the first pending one may be sent; MONO_NEVER: none is pending */
 	MonoTime doubt_due;  /* the same of those in doubt that the policy acts on */
-	bool     has_unread_doubts; /* there are some, and the lane was not told of them since */
+	bool     has_unread_doubts; /* there are some, and the sender was not told of them since */
 	bool     touched;           /* something was claimed, searched for, or in doubt, since */
 } Backlog;
 

@@ -1,480 +1,449 @@
 /*
- * lane.c
- *		The way of grants to one gateway: claimed, sent, answered.
+ * sender.c
+ *		What one process has for one gateway: its session, its grants, its circuit.
  */
 #include "postgres.h"
 
-#include "common/hashfn.h"
 #include "utils/memutils.h"
 
-#include "delivery/lane.h"
+#include "delivery/sender.h"
 #include "delivery/sender_lock.h"
 #include "delivery/settings.h"
 
-/* The claimed grants of a user; the first is ready, in flight or blocked. */
-typedef struct UserQueue
-{
-	const char *user; /* of the first grant */
-	Grant      *last;
-	uint32      hash;
-	char        status;
-} UserQueue;
-
-#define SH_PREFIX userqueue
-#define SH_ELEMENT_TYPE UserQueue
-#define SH_KEY_TYPE const char *
-#define SH_KEY user
-#define SH_HASH_KEY(table, key) hash_bytes((const unsigned char *) (key), strlen(key))
-#define SH_EQUAL(table, a, b) (strcmp((a), (b)) == 0)
-#define SH_STORE_HASH
-#define SH_GET_HASH(table, element) (element)->hash
-#define SH_SCOPE static inline
-#define SH_DECLARE
-#define SH_DEFINE
-#include "lib/simplehash.h"
+/*
+ * A balance before is asked for so often while the gateway does not tell it and
+ * answers other queries: it may just have come back, or never tell this one.
+ */
+#define SAMPLE_ATTEMPTS 4
 
 /*
- * The moment of a time at which a policy was changed: at most so long ago as
- * the wall clock says, and not ahead, whoever has set that since.
+ * Makes a sender for a gateway.  What its row says of the state is taken over.
  */
-static MonoTime
-policy_moment(TimestampTz since)
+Sender *
+sender_create(GatewayRow *row, MemoryContext memory)
 {
+	Sender     *sender = MemoryContextAllocZero(memory, sizeof(Sender));
 	TimestampTz now = GetCurrentTimestamp();
 
-	return mono_at(Min(since, now), now);
+	sender->memory = AllocSetContextCreate(memory, "quota_manager sender", ALLOCSET_DEFAULT_SIZES);
+	sender->gateway_id = row->id;
+	sender->row = row;
+	sender->reopen = true;
+	circuit_init(&sender->circuit);
+	sender->checks[HEALTH_CHECK].kind = REQUEST_HEALTH_CHECK;
+	sender->checks[WRITE_CHECK].kind = REQUEST_WRITE_CHECK;
+	sender->report.tried = MONO_PAST;
+	grant_queue_init(&sender->grants, sender->memory);
+	rate_limit_init(&sender->rate_limit);
+	candidates_init(&sender->search, sender->memory);
+	/* the clock may have been set since the policy was: it was not set in the future */
+	sender->policy.moment = mono_at(Min(row->doubt_policy_since, now), now);
+	sender->policy.seen = DT_NOBEGIN;
+	sender->unresolved.next_due = MONO_NEVER;
+	sender->unresolved.next_read = mono_now();
+	sender->due.since = MONO_NEVER;
+	sender_begin_batch(sender);
+	sender_take_state(sender);
+	return sender;
 }
 
-Lane *
-lane_create(GatewayRow *row, MemoryContext memory)
-{
-	Lane *lane = MemoryContextAllocZero(memory, sizeof(Lane));
-
-	lane->memory = AllocSetContextCreate(memory, "quota_manager lane", ALLOCSET_DEFAULT_SIZES);
-	lane->gateway_id = row->id;
-	lane->row = row;
-	lane->reopen = true;
-	dlist_init(&lane->ready);
-	dlist_init(&lane->reading);
-	dlist_init(&lane->read);
-	dlist_init(&lane->armed);
-	dlist_init(&lane->flying);
-	dlist_init(&lane->blocked);
-	dlist_init(&lane->done);
-	dlist_init(&lane->doubts);
-	dlist_init(&lane->proving);
-	lane_begin_turn(lane);
-	lane->probe_token.kind = TOKEN_PROBE;
-	lane->write_probe_token.kind = TOKEN_WRITE_PROBE;
-	lane->next_proof_time = MONO_NEVER;
-	lane->policy_seen = DT_NOBEGIN;
-	lane->policy_moment = policy_moment(row->doubt_policy_since);
-	lane->doubts_check = mono_now();
-	lane->rest_until = MONO_PAST;
-	lane->restart_time = MONO_NEVER;
-	lane->due_since = MONO_NEVER;
-	lane->tokens_time = MONO_PAST;
-	lane->window = WINDOW_MAX_SIZE;
-	lane->users = userqueue_create(lane->memory, 256, NULL);
-	lane->candidate_memory =
-		AllocSetContextCreate(lane->memory, "quota_manager candidates", ALLOCSET_DEFAULT_SIZES);
-	lane->exhausted = true;
-	lane->state_tried = MONO_PAST;
-	lane_take_state(lane);
-	return lane;
-}
-
+/*
+ * An open circuit is closed if the row, written by another sender, says that it
+ * is.
+ */
 void
-lane_take_state(Lane *lane)
+sender_take_state(Sender *sender)
 {
-	const char *state = lane->row->state;
+	CircuitState state = circuit_state_of(sender->row->state);
 
-	if (lane->state != GATEWAY_STATE_OPEN ||
-		strcmp(state, gateway_state_name(GATEWAY_STATE_OPEN)) == 0)
+	if (sender->circuit.state != CIRCUIT_OPEN || state == CIRCUIT_OPEN)
 		return;
-	lane->state = strcmp(state, gateway_state_name(GATEWAY_STATE_MISCONFIGURED)) == 0
-					  ? GATEWAY_STATE_MISCONFIGURED
-					  : GATEWAY_STATE_CLOSED;
-	lane->logged_state = lane->state;
-	lane->gate = GATE_SHUT;
-	lane->window = 1;
-	lane->probe_time = MONO_PAST;
+	circuit_take_state(&sender->circuit, state);
+	sender->report.logged = state;
 }
 
+/*
+ * Ends the connections; what is in flight is lost track of.
+ */
 void
-lane_close(Lane *lane)
+sender_close(Sender *sender)
 {
-	gateway_close(lane->session);
-	lane->session = NULL;
+	gateway_close(sender->session);
+	sender->session = NULL;
 }
 
+/*
+ * The same, and frees the sender.
+ */
 void
-lane_free(Lane *lane)
+sender_free(Sender *sender)
 {
-	lane_close(lane);
-	MemoryContextDelete(lane->memory);
-	pfree(lane);
+	sender_close(sender);
+	MemoryContextDelete(sender->memory);
+	pfree(sender);
 }
 
+/*
+ * The gateway's row was read again; NULL: it is gone.
+ */
 void
-lane_update_row(Lane *lane, GatewayRow *row)
+sender_update_row(Sender *sender, GatewayRow *row)
 {
-	GatewayRow *old = lane->row;
+	GatewayRow *old = sender->row;
 	bool        is_mended;
 
-	lane->row = row;
+	sender->row = row;
 	if (row == NULL)
 	{
-		lane_put_back(lane);
+		grants_return_unsent(&sender->grants);
 		return;
 	}
 	if (old == NULL || !gateway_row_same(old, row))
-		lane->reopen = true;
+		sender->reopen = true;
 	if (old == NULL || old->doubt_policy != row->doubt_policy ||
 		old->doubt_policy_since != row->doubt_policy_since)
 	{
-		lane_forget_doubts(lane);
-		lane->reexamine = true;
-		lane->policy_seen = GetCurrentTimestamp();
-		lane->policy_moment = mono_now();
+		sender_forget_unresolved(sender);
+		sender->policy.changed = true;
+		sender->policy.seen = GetCurrentTimestamp();
+		sender->policy.moment = mono_now();
 	}
-	is_mended = lane->reopen || old == NULL || old->update_time != row->update_time;
-	/* or somebody wrote the state by hand */
-	if (lane->state != GATEWAY_STATE_OPEN && !lane->state_unsaved &&
-		strcmp(row->state, gateway_state_name(GATEWAY_STATE_OPEN)) == 0)
+	is_mended = sender->reopen || old == NULL || old->update_time != row->update_time;
+	/* or the owner of the table wrote the state by hand */
+	if (sender->circuit.state != CIRCUIT_OPEN && !sender->report.unsaved &&
+		circuit_state_of(row->state) == CIRCUIT_OPEN)
 		is_mended = true;
 	if (is_mended)
-		gate_retry(lane);
+		circuit_row_changed(&sender->circuit);
 }
 
+/*
+ * True if it makes sense to claim grants, once there is a session.
+ */
 bool
-lane_is_open(const Lane *lane)
+sender_is_open(const Sender *sender)
 {
-	return lane->row != NULL && lane->gate == GATE_OPEN;
+	return sender->row != NULL && sender->circuit.phase == CIRCUIT_SENDING;
 }
 
+/*
+ * True if this process is the gateway's one sender, as far as the transaction
+ * that is open makes it so.
+ */
 bool
-lane_is_empty(Lane *lane)
+sender_owns_gateway(const Sender *sender)
 {
-	return lane->unsent == 0 && lane->done_count == 0 && dlist_is_empty(&lane->flying) &&
-		   dlist_is_empty(&lane->blocked);
+	return (sender->has_lock || sender->batch.lock_taken) && !sender->batch.lock_abandoned;
 }
 
-DoubtPolicy
-lane_policy(const Lane *lane)
-{
-	return lane->row != NULL ? lane->row->doubt_policy : DOUBT_HOLD;
-}
-
-TimestampTz
-lane_policy_since(const Lane *lane)
-{
-	return Max(lane->row->doubt_policy_since, lane->policy_seen);
-}
-
-MonoTime
-lane_may_send(const Lane *lane)
-{
-	if (lane_policy(lane) != DOUBT_RECONCILE || lane->policy_moment == MONO_PAST)
-		return MONO_PAST;
-	return mono_add_ms(lane->policy_moment, delivery_linger);
-}
-
-bool
-lane_is_sender(const Lane *lane)
-{
-	return (lane->has_lock || lane->turn.lock_taken) && !lane->turn.lock_abandoned;
-}
-
-void
-lane_begin_turn(Lane *lane)
-{
-	memset(&lane->turn, 0, sizeof(LaneTurn));
-	dlist_init(&lane->turn.claimed);
-}
-
-void
-lane_undo_turn(Lane *lane)
-{
-	while (!dlist_is_empty(&lane->turn.claimed))
-		grant_free(dlist_container(Grant, node, dlist_pop_head_node(&lane->turn.claimed)));
-	if (lane->turn.lock_taken)
-	{
-		sender_lock_release(lane->gateway_id);
-		/* another sender may decide about those that were read */
-		lane_forget_doubts(lane);
-	}
-	lane_begin_turn(lane);
-	lane_restart_search(lane);
-}
-
-void
-lane_release_lock(Lane *lane)
-{
-	if (lane->has_lock || lane->turn.lock_taken)
-		sender_lock_release(lane->gateway_id);
-	lane->has_lock = lane->turn.lock_taken = false;
-}
-
+/*
+ * How many requests are in flight.
+ */
 int
-lane_in_flight(const Lane *lane)
+sender_in_flight(const Sender *sender)
 {
-	return lane->session ? gateway_in_flight(lane->session) : 0;
-}
-
-void
-lane_accept(Lane *lane, Grant *grant)
-{
-	bool       found;
-	UserQueue *queue = userqueue_insert(lane->users, grant->user_id, &found);
-
-	if (found)
-		queue->last->behind = grant;
-	else
-	{
-		dlist_push_tail(&lane->ready, &grant->node);
-		lane->ready_count++;
-	}
-	queue->last = grant;
-	lane->unsent++;
-}
-
-void
-lane_done(Lane *lane, Grant *grant)
-{
-	if (lane->done_count++ == 0)
-		lane->done_since = mono_now();
-	dlist_push_tail(&lane->done, &grant->node);
-	if (grant->lost && grant->holds_user)
-		lane_doubt_begins(lane, grant->user_id);
+	return sender->session ? gateway_in_flight(sender->session) : 0;
 }
 
 /*
- * The next grant of this user may go.
+ * True if a health check, or a write check, should be sent.
  */
-static void
-let_next_go(Lane *lane, Grant *grant)
-{
-	Grant *next = grant->behind;
-
-	if (next == NULL)
-	{
-		userqueue_delete(lane->users, grant->user_id);
-		return;
-	}
-	userqueue_lookup(lane->users, grant->user_id)->user = next->user_id;
-	grant->behind = NULL;
-	dlist_push_tail(&lane->ready, &next->node);
-	lane->ready_count++;
-}
-
-void
-lane_answered(Lane *lane, Grant *grant)
-{
-	lane->flying_count--;
-	if (lane_policy(lane) == DOUBT_RECONCILE)
-		grant->holds_user = true;
-	else
-		let_next_go(lane, grant);
-}
-
-/*
- * A chain of grants of one user goes back.
- */
-static void
-put_back_chain(Lane *lane, Grant *grant)
-{
-	while (grant != NULL)
-	{
-		Grant *next = grant->behind;
-
-		grant->behind = NULL;
-		grant->verdict = VERDICT_UNSENT;
-		lane->unsent--;
-		lane_done(lane, grant);
-		grant = next;
-	}
-}
-
-void
-lane_put_back_one(Lane *lane, Grant *grant)
-{
-	userqueue_delete(lane->users, grant->user_id);
-	put_back_chain(lane, grant);
-}
-
-/*
- * The grants behind those of a list, which still have to do with the gateway
- * or with the settlement, go back.
- */
-static void
-put_back_behind(Lane *lane, dlist_head *list)
-{
-	dlist_iter iter;
-
-	dlist_foreach(iter, list)
-	{
-		Grant *grant = dlist_container(Grant, node, iter.cur);
-
-		if (grant->behind == NULL)
-			continue;
-		userqueue_lookup(lane->users, grant->user_id)->last = grant;
-		put_back_chain(lane, grant->behind);
-		grant->behind = NULL;
-	}
-}
-
-/*
- * All of a list go back; returns how many.
- */
-static int
-put_back_list(Lane *lane, dlist_head *list)
-{
-	int count = 0;
-
-	while (!dlist_is_empty(list))
-	{
-		lane_put_back_one(lane, dlist_container(Grant, node, dlist_pop_head_node(list)));
-		count++;
-	}
-	return count;
-}
-
-void
-lane_put_back(Lane *lane)
-{
-	put_back_list(lane, &lane->ready);
-	lane->ready_count = 0;
-	lane->measured -= put_back_list(lane, &lane->armed);
-	lane->measured -= put_back_list(lane, &lane->read);
-	lane->read_count = 0;
-	put_back_behind(lane, &lane->reading);
-	put_back_behind(lane, &lane->flying);
-	put_back_behind(lane, &lane->blocked);
-	put_back_behind(lane, &lane->done);
-}
-
-void
-lane_drop_queries(Lane *lane)
-{
-	lane->measured -= put_back_list(lane, &lane->reading);
-	while (!dlist_is_empty(&lane->proving))
-	{
-		Grant *grant = dlist_container(Grant, node, dlist_pop_head_node(&lane->proving));
-
-		lane->proving_count--;
-		lane_add_doubt(lane, grant);
-	}
-	lane->probes = 0;
-	if (lane_in_flight(lane) > 0)
-	{
-		lane_close(lane);
-		lane->reopen = true;
-	}
-}
-
-void
-lane_settled(Lane *lane, Grant *grant)
-{
-	bool is_reconciled = grant->is_proof || (grant->lost && grant->holds_user);
-
-	if (grant->holds_user && grant->lost)
-	{
-		put_back_chain(lane, grant->behind);
-		grant->behind = NULL;
-	}
-	if (grant->holds_user)
-		let_next_go(lane, grant);
-	if (!is_reconciled)
-	{
-		grant_free(grant);
-		return;
-	}
-	if (grant->settled && grant->verdict == VERDICT_IN_DOUBT &&
-		grant->next_attempt_time != DT_NOEND && lane_policy(lane) == DOUBT_RECONCILE)
-	{
-		lane_add_doubt(lane, grant);
-		return;
-	}
-	/* it may be pending again, which its run does not tell until it is looked at */
-	lane->touched = true;
-	lane_doubt_ends(lane, grant->user_id);
-	grant_free(grant);
-}
-
 bool
-lane_open_session(Lane *lane)
+sender_wants_check(const Sender *sender)
+{
+	return sender->row != NULL &&
+		   circuit_wants_check(&sender->circuit, sender->row->max_connections,
+							   sender->row->request_timeout_ms, mono_now());
+}
+
+/*
+ * How the gateway treats a grant whose answer was lost.
+ */
+DoubtPolicy
+sender_policy(const Sender *sender)
+{
+	return sender->row != NULL ? sender->row->doubt_policy : DOUBT_HOLD;
+}
+
+/*
+ * Since when the policy and the address of the gateway are what they are: a
+ * change may have been committed, and seen here, long after its time.
+ */
+EvidenceSince
+sender_evidence_since(const Sender *sender)
+{
+	EvidenceSince since = {Max(sender->row->doubt_policy_since, sender->policy.seen),
+						   sender->policy.moment};
+
+	return since;
+}
+
+/*
+ * When grants may be sent: later than now only for a while after the policy
+ * was made to reconcile, since what was lost before may still arrive and be
+ * taken for a grant of today.
+ */
+MonoTime
+sender_may_send(const Sender *sender)
+{
+	if (sender_policy(sender) != DOUBT_RECONCILE || sender->policy.moment == MONO_PAST)
+		return MONO_PAST;
+	return mono_add_ms(sender->policy.moment, delivery_linger);
+}
+
+/*
+ * Begins a transaction: nothing is done in it yet.
+ */
+void
+sender_begin_batch(Sender *sender)
+{
+	memset(&sender->batch, 0, sizeof(Batch));
+	dlist_init(&sender->batch.claimed);
+}
+
+/*
+ * Throws away what a transaction that failed has done; what it was to settle
+ * stays where it is.
+ */
+void
+sender_undo_batch(Sender *sender)
+{
+	while (!dlist_is_empty(&sender->batch.claimed))
+		grant_free(dlist_container(Grant, node, dlist_pop_head_node(&sender->batch.claimed)));
+	if (sender->batch.lock_taken)
+	{
+		sender_lock_release(sender->gateway_id);
+		/* another sender may decide about those that were read */
+		sender_forget_unresolved(sender);
+	}
+	sender_begin_batch(sender);
+	candidates_restart(&sender->search);
+}
+
+/*
+ * Releases the sender lock, if this process has it.
+ */
+void
+sender_release_lock(Sender *sender)
+{
+	if (sender->has_lock || sender->batch.lock_taken)
+		sender_lock_release(sender->gateway_id);
+	sender->has_lock = sender->batch.lock_taken = false;
+}
+
+/*
+ * Takes a grant in doubt to be reconciled when its time has come.
+ */
+void
+sender_add_unresolved(Sender *sender, Grant *grant)
+{
+	grant_add_unresolved(&sender->grants, grant);
+	sender->unresolved.next_due = Min(sender->unresolved.next_due, grant->doubt.due);
+}
+
+/*
+ * Forgets those that wait for their time.
+ */
+void
+sender_forget_unresolved(Sender *sender)
+{
+	while (grants_in(&sender->grants, GRANT_UNRESOLVED) > 0)
+		grant_remove(&sender->grants, grants_first(&sender->grants, GRANT_UNRESOLVED));
+	sender->unresolved.next_due = MONO_NEVER;
+}
+
+/*
+ * The grant was settled, durably: frees it, or keeps it to be reconciled.
+ */
+void
+sender_settled(Sender *sender, Grant *grant)
+{
+	bool was_unresolved =
+		grant->in_doubt || (grant->outcome.sent == MAYBE_SENT && grant->holds_user);
+
+	grant_settled(&sender->grants, grant);
+	if (was_unresolved && grant->row_found && grant->outcome.verdict == VERDICT_IN_DOUBT &&
+		grant->outcome.next_attempt_time != DT_NOEND && sender_policy(sender) == DOUBT_RECONCILE)
+	{
+		sender_add_unresolved(sender, grant);
+		return;
+	}
+	/* it may be pending again, which its run does not tell until it is read */
+	if (was_unresolved)
+		sender->dirty = true;
+	grant_remove(&sender->grants, grant);
+}
+
+/*
+ * Opens the session if the row asks for it and nothing is in flight.  False:
+ * nothing can be sent now.
+ */
+bool
+sender_open_session(Sender *sender)
 {
 	char *problem;
 
-	if (lane->row == NULL)
+	if (sender->row == NULL)
 		return false;
-	if (!lane->reopen)
-		return lane->session != NULL;
-	if (lane_in_flight(lane) > 0)
+	if (!sender->reopen)
+		return sender->session != NULL;
+	if (sender_in_flight(sender) > 0)
 		return false;
-	lane_close(lane);
-	lane->session = gateway_row_open(lane->row, &problem);
-	if (lane->session == NULL)
+	sender_close(sender);
+	sender->session = gateway_row_open(sender->row, &problem);
+	if (sender->session == NULL)
 	{
-		gate_unusable(lane, problem);
+		sender_act(sender, circuit_unusable(&sender->circuit, problem, mono_now()));
 		pfree(problem);
 		return false;
 	}
-	lane->reopen = false;
+	sender->reopen = false;
 	return true;
 }
 
-void
-lane_abandon(Lane *lane, const char *why)
+/*
+ * Takes the right to send one request within rate_limit; false: none is left
+ * now.
+ */
+bool
+sender_take_token(Sender *sender)
 {
+	if (sender->row == NULL || sender->row->rate_limit <= 0)
+		return true;
+	return rate_limit_take(&sender->rate_limit, sender->row->rate_limit, mono_now());
+}
+
+/*
+ * The gateway refuses everything: what awaits a verdict is not at fault.
+ */
+static void
+blame_gateway(Sender *sender)
+{
+	GrantQueue *grants = &sender->grants;
 	TimestampTz now = GetCurrentTimestamp();
 
-	lane_put_back(lane);
-	while (!dlist_is_empty(&lane->flying))
+	while (grants_in(grants, GRANT_SAMPLE_REFUSED) > 0)
+		grant_return(grants, grants_first(grants, GRANT_SAMPLE_REFUSED));
+	while (grants_in(grants, GRANT_AWAITING_VERDICT) > 0)
 	{
-		Grant *grant = dlist_container(Grant, node, dlist_pop_head_node(&lane->flying));
+		Grant *grant = grants_first(grants, GRANT_AWAITING_VERDICT);
 
-		lane_answered(lane, grant);
-		if (lane->session != NULL && !gateway_has_sent(lane->session, grant))
-			grant->verdict = VERDICT_UNSENT;
-		else
-		{
-			grant_lose(grant, lane_policy(lane), now);
-			grant_tell(grant, why);
-		}
-		lane_done(lane, grant);
-	}
-	/* they are known not to have been applied, by a reply that stands in the grant */
-	while (!dlist_is_empty(&lane->blocked))
-	{
-		Grant *grant = dlist_container(Grant, node, dlist_pop_head_node(&lane->blocked));
-
-		if (grant->token.kind == TOKEN_READING)
-		{
-			lane->measured--;
-			lane_put_back_one(lane, grant);
-			continue;
-		}
-		grant->next_attempt_time = now;
-		lane_done(lane, grant);
-	}
-	lane_drop_queries(lane);
-	if (lane->gate != GATE_OPEN)
-	{
-		lane->gate = GATE_SHUT;
-		lane->probe_time = MONO_PAST;
+		grant->outcome.next_attempt_time = now;
+		grant_move(grants, grant, GRANT_DONE);
 	}
 }
 
-void
-lane_restart_search(Lane *lane)
+/*
+ * The gateway answers our queries, so what awaits a verdict was refused for its
+ * parameters or for the moment.  A balance is asked for again later, and in the
+ * end the grant is sent without.
+ */
+static void
+blame_grants(Sender *sender)
 {
-	MemoryContextReset(lane->candidate_memory);
-	lane->candidates = NULL;
-	lane->candidate_count = 0;
-	lane->next_candidate = 0;
-	lane->searched_id = PG_INT64_MIN;
-	lane->exhausted = false;
-	lane->restart_time = MONO_NEVER;
+	GrantQueue *grants = &sender->grants;
+	TimestampTz now = GetCurrentTimestamp();
+
+	while (grants_in(grants, GRANT_SAMPLE_REFUSED) > 0)
+	{
+		Grant *grant = grants_first(grants, GRANT_SAMPLE_REFUSED);
+
+		if (grant_next_attempts(grant) >= Min(SAMPLE_ATTEMPTS, delivery_max_attempts))
+		{
+			grant_move(grants, grant, GRANT_SAMPLED);
+			continue;
+		}
+		grant_return(grants, grant);
+		grant_fail_attempt(grant, -1, now);
+	}
+	while (grants_in(grants, GRANT_AWAITING_VERDICT) > 0)
+	{
+		Grant *grant = grants_first(grants, GRANT_AWAITING_VERDICT);
+
+		if (grant->outcome.names_parameters)
+		{
+			grant->outcome.verdict = VERDICT_FAILED;
+			grant->outcome.next_attempt_time = DT_NOEND;
+		}
+		else
+			grant_fail_attempt(grant, -1, now);
+		grant_move(grants, grant, GRANT_DONE);
+	}
+}
+
+/*
+ * Does what the circuit asks for.
+ */
+void
+sender_act(Sender *sender, CircuitActions actions)
+{
+	if (actions & CIRCUIT_RETURN_UNSENT)
+		grants_return_unsent(&sender->grants);
+	if (actions & CIRCUIT_BLAME_GRANTS)
+		blame_grants(sender);
+	if (actions & CIRCUIT_BLAME_GATEWAY)
+		blame_gateway(sender);
+	if (actions & CIRCUIT_DROP_QUERIES)
+		sender_drop_queries(sender);
+	if (actions & CIRCUIT_SEARCH_ANEW)
+		candidates_restart(&sender->search);
+	if (actions & CIRCUIT_SHOW_STATE)
+	{
+		sender->report.unsaved = true;
+		sender->report.tried = MONO_PAST;
+		sender->batch.state_saved = false;
+	}
+}
+
+/*
+ * Ends queries that are in flight, with their connections; what they were for
+ * waits again.
+ */
+void
+sender_drop_queries(Sender *sender)
+{
+	GrantQueue *grants = &sender->grants;
+
+	while (grants_in(grants, GRANT_SAMPLING) > 0)
+		grant_return(grants, grants_first(grants, GRANT_SAMPLING));
+	while (grants_in(grants, GRANT_RECONCILING) > 0)
+		sender_add_unresolved(sender, grants_first(grants, GRANT_RECONCILING));
+	circuit_checks_dropped(&sender->circuit);
+	if (sender_in_flight(sender) > 0)
+	{
+		sender_close(sender);
+		sender->reopen = true;
+	}
+}
+
+/*
+ * Gives up on everything: what is in flight and was sent is in doubt, the rest
+ * goes back.
+ */
+void
+sender_abandon(Sender *sender, const char *why)
+{
+	GrantQueue *grants = &sender->grants;
+	DoubtPolicy policy = sender_policy(sender);
+	TimestampTz now = GetCurrentTimestamp();
+
+	grants_return_unsent(grants);
+	while (grants_in(grants, GRANT_IN_FLIGHT) > 0)
+	{
+		Grant *grant = grants_first(grants, GRANT_IN_FLIGHT);
+
+		grant_answered(grants, grant, policy);
+		if (sender->session != NULL && !gateway_has_sent(sender->session, grant))
+			grant->outcome.verdict = VERDICT_UNSENT;
+		else
+		{
+			grant_lose(grant, policy, now);
+			grant_set_message(grant, why);
+		}
+		grant_move(grants, grant, GRANT_DONE);
+	}
+	/* they are known not to have been applied, by a reply that stands in the grant */
+	blame_gateway(sender);
+	sender_drop_queries(sender);
+	circuit_abandoned(&sender->circuit);
 }

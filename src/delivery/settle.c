@@ -181,44 +181,45 @@ static const Oid k_types[K_COUNT] = {
 static void
 fill_row(Datum *k[K_COUNT], bool *nulls[K_COUNT], int i, const Grant *grant, bool all)
 {
-	k[K_STRATEGY_ID][i] = Int32GetDatum(grant->strategy_id);
-	k[K_USER_ID][i] = CStringGetTextDatum(grant->user_id);
-	k[K_SCHEDULED_TIME][i] = TimestampTzGetDatum(grant->scheduled_time);
-	k[K_REVISION][i] = Int32GetDatum(grant->revision);
-	k[K_CLAIM_NUMBER][i] = Int32GetDatum(grant->claim_number);
+	k[K_STRATEGY_ID][i] = Int32GetDatum(grant->key.strategy_id);
+	k[K_USER_ID][i] = CStringGetTextDatum(grant->key.user_id);
+	k[K_SCHEDULED_TIME][i] = TimestampTzGetDatum(grant->key.scheduled_time);
+	k[K_REVISION][i] = Int32GetDatum(grant->key.revision);
+	k[K_CLAIM_NUMBER][i] = Int32GetDatum(grant->key.claim_number);
 	if (!all)
 		return;
 	k[K_STATUS][i] = CStringGetTextDatum(grant_status(grant));
-	k[K_CHARGE][i] = Int32GetDatum(grant->charged ? 1 : 0);
-	k[K_TRIED][i] = BoolGetDatum(grant->verdict != VERDICT_UNSENT);
-	k[K_HTTP_STATUS][i] = Int32GetDatum(grant->http_status);
-	nulls[K_HTTP_STATUS][i] = grant->http_status == 0;
-	nulls[K_MESSAGE][i] = grant->message == NULL;
-	if (grant->message != NULL)
-		k[K_MESSAGE][i] = CStringGetTextDatum(grant->message);
-	k[K_NEXT_ATTEMPT_TIME][i] = TimestampTzGetDatum(grant->next_attempt_time);
+	k[K_CHARGE][i] = Int32GetDatum(grant->outcome.failed_attempt ? 1 : 0);
+	k[K_TRIED][i] = BoolGetDatum(grant->outcome.verdict != VERDICT_UNSENT);
+	k[K_HTTP_STATUS][i] = Int32GetDatum(grant->outcome.http_status);
+	nulls[K_HTTP_STATUS][i] = grant->outcome.http_status == 0;
+	nulls[K_MESSAGE][i] = grant->outcome.message == NULL;
+	if (grant->outcome.message != NULL)
+		k[K_MESSAGE][i] = CStringGetTextDatum(grant->outcome.message);
+	k[K_NEXT_ATTEMPT_TIME][i] = TimestampTzGetDatum(grant->outcome.next_attempt_time);
 	nulls[K_NEXT_ATTEMPT_TIME][i] = !grant_sets_time(grant);
-	k[K_DOUBT_TIME][i] = TimestampTzGetDatum(grant->doubt_time);
-	nulls[K_DOUBT_TIME][i] = !grant->lost && !grant->doubt_moved;
-	k[K_DOUBT_MOMENT][i] = Int64GetDatum(grant->doubt_moment);
-	k[K_WAS][i] = CStringGetTextDatum(grant->is_proof ? "in_doubt" : "processing");
+	k[K_DOUBT_TIME][i] = TimestampTzGetDatum(grant->doubt.time);
+	nulls[K_DOUBT_TIME][i] = grant->outcome.sent != MAYBE_SENT && !grant->doubt.moved;
+	k[K_DOUBT_MOMENT][i] = Int64GetDatum(grant->doubt.moment);
+	k[K_WAS][i] = CStringGetTextDatum(grant->in_doubt ? "in_doubt" : "processing");
 }
 
 /*
  * True if everything to be settled was completed with the same status.
  */
 static bool
-all_completed(Lane *lane)
+all_completed(Sender *sender)
 {
-	const Grant *first = dlist_head_element(Grant, node, &lane->done);
+	const Grant *first = grants_first(&sender->grants, GRANT_DONE);
 	dlist_iter   iter;
 
-	dlist_foreach(iter, &lane->done)
+	grants_foreach(iter, &sender->grants, GRANT_DONE)
 	{
 		const Grant *grant = dlist_container(Grant, node, iter.cur);
 
-		if (grant->verdict != VERDICT_COMPLETED || grant->message != NULL || grant->doubtful ||
-			grant->is_proof || grant->http_status != first->http_status)
+		if (grant->outcome.verdict != VERDICT_COMPLETED || grant->outcome.message != NULL ||
+			grant->earlier == MAYBE_SENT || grant->in_doubt ||
+			grant->outcome.http_status != first->outcome.http_status)
 			return false;
 	}
 	return true;
@@ -238,31 +239,31 @@ compare_ids(const void *a, const void *b)
  * what was sent cannot arrive any more.
  */
 static void
-note_lost_answers(Lane *lane)
+note_lost_answers(Sender *sender)
 {
-	Datum     *users = palloc(sizeof(Datum) * lane->done_count);
+	Datum     *users = palloc(sizeof(Datum) * grants_in(&sender->grants, GRANT_DONE));
 	int        count = 0;
 	dlist_iter iter;
 
-	dlist_foreach(iter, &lane->done)
+	grants_foreach(iter, &sender->grants, GRANT_DONE)
 	{
 		const Grant *grant = dlist_container(Grant, node, iter.cur);
 
-		if (grant->lost)
-			users[count++] = CStringGetTextDatum(grant->user_id);
+		if (grant->outcome.sent == MAYBE_SENT)
+			users[count++] = CStringGetTextDatum(grant->key.user_id);
 	}
 	if (count > 0)
-		balance_table_note_lost(lane->row->name, array_of(TEXTOID, users, NULL, count));
+		balance_table_note_lost(sender->row->name, array_of(TEXTOID, users, NULL, count));
 }
 
 void
-settle_done(Lane *lane)
+settle_done(Sender *sender)
 {
 	Datum     *k[K_COUNT];
 	bool      *nulls[K_COUNT];
 	Datum      values[K_COUNT + 1];
 	Datum      balances[2];
-	int        rows = lane->done_count;
+	int        rows = grants_in(&sender->grants, GRANT_DONE);
 	int        columns = K_COUNT;
 	int64     *found;
 	uint64     count;
@@ -274,35 +275,35 @@ settle_done(Lane *lane)
 	if (rows == 0)
 		return;
 	CRASH_POINT(settle_starting);
-	if (all_completed(lane))
+	if (all_completed(sender))
 		columns = K_COMPLETED_COUNT;
 	for (column = 0; column < columns; column++)
 	{
 		k[column] = palloc0(sizeof(Datum) * rows);
 		nulls[column] = palloc0(sizeof(bool) * rows);
 	}
-	dlist_foreach(iter, &lane->done)
+	grants_foreach(iter, &sender->grants, GRANT_DONE)
 		fill_row(k, nulls, i++, dlist_container(Grant, node, iter.cur), columns == K_COUNT);
 	for (column = 0; column < columns; column++)
 		values[column] = array_of(k_types[column], k[column], nulls[column], rows);
-	if (lane->row != NULL)
+	if (sender->row != NULL)
 	{
 		balances[0] = values[K_USER_ID];
-		balances[1] = CStringGetTextDatum(lane->row->name);
-		statement_run(&forget_balances[lane->is_spread], balances, NULL);
-		note_lost_answers(lane);
+		balances[1] = CStringGetTextDatum(sender->row->name);
+		statement_run(&forget_balances[sender->is_spread], balances, NULL);
+		note_lost_answers(sender);
 	}
 	if (columns == K_COUNT)
 	{
 		values[K_COUNT] = TimestampTzGetDatum(GetCurrentTimestamp());
-		count = statement_run(&settle_grants[lane->is_spread], values, NULL);
+		count = statement_run(&settle_grants[sender->is_spread], values, NULL);
 	}
 	else
 	{
 		values[K_COMPLETED_COUNT] =
-			Int32GetDatum(dlist_head_element(Grant, node, &lane->done)->http_status);
+			Int32GetDatum(grants_first(&sender->grants, GRANT_DONE)->outcome.http_status);
 		values[K_COMPLETED_COUNT + 1] = TimestampTzGetDatum(GetCurrentTimestamp());
-		count = statement_run(&settle_completed[lane->is_spread], values, NULL);
+		count = statement_run(&settle_completed[sender->is_spread], values, NULL);
 	}
 	CRASH_POINT(settle_made);
 
@@ -315,15 +316,15 @@ settle_done(Lane *lane)
 	}
 	SPI_freetuptable(SPI_tuptable);
 	qsort(found, count, sizeof(int64), compare_ids);
-	dlist_foreach(iter, &lane->done)
+	grants_foreach(iter, &sender->grants, GRANT_DONE)
 	{
 		Grant *grant = dlist_container(Grant, node, iter.cur);
 
-		grant->settled = bsearch(&grant->id, found, count, sizeof(int64), compare_ids) != NULL;
-		if (grant->settled)
-			tally_settled(lane, grant);
+		grant->row_found = bsearch(&grant->id, found, count, sizeof(int64), compare_ids) != NULL;
+		if (grant->row_found)
+			tally_settled(&sender->batch.tally, grant);
 	}
-	lane->turn.settling = rows;
+	sender->batch.settling = rows;
 }
 
 /*
@@ -333,19 +334,19 @@ settle_done(Lane *lane)
 static void
 count_grant(const Grant *grant, DeliveryCount *count)
 {
-	switch (grant->verdict)
+	switch (grant->outcome.verdict)
 	{
 		case VERDICT_COMPLETED:
 			count->completed++;
 			break;
 		case VERDICT_FAILED:
-			if (grant->doubtful)
+			if (grant->earlier == MAYBE_SENT)
 				count->in_doubt++;
 			else
 				count->failed++;
 			break;
 		case VERDICT_IN_DOUBT:
-			if (!grant->is_proof)
+			if (!grant->in_doubt)
 				count->in_doubt++;
 			break;
 		case VERDICT_DEFERRED:
@@ -357,27 +358,26 @@ count_grant(const Grant *grant, DeliveryCount *count)
 }
 
 void
-settle_finish(Lane *lane, DeliveryCount *count)
+settle_finish(Sender *sender, DeliveryCount *count)
 {
-	if (lane->turn.settling > 0)
+	if (sender->batch.settling > 0)
 		CRASH_POINT(settle_committed);
-	for (; lane->turn.settling > 0; lane->turn.settling--)
+	for (; sender->batch.settling > 0; sender->batch.settling--)
 	{
-		Grant *grant = dlist_container(Grant, node, dlist_pop_head_node(&lane->done));
+		Grant *grant = grants_first(&sender->grants, GRANT_DONE);
 
-		lane->done_count--;
-		if (grant->settled)
+		if (grant->row_found)
 			count_grant(grant, count);
-		else if (!grant->is_proof)
+		else if (!grant->in_doubt)
 			ereport(WARNING, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 							  errmsg("grant " INT64_FORMAT
 									 " was changed by somebody else during its delivery",
 									 grant->id),
 							  errdetail("Its delivery ended as %s.", grant_status(grant)),
 							  errhint("Compare it with the balance at the gateway.")));
-		lane_settled(lane, grant);
+		sender_settled(sender, grant);
 	}
-	lane->done_since = mono_now();
+	sender->grants.done_since = mono_now();
 }
 
 /*
@@ -404,7 +404,7 @@ note_lost_of_run(const Datum *range, TimestampTz doubt_time)
  * Settles what another sender has left of a run; returns how many are in doubt.
  */
 static int64
-settle_leftovers_of_run(Lane *lane, const Run *run, const Backlog *backlog)
+settle_leftovers_of_run(Sender *sender, const Run *run, const Backlog *backlog)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	Datum       values[10];
@@ -415,10 +415,10 @@ settle_leftovers_of_run(Lane *lane, const Run *run, const Backlog *backlog)
 	values[0] = Int64GetDatum(run->id);
 	values[1] = Int64GetDatum(backlog->low);
 	values[2] = Int64GetDatum(backlog->high);
-	values[3] = CStringGetTextDatum(lane->row->name);
+	values[3] = CStringGetTextDatum(sender->row->name);
 	values[4] = CStringGetTextDatum(LEFTOVER_TEXT);
-	values[5] = TimestampTzGetDatum(lane_policy(lane) == DOUBT_HOLD ? DT_NOEND : now);
-	values[6] = Int32GetDatum(lane_policy(lane) == DOUBT_RESEND ? 1 : 0);
+	values[5] = TimestampTzGetDatum(sender_policy(sender) == DOUBT_HOLD ? DT_NOEND : now);
+	values[6] = Int32GetDatum(sender_policy(sender) == DOUBT_RESEND ? 1 : 0);
 	values[7] = Int32GetDatum(delivery_max_attempts);
 	values[8] = TimestampTzGetDatum(now);
 	values[9] = Int64GetDatum(mono_now());
@@ -429,7 +429,8 @@ settle_leftovers_of_run(Lane *lane, const Run *run, const Backlog *backlog)
 		bool is_in_doubt = strcmp(result_text(row, 1, CurrentMemoryContext), "in_doubt") == 0;
 
 		in_doubt += is_in_doubt;
-		tally_left_over(lane, DatumGetInt64(result_datum(row, 2, &isnull)), is_in_doubt);
+		tally_left_over(&sender->batch.tally, DatumGetInt64(result_datum(row, 2, &isnull)),
+						is_in_doubt);
 	}
 	SPI_freetuptable(SPI_tuptable);
 	if (in_doubt > 0)
@@ -438,7 +439,7 @@ settle_leftovers_of_run(Lane *lane, const Run *run, const Backlog *backlog)
 }
 
 int64
-settle_leftovers(Lane *lane, List *runs)
+settle_leftovers(Sender *sender, List *runs)
 {
 	int64     in_doubt = 0;
 	ListCell *cell;
@@ -446,33 +447,33 @@ settle_leftovers(Lane *lane, List *runs)
 	foreach (cell, runs)
 	{
 		Run     *run = lfirst(cell);
-		Backlog *backlog = run_backlog(run, lane->row->name);
+		Backlog *backlog = run_backlog(run, sender->row->name);
 
 		if (backlog == NULL || backlog->processing == 0)
 			continue;
-		in_doubt += settle_leftovers_of_run(lane, run, backlog);
+		in_doubt += settle_leftovers_of_run(sender, run, backlog);
 		run->examined = false;
 	}
 	return in_doubt;
 }
 
 bool
-settle_state(Lane *lane)
+settle_state(Sender *sender)
 {
 	Datum values[4];
 	char  nulls[4] = {' ', ' ', ' ', ' '};
 	bool  written;
 
-	values[0] = Int32GetDatum(lane->row->id);
-	values[1] = CStringGetTextDatum(gateway_state_name(lane->state));
-	if (lane->state_reason == NULL)
+	values[0] = Int32GetDatum(sender->row->id);
+	values[1] = CStringGetTextDatum(circuit_state_name(sender->circuit.state));
+	if (sender->circuit.reason[0] == '\0')
 		nulls[2] = 'n';
 	else
-		values[2] = CStringGetTextDatum(lane->state_reason);
+		values[2] = CStringGetTextDatum(sender->circuit.reason);
 	/* for people, who read the clock on the wall */
 	values[3] = TimestampTzGetDatum(TimestampTzPlusMilliseconds(
-		GetCurrentTimestamp(), mono_ms_until(lane->probe_time, PROBE_SHOWN_MAX)));
-	if (lane->state == GATEWAY_STATE_OPEN || lane->state == GATEWAY_STATE_PROBING)
+		GetCurrentTimestamp(), mono_ms_until(sender->circuit.check_time, PROBE_SHOWN_MAX)));
+	if (sender->circuit.state == CIRCUIT_OPEN || sender->circuit.state == CIRCUIT_PROBING)
 		nulls[3] = 'n';
 	written = statement_run(&save_state, values, nulls) > 0;
 	if (!written)

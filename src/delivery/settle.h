@@ -10,33 +10,33 @@
 #include "nodes/pg_list.h"
 
 #include "delivery/delivery.h"
-#include "delivery/lane.h"
+#include "delivery/sender.h"
 
 /*
- * Writes the verdicts of lane->done, each guarded by the number of the
+ * Writes the verdicts of sender->done, each guarded by the number of the
  * claim, and notes in every grant whether its row was found.  The grants stay
  * in the list until the transaction has been committed: then settle_finish.
  */
-extern void settle_done(Lane *lane);
+extern void settle_done(Sender *sender);
 
 /*
  * The transaction was committed: counts what was settled, frees the grants,
  * and warns about those whose row was not found.
  */
-extern void settle_finish(Lane *lane, DeliveryCount *count);
+extern void settle_finish(Sender *sender, DeliveryCount *count);
 
 /*
- * This process has just become the sender of the lane's gateway.  Grants of
+ * This process has just become the sender of the sender's gateway.  Grants of
  * another one that are `processing` were never answered, or the answer was
  * never recorded: they become in doubt.  The runs must have been examined
  * since.  Returns how many.
  */
-extern int64 settle_leftovers(Lane *lane, List *runs);
+extern int64 settle_leftovers(Sender *sender, List *runs);
 
 /*
- * Writes the state of the lane's gateway to its row.  False: someone is at the
+ * Writes the state of the sender's gateway to its row.  False: someone is at the
  * row right now.
  */
-extern bool settle_state(Lane *lane);
+extern bool settle_state(Sender *sender);
 
 #endif /* QM_SETTLE_H */

@@ -9,7 +9,6 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
-#include "delivery/lane.h"
 #include "delivery/statement.h"
 #include "delivery/tally.h"
 
@@ -112,29 +111,26 @@ add_amount(List *amounts, const char *amount)
 }
 
 void
-tally_claimed(Lane *lane, const Grant *grant)
+tally_claimed(Tally *tally, const Grant *grant)
 {
-	Tally *tally = &lane->turn.tally;
-
 	tally->processing++;
 	/* one that is sent again was in doubt */
-	if (grant->doubtful)
+	if (grant->earlier == MAYBE_SENT)
 		tally->mended = add_grant(tally->mended, grant->id, NULL);
 	else
 		tally->pending--;
 }
 
 void
-tally_settled(Lane *lane, const Grant *grant)
+tally_settled(Tally *tally, const Grant *grant)
 {
-	Tally      *tally = &lane->turn.tally;
 	const char *status = grant_status(grant);
 
-	if (!grant->is_proof)
+	if (!grant->in_doubt)
 		tally->processing--;
 	if (strcmp(status, "pending") == 0)
 		tally->pending++;
-	if (grant->verdict == VERDICT_DEFERRED)
+	if (grant->outcome.verdict == VERDICT_DEFERRED)
 		tally->deferred++;
 	if (strcmp(status, "completed") == 0)
 	{
@@ -143,20 +139,18 @@ tally_settled(Lane *lane, const Grant *grant)
 	}
 	else if (strcmp(status, "failed") == 0)
 		tally->failed++;
-	else if (grant->lost)
+	else if (grant->outcome.sent == MAYBE_SENT)
 		tally->in_doubt++;
 
 	if (strcmp(status, "failed") == 0 || strcmp(status, "in_doubt") == 0)
 		tally->troubled = add_grant(tally->troubled, grant->id, status);
-	else if (grant->is_proof)
+	else if (grant->in_doubt)
 		tally->mended = add_grant(tally->mended, grant->id, NULL);
 }
 
 void
-tally_left_over(Lane *lane, int64 id, bool is_in_doubt)
+tally_left_over(Tally *tally, int64 id, bool is_in_doubt)
 {
-	Tally *tally = &lane->turn.tally;
-
 	tally->processing--;
 	if (!is_in_doubt)
 	{
@@ -283,13 +277,12 @@ has_figures(const Tally *tally)
 }
 
 void
-tally_write(Lane *lane, bool fold)
+tally_write(const Tally *tally, const char *gateway, bool fold)
 {
-	const Tally *tally = &lane->turn.tally;
-	Datum        gateway;
+	Datum name;
 
 	/* a gateway that is gone has nothing open: keep_gateway_in_use() */
-	if (lane->row == NULL)
+	if (gateway == NULL)
 		return;
 	/* a turn that changes no grant writes nothing: it would wait for a standby */
 	if (!has_figures(tally) && tally->troubled == NIL && tally->mended == NIL)
@@ -297,13 +290,13 @@ tally_write(Lane *lane, bool fold)
 	/* an update counts what was settled before it, and waits for who settles */
 	if (!is_counted())
 		return;
-	gateway = CStringGetTextDatum(lane->row->name);
-	write_troubled(tally, gateway);
-	if (has_figures(tally) && !write_sum(tally, gateway))
+	name = CStringGetTextDatum(gateway);
+	write_troubled(tally, name);
+	if (has_figures(tally) && !write_sum(tally, name))
 	{
-		statement_run(&begin_sum, &gateway, NULL);
-		write_sum(tally, gateway);
+		statement_run(&begin_sum, &name, NULL);
+		write_sum(tally, name);
 	}
 	if (fold)
-		fold_others_of(gateway);
+		fold_others_of(name);
 }

@@ -15,8 +15,7 @@
 
 #include "nodes/pg_list.h"
 
-struct Lane;
-struct Grant;
+#include "delivery/grant.h"
 
 /* What the transaction that is open has changed; lists are in its memory. */
 typedef struct Tally
@@ -33,19 +32,19 @@ typedef struct Tally
 } Tally;
 
 /* A grant was claimed. */
-extern void tally_claimed(struct Lane *lane, const struct Grant *grant);
+extern void tally_claimed(Tally *tally, const Grant *grant);
 
 /* The row of a grant was settled as its verdict says. */
-extern void tally_settled(struct Lane *lane, const struct Grant *grant);
+extern void tally_settled(Tally *tally, const Grant *grant);
 
 /* A grant that another sender had left is in doubt, or pending. */
-extern void tally_left_over(struct Lane *lane, int64 id, bool is_in_doubt);
+extern void tally_left_over(Tally *tally, int64 id, bool is_in_doubt);
 
 /*
- * Writes what was collected for the lane; nothing, if it changes no grant.
- * fold: where something is written, takes up what others have written of its
- * gateway, too.
+ * Writes what was collected for a gateway (NULL: it is gone); nothing, if no grant
+ * changes.  fold: where something is written, takes up what others have written
+ * of the gateway, too.
  */
-extern void tally_write(struct Lane *lane, bool fold);
+extern void tally_write(const Tally *tally, const char *gateway, bool fold);
 
 #endif /* QM_TALLY_H */

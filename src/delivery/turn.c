@@ -45,74 +45,76 @@ typedef struct Turn
  * are in doubt if this process dies.
  */
 static int
-claim_limit(const Lane *lane)
+claim_limit(const Sender *sender)
 {
 	int limit = delivery_claim_batch;
 
-	if (lane->window < lane->row->max_connections)
-		limit = Min(limit, lane->window);
-	if (lane->row->rate_limit > 0 && lane->row->rate_limit < limit)
-		limit = Max((int) lane->row->rate_limit, 1);
+	if (sender->circuit.concurrency_limit < sender->row->max_connections)
+		limit = Min(limit, sender->circuit.concurrency_limit);
+	if (sender->row->rate_limit > 0 && sender->row->rate_limit < limit)
+		limit = Max((int) sender->row->rate_limit, 1);
 	return limit;
 }
 
 /*
- * True if the lane may claim more: what is claimed and not sent should keep
+ * True if the sender may claim more: what is claimed and not sent should keep
  * its connections busy, and no more than that be left behind by a crash.
  */
 static bool
-wants_claim(const Lane *lane)
+wants_claim(const Sender *sender)
 {
-	if (!lane_is_open(lane) || !lane_is_sender(lane) || lane->exhausted || lane->session == NULL ||
-		lane->reopen || lane_may_send(lane) > mono_now())
+	if (!sender_is_open(sender) || !sender_owns_gateway(sender) || sender->search.exhausted ||
+		sender->session == NULL || sender->reopen || sender_may_send(sender) > mono_now())
 		return false;
-	return lane->ready_count < Min(lane->row->max_connections, claim_limit(lane)) &&
-		   lane->unsent <= claim_limit(lane);
+	return grants_in(&sender->grants, GRANT_READY) <
+			   Min(sender->row->max_connections, claim_limit(sender)) &&
+		   grants_unsent(&sender->grants) <= claim_limit(sender);
 }
 
 /*
  * True if balances should be written down, so that their grants can be sent.
  */
 static bool
-wants_record(const Lane *lane)
+wants_record(const Sender *sender)
 {
-	return lane->read_count > 0 &&
-		   (dlist_is_empty((dlist_head *) &lane->reading) || lane->read_count >= lane->window ||
-			lane->read_count >= lane->row->max_connections);
+	return grants_in(&sender->grants, GRANT_SAMPLED) > 0 &&
+		   (grants_in(&sender->grants, GRANT_SAMPLING) == 0 ||
+			grants_in(&sender->grants, GRANT_SAMPLED) >= sender->circuit.concurrency_limit ||
+			grants_in(&sender->grants, GRANT_SAMPLED) >= sender->row->max_connections);
 }
 
 /*
- * True if the lane needs a user to ask the gateway about.
+ * True if the sender needs a user to ask the gateway about.
  */
 static bool
-wants_candidate(const Lane *lane)
+wants_candidate(const Sender *sender)
 {
-	return lane_is_sender(lane) && !lane->exhausted &&
-		   lane->next_candidate == lane->candidate_count && gate_wants_probe(lane);
+	return sender_owns_gateway(sender) && !sender->search.exhausted &&
+		   candidates_left(&sender->search) == 0 && sender_wants_check(sender);
 }
 
 /*
  * True if what is done should be settled now.
  */
 static bool
-wants_settlement(const Lane *lane)
+wants_settlement(const Sender *sender)
 {
-	if (lane->done_count == 0)
+	if (grants_in(&sender->grants, GRANT_DONE) == 0)
 		return false;
-	return lane->done_count >= delivery_claim_batch ||
-		   (lane->ready_count == 0 && lane_in_flight(lane) == 0) ||
-		   mono_now() >= mono_add_ms(lane->done_since, SETTLE_DELAY);
+	return grants_in(&sender->grants, GRANT_DONE) >= delivery_claim_batch ||
+		   (grants_in(&sender->grants, GRANT_READY) == 0 && sender_in_flight(sender) == 0) ||
+		   mono_now() >= mono_add_ms(sender->grants.done_since, SETTLE_DELAY);
 }
 
 /*
  * True if the state of the gateway should be written.
  */
 static bool
-wants_state_saved(const Lane *lane)
+wants_state_saved(const Sender *sender)
 {
-	return lane->state_unsaved && lane->row != NULL && lane_is_sender(lane) &&
-		   (lane->state_tried == MONO_PAST ||
-			mono_now() >= mono_add_ms(lane->state_tried, REREAD_INTERVAL));
+	return sender->report.unsaved && sender->row != NULL && sender_owns_gateway(sender) &&
+		   (sender->report.tried == MONO_PAST ||
+			mono_now() >= mono_add_ms(sender->report.tried, REREAD_INTERVAL));
 }
 
 bool
@@ -120,35 +122,35 @@ turn_is_needed(const Courier *courier)
 {
 	ListCell *cell;
 
-	foreach (cell, courier->lanes)
+	foreach (cell, courier->senders)
 	{
-		const Lane *lane = lfirst(cell);
+		const Sender *sender = lfirst(cell);
 
-		if (wants_claim(lane) || wants_record(lane) || wants_settlement(lane) ||
-			wants_candidate(lane) || wants_state_saved(lane))
+		if (wants_claim(sender) || wants_record(sender) || wants_settlement(sender) ||
+			wants_candidate(sender) || wants_state_saved(sender))
 			return true;
 	}
 	return false;
 }
 
 bool
-has_backlog(const Courier *courier, const Lane *lane, MonoTime *due)
+has_backlog(const Courier *courier, const Sender *sender, MonoTime *due)
 {
-	DoubtPolicy policy = lane_policy(lane);
+	DoubtPolicy policy = sender_policy(sender);
 	bool        found = false;
 	ListCell   *cell;
 
-	if (lane->row == NULL)
+	if (sender->row == NULL)
 		return false;
 	foreach (cell, courier->runs)
 	{
-		Backlog *backlog = run_backlog(lfirst(cell), lane->row->name);
+		Backlog *backlog = run_backlog(lfirst(cell), sender->row->name);
 
 		if (backlog == NULL)
 			continue;
 		if (backlog->due != MONO_NEVER || backlog->processing > 0)
 			found = true;
-		*due = Min(*due, Max(backlog->due, lane_may_send(lane)));
+		*due = Min(*due, Max(backlog->due, sender_may_send(sender)));
 		if (policy == DOUBT_HOLD || backlog->doubt_due == MONO_NEVER)
 			continue;
 		found = true;
@@ -156,34 +158,34 @@ has_backlog(const Courier *courier, const Lane *lane, MonoTime *due)
 			*due = Min(*due, backlog->doubt_due);
 	}
 	if (policy == DOUBT_RECONCILE)
-		*due = Min(*due, lane->next_proof_time);
-	return found || !dlist_is_empty((dlist_head *) &lane->doubts);
+		*due = Min(*due, sender->unresolved.next_due);
+	return found || grants_in(&sender->grants, GRANT_UNRESOLVED) > 0;
 }
 
 /*
- * Becomes the sender of the lane's gateway if nobody else is.
+ * Makes this process the gateway's sender unless another one is.
  */
 static void
-take_lock(Courier *courier, Lane *lane, Turn *turn)
+take_lock(Courier *courier, Sender *sender, Turn *turn)
 {
 	int64 leftovers;
 
-	if (!sender_lock_try(lane->gateway_id))
+	if (!sender_lock_try(sender->gateway_id))
 		return;
-	lane->turn.lock_taken = true;
-	lane_take_state(lane);
+	sender->batch.lock_taken = true;
+	sender_take_state(sender);
 
 	/* what was seen before may have been changed by the last sender, who may have known more runs */
 	courier->runs = runs_load(courier->runs, courier->runs_memory);
-	runs_forget(courier->runs, lane->row->name, false);
+	runs_forget(courier->runs, sender->row->name, false);
 	runs_examine(courier->runs, courier->runs_memory);
 	CRASH_POINT(lock_taken);
-	leftovers = settle_leftovers(lane, courier->runs);
+	leftovers = settle_leftovers(sender, courier->runs);
 	if (leftovers > 0)
 		ereport(LOG, (errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
 					  errmsg("gateway \"%s\": " INT64_FORMAT
 							 " grants are in doubt because their sender ended",
-							 lane->row->name, leftovers)));
+							 sender->row->name, leftovers)));
 	if (leftovers > 0)
 		CRASH_POINT(leftovers_settled);
 	turn->in_doubt += leftovers;
@@ -191,27 +193,27 @@ take_lock(Courier *courier, Lane *lane, Turn *turn)
 }
 
 /*
- * Lets the search of a lane that is never at its end begin anew: grants that
+ * Lets the search of a sender that is never at its end begin anew: grants that
  * were put off have fallen due behind it, and others must not be sent for ever
  * before them.  What was seen of the runs may be old, too.
  */
 static void
-restart_if_due(Courier *courier, Lane *lane)
+restart_if_due(Courier *courier, Sender *sender)
 {
 	MonoTime begin = mono_now();
 	MonoTime end;
 
-	if (lane->exhausted || !lane_is_sender(lane) || lane->row == NULL)
+	if (sender->search.exhausted || !sender_owns_gateway(sender) || sender->row == NULL)
 		return;
-	if (lane->restart_time == MONO_NEVER)
-		lane->restart_time = mono_add_ms(begin, RESTART_INTERVAL);
-	if (lane->restart_time > begin)
+	if (sender->search.restart_time == MONO_NEVER)
+		sender->search.restart_time = mono_add_ms(begin, RESTART_INTERVAL);
+	if (sender->search.restart_time > begin)
 		return;
-	runs_forget(courier->runs, lane->row->name, true);
+	runs_forget(courier->runs, sender->row->name, true);
 	runs_examine(courier->runs, courier->runs_memory);
-	lane_restart_search(lane);
+	candidates_restart(&sender->search);
 	end = mono_now();
-	lane->restart_time =
+	sender->search.restart_time =
 		mono_add_ms(end, Max(RESTART_INTERVAL, (end - begin) / 1000 * RESTART_SHARE));
 }
 
@@ -221,34 +223,35 @@ restart_if_due(Courier *courier, Lane *lane)
  * everything that is remembered of the gateway's work is thrown away.
  */
 static void
-watch_due(Lane *lane, MonoTime due)
+watch_due(Sender *sender, MonoTime due)
 {
 	MonoTime now = mono_now();
-	bool     is_waiting = lane->row != NULL && lane->has_lock && lane_is_open(lane) &&
-					  Max(due, lane->rest_until) <= now && lane_may_send(lane) <= now &&
-					  lane->unsent == 0 && dlist_is_empty(&lane->flying);
+	bool     is_waiting = sender->row != NULL && sender->has_lock && sender_is_open(sender) &&
+					  Max(due, sender->search.rest_until) <= now &&
+					  sender_may_send(sender) <= now && grants_unsent(&sender->grants) == 0 &&
+					  grants_in(&sender->grants, GRANT_IN_FLIGHT) == 0;
 
 	if (!is_waiting)
 	{
-		lane->due_since = MONO_NEVER;
-		lane->due_logged = false;
+		sender->due.since = MONO_NEVER;
+		sender->due.logged = false;
 		return;
 	}
-	if (lane->due_since == MONO_NEVER)
-		lane->due_since = now;
-	if (mono_add_ms(lane->due_since, NEGLECTED) > now)
+	if (sender->due.since == MONO_NEVER)
+		sender->due.since = now;
+	if (mono_add_ms(sender->due.since, NEGLECTED) > now)
 		return;
-	if (!lane->due_logged)
+	if (!sender->due.logged)
 		ereport(WARNING,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("grants for gateway \"%s\" are due for a minute and were not sent",
-						lane->row->name),
+						sender->row->name),
 				 errhint("Nothing is lost. Please report this; quota_manager.stop_workers() and "
 						 "start_workers() begin anew.")));
-	lane->due_logged = true;
-	lane->due_since = MONO_NEVER;
-	lane->reopen = true;
-	lane_restart_search(lane);
+	sender->due.logged = true;
+	sender->due.since = MONO_NEVER;
+	sender->reopen = true;
+	candidates_restart(&sender->search);
 }
 
 /*
@@ -259,79 +262,83 @@ look(Courier *courier, Turn *turn)
 {
 	ListCell *cell;
 
-	foreach (cell, courier->lanes)
+	foreach (cell, courier->senders)
 	{
-		Lane *lane = lfirst(cell);
+		Sender *sender = lfirst(cell);
 
 		/* what is still in flight is looked at when it is settled */
-		if (lane->touched && lane->row != NULL && lane_is_empty(lane))
+		if (sender->dirty && sender->row != NULL && !grants_claimed(&sender->grants))
 		{
-			runs_forget(courier->runs, lane->row->name, true);
-			lane->touched = false;
+			runs_forget(courier->runs, sender->row->name, true);
+			sender->dirty = false;
 		}
-		if (lane->reexamine && lane->row != NULL)
-			runs_forget(courier->runs, lane->row->name, false);
-		lane->reexamine = false;
+		if (sender->policy.changed && sender->row != NULL)
+			runs_forget(courier->runs, sender->row->name, false);
+		sender->policy.changed = false;
 	}
 	courier->runs = runs_load(courier->runs, courier->runs_memory);
 	runs_examine(courier->runs, courier->runs_memory);
 
-	foreach (cell, courier->lanes)
+	foreach (cell, courier->senders)
 	{
-		Lane    *lane = lfirst(cell);
+		Sender  *sender = lfirst(cell);
 		MonoTime due = MONO_NEVER;
-		bool     has_work = has_backlog(courier, lane, &due);
+		bool     has_work = has_backlog(courier, sender, &due);
 
-		if (has_work && !lane->has_lock)
-			take_lock(courier, lane, turn);
-		restart_if_due(courier, lane);
-		if (lane_is_sender(lane) && lane_policy(lane) == DOUBT_RECONCILE)
+		if (has_work && !sender->has_lock)
+			take_lock(courier, sender, turn);
+		restart_if_due(courier, sender);
+		if (sender_owns_gateway(sender) && sender_policy(sender) == DOUBT_RECONCILE)
 		{
-			doubts_check(lane);
-			doubts_load(lane, courier->runs);
+			doubts_check(sender);
+			doubts_load(sender, courier->runs);
 		}
 		due = MONO_NEVER;
-		has_work = has_backlog(courier, lane, &due);
-		if (!has_work && !lane->state_unsaved && lane_is_empty(lane) && lane_in_flight(lane) == 0)
-			lane->turn.lock_abandoned = true;
-		if (lane_is_sender(lane) && lane->exhausted && Max(due, lane->rest_until) <= mono_now())
-			lane_restart_search(lane);
-		watch_due(lane, due);
+		has_work = has_backlog(courier, sender, &due);
+		if (!has_work && !sender->report.unsaved && !grants_claimed(&sender->grants) &&
+			sender_in_flight(sender) == 0)
+			sender->batch.lock_abandoned = true;
+		if (sender_owns_gateway(sender) && sender->search.exhausted &&
+			Max(due, sender->search.rest_until) <= mono_now())
+			candidates_restart(&sender->search);
+		watch_due(sender, due);
 	}
 }
 
 /*
- * Settles and claims for one lane.
+ * Settles and claims for one sender.
  */
 static void
-serve_lane(Courier *courier, Lane *lane, const Turn *turn)
+serve_sender(Courier *courier, Sender *sender, const Turn *turn)
 {
-	bool may_claim = lane->row != NULL && lane_is_sender(lane) && turn->kind != TURN_SETTLE;
+	bool may_claim =
+		sender->row != NULL && sender_owns_gateway(sender) && turn->kind != TURN_SETTLE;
 
-	settle_done(lane);
-	if (may_claim && lane_is_open(lane))
-		lane_open_session(lane);
-	if (may_claim && wants_claim(lane))
+	settle_done(sender);
+	if (may_claim && sender_is_open(sender))
+		sender_open_session(sender);
+	if (may_claim && wants_claim(sender))
 	{
 		/* it is read in a transaction of its own, before the next turn */
 		courier->wants_installation = courier->installation == NULL;
-		if (courier->installation != NULL && claim_search(lane, courier->runs) &&
-			claim_batch(lane, claim_limit(lane)) > 0)
+		if (courier->installation != NULL && claim_search(sender, courier->runs) &&
+			claim_batch(sender, claim_limit(sender)) > 0)
 		{
-			lane->touched = true;
-			lane->due_since = MONO_NEVER;
+			sender->dirty = true;
+			sender->due.since = MONO_NEVER;
 		}
 	}
-	else if (may_claim && wants_candidate(lane))
-		claim_search(lane, courier->runs);
+	else if (may_claim && wants_candidate(sender))
+		claim_search(sender, courier->runs);
 	if (may_claim)
-		doubts_record(lane);
-	if (lane->state_unsaved && lane->row != NULL && lane_is_sender(lane))
+		doubts_record(sender);
+	if (sender->report.unsaved && sender->row != NULL && sender_owns_gateway(sender))
 	{
-		lane->state_tried = mono_now();
-		lane->turn.state_saved = settle_state(lane);
+		sender->report.tried = mono_now();
+		sender->batch.state_saved = settle_state(sender);
 	}
-	tally_write(lane, may_claim && turn->kind == TURN_LOOK);
+	tally_write(&sender->batch.tally, sender->row == NULL ? NULL : sender->row->name,
+				may_claim && turn->kind == TURN_LOOK);
 }
 
 /*
@@ -349,58 +356,59 @@ take_turn(Courier *courier, void *argument)
 		courier_read_gateways(courier);
 	if (turn->kind == TURN_LOOK)
 		look(courier, turn);
-	foreach (cell, courier->lanes)
-		serve_lane(courier, lfirst(cell), turn);
+	foreach (cell, courier->senders)
+		serve_sender(courier, lfirst(cell), turn);
 }
 
 /*
  * Tells others, once, that the state of a gateway has changed.
  */
 static void
-announce_state(Courier *courier, Lane *lane)
+announce_state(Courier *courier, Sender *sender)
 {
 	char *trouble;
 
 	/* a gateway that is tried again and again is still the one that was told of */
-	if (lane->state == lane->logged_state || lane->state == GATEWAY_STATE_PROBING)
+	if (sender->circuit.state == sender->report.logged || sender->circuit.state == CIRCUIT_PROBING)
 		return;
-	lane->logged_state = lane->state;
-	if (lane->state == GATEWAY_STATE_OPEN)
+	sender->report.logged = sender->circuit.state;
+	if (sender->circuit.state == CIRCUIT_OPEN)
 	{
 		ereport(LOG, (errcode(ERRCODE_SUCCESSFUL_COMPLETION),
-					  errmsg("gateway \"%s\" is open", lane->row->name)));
+					  errmsg("gateway \"%s\" is open", sender->row->name)));
 		return;
 	}
-	trouble = psprintf("gateway \"%s\" is %s: %s", lane->row->name, gateway_state_name(lane->state),
-					   lane->state_reason);
+	trouble = psprintf("gateway \"%s\" is %s: %s", sender->row->name,
+					   circuit_state_name(sender->circuit.state), sender->circuit.reason);
 	ereport(LOG, (errcode(ERRCODE_CONNECTION_EXCEPTION), errmsg("%s", trouble)));
 	courier_trouble(courier, trouble);
 	pfree(trouble);
 }
 
 /*
- * What a turn did is durable: the lane goes on from there.
+ * What a turn did is durable: the sender goes on from there.
  */
 static void
-finish_lane(Courier *courier, Lane *lane, DeliveryCount *count)
+finish_sender(Courier *courier, Sender *sender, DeliveryCount *count)
 {
-	settle_finish(lane, count);
-	doubts_finish(lane);
-	while (!dlist_is_empty(&lane->turn.claimed))
+	settle_finish(sender, count);
+	doubts_finish(sender);
+	while (!dlist_is_empty(&sender->batch.claimed))
 	{
 		CRASH_POINT(claim_committed);
-		lane_accept(lane, dlist_container(Grant, node, dlist_pop_head_node(&lane->turn.claimed)));
+		grant_add(&sender->grants,
+				  dlist_container(Grant, node, dlist_pop_head_node(&sender->batch.claimed)));
 	}
-	if (lane->turn.lock_abandoned)
-		lane_release_lock(lane);
-	else if (lane->turn.lock_taken)
-		lane->has_lock = true;
-	if (lane->turn.state_saved)
+	if (sender->batch.lock_abandoned)
+		sender_release_lock(sender);
+	else if (sender->batch.lock_taken)
+		sender->has_lock = true;
+	if (sender->batch.state_saved)
 	{
-		lane->state_unsaved = false;
-		announce_state(courier, lane);
+		sender->report.unsaved = false;
+		announce_state(courier, sender);
 	}
-	lane_begin_turn(lane);
+	sender_begin_batch(sender);
 }
 
 /*
@@ -422,12 +430,12 @@ conclude_turn(Courier *courier, bool success, DeliveryCount *count)
 {
 	ListCell *cell;
 
-	foreach (cell, courier->lanes)
+	foreach (cell, courier->senders)
 	{
 		if (success)
-			finish_lane(courier, lfirst(cell), count);
+			finish_sender(courier, lfirst(cell), count);
 		else
-			lane_undo_turn(lfirst(cell));
+			sender_undo_batch(lfirst(cell));
 	}
 	if (!success)
 		courier_forget(courier);

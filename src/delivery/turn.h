@@ -23,7 +23,7 @@ typedef enum TurnKind
 	TURN_SETTLE, /* claims nothing */
 } TurnKind;
 
-/* True if a lane would profit from a turn now. */
+/* True if a sender would profit from a turn now. */
 extern bool turn_is_needed(const Courier *courier);
 
 /*
@@ -34,9 +34,9 @@ extern bool turn_is_needed(const Courier *courier);
 extern ErrorData *turn_take(Courier *courier, TurnKind kind, DeliveryCount *count);
 
 /*
- * Is there work for the lane's gateway, as far as was seen?  *due becomes the
+ * Is there work for the sender's gateway, as far as was seen?  *due becomes the
  * time at which the first pending grant may be sent, if that is earlier.
  */
-extern bool has_backlog(const Courier *courier, const Lane *lane, MonoTime *due);
+extern bool has_backlog(const Courier *courier, const Sender *sender, MonoTime *due);
 
 #endif /* QM_TURN_H */

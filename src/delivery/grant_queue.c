@@ -1,0 +1,383 @@
+/*
+ * grant_queue.c
+ *		The grants of one gateway, each in one state.
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "utils/memutils.h"
+
+#include "delivery/grant_queue.h"
+
+/* The claimed grants of a user: the first is under way, the others are behind it. */
+typedef struct UserChain
+{
+	const char *user; /* of the first grant */
+	Grant      *last;
+	uint32      hash;
+	char        status;
+} UserChain;
+
+#define SH_PREFIX userchain
+#define SH_ELEMENT_TYPE UserChain
+#define SH_KEY_TYPE const char *
+#define SH_KEY user
+#define SH_HASH_KEY(table, key) hash_bytes((const unsigned char *) (key), strlen(key))
+#define SH_EQUAL(table, a, b) (strcmp((a), (b)) == 0)
+#define SH_STORE_HASH
+#define SH_GET_HASH(table, element) (element)->hash
+#define SH_SCOPE static inline
+#define SH_DECLARE
+#define SH_DEFINE
+#include "lib/simplehash.h"
+
+/* A user with grants in doubt. */
+typedef struct UnresolvedUser
+{
+	char  *user; /* a copy */
+	int    grants;
+	uint32 hash;
+	char   status;
+} UnresolvedUser;
+
+#define SH_PREFIX unresolveduser
+#define SH_ELEMENT_TYPE UnresolvedUser
+#define SH_KEY_TYPE char *
+#define SH_KEY user
+#define SH_HASH_KEY(table, key) hash_bytes((const unsigned char *) (key), strlen(key))
+#define SH_EQUAL(table, a, b) (strcmp((a), (b)) == 0)
+#define SH_STORE_HASH
+#define SH_GET_HASH(table, element) (element)->hash
+#define SH_SCOPE static inline
+#define SH_DECLARE
+#define SH_DEFINE
+#include "lib/simplehash.h"
+
+/*
+ * Makes an empty queue.
+ */
+void
+grant_queue_init(GrantQueue *queue, MemoryContext memory)
+{
+	int state;
+
+	queue->memory = memory;
+	for (state = 0; state < GRANT_STATE_COUNT; state++)
+	{
+		dlist_init(&queue->lists[state].grants);
+		queue->lists[state].count = 0;
+	}
+	queue->chains = userchain_create(memory, 256, NULL);
+	queue->unresolved = unresolveduser_create(memory, 16, NULL);
+}
+
+/*
+ * The oldest grant of a state; NULL: there is none.
+ */
+Grant *
+grants_first(GrantQueue *queue, GrantState state)
+{
+	dlist_head *list = &queue->lists[state].grants;
+
+	return dlist_is_empty(list) ? NULL : dlist_head_element(Grant, node, list);
+}
+
+/*
+ * How many have their balance read before they are sent, and are not yet sent.
+ */
+int
+grants_sampled(const GrantQueue *queue)
+{
+	return grants_in(queue, GRANT_SAMPLING) + grants_in(queue, GRANT_SAMPLED) +
+		   grants_in(queue, GRANT_SAMPLE_REFUSED) + grants_in(queue, GRANT_READY_TO_SEND);
+}
+
+/*
+ * How many are claimed and not yet sent.
+ */
+int
+grants_unsent(const GrantQueue *queue)
+{
+	return grants_in(queue, GRANT_BEHIND) + grants_in(queue, GRANT_READY) + grants_sampled(queue);
+}
+
+/*
+ * True if there are any that were claimed, or are to be settled.
+ */
+bool
+grants_claimed(const GrantQueue *queue)
+{
+	return grants_unsent(queue) > 0 || grants_in(queue, GRANT_IN_FLIGHT) > 0 ||
+		   grants_in(queue, GRANT_AWAITING_VERDICT) > 0 || grants_in(queue, GRANT_DONE) > 0;
+}
+
+/*
+ * True if a grant in this state lets its user have no other one, claimed or
+ * not, until it is known what became of it.
+ */
+static bool
+bars_user(const Grant *grant, GrantState state)
+{
+	if (state == GRANT_APART)
+		return false;
+	return grant->in_doubt ||
+		   (state == GRANT_DONE && grant->outcome.sent == MAYBE_SENT && grant->holds_user);
+}
+
+/*
+ * One more grant bars its user.
+ */
+static void
+bar_user(GrantQueue *queue, const char *user_id)
+{
+	char           *copy = MemoryContextStrdup(queue->memory, user_id);
+	UnresolvedUser *user;
+	bool            found;
+
+	user = unresolveduser_insert(queue->unresolved, copy, &found);
+	if (found)
+		pfree(copy);
+	else
+		user->grants = 0;
+	user->grants++;
+}
+
+/*
+ * One grant less bars its user.
+ */
+static void
+unbar_user(GrantQueue *queue, const char *user_id)
+{
+	UnresolvedUser *user = unresolveduser_lookup(queue->unresolved, (char *) user_id);
+	char           *copy;
+
+	if (user == NULL || --user->grants > 0)
+		return;
+	copy = user->user;
+	unresolveduser_delete(queue->unresolved, copy);
+	pfree(copy);
+}
+
+/*
+ * True if there is such a user as user_is_unresolved() tells of.
+ */
+bool
+users_are_unresolved(const GrantQueue *queue)
+{
+	return queue->unresolved->members > 0;
+}
+
+/*
+ * True if the user gets nothing until it is known what became of an earlier
+ * grant.
+ */
+bool
+user_is_unresolved(const GrantQueue *queue, const char *user_id)
+{
+	return unresolveduser_lookup(queue->unresolved, (char *) user_id) != NULL;
+}
+
+/*
+ * Moves a grant to the end of the list of a state; GRANT_APART: to none.
+ */
+void
+grant_move(GrantQueue *queue, Grant *grant, GrantState state)
+{
+	bool barred = bars_user(grant, grant->state);
+	bool bars = bars_user(grant, state);
+
+	if (bars && !barred)
+		bar_user(queue, grant->key.user_id);
+	if (grant->state != GRANT_APART)
+	{
+		dlist_delete(&grant->node);
+		queue->lists[grant->state].count--;
+	}
+	if (state == GRANT_DONE && grants_in(queue, GRANT_DONE) == 0)
+		queue->done_since = mono_now();
+	if (state != GRANT_APART)
+	{
+		dlist_push_tail(&queue->lists[state].grants, &grant->node);
+		queue->lists[state].count++;
+	}
+	grant->state = state;
+	if (barred && !bars)
+		unbar_user(queue, grant->key.user_id);
+}
+
+/*
+ * Takes a grant that was claimed, durably: ready, or behind another one of its
+ * user.
+ */
+void
+grant_add(GrantQueue *queue, Grant *grant)
+{
+	bool       found;
+	UserChain *chain = userchain_insert(queue->chains, grant->key.user_id, &found);
+
+	if (found)
+		chain->last->behind = grant;
+	chain->last = grant;
+	grant_move(queue, grant, found ? GRANT_BEHIND : GRANT_READY);
+}
+
+/*
+ * Takes a grant whose row is in doubt, to be reconciled.
+ */
+void
+grant_add_unresolved(GrantQueue *queue, Grant *grant)
+{
+	grant_set_message(grant, NULL);
+	grant->in_doubt = true;
+	grant->earlier = MAYBE_SENT;
+	grant->outcome.sent = NOT_SENT;
+	grant->outcome.failed_attempt = grant->outcome.names_parameters = false;
+	grant->holds_user = grant->row_found = false;
+	grant_move(queue, grant, GRANT_UNRESOLVED);
+}
+
+/*
+ * Takes a grant out and frees it.
+ */
+void
+grant_remove(GrantQueue *queue, Grant *grant)
+{
+	grant_move(queue, grant, GRANT_APART);
+	grant_free(grant);
+}
+
+/*
+ * The next grant of this user may go.
+ */
+static void
+release_next(GrantQueue *queue, Grant *grant)
+{
+	Grant *next = grant->behind;
+
+	if (next == NULL)
+	{
+		userchain_delete(queue->chains, grant->key.user_id);
+		return;
+	}
+	userchain_lookup(queue->chains, grant->key.user_id)->user = next->key.user_id;
+	grant->behind = NULL;
+	grant_move(queue, next, GRANT_READY);
+}
+
+/*
+ * A grant and those behind it go back to their rows, unsent.
+ */
+static void
+return_chain(GrantQueue *queue, Grant *grant)
+{
+	while (grant != NULL)
+	{
+		Grant *next = grant->behind;
+
+		grant->behind = NULL;
+		grant->outcome.verdict = VERDICT_UNSENT;
+		grant_move(queue, grant, GRANT_DONE);
+		grant = next;
+	}
+}
+
+/*
+ * Those behind a grant go back.
+ */
+static void
+return_behind(GrantQueue *queue, Grant *grant)
+{
+	if (grant->behind == NULL)
+		return;
+	userchain_lookup(queue->chains, grant->key.user_id)->last = grant;
+	return_chain(queue, grant->behind);
+	grant->behind = NULL;
+}
+
+/*
+ * A grant that was not sent, the first of its user, goes back with those behind
+ * it.
+ */
+void
+grant_return(GrantQueue *queue, Grant *grant)
+{
+	userchain_delete(queue->chains, grant->key.user_id);
+	return_chain(queue, grant);
+}
+
+/*
+ * Everything that was not sent goes back.
+ */
+void
+grants_return_unsent(GrantQueue *queue)
+{
+	static const GrantState unsent[] = {GRANT_READY, GRANT_READY_TO_SEND, GRANT_SAMPLED};
+	static const GrantState others[] = {GRANT_SAMPLING, GRANT_SAMPLE_REFUSED, GRANT_IN_FLIGHT,
+										GRANT_AWAITING_VERDICT, GRANT_DONE};
+	size_t                  i;
+	dlist_iter              iter;
+
+	for (i = 0; i < lengthof(unsent); i++)
+		while (grants_in(queue, unsent[i]) > 0)
+			grant_return(queue, grants_first(queue, unsent[i]));
+	for (i = 0; i < lengthof(others); i++)
+		grants_foreach(iter, queue, others[i])
+			return_behind(queue, dlist_container(Grant, node, iter.cur));
+}
+
+/*
+ * A grant in flight was answered, or its answer was lost.  The next one of its
+ * user may go: under reconcile, once this one is settled.
+ */
+void
+grant_answered(GrantQueue *queue, Grant *grant, DoubtPolicy policy)
+{
+	if (policy == DOUBT_RECONCILE)
+		grant->holds_user = true;
+	else
+		release_next(queue, grant);
+}
+
+/*
+ * A grant was settled, durably: its user may have the next one, unless it is
+ * not known whether this one was applied.
+ */
+void
+grant_settled(GrantQueue *queue, Grant *grant)
+{
+	if (!grant->holds_user)
+		return;
+	if (grant->outcome.sent == MAYBE_SENT)
+		return_behind(queue, grant);
+	release_next(queue, grant);
+}
+
+/*
+ * True if a list has the grant of this id as one in doubt.
+ */
+static bool
+list_has_unresolved(GrantQueue *queue, GrantState state, int64 id)
+{
+	dlist_iter iter;
+
+	grants_foreach(iter, queue, state)
+	{
+		const Grant *grant = dlist_container(Grant, node, iter.cur);
+
+		if (grant->id == id && (grant->in_doubt || grant->outcome.sent == MAYBE_SENT))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * True if the grant of this id is here to be reconciled, or to be settled as
+ * such.
+ */
+bool
+grant_is_known_unresolved(GrantQueue *queue, int64 id)
+{
+	return list_has_unresolved(queue, GRANT_UNRESOLVED, id) ||
+		   list_has_unresolved(queue, GRANT_RECONCILING, id) ||
+		   list_has_unresolved(queue, GRANT_DONE, id);
+}
