@@ -1,6 +1,6 @@
 /*
  * as_caller.c
- *		Statements that functions which run as the owner have run as their
+ *		Statements that functions of the owner run with the rights of their
  *		caller.
  */
 #include "postgres.h"

@@ -1,6 +1,6 @@
 /*
  * compat.h
- *		What PostgreSQL 15 to 18 have under different names.
+ *		Features that PostgreSQL 15 to 18 have under different names.
  *
  * This is the only file that asks for the version.  Where a name is newer than
  * PostgreSQL 15, the code uses the new one and it is defined here for the old
@@ -107,7 +107,7 @@
 	ExplainOnePlan(plan, NULL, state, text, NULL, NULL, duration, NULL)
 #endif
 
-/* Columns that are computed when they are read: their rows need not change for them to. */
+/* Columns that are computed when they are read: they can change without a write of their rows. */
 #if PG_VERSION_NUM >= 180000
 #define has_virtual_columns(descriptor)                                                            \
 	((descriptor)->constr != NULL && (descriptor)->constr->has_generated_virtual)

@@ -20,8 +20,8 @@
 #include "common/crash_point.h"
 
 /* Longest stall, and how often it is checked whether it is to end, in milliseconds. */
-#define STALL_MAX 60000
-#define STALL_STEP 5
+#define STALL_MAX_MS 60000
+#define STALL_STEP_MS 5
 
 typedef enum CrashAction
 {
@@ -78,7 +78,7 @@ read_arming(const char *text, Arming *result)
 }
 
 /*
- * Refuses what is no point: a test that arms one that is gone must not pass.
+ * Refuses an unknown name: a test that arms a point that is gone must not pass.
  */
 static bool
 check_crash_point(char **newval, void **extra, GucSource source)
@@ -149,11 +149,11 @@ mark_hit(const char *path)
 static void
 stall(const char *path)
 {
-	for (int waited = 0; waited < STALL_MAX; waited += STALL_STEP)
+	for (int waited = 0; waited < STALL_MAX_MS; waited += STALL_STEP_MS)
 	{
 		if (access(path, F_OK) != 0 || InterruptPending || !PostmasterIsAlive())
 			return;
-		pg_usleep(STALL_STEP * 1000L);
+		pg_usleep(STALL_STEP_MS * 1000L);
 	}
 }
 
@@ -177,7 +177,7 @@ crash_point_reached(CrashPoint point)
 		stall(path);
 		return;
 	}
-	/* nothing of the process gets another chance */
+	/* no exit handler of the process runs */
 	kill(MyProcPid, SIGKILL);
 	for (;;)
 		pause();

@@ -44,7 +44,7 @@
 	POINT(before_read)      /* a balance before was taken in */                                    \
 	POINT(before_recording) /* such balances are written, not committed */                         \
 	POINT(before_recorded)  /* committed, their grants not sent */                                 \
-	POINT(proof_read)       /* a balance after was taken in, its proof not settled */              \
+	POINT(proof_read)       /* a balance after was taken in, its evidence not settled */           \
 	/* delivery: settling */                                                                       \
 	POINT(settle_starting)  /* verdicts known, none written */                                     \
 	POINT(settle_made)      /* written, not committed */                                           \

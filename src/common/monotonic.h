@@ -2,9 +2,8 @@
  * monotonic.h
  *		A clock for durations and deadlines within one run of the machine.
  *
- * The wall clock can be set back or ahead, by an hour or by years.  Whatever
- * a process remembers of the kind "not before then" is counted on this clock,
- * which goes on evenly.  All processes of one machine read the same one, so
+ * The wall clock can be set back or ahead, by an hour or by years.  Deadlines in
+ * the memory of a process use this clock, which runs evenly.  All processes of one machine read the same one, so
  * moments can be passed on in shared memory; they mean nothing after a reboot
  * and never belong in a table.
  */

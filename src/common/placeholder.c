@@ -27,7 +27,7 @@ typedef struct Placeholder
 
 static List *placeholders = NIL;
 
-/* The first one that was refused, for good: what was defined cannot be defined again. */
+/* The first one that was refused, for good: a setting cannot be defined again. */
 static const Placeholder *refused = NULL;
 
 /*

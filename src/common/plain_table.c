@@ -1,6 +1,6 @@
 /*
  * plain_table.c
- *		Whether code of ours may reach into the storage of a table.
+ *		Whether our code may access the storage of a table directly.
  */
 #include "postgres.h"
 
@@ -16,7 +16,7 @@
 #include "common/plain_table.h"
 
 /*
- * True if a DELETE from the table is planned as what deletes from its heap.
+ * True if a DELETE from the table is planned as one that deletes from its heap.
  */
 static bool
 is_planned_as_heap(Relation table)

@@ -1,6 +1,6 @@
 /*
  * plain_table.h
- *		Whether code of ours may reach into the storage of a table.
+ *		Whether our code may access the storage of a table directly.
  */
 #ifndef QM_PLAIN_TABLE_H
 #define QM_PLAIN_TABLE_H

@@ -24,7 +24,7 @@
 PG_FUNCTION_INFO_V1(qm_read_progress);
 PG_FUNCTION_INFO_V1(qm_note_scan_progress);
 
-/* Commands reported at the same time; of more than these some are not. */
+/* Commands that can be reported at the same time. */
 #define ENTRIES 256
 
 ProgressEntry *progress_entries[PROGRESS_COMMANDS] = {NULL};
@@ -119,7 +119,7 @@ at_transaction(XactEvent event, void *argument)
 }
 
 /*
- * The same with the subtransaction that it began in, if that is aborted.
+ * A scan also ends with the subtransaction that it began in, if that is aborted.
  */
 static void
 at_subtransaction(SubXactEvent event, SubTransactionId mine, SubTransactionId parent,
@@ -132,7 +132,7 @@ at_subtransaction(SubXactEvent event, SubTransactionId mine, SubTransactionId pa
 }
 
 /*
- * Has what ends a command called, once in a process.
+ * Registers the callbacks that end a command, once in a process.
  */
 static void
 watch_ends(void)
@@ -233,8 +233,8 @@ copy_entry(ProgressEntry *entry, ProgressCommand command, ProgressEntry *copy, i
 
 /*
  * read_progress(command): pid, database, start and figures of each that runs
- * on the server; the last two are null where they are none of the caller's
- * business.
+ * on the server; the last two are null if the caller may not see
+ * them.
  */
 Datum
 qm_read_progress(PG_FUNCTION_ARGS)
@@ -269,8 +269,8 @@ qm_read_progress(PG_FUNCTION_ARGS)
 }
 
 /*
- * note_scan_progress(total, done): how many runs there are to it, and how
- * many are done with.
+ * note_scan_progress(total, done): how many runs the scan has, and how many
+ * more are done.
  */
 Datum
 qm_note_scan_progress(PG_FUNCTION_ARGS)

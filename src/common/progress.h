@@ -7,8 +7,8 @@
  * the functions here do nothing.
  *
  * A process has one entry for each kind of command, while one runs.  Figures
- * are written by it alone and read by anybody, each by itself: they cost a
- * store.
+ * are written by it alone, one at a time, and read by any process: a figure costs
+ * a store.
  */
 #ifndef QM_PROGRESS_H
 #define QM_PROGRESS_H

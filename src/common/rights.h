@@ -8,9 +8,9 @@
  * change it.  The current user is the role whose rights PostgreSQL checks now.
  *
  * A change of rights lasts until rights_restore(), within one transaction.  The
- * abort of the transaction or subtransaction that it was made in takes it back
- * by itself, so nothing has to be caught.  Changes nest, and are taken back in
- * reverse order, before the transaction is committed.
+ * abort of the transaction or subtransaction that it was made in undoes it, so
+ * no error has to be caught.  Changes nest, and are undone in reverse order, before
+ * the transaction is committed.
  */
 #ifndef QM_RIGHTS_H
 #define QM_RIGHTS_H

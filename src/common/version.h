@@ -2,9 +2,9 @@
  * version.h
  *		Whether the library can serve the extension that is in this database.
  *
- * After a new library was installed the SQL is the old one until ALTER
- * EXTENSION UPDATE, in each database.  The library serves both: what it runs in
- * a database uses nothing that only the newest SQL has, or asks before.
+ * After a new library was installed, each database has the old SQL until ALTER
+ * EXTENSION UPDATE.  The library serves both: its statements use nothing that only
+ * the newest SQL has, unless they check before.
  *
  * QUOTA_MANAGER_VERSION comes from quota_manager.control by way of the
  * Makefile.  Everything here must be called in a transaction.

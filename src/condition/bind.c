@@ -1,6 +1,6 @@
 /*
  * bind.c
- *		Puts the gateways into a condition that balances are asked of.
+ *		Replaces models by gateways in the balance calls of a condition.
  */
 #include "postgres.h"
 

@@ -39,9 +39,8 @@ find_bound(const ConditionNode *node)
 }
 
 /*
- * Compiles against a null subject, only to see whether it can be done.  What
- * is checked is a condition of people: it names models, whose balances are
- * read, and not gateways.
+ * Compiles against a null subject, only to see whether it can be done.  Conditions
+ * of people name models, whose balances are read, and not gateways.
  */
 static bool
 makes_sense(const ConditionNode *node, ConditionError *error)

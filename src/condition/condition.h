@@ -91,7 +91,7 @@ typedef char *(*GatewayOfModel)(const char *model);
 
 extern void condition_bind(ConditionNode *node, GatewayOfModel gateway_of);
 
-/* What is true of all calls of a condition, or of any. */
+/* Properties of all calls of a condition, or of any. */
 typedef struct ConditionTraits
 {
 	bool is_built_in;   /* no code of others runs */

@@ -5,7 +5,7 @@
  * pg_proc is the registry: has-tag("x") is quota_condition.has_tag(subject,
  * text).  The look-up is our own because PostgreSQL's would not pass an
  * integer to a parameter of type integer when it is written as bigint, would
- * not read our times, and could not say what was wrong where.
+ * not read our times, and could not report what is wrong where.
  */
 #include "postgres.h"
 

@@ -155,8 +155,8 @@ make_array(int count, size_t data_size)
 
 /*
  * Elements in order, trimmed of white space, without empty ones.  They are
- * written once, where they stay: what is needed is at most some five times the
- * list.
+ * written once, where they stay: the memory needed is at most about five times
+ * the list.
  */
 Datum
 qm_star_list(PG_FUNCTION_ARGS)

@@ -19,10 +19,10 @@ PG_FUNCTION_INFO_V1(qm_meets_support);
 PG_FUNCTION_INFO_V1(qm_may_match_support);
 
 /*
- * Can the expression stand once per call without changing what is computed?
- * Only a row constructor: of it just the fields asked for are computed, and it
- * is never null, while the predicates of not(...) would hold for a null row
- * that the operator, being strict, does not accept.
+ * True if the expression can be copied into each call without changing the result.
+ * Only a row constructor can: only the fields that are read are computed, and it is
+ * never null; for a null row the predicates of not(...) would hold, while the
+ * strict operator returns null.
  */
 static bool
 is_plain_subject(Node *subject)

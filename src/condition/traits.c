@@ -1,6 +1,6 @@
 /*
  * traits.c
- *		What is true of the functions that a condition calls.
+ *		Properties of the functions that a condition calls.
  */
 #include "postgres.h"
 
@@ -33,7 +33,7 @@ add_traits(const ConditionNode *node, Oid subject_type, ConditionTraits *traits,
 }
 
 /*
- * Finds out what is true of all functions that a condition calls; false and
+ * Looks up the properties of the functions that a condition calls; false and
  * *error when the condition does not make sense.
  */
 bool

@@ -23,7 +23,7 @@
 #define MULTICAST "a multicast or reserved address"
 #define METADATA "the address of a cloud's metadata service"
 
-/* The first bits of addresses, and what those are. */
+/* Prefixes of addresses, and what they are for. */
 typedef struct AddressRange
 {
 	unsigned char prefix[16];
@@ -41,7 +41,7 @@ static const AddressRange ranges4[] = {
 };
 
 static const AddressRange ranges6[] = {
-	{{[15] = 1}, 128, NULL}, /* this machine, which "compatible" below is not about */
+	{{[15] = 1}, 128, NULL}, /* this machine: not an IPv4-compatible address, as below */
 	{{0}, 128, UNSPECIFIED},
 	{{0xfe, 0x80}, 10, LINK_LOCAL},
 	{{0xff}, 8, MULTICAST},

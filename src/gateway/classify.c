@@ -34,7 +34,7 @@ static const char *const own_beginnings[] = {
 #define OWN_CODE "ai-gateway."
 
 /*
- * What stands for a total that is known to be below zero and no more: the
+ * Stands for a total of which only is known that it is below zero: the
  * largest such number that can be written.  A condition quota-le with an amount
  * below zero is not met by it, though it may be by the true one.
  */

@@ -1,6 +1,6 @@
 /*
  * dialect.c
- *		What the two kinds of gateway call the same things.
+ *		The names of the same things in the two dialects.
  */
 #include "gateway/dialect.h"
 

@@ -1,6 +1,6 @@
 /*
  * dialect.h
- *		What the two kinds of gateway call the same things.
+ *		The names of the same things in the two dialects.
  *
  * Source of the facts: the Higress plugin ai-quota, and the fork of it used by
  * zgsm.

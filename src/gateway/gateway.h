@@ -32,7 +32,7 @@ typedef enum GatewayDialect
 	GATEWAY_ZGSM,
 } GatewayDialect;
 
-/* Where a gateway is and how to speak to it. */
+/* Address and dialect of a gateway, and how to connect. */
 typedef struct GatewayConfig
 {
 	GatewayDialect dialect;

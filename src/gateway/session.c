@@ -11,8 +11,8 @@
  *
  * libcurl writes the header and the form of a request one after the other, a
  * packet each.  A kept connection is therefore corked until both are written:
- * half the packets, and the gateway wakes once.  Should a cork be left in, the
- * system sends after 200 ms what it holds back.
+ * half the packets, and the gateway wakes once.  If it stays corked, the system
+ * sends the data after 200 ms.
  */
 #include "gateway/gateway.h"
 
@@ -54,8 +54,8 @@ struct GatewaySession
 };
 
 /*
- * Initialises libcurl once per process, and not before it is needed: loading
- * the library must not start it in a process that only forks others.
+ * Initialises libcurl once per process, when it is first needed: the postmaster,
+ * which loads the library and only forks, must not do it.
  */
 static bool
 init_libcurl(void)

@@ -2,7 +2,7 @@
  * transfer.c
  *		One request at a time on one easy handle of libcurl, and its reply.
  *
- * The callbacks run inside libcurl: they touch nothing but their transfer.
+ * The callbacks run inside libcurl: they access nothing but their transfer.
  */
 #include "gateway/transfer.h"
 
@@ -35,7 +35,7 @@
  */
 #define MAX_IDLE_SECONDS 4L
 
-#define MAX_RETRY_AFTER 86400.0
+#define MAX_RETRY_AFTER_SECONDS 86400.0
 
 /*
  * A clock that only moves forward, in milliseconds.
@@ -146,7 +146,7 @@ read_retry_after(const char *value, size_t length)
 	}
 	if (seconds < 0)
 		return 0;
-	return seconds < MAX_RETRY_AFTER ? seconds : MAX_RETRY_AFTER;
+	return seconds < MAX_RETRY_AFTER_SECONDS ? seconds : MAX_RETRY_AFTER_SECONDS;
 }
 
 /*
@@ -468,7 +468,7 @@ why_lost(const Transfer *transfer, CURLcode result)
 	}
 }
 
-/* What kept an exchange from ending well, for people; NULL: nothing. */
+/* What kept an exchange from ending well, as text; NULL: nothing. */
 static const char *
 fault_of(const Transfer *transfer, CURLcode result, bool nothing_sent)
 {

@@ -29,8 +29,8 @@
 PG_FUNCTION_INFO_V1(qm_answer_may_arrive);
 
 /*
- * In the order of the key, so that two that write the same rows wait for each
- * other instead of locking each other out.  A key has room for 2678 bytes in
+ * In the order of the key, so that transactions that write the same rows wait for
+ * each other without a deadlock.  A key has room for 2678 bytes in
  * an index; what does not fit is not asked for, and keeps no other from it.
  * NOT IN is hashed once; a join to those with something open might be a loop
  * over both.
@@ -89,8 +89,8 @@ static Statement note_lost = {
 	NULL};
 
 /*
- * A number that no reader has had before: also in another life of this
- * database, where a sequence might go back.
+ * A number that no reader has used before, not even before a restore, which
+ * would set a sequence back.
  */
 static int64
 new_token(void)
@@ -256,7 +256,7 @@ spoil_row(Relation table, ItemPointer row)
 	{
 		const char *name = NameStr(TupleDescAttr(columns, i)->attname);
 
-		/* what is null stays so: the row keeps its length */
+		/* nulls stay null, so that the row keeps its length */
 		replaced[i] = !slot->tts_isnull[i];
 		if (strcmp(name, "read_time") == 0)
 			values[i] = TimestampTzGetDatum(DT_NOBEGIN);

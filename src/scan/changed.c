@@ -96,7 +96,7 @@ evaluation_mark(LogMoment begin, Snapshot snapshot, const EvaluationMark *previo
 		if (is_at_or_before(previous->candidate, mark.seen))
 			mark.base = previous->candidate;
 		else
-			/* One that is never reached would be of no use. */
+			/* A candidate that is never reached would be useless. */
 			mark.candidate = previous->candidate;
 	}
 	return mark;

@@ -42,7 +42,7 @@ PG_FUNCTION_INFO_V1(qm_visible_strategies);
 /* Progress is reported after this many users. */
 #define PROGRESS_ROWS 1024
 
-/* Where more rows have changed than this, reading all in order is not much dearer. */
+/* If more rows have changed than this, reading all in order costs little more. */
 #define CHANGED_MAX 100000
 
 /*
@@ -187,7 +187,7 @@ qm_begin_scan(PG_FUNCTION_ARGS)
 	rights_require_caller();
 	require_no_granting();
 	require_fitting_extension();
-	/* Its end would end what the other one has still to write. */
+	/* The end of this scan would end the evaluation that the outer one still has to write. */
 	if (evaluation_is_kept())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE), errmsg("a scan is running in this transaction"),

@@ -151,7 +151,7 @@ evaluate_query(const UserSource *source, const EvaluationQuery *query)
 	ExecutorEnd(description);
 	FreeQueryDesc(description);
 	rights_restore(&before);
-	/* What code of others has set is not for what follows. */
+	/* Settings that code of others has changed must not affect later statements. */
 	AtEOXact_GUC(false, settings);
 	MemoryContextDelete(receiver.memory);
 }

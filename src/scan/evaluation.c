@@ -43,7 +43,7 @@ forget(void *argument)
 
 /*
  * Ends an evaluation, which is forgotten with its memory.  Its files are closed
- * as they are: to write what is left of a spool may be what has failed.
+ * without a flush, since the flush of a spool may be what failed.
  */
 static void
 end(Evaluation *evaluation)
@@ -56,8 +56,8 @@ end(Evaluation *evaluation)
 }
 
 /*
- * Frees what is kept before the transaction is committed: temporary files that
- * are open then are complained about.
+ * Frees evaluations before the transaction is committed: open temporary files
+ * would cause warnings.
  */
 static void
 end_with_transaction(XactEvent event, void *argument)
@@ -100,8 +100,8 @@ watch_transactions(void)
 }
 
 /*
- * Reads the condition of a strategy; where it makes no sense, raises the error
- * or leaves it without a tree.
+ * Reads the condition of a strategy; if it is invalid, raises the error or leaves it
+ * without a tree.
  */
 static void
 read_condition(StrategyEvaluation *strategy, bool raise)
@@ -184,7 +184,7 @@ read_strategies(Evaluation *evaluation, Datum strategy_ids)
 			" quota_internal.scan_mark k WHERE k.strategy_id = s.id AND k.strategy_version = "
 			"s.version"
 			" AND EXISTS (SELECT 1 FROM quota_manager.quota_run r WHERE r.id = k.run_id)"
-			/* Looked up for each, however many the statistics of so small a table promise. */
+			/* OFFSET 0: looked up for each strategy, whatever the statistics of so small a table say. */
 			" OFFSET 0) m ON true"
 			" WHERE s.id = ANY ($1) ORDER BY s.id",
 			1, types);

@@ -2,8 +2,8 @@
  * explain.c
  *		How the planner would find users: for advice about indexes.
  *
- * Planning runs code that the user source brings along: it is done with the
- * rights of the owner of the source, not of the caller.
+ * Planning runs code of the user source, so it has the rights of the owner of the
+ * source, not of the caller.
  */
 #include "postgres.h"
 

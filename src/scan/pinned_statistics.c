@@ -97,7 +97,7 @@ static get_index_stats_hook_type    previous_index_stats;
 static get_attavgwidth_hook_type    previous_average_width;
 
 /*
- * What is pinned of a relation; NULL: nothing, or nothing now.  Names are
+ * The pinned figures of a relation; NULL: none, or the setting is off.  Names are
  * looked up each time: the catalogue's caches notice whether they are
  * still valid.
  */
@@ -119,7 +119,7 @@ find_pinned_table(Oid relation)
 }
 
 /*
- * What is pinned of a column of such a table; NULL: that nothing is known.
+ * The pinned figures of a column of such a table; NULL: no statistics.
  */
 static const PinnedColumn *
 find_pinned_column(const PinnedTable *table, Oid relation, AttrNumber attnum)
@@ -297,7 +297,7 @@ pinned_statistics_install(void)
 }
 
 /*
- * pin_statistics(): does nothing; that it is called has the library loaded.
+ * pin_statistics(): does nothing, but the call loads the library.
  */
 Datum
 qm_pin_statistics(PG_FUNCTION_ARGS)

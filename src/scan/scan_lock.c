@@ -94,8 +94,8 @@ name_balances(ScanLock *lock, const char *gateway, LOCKMODE mode)
 }
 
 /*
- * Whether a transaction that goes on keeps a lock from being had.  One that has
- * just ended gives its locks back one by one, and has no number any more.
+ * True if a running transaction holds a conflicting lock.  One that has just ended
+ * releases its locks one by one, and has no number any more.
  */
 static bool
 is_kept(const ScanLock *lock)
@@ -165,7 +165,7 @@ balance_lock_wait(const char *gateway)
 
 /*
  * Takes the locks from the one at `held` on, whose predecessors are held.
- * Returns how many are held then; what follows could not be had.
+ * Returns how many are held then; the next one is not free.
  */
 static int
 try_locks(const ScanLock *locks, int held, int count)
@@ -176,8 +176,8 @@ try_locks(const ScanLock *locks, int held, int count)
 }
 
 /*
- * Takes all of the locks.  Where one cannot be had, those taken are given
- * back before it is waited for.  False: the transaction holds others, so that
+ * Takes all of the locks.  If one is not free, those taken are released
+ * before it is waited for.  False: the transaction holds others, so that
  * it must not wait.
  */
 static bool
@@ -272,7 +272,7 @@ strategy_lock_edit_try(int32 id)
 }
 
 /*
- * Adds the processes that keep a lock from being had to those found.
+ * Adds the processes that hold a conflicting lock to those found.
  */
 static int
 find_holders(const ScanLock *lock, int *pids, int found, int max)

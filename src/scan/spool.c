@@ -131,8 +131,8 @@ sort_ids(Spool *spool)
 }
 
 /*
- * Ends a sort.  One that an error broke off is left to the end of the spool:
- * it would write what it still has.
+ * Ends a sort.  One that failed is left to the end of the spool, since ending
+ * it would write its buffers.
  */
 static void
 end_sort(Spool *spool)

@@ -1,6 +1,6 @@
 /*
  * user_source.c
- *		Where scans read users, and whose rights they have while they do.
+ *		The relation that scans read users from, and whose rights they read with.
  */
 #include "postgres.h"
 
@@ -47,10 +47,10 @@ worker_role(const char *danger)
 }
 
 /*
- * True if a relation is an ordinary table, all of whose rows every reader sees
- * them, and all changes of which are in the log?  With wal_level minimal those
- * of a table that this transaction has made or emptied are not.  What a virtual
- * column says is not in the rows at all.
+ * True if a relation is an ordinary table, all of whose rows every reader sees and
+ * all of whose changes are in the log.  With wal_level minimal those
+ * of a table that this transaction has made or emptied are not.  Values of
+ * virtual columns are not in the rows at all.
  */
 static bool
 is_ordinary(Oid relation)
@@ -60,7 +60,7 @@ is_ordinary(Oid relation)
 	Relation      table;
 	bool          plain;
 
-	/* Before the row is read: what it says must last as long as the scan. */
+	/* Locked before the row is read, which must stay valid during the scan. */
 	LockRelationOid(relation, AccessShareLock);
 	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
 	if (!HeapTupleIsValid(tuple))

@@ -1,6 +1,6 @@
 /*
  * user_source.h
- *		Where scans read users, and whose rights they have while they do.
+ *		The relation that scans read users from, and whose rights they read with.
  *
  * Texts live in the memory context given.  Run as the owner.
  */

@@ -67,7 +67,7 @@ struct GrantWriter
 };
 
 /*
- * Has it a column of a domain, which may refuse even to be left out?
+ * True if it has a column of a domain, which may refuse even a missing value.
  */
 static bool
 has_domain(TupleDesc columns)
@@ -80,7 +80,7 @@ has_domain(TupleDesc columns)
 }
 
 /*
- * Can rows be handed to the table access method, with nothing left out?
+ * True if rows can be given to the table access method without bypassing triggers or rules.
  */
 static bool
 is_plain(Relation table)
@@ -96,7 +96,7 @@ is_plain(Relation table)
 }
 
 /*
- * Readies what writes rows into a plain table.
+ * Prepares writing rows into a plain table.
  */
 static void
 begin_direct(GrantWriter *writer)
@@ -197,7 +197,7 @@ grant_writer_begin(HeapTupleHeader pattern)
 }
 
 /*
- * Hands the batch to the table access method, and enters it into the indexes.
+ * Writes the batch with the table access method, and its index entries.
  */
 static void
 flush_direct(GrantWriter *writer)

@@ -100,7 +100,7 @@ quote(Slice slice)
 }
 
 /*
- * Notes what is wrong and at which character of the text; returns false.
+ * Sets what is wrong and at which character of the text; returns false.
  */
 static bool
 fail(CronParser *parser, int sqlstate, const char *at, char *message, const char *hint)

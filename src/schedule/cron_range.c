@@ -19,7 +19,7 @@
 
 PG_FUNCTION_INFO_V1(qm_firing_range);
 
-/* What has been found so far; first and last are instants. */
+/* The firings found so far; first and last are instants. */
 typedef struct FiringRange
 {
 	int64 count;

@@ -20,11 +20,11 @@
 PG_FUNCTION_INFO_V1(qm_firing_note);
 PG_FUNCTION_INFO_V1(qm_schedule_zone);
 
-/* How far back from a firing to look for times that were left out before it. */
-#define LOOK_BACK (INT64CONST(400) * SECS_PER_DAY)
+/* How far before a firing to search for times that the clock skipped. */
+#define SEARCH_BACK_SECONDS (INT64CONST(400) * SECS_PER_DAY)
 
 /* A fold is over, or was, after as long as this. */
-#define LONGEST_FOLD (INT64CONST(2) * SECS_PER_DAY)
+#define LONGEST_FOLD_SECONDS (INT64CONST(2) * SECS_PER_DAY)
 
 /* A firing that is examined, and the words for it so far. */
 typedef struct Note
@@ -219,7 +219,7 @@ note_gap(const Note *note, Change gap, bool ends_here)
 static void
 note_gaps(const Note *note)
 {
-	int64 start = note->firing - LOOK_BACK;
+	int64 start = note->firing - SEARCH_BACK_SECONDS;
 	int64 shown = latest_local(note->tz, start - 1);
 
 	while (start <= note->firing)
@@ -246,10 +246,10 @@ note_gaps(const Note *note)
 static void
 note_fold(const Note *note)
 {
-	int64    start = note->firing - LONGEST_FOLD;
+	int64    start = note->firing - LONGEST_FOLD_SECONDS;
 	ZoneSpan before = zone_span_from(note->tz, start);
 
-	while (before.end <= note->firing + LONGEST_FOLD)
+	while (before.end <= note->firing + LONGEST_FOLD_SECONDS)
 	{
 		ZoneSpan after = zone_span_from(note->tz, before.end);
 		Change   fold = {before.end + before.offset, after.start + after.offset};

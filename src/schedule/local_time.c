@@ -13,7 +13,7 @@
  * How far a local time can be from its instant, with room to spare: offsets stay
  * below 16 hours.
  */
-#define MAX_OFFSET (INT64CONST(2) * SECS_PER_DAY)
+#define MAX_OFFSET_SECONDS (INT64CONST(2) * SECS_PER_DAY)
 
 /*
  * The change of the zone's clock after an instant, as pg_next_dst_boundary
@@ -95,7 +95,7 @@ int64
 latest_local(const pg_tz *tz, int64 instant)
 {
 	int64 latest = PG_INT64_MIN;
-	int64 start = instant - MAX_OFFSET;
+	int64 start = instant - MAX_OFFSET_SECONDS;
 
 	while (start <= instant)
 	{
@@ -113,7 +113,7 @@ latest_local(const pg_tz *tz, int64 instant)
 int64
 first_instant(const pg_tz *tz, int64 local)
 {
-	int64 start = local - MAX_OFFSET;
+	int64 start = local - MAX_OFFSET_SECONDS;
 
 	for (;;)
 	{
