@@ -35,7 +35,7 @@
 #include "delivery/argument.h"
 #include "delivery/delivery.h"
 #include "delivery/gateway_row.h"
-#include "delivery/statement.h"
+#include "common/statement.h"
 
 PG_FUNCTION_INFO_V1(qm_audit_balances);
 

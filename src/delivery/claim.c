@@ -28,7 +28,7 @@
 #include "common/plain_table.h"
 #include "delivery/claim.h"
 #include "delivery/runs.h"
-#include "delivery/statement.h"
+#include "common/statement.h"
 
 /* Ids searched by one statement, and the most candidates kept. */
 #define WINDOW 32768

@@ -9,7 +9,7 @@
 #include "utils/resowner.h"
 
 #include "delivery/courier.h"
-#include "delivery/statement.h"
+#include "common/statement.h"
 #include "delivery/trouble.h"
 
 static Statement find_work = {

@@ -18,7 +18,7 @@
 
 #include "delivery/credential.h"
 #include "delivery/settings.h"
-#include "delivery/statement.h"
+#include "common/statement.h"
 
 #define ENV_PREFIX "env:"
 #define ENV_NAME_PREFIX "QUOTA_MANAGER_"

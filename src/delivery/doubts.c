@@ -11,7 +11,7 @@
 #include "delivery/doubts.h"
 #include "delivery/runs.h"
 #include "delivery/settings.h"
-#include "delivery/statement.h"
+#include "common/statement.h"
 
 /* Milliseconds for which the rows of grants in doubt are believed to be as they were. */
 #define DOUBTS_BELIEVED 1000

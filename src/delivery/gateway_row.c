@@ -11,7 +11,7 @@
 #include "delivery/credential.h"
 #include "delivery/gateway_row.h"
 #include "delivery/hosts.h"
-#include "delivery/statement.h"
+#include "common/statement.h"
 
 #define USER_AGENT "quota_manager/" QUOTA_MANAGER_VERSION
 

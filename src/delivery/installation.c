@@ -17,7 +17,7 @@
 #include "storage/lock.h"
 
 #include "delivery/installation.h"
-#include "delivery/statement.h"
+#include "common/statement.h"
 
 PG_FUNCTION_INFO_V1(qm_present_identity);
 PG_FUNCTION_INFO_V1(qm_try_identity_lock);

@@ -25,7 +25,7 @@
 #include "common/rights.h"
 #include "delivery/argument.h"
 #include "delivery/gateway_row.h"
-#include "delivery/statement.h"
+#include "common/statement.h"
 #include "scan/balance_table.h"
 
 PG_FUNCTION_INFO_V1(qm_gateway_query);

@@ -9,7 +9,7 @@
 
 #include "common/crash_point.h"
 #include "delivery/runs.h"
-#include "delivery/statement.h"
+#include "common/statement.h"
 
 /*
  * Runs are looked at together if the ids of their grants are not far from each

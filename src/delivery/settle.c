@@ -12,7 +12,7 @@
 #include "delivery/runs.h"
 #include "delivery/settings.h"
 #include "delivery/settle.h"
-#include "delivery/statement.h"
+#include "common/statement.h"
 #include "scan/balance_table.h"
 
 /* No probe is further ahead than this, in milliseconds. */

@@ -9,7 +9,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
-#include "delivery/statement.h"
+#include "common/statement.h"
 #include "delivery/tally.h"
 
 /* A grant that failed or is in doubt. */

@@ -10,7 +10,7 @@
 #include "utils/builtins.h"
 #include "utils/resowner.h"
 
-#include "delivery/statement.h"
+#include "common/statement.h"
 #include "delivery/trouble.h"
 
 /* Longer messages are cut: the log has them whole. */

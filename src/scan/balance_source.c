@@ -16,7 +16,7 @@
 
 #include "common/crash_point.h"
 #include "common/monotonic.h"
-#include "delivery/statement.h"
+#include "common/statement.h"
 #include "scan/balance_source.h"
 #include "scan/balance_table.h"
 

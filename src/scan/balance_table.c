@@ -22,7 +22,7 @@
 #include "common/monotonic.h"
 #include "common/plain_table.h"
 #include "delivery/settings.h"
-#include "delivery/statement.h"
+#include "common/statement.h"
 #include "scan/balance_table.h"
 #include "scan/scan_lock.h"
 

@@ -18,7 +18,7 @@
 #include "common/rights.h"
 #include "common/version.h"
 #include "delivery/installation.h"
-#include "delivery/statement.h"
+#include "common/statement.h"
 #include "delivery/trouble.h"
 #include "worker/own_launcher.h"
 #include "worker/process.h"

@@ -15,7 +15,7 @@
 #include "utils/memutils.h"
 
 #include "common/crash_point.h"
-#include "delivery/statement.h"
+#include "common/statement.h"
 #include "delivery/trouble.h"
 #include "worker/tick.h"
 

@@ -9,7 +9,7 @@
 #include "utils/lsyscache.h"
 
 #include "common/rights.h"
-#include "delivery/statement.h"
+#include "common/statement.h"
 
 void
 statement_prepare(Statement *statement)
