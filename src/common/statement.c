@@ -4,21 +4,35 @@
  */
 #include "postgres.h"
 
-#include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
 #include "common/rights.h"
 #include "common/statement.h"
 
-void
-statement_prepare(Statement *statement)
+/*
+ * How many arguments a statement has.
+ */
+static int
+arg_count(const Statement *statement)
+{
+	int count = 0;
+
+	while (OidIsValid(statement->argtypes[count]))
+		count++;
+	return count;
+}
+
+/*
+ * Sets the statement's plan.
+ */
+static void
+prepare(Statement *statement)
 {
 	SPIPlanPtr plan;
 
 	if (statement->plan != NULL)
 		return;
-	plan = SPI_prepare(statement->sql, statement->nargs, statement->argtypes);
+	plan = SPI_prepare(statement->sql, arg_count(statement), statement->argtypes);
 	if (plan == NULL)
 		elog(ERROR, "could not prepare a statement: %s", SPI_result_code_string(SPI_result));
 	if (SPI_keepplan(plan) != 0)
@@ -27,16 +41,33 @@ statement_prepare(Statement *statement)
 }
 
 /*
- * SPI leaves its own memory context behind, which lives as long as a procedure
- * runs.
+ * Writes arguments in the way that SPI takes them.
+ */
+static void
+split_args(const NullableDatum *args, int count, Datum *values, char *nulls)
+{
+	for (int i = 0; i < count; i++)
+	{
+		values[i] = args[i].value;
+		nulls[i] = args[i].isnull ? 'n' : ' ';
+	}
+}
+
+/*
+ * Runs a statement as the current user, for what others may see or have
+ * written, with a snapshot of its own, and returns how many rows it gave.
  */
 uint64
-statement_run_as_user(Statement *statement, Datum *values, const char *nulls)
+statement_run_as_user(Statement *statement, const NullableDatum *args)
 {
+	/* SPI leaves its own behind, which lives as long as a procedure runs */
 	MemoryContext caller = CurrentMemoryContext;
+	Datum         values[STATEMENT_MAX_ARGS];
+	char          nulls[STATEMENT_MAX_ARGS];
 	int           result;
 
-	statement_prepare(statement);
+	prepare(statement);
+	split_args(args, arg_count(statement), values, nulls);
 	result = SPI_execute_plan(statement->plan, values, nulls, false, 0);
 	if (result < 0)
 		elog(ERROR, "could not run a statement: %s", SPI_result_code_string(result));
@@ -44,50 +75,200 @@ statement_run_as_user(Statement *statement, Datum *values, const char *nulls)
 	return SPI_processed;
 }
 
+/*
+ * The same as the owner of the extension.
+ */
 uint64
-statement_run(Statement *statement, Datum *values, const char *nulls)
+statement_run(Statement *statement, const NullableDatum *args)
 {
 	RightsBefore before;
 	uint64       rows;
 
 	rights_become_owner(&before);
-	rows = statement_run_as_user(statement, values, nulls);
+	rows = statement_run_as_user(statement, args);
 	rights_restore(&before);
 	return rows;
 }
 
-Datum
-array_of(Oid type, Datum *elements, bool *nulls, int count)
+/*
+ * The same for a statement whose first arguments are rows; args are the others.
+ */
+uint64
+statement_run_rows(Statement *statement, RowArrays *rows, const NullableDatum *args)
 {
-	int   dims[1] = {count};
-	int   lower_bounds[1] = {1};
-	int16 length;
-	bool  by_value;
-	char  align;
+	NullableDatum all[STATEMENT_MAX_ARGS];
+	int           others = arg_count(statement) - rows->columns;
 
-	get_typlenbyvalalign(type, &length, &by_value, &align);
-	return PointerGetDatum(
-		construct_md_array(elements, nulls, 1, dims, lower_bounds, type, length, by_value, align));
+	for (int i = 0; i < rows->columns; i++)
+		all[i] = rows_column(rows, i);
+	if (others > 0)
+		memcpy(&all[rows->columns], args, sizeof(NullableDatum) * others);
+	return statement_run(statement, all);
 }
 
-Datum
-result_datum(uint64 i, int column, bool *isnull)
+/*
+ * Runs a statement as the owner that returns one value.  False: it is false or
+ * null, or there is no row.
+ */
+bool
+statement_is_true(Statement *statement, const NullableDatum *args)
 {
-	return SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, column, isnull);
+	bool is_true = statement_run(statement, args) > 0 && result_bool(0, 1);
+
+	SPI_freetuptable(SPI_tuptable);
+	return is_true;
+}
+
+/*
+ * Opens a cursor for a statement, as the current user.
+ */
+Portal
+statement_open_cursor(Statement *statement, const NullableDatum *args)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	Datum         values[STATEMENT_MAX_ARGS];
+	char          nulls[STATEMENT_MAX_ARGS];
+	Portal        cursor;
+
+	prepare(statement);
+	split_args(args, arg_count(statement), values, nulls);
+	cursor = SPI_cursor_open(NULL, statement->plan, values, nulls, false);
+	MemoryContextSwitchTo(caller);
+	return cursor;
+}
+
+/*
+ * Makes rows for a statement, as yet none; their columns are its first arguments
+ * that are arrays.
+ */
+RowArrays *
+rows_create(const Statement *statement)
+{
+	RowArrays *rows = palloc0(sizeof(RowArrays));
+	Oid        type;
+
+	while ((type = get_element_type(statement->argtypes[rows->columns])) != InvalidOid)
+		rows->arrays[rows->columns++] = initArrayResult(type, CurrentMemoryContext, false);
+	return rows;
+}
+
+/*
+ * Adds a row, of which a copy is made.
+ */
+void
+rows_add(RowArrays *rows, const NullableDatum *row)
+{
+	for (int i = 0; i < rows->columns; i++)
+		(void) accumArrayResult(rows->arrays[i], row[i].value, row[i].isnull,
+								rows->arrays[i]->element_type, CurrentMemoryContext);
+	rows->count++;
+}
+
+/*
+ * A column of the rows as an array, counted from 0.
+ */
+NullableDatum
+rows_column(const RowArrays *rows, int column)
+{
+	return arg_datum(makeArrayResult(rows->arrays[column], CurrentMemoryContext));
+}
+
+/*
+ * A column, counted from 1, of a row of SPI_tuptable, counted from 0.
+ */
+Datum
+result_datum(uint64 row, int column, bool *isnull)
+{
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, isnull);
+}
+
+/*
+ * The same for columns of one type; null is 0, false or NULL.
+ */
+bool
+result_is_null(uint64 row, int column)
+{
+	bool isnull;
+
+	(void) result_datum(row, column, &isnull);
+	return isnull;
+}
+
+int32
+result_int32(uint64 row, int column)
+{
+	bool isnull;
+
+	return DatumGetInt32(result_datum(row, column, &isnull));
+}
+
+int64
+result_int64(uint64 row, int column)
+{
+	bool  isnull;
+	Datum value = result_datum(row, column, &isnull);
+
+	return isnull ? 0 : DatumGetInt64(value);
+}
+
+double
+result_double(uint64 row, int column)
+{
+	bool  isnull;
+	Datum value = result_datum(row, column, &isnull);
+
+	return isnull ? 0 : DatumGetFloat8(value);
+}
+
+bool
+result_bool(uint64 row, int column)
+{
+	bool isnull;
+
+	return DatumGetBool(result_datum(row, column, &isnull));
+}
+
+TimestampTz
+result_time(uint64 row, int column)
+{
+	bool  isnull;
+	Datum value = result_datum(row, column, &isnull);
+
+	return isnull ? 0 : DatumGetTimestampTz(value);
 }
 
 char *
-result_text(uint64 i, int column, MemoryContext memory)
+result_text(uint64 row, int column)
 {
-	bool          isnull;
-	Datum         value = result_datum(i, column, &isnull);
-	MemoryContext caller;
-	char         *copy;
+	bool  isnull;
+	Datum value = result_datum(row, column, &isnull);
 
-	if (isnull)
-		return NULL;
-	caller = MemoryContextSwitchTo(memory);
-	copy = TextDatumGetCString(value);
-	MemoryContextSwitchTo(caller);
-	return copy;
+	return isnull ? NULL : TextDatumGetCString(value);
+}
+
+/*
+ * The older form of statement_run().
+ */
+uint64
+statement_run_values(Statement *statement, Datum *values, const char *nulls)
+{
+	NullableDatum args[STATEMENT_MAX_ARGS];
+
+	for (int i = 0; i < arg_count(statement); i++)
+		args[i] = (NullableDatum){values[i], nulls != NULL && nulls[i] == 'n'};
+	return statement_run(statement, args);
+}
+
+/*
+ * An array of elements; nulls tells which are null, NULL: none.
+ */
+Datum
+array_of(Oid type, Datum *elements, bool *nulls, int count)
+{
+	ArrayBuildState *array = initArrayResult(type, CurrentMemoryContext, false);
+
+	for (int i = 0; i < count; i++)
+		(void) accumArrayResult(array, elements[i], nulls != NULL && nulls[i], type,
+								CurrentMemoryContext);
+	return makeArrayResult(array, CurrentMemoryContext);
 }

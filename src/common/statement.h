@@ -5,6 +5,11 @@
  * The text of a statement relies on the search_path that work units set:
  * operators and functions are those of pg_catalog, tables are named in full.
  * It calls no code of others: it is run as the owner of the extension.
+ *
+ * SPI must be connected.  What a statement returns is in SPI_tuptable, which is
+ * read by the functions result_... and ended by SPI_freetuptable.  Results and
+ * arguments are allocated in the current memory context, which is the same
+ * afterwards.  Errors are raised.
  */
 #ifndef QM_STATEMENT_H
 #define QM_STATEMENT_H
@@ -12,6 +17,9 @@
 #include "postgres.h"
 
 #include "executor/spi.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
 
 #define STATEMENT_MAX_ARGS 16
 
@@ -35,34 +43,85 @@
 typedef struct Statement
 {
 	const char *sql;
-	int         nargs;
-	Oid         argtypes[STATEMENT_MAX_ARGS];
-	SPIPlanPtr  plan; /* NULL until first used; then kept */
+	Oid         argtypes[STATEMENT_MAX_ARGS + 1]; /* of $1, $2, ...; ends with InvalidOid */
+	SPIPlanPtr  plan;                             /* NULL until first used; then kept */
 } Statement;
 
-/* Sets its plan, for who runs it in another way.  SPI must be connected. */
-extern void statement_prepare(Statement *statement);
+/* Rows that are given to a statement as its first arguments, an array per column. */
+typedef struct RowArrays
+{
+	int              count;
+	int              columns;
+	ArrayBuildState *arrays[STATEMENT_MAX_ARGS];
+} RowArrays;
 
-/*
- * Runs a statement as the owner of the extension, with a snapshot of its own,
- * and returns how many rows it gave; they are in SPI_tuptable, which the caller
- * frees.  nulls as for SPI_execute_plan.  SPI must be connected.
- */
-extern uint64 statement_run(Statement *statement, Datum *values, const char *nulls);
+/* The arguments of a statement, or the columns of a row, in their order. */
+#define ARGS(...) ((const NullableDatum[]){__VA_ARGS__})
 
-/* The same as the current user, for what others may see or have written. */
-extern uint64 statement_run_as_user(Statement *statement, Datum *values, const char *nulls);
+static inline NullableDatum
+arg_datum(Datum value)
+{
+	return (NullableDatum){value, false};
+}
 
-/*
- * An array of elements of type int4, bool, text or timestamptz, allocated in
- * the current memory context.  nulls tells which are null; NULL: none.
- */
-extern Datum array_of(Oid type, Datum *elements, bool *nulls, int count);
+static inline NullableDatum
+arg_null(void)
+{
+	return (NullableDatum){(Datum) 0, true};
+}
 
-/* A column of row i of SPI_tuptable. */
-extern Datum result_datum(uint64 i, int column, bool *isnull);
+static inline NullableDatum
+arg_int32(int32 value)
+{
+	return arg_datum(Int32GetDatum(value));
+}
 
-/* The same as text, allocated in memory; NULL for null. */
-extern char *result_text(uint64 i, int column, MemoryContext memory);
+static inline NullableDatum
+arg_int64(int64 value)
+{
+	return arg_datum(Int64GetDatum(value));
+}
+
+static inline NullableDatum
+arg_bool(bool value)
+{
+	return arg_datum(BoolGetDatum(value));
+}
+
+static inline NullableDatum
+arg_time(TimestampTz value)
+{
+	return arg_datum(TimestampTzGetDatum(value));
+}
+
+/* NULL is null. */
+static inline NullableDatum
+arg_text(const char *value)
+{
+	return value != NULL ? arg_datum(CStringGetTextDatum(value)) : arg_null();
+}
+
+extern uint64 statement_run(Statement *statement, const NullableDatum *args);
+extern uint64 statement_run_as_user(Statement *statement, const NullableDatum *args);
+extern uint64 statement_run_rows(Statement *statement, RowArrays *rows, const NullableDatum *args);
+extern bool   statement_is_true(Statement *statement, const NullableDatum *args);
+extern Portal statement_open_cursor(Statement *statement, const NullableDatum *args);
+
+extern RowArrays    *rows_create(const Statement *statement);
+extern void          rows_add(RowArrays *rows, const NullableDatum *row);
+extern NullableDatum rows_column(const RowArrays *rows, int column);
+
+extern Datum       result_datum(uint64 row, int column, bool *isnull);
+extern bool        result_is_null(uint64 row, int column);
+extern int32       result_int32(uint64 row, int column);
+extern int64       result_int64(uint64 row, int column);
+extern double      result_double(uint64 row, int column);
+extern bool        result_bool(uint64 row, int column);
+extern TimestampTz result_time(uint64 row, int column);
+extern char       *result_text(uint64 row, int column);
+
+/* Older forms, for what is not converted yet. */
+extern uint64 statement_run_values(Statement *statement, Datum *values, const char *nulls);
+extern Datum  array_of(Oid type, Datum *elements, bool *nulls, int count);
 
 #endif /* QM_STATEMENT_H */

@@ -66,7 +66,7 @@ PG_FUNCTION_INFO_V1(qm_audit_balances);
 #define LAST_DECIMAL 1e-6
 
 static Statement read_sole_writer = {
-	"SELECT g.sole_writer FROM quota_manager.quota_gateway g WHERE g.id = $1", 1, {INT4OID}, NULL};
+	"SELECT g.sole_writer FROM quota_manager.quota_gateway g WHERE g.id = $1", {INT4OID}};
 
 static Statement list_users = {
 	"SELECT u.user_id FROM ("
@@ -74,9 +74,7 @@ static Statement list_users = {
 	" UNION SELECT c.user_id FROM quota_manager.gateway_call c"
 	" WHERE c.gateway = $1 AND c.action <> 'query' AND c.outcome = 'applied') u"
 	" ORDER BY u.user_id COLLATE \"C\"",
-	1,
-	{TEXTOID},
-	NULL};
+	{TEXTOID}};
 
 /*
  * The least and the most that a user can have been granted at the gateway $1.
@@ -108,9 +106,7 @@ static Statement add_up = {
 	"  WHERE x.set_time IS NULL OR CASE WHEN x.kind = 'refresh' THEN x.begin_time >= x.set_time"
 	"   ELSE x.end_time >= x.set_time - $3 END) y"
 	" GROUP BY y.user_id ORDER BY y.user_id COLLATE \"C\"",
-	3,
-	{TEXTOID, TIMESTAMPTZOID, INTERVALOID},
-	NULL};
+	{TEXTOID, TIMESTAMPTZOID, INTERVALOID}};
 
 /* What became of a user who is asked about. */
 typedef enum AskedState
@@ -186,11 +182,7 @@ close_session(void *argument)
 static void
 require_sole_writer(const GatewayRow *row)
 {
-	Datum  values[1] = {Int32GetDatum(row->id)};
-	uint64 count = statement_run(&read_sole_writer, values, NULL);
-	bool   isnull;
-
-	if (count == 0 || !DatumGetBool(result_datum(0, 1, &isnull)))
+	if (!statement_is_true(&read_sole_writer, ARGS(arg_int32(row->id))))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("balances at gateway \"%s\" cannot be audited", row->name),
@@ -198,22 +190,6 @@ require_sole_writer(const GatewayRow *row)
 						   "was not granted here."),
 				 errhint("Set sole_writer in quota_manager.quota_gateway if nobody but this "
 						 "database changes quotas there.")));
-	SPI_freetuptable(SPI_tuptable);
-}
-
-/*
- * Opens a cursor for a statement.
- */
-static Portal
-open_cursor(Statement *statement, Datum *values)
-{
-	MemoryContext caller = CurrentMemoryContext;
-	Portal        cursor;
-
-	statement_prepare(statement);
-	cursor = SPI_cursor_open(NULL, statement->plan, values, NULL, false);
-	MemoryContextSwitchTo(caller);
-	return cursor;
 }
 
 /*
@@ -235,8 +211,7 @@ put_user(Audit *audit, const char *user_id)
 static void
 collect_users(Audit *audit)
 {
-	Datum  values[1] = {CStringGetTextDatum(audit->row->name)};
-	Portal cursor = open_cursor(&list_users, values);
+	Portal cursor = statement_open_cursor(&list_users, ARGS(arg_text(audit->row->name)));
 
 	for (;;)
 	{
@@ -248,7 +223,7 @@ collect_users(Audit *audit)
 			break;
 		for (i = 0; i < SPI_processed; i++)
 		{
-			char *user_id = result_text(i, 1, CurrentMemoryContext);
+			char *user_id = result_text(i, 1);
 
 			put_user(audit, user_id);
 			pfree(user_id);
@@ -602,15 +577,12 @@ compare_all(Audit *audit, ReturnSetInfo *result)
 {
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(audit->answer_desc, &TTSOpsMinimalTuple);
 	Interval       *overtaking = palloc0(sizeof(Interval));
-	Datum           values[3];
 	Portal          cursor;
 	MemoryContext   caller;
 
 	overtaking->time = (int64) audit->row->request_timeout_ms * 1000;
-	values[0] = CStringGetTextDatum(audit->row->name);
-	values[1] = TimestampTzGetDatum(audit->began);
-	values[2] = IntervalPGetDatum(overtaking);
-	cursor = open_cursor(&add_up, values);
+	cursor = statement_open_cursor(&add_up, ARGS(arg_text(audit->row->name), arg_time(audit->began),
+												 arg_datum(IntervalPGetDatum(overtaking))));
 	caller = MemoryContextSwitchTo(audit->batch_memory);
 	for (;;)
 	{
@@ -630,12 +602,12 @@ compare_all(Audit *audit, ReturnSetInfo *result)
 			bool    is_unread;
 			bool    has_no_problem;
 
-			granted.user_id = result_text(i, 1, audit->batch_memory);
+			granted.user_id = result_text(i, 1);
 			granted.least = result_datum(i, 2, &isnull);
 			granted.most = result_datum(i, 3, &isnull);
-			granted.count = DatumGetInt64(result_datum(i, 4, &isnull));
-			granted.begin = DatumGetTimestampTz(result_datum(i, 5, &isnull));
-			granted.is_touched = DatumGetBool(result_datum(i, 6, &isnull));
+			granted.count = result_int64(i, 4);
+			granted.begin = result_time(i, 5);
+			granted.is_touched = result_bool(i, 6);
 			if (!find_answer(audit, slot, granted.user_id))
 				continue;
 			if (granted.is_touched)

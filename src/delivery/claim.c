@@ -52,9 +52,7 @@ static Statement read_candidates = {
 	" WHERE e.run_id = ANY ($1) AND e.id BETWEEN $2 AND $3 AND e.gateway = $4"
 	" AND (e.status = 'pending' OR e.status = $5) AND " IS_DUE(
 		"$6") " ORDER BY e.id LIMIT " CANDIDATES_MAX_TEXT,
-	6,
-	{INT8ARRAYOID, INT8OID, INT8OID, TEXTOID, TEXTOID, TIMESTAMPTZOID},
-	NULL};
+	{INT8ARRAYOID, INT8OID, INT8OID, TEXTOID, TEXTOID, TIMESTAMPTZOID}};
 
 /* Where candidates are searched: in these runs, between these ids. */
 typedef struct Window
@@ -84,9 +82,10 @@ typedef struct Window
 			" RETURNING e.strategy_id, e.user_id, e.scheduled_time, e.revision, "                  \
 			"e.claim_number, e.id,"                                                                \
 			" e.attempts, trim_scale(e.amount)::text, e.doubt_time IS NOT NULL",                   \
-			8, {INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, TEXTOID,            \
-				BOOLOID,      TEXTOID,      TIMESTAMPTZOID},                                       \
-			NULL                                                                                   \
+		{                                                                                          \
+			INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, TEXTOID, BOOLOID,       \
+				TEXTOID, TIMESTAMPTZOID                                                            \
+		}                                                                                          \
 	}
 
 /* For a plain table, and for one that is spread. */
@@ -248,7 +247,7 @@ load_candidates(Sender *sender, Window *window)
 	values[3] = CStringGetTextDatum(sender->row->name);
 	values[4] = CStringGetTextDatum(other_status(sender));
 	values[5] = TimestampTzGetDatum(GetCurrentTimestamp());
-	count = statement_run(&read_candidates, values, NULL);
+	count = statement_run_values(&read_candidates, values, NULL);
 
 	MemoryContextReset(sender->search.memory);
 	caller = MemoryContextSwitchTo(sender->search.memory);
@@ -318,8 +317,8 @@ has_to_wait(const Sender *sender, const Candidate *candidate)
 static Grant *
 claimed_grant(const Sender *sender, uint64 row)
 {
-	char  *user_id = result_text(row, 2, CurrentMemoryContext);
-	char  *amount = result_text(row, 8, CurrentMemoryContext);
+	char  *user_id = result_text(row, 2);
+	char  *amount = result_text(row, 8);
 	Grant *grant = grant_create(sender->memory, user_id, amount);
 	bool   isnull;
 
@@ -407,7 +406,7 @@ claim_batch(Sender *sender, int limit)
 	values[6] = CStringGetTextDatum(other_status(sender));
 	values[7] = TimestampTzGetDatum(GetCurrentTimestamp());
 	CRASH_POINT(claim_starting);
-	count = (int) statement_run(&claim_candidates[sender->is_spread], values, NULL);
+	count = (int) statement_run_values(&claim_candidates[sender->is_spread], values, NULL);
 	CRASH_POINT(claim_made);
 	take_claimed(sender, count);
 	SPI_freetuptable(SPI_tuptable);

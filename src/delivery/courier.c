@@ -15,10 +15,7 @@
 static Statement find_work = {
 	"SELECT EXISTS (SELECT 1 FROM quota_manager.quota_run r"
 	" WHERE r.undelivered AND r.first_grant_id IS NOT NULL), count(*), max(g.update_time)"
-	" FROM quota_manager.quota_gateway g",
-	0,
-	{0},
-	NULL};
+	" FROM quota_manager.quota_gateway g"};
 
 /*
  * Ends the connections and releases the locks, whatever happens to the memory
@@ -272,7 +269,7 @@ courier_finds_work(Courier *courier, const WorkUnit *unit)
 	TimestampTz update_time;
 
 	unit->begin();
-	(void) statement_run(&find_work, NULL, NULL);
+	(void) statement_run_values(&find_work, NULL, NULL);
 	found = DatumGetBool(result_datum(0, 1, &isnull));
 	count = DatumGetInt64(result_datum(0, 2, &isnull));
 	value = result_datum(0, 3, &isnull);

@@ -34,7 +34,12 @@ PG_FUNCTION_INFO_V1(qm_set_credential);
 PG_FUNCTION_INFO_V1(qm_hide_statement);
 
 static Statement read_row = {
-	"SELECT c.secret FROM quota_manager.quota_credential c WHERE c.name = $1", 1, {TEXTOID}, NULL};
+	"SELECT c.secret FROM quota_manager.quota_credential c WHERE c.name = $1", {TEXTOID}};
+
+static Statement write_row = {
+	"INSERT INTO quota_manager.quota_credential (name, secret) VALUES ($1, $2)"
+	" ON CONFLICT (name) DO UPDATE SET secret = $2",
+	{TEXTOID, TEXTOID}};
 
 /*
  * If text begins with prefix, returns what follows it, otherwise NULL.
@@ -162,12 +167,12 @@ read_file(const char *name, char *buffer, size_t size, const char **problem)
 static char *
 read_credential_row(const char *name, MemoryContext memory)
 {
-	Datum values[1];
-	char *secret = NULL;
+	MemoryContext caller = MemoryContextSwitchTo(memory);
+	char         *secret = NULL;
 
-	values[0] = CStringGetTextDatum(name);
-	if (statement_run(&read_row, values, NULL) == 1)
-		secret = result_text(0, 1, memory);
+	if (statement_run(&read_row, ARGS(arg_text(name))) == 1)
+		secret = result_text(0, 1);
+	MemoryContextSwitchTo(caller);
 	SPI_freetuptable(SPI_tuptable);
 	return secret;
 }
@@ -269,25 +274,6 @@ qm_hide_statement(PG_FUNCTION_ARGS)
 }
 
 /*
- * Writes a row of quota_credential with the rights of the current user.
- */
-static void
-write_credential_row(Datum *values, const char *nulls)
-{
-	Oid types[] = {TEXTOID, TEXTOID};
-	int result;
-
-	SPI_connect();
-	result = SPI_execute_with_args(
-		"INSERT INTO quota_manager.quota_credential (name, secret) VALUES ($1, $2)"
-		" ON CONFLICT (name) DO UPDATE SET secret = $2",
-		2, types, values, nulls, false, 0);
-	if (result != SPI_OK_INSERT)
-		elog(ERROR, "could not write a credential: %s", SPI_result_code_string(result));
-	SPI_finish();
-}
-
-/*
  * Throws the error that was caught without what may show a key: the statement,
  * also where it stands in the context, parameters, and the failing row.
  */
@@ -307,25 +293,22 @@ rethrow_without_key(MemoryContext memory)
 }
 
 /*
- * set_credential(name, secret): writes a key; an error of it does not take the
- * key into the log, as one of an INSERT does.
+ * set_credential(name, secret): writes a key with the rights of the current
+ * user; an error of it does not take the key into the log, as one of an INSERT
+ * does.
  */
 Datum
 qm_set_credential(PG_FUNCTION_ARGS)
 {
 	MemoryContext memory = CurrentMemoryContext;
-	Datum         values[2];
-	char          nulls[2];
 
-	for (int i = 0; i < 2; i++)
-	{
-		values[i] = PG_GETARG_DATUM(i);
-		nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
-	}
 	credential_hide_statement();
 	PG_TRY();
 	{
-		write_credential_row(values, nulls);
+		SPI_connect();
+		(void) statement_run_as_user(&write_row, ARGS({PG_GETARG_DATUM(0), PG_ARGISNULL(0)},
+													  {PG_GETARG_DATUM(1), PG_ARGISNULL(1)}));
+		SPI_finish();
 	}
 	PG_CATCH();
 	{

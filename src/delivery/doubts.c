@@ -28,9 +28,10 @@
 		" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"                           \
 		" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision" of_users            \
 		" AND e.status = 'processing' AND e.claim_number = k.claim_number" end " RETURNING e.id",  \
-			8, {INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID,                     \
-				INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID},                    \
-			NULL                                                                                   \
+		{                                                                                          \
+			INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, INT4ARRAYOID,           \
+				TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID                                    \
+		}                                                                                          \
 	}
 
 static Statement record_balances[] = {
@@ -51,9 +52,7 @@ static Statement read_doubts = {
 	" WHERE e.run_id = $1 AND e.id BETWEEN $2 AND $3 AND e.gateway = $4"
 	" AND e.status = 'in_doubt' AND e.next_attempt_time < 'infinity'"
 	" ORDER BY e.id",
-	4,
-	{INT8OID, INT8OID, INT8OID, TEXTOID},
-	NULL};
+	{INT8OID, INT8OID, INT8OID, TEXTOID}};
 
 /* Of grants that were in doubt after that claim: those that still are. */
 #define READ_UNDECIDED(of_users)                                                                   \
@@ -65,7 +64,9 @@ static Statement read_doubts = {
 		" AND e.user_id = k.user_id AND e.scheduled_time = k.scheduled_time"                       \
 		" AND e.revision = k.revision" of_users                                                    \
 		" WHERE e.status = 'in_doubt' AND e.claim_number = k.claim_number ORDER BY e.id",          \
-			5, {INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, INT4ARRAYOID}, NULL \
+		{                                                                                          \
+			INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, INT4ARRAYOID            \
+		}                                                                                          \
 	}
 
 static Statement read_undecided[] = {READ_UNDECIDED(""), READ_UNDECIDED(OF_USERS("e.user_id", 2))};
@@ -121,7 +122,7 @@ doubts_record(Sender *sender)
 	for (column = 0; column < RECORD_COLUMNS; column++)
 		values[column] = array_of(record_types[column], k[column], column == 5 ? nulls : NULL,
 								  grants_in(&sender->grants, GRANT_SAMPLED));
-	count = statement_run(&record_balances[sender->is_spread], values, NULL);
+	count = statement_run_values(&record_balances[sender->is_spread], values, NULL);
 	CRASH_POINT(before_recording);
 
 	grants_foreach(iter, &sender->grants, GRANT_SAMPLED)
@@ -212,9 +213,9 @@ due_of(const Grant *grant, uint64 i)
 static Grant *
 doubtful_grant(const Sender *sender, uint64 i)
 {
-	char  *user_id = result_text(i, 2, CurrentMemoryContext);
-	char  *amount = result_text(i, 8, CurrentMemoryContext);
-	char  *balance = result_text(i, 9, CurrentMemoryContext);
+	char  *user_id = result_text(i, 2);
+	char  *amount = result_text(i, 8);
+	char  *balance = result_text(i, 9);
 	Grant *grant = grant_create(sender->memory, user_id, amount);
 	bool   isnull;
 	Datum  balance_time = result_datum(i, 10, &isnull);
@@ -251,7 +252,7 @@ load_run(Sender *sender, const Run *run, const Backlog *backlog)
 	values[1] = Int64GetDatum(backlog->low);
 	values[2] = Int64GetDatum(backlog->high);
 	values[3] = CStringGetTextDatum(sender->row->name);
-	count = statement_run(&read_doubts, values, NULL);
+	count = statement_run_values(&read_doubts, values, NULL);
 	for (i = 0; i < count; i++)
 	{
 		Grant *grant = doubtful_grant(sender, i);
@@ -307,7 +308,7 @@ undecided_ids(Sender *sender, int *count)
 		fill_key(k, i++, dlist_container(Grant, node, iter.cur));
 	for (column = 0; column < KEY_COLUMNS; column++)
 		values[column] = array_of(record_types[column], k[column], NULL, rows);
-	*count = (int) statement_run(&read_undecided[sender->is_spread], values, NULL);
+	*count = (int) statement_run_values(&read_undecided[sender->is_spread], values, NULL);
 	ids = palloc(sizeof(int64) * Max(*count, 1));
 	for (i = 0; i < *count; i++)
 		ids[i] = DatumGetInt64(result_datum(i, 1, &isnull));

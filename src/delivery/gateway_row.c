@@ -25,13 +25,10 @@ static Statement read_gateways = {
 	" g.max_connections, g.state, g.update_time, g.is_default, g.credential,"
 	" coalesce(g.rate_limit, 0), g.doubt_policy, coalesce(g.max_usage_rate, -1),"
 	" g.doubt_policy_since"
-	" FROM quota_manager.quota_gateway g ORDER BY g.id",
-	0,
-	{0},
-	NULL};
+	" FROM quota_manager.quota_gateway g ORDER BY g.id"};
 
-static Statement see_gateway = {
-	"SELECT 1 FROM quota_manager.quota_gateway g WHERE g.id = $1", 1, {INT4OID}, NULL};
+static Statement see_gateway = {"SELECT 1 FROM quota_manager.quota_gateway g WHERE g.id = $1",
+								{INT4OID}};
 
 bool
 gateway_dialect_read(const char *name, GatewayDialect *dialect)
@@ -65,31 +62,30 @@ read_policy(char *name)
  * Reads what row i of SPI_tuptable says, but not the key.
  */
 static GatewayRow *
-read_gateway(uint64 i, MemoryContext memory)
+read_gateway(uint64 i)
 {
-	GatewayRow *row = MemoryContextAllocZero(memory, sizeof(GatewayRow));
-	char       *dialect = result_text(i, 3, memory);
-	bool        isnull;
+	GatewayRow *row = palloc0(sizeof(GatewayRow));
+	char       *dialect = result_text(i, 3);
 
-	row->id = DatumGetInt32(result_datum(i, 1, &isnull));
-	row->name = result_text(i, 2, memory);
+	row->id = result_int32(i, 1);
+	row->name = result_text(i, 2);
 	if (!gateway_dialect_read(dialect, &row->dialect))
 		row->problem = "its dialect is unknown";
 	pfree(dialect);
-	row->base_url = result_text(i, 4, memory);
-	row->admin_path = result_text(i, 5, memory);
-	row->key_header = result_text(i, 6, memory);
-	row->route_model = result_text(i, 7, memory);
-	row->connect_timeout_ms = DatumGetInt32(result_datum(i, 8, &isnull));
-	row->request_timeout_ms = DatumGetInt32(result_datum(i, 9, &isnull));
-	row->max_connections = DatumGetInt32(result_datum(i, 10, &isnull));
-	row->state = result_text(i, 11, memory);
-	row->update_time = DatumGetTimestampTz(result_datum(i, 12, &isnull));
-	row->is_default = DatumGetBool(result_datum(i, 13, &isnull));
-	row->rate_limit = DatumGetFloat8(result_datum(i, 15, &isnull));
-	row->doubt_policy = read_policy(result_text(i, 16, memory));
-	row->max_usage_rate = DatumGetFloat8(result_datum(i, 17, &isnull));
-	row->doubt_policy_since = DatumGetTimestampTz(result_datum(i, 18, &isnull));
+	row->base_url = result_text(i, 4);
+	row->admin_path = result_text(i, 5);
+	row->key_header = result_text(i, 6);
+	row->route_model = result_text(i, 7);
+	row->connect_timeout_ms = result_int32(i, 8);
+	row->request_timeout_ms = result_int32(i, 9);
+	row->max_connections = result_int32(i, 10);
+	row->state = result_text(i, 11);
+	row->update_time = result_time(i, 12);
+	row->is_default = result_bool(i, 13);
+	row->rate_limit = result_double(i, 15);
+	row->doubt_policy = read_policy(result_text(i, 16));
+	row->max_usage_rate = result_double(i, 17);
+	row->doubt_policy_since = result_time(i, 18);
 	if (row->problem == NULL)
 		row->problem = base_url_problem(row->base_url);
 	return row;
@@ -117,31 +113,31 @@ wipe_with_memory(MemoryContext memory, char *key)
 List *
 gateway_rows_read(MemoryContext memory)
 {
+	MemoryContext  caller = MemoryContextSwitchTo(memory);
 	List          *rows = NIL;
-	uint64         count = statement_run(&read_gateways, NULL, NULL);
+	uint64         count = statement_run(&read_gateways, NULL);
 	SPITupleTable *table = SPI_tuptable;
 	uint64         i;
 
 	for (i = 0; i < count; i++)
 	{
-		GatewayRow   *row;
-		char         *reference;
-		MemoryContext caller;
+		GatewayRow *row;
+		char       *reference;
 
+		/* to fetch a key may run a statement, too */
 		SPI_tuptable = table;
-		row = read_gateway(i, memory);
-		reference = result_text(i, 14, memory);
+		row = read_gateway(i);
+		reference = result_text(i, 14);
 		if (reference != NULL && row->problem == NULL)
 			row->secret = credential_fetch(reference, memory, &row->problem);
 		if (row->secret != NULL)
 			wipe_with_memory(memory, row->secret);
 		if (reference != NULL)
 			pfree(reference);
-		caller = MemoryContextSwitchTo(memory);
 		rows = lappend(rows, row);
-		MemoryContextSwitchTo(caller);
 	}
 	SPI_freetuptable(table);
+	MemoryContextSwitchTo(caller);
 	return rows;
 }
 
@@ -151,8 +147,7 @@ gateway_rows_read(MemoryContext memory)
 static bool
 is_visible(const GatewayRow *row)
 {
-	Datum values[1] = {Int32GetDatum(row->id)};
-	bool  found = statement_run_as_user(&see_gateway, values, NULL) > 0;
+	bool found = statement_run_as_user(&see_gateway, ARGS(arg_int32(row->id))) > 0;
 
 	SPI_freetuptable(SPI_tuptable);
 	return found;

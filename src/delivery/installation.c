@@ -39,10 +39,9 @@ struct Installation
 	InstallationId ids[FLEXIBLE_ARRAY_MEMBER];
 };
 
-static Statement check_identity = {"SELECT quota_internal.check_identity($1)", 1, {BOOLOID}, NULL};
+static Statement check_identity = {"SELECT quota_internal.check_identity($1)", {BOOLOID}};
 
-static Statement require_identity = {
-	"SELECT quota_internal.require_identity($1)", 1, {BOOLOID}, NULL};
+static Statement require_identity = {"SELECT quota_internal.require_identity($1)", {BOOLOID}};
 
 static Statement read_ids = {
 	"SELECT f.former ->> 'id', (f.former ->> 'before_grant')::int8"
@@ -51,10 +50,7 @@ static Statement read_ids = {
 	" UNION ALL"
 	" SELECT i.id::text, 9223372036854775807 FROM quota_manager.quota_installation i"
 	" WHERE i.system_identifier IS NOT NULL"
-	" ORDER BY 2",
-	0,
-	{0},
-	NULL};
+	" ORDER BY 2"};
 
 /*
  * present_identity(): which database of which server this is.  A standby has
@@ -93,14 +89,10 @@ qm_try_identity_lock(PG_FUNCTION_ARGS)
 InstallationState
 installation_check(const WorkUnit *unit, bool runs)
 {
-	Datum values[] = {BoolGetDatum(runs)};
-	bool  isnull;
-	bool  ours;
+	bool ours;
 
 	unit->begin();
-	statement_run(&check_identity, values, NULL);
-	ours = DatumGetBool(result_datum(0, 1, &isnull));
-	SPI_freetuptable(SPI_tuptable);
+	ours = statement_is_true(&check_identity, ARGS(arg_bool(runs)));
 	unit->commit();
 	return ours ? INSTALLATION_OURS : INSTALLATION_FENCED;
 }
@@ -111,9 +103,7 @@ installation_check(const WorkUnit *unit, bool runs)
 static void
 require_ours(bool runs)
 {
-	Datum values[] = {BoolGetDatum(runs)};
-
-	statement_run(&require_identity, values, NULL);
+	statement_run(&require_identity, ARGS(arg_bool(runs)));
 	SPI_freetuptable(SPI_tuptable);
 }
 
@@ -133,7 +123,7 @@ installation_read(MemoryContext memory)
 	uint64        i;
 
 	require_ours(true);
-	count = statement_run(&read_ids, NULL, NULL);
+	count = statement_run(&read_ids, NULL);
 	if (count == 0)
 		ereport(ERROR, (errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 						errmsg("a scan is noting that this is the database that grants")));
@@ -142,10 +132,8 @@ installation_read(MemoryContext memory)
 	installation->count = (int) count;
 	for (i = 0; i < count; i++)
 	{
-		bool isnull;
-
-		installation->ids[i].id = result_text(i, 1, memory);
-		installation->ids[i].before_grant = DatumGetInt64(result_datum(i, 2, &isnull));
+		installation->ids[i].id = MemoryContextStrdup(memory, result_text(i, 1));
+		installation->ids[i].before_grant = result_int64(i, 2);
 	}
 	SPI_freetuptable(SPI_tuptable);
 	return installation;

@@ -56,17 +56,13 @@ static Statement write_call = {
 	"INSERT INTO quota_manager.gateway_call (role, action, gateway, user_id, amount, reason,"
 	" outcome, message)"
 	" VALUES ($1, $2, $3, $4, $5::numeric, $6, $7, $8)",
-	8,
-	{TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID},
-	NULL};
+	{TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}};
 
 /* The lock keeps the policy until the caller's transaction ends. */
 static Statement lock_reconciles = {
 	"SELECT g.doubt_policy = 'reconcile' FROM quota_manager.quota_gateway g WHERE g.id = $1"
 	" FOR SHARE",
-	1,
-	{INT4OID},
-	NULL};
+	{INT4OID}};
 
 static const char *
 action_name(GatewayAction action)
@@ -198,29 +194,14 @@ record_balance(const ManualCall *call)
 static void
 record_call(const ManualCall *call, const char *role)
 {
-	Datum       values[8];
-	char        nulls[8] = {' ', ' ', ' ', ' ', ' ', ' ', ' ', ' '};
-	const char *texts[8];
-	int         i;
+	const char *message = call->reply.message[0] != '\0' ? call->reply.message : NULL;
 
 	if (XactReadOnly || RecoveryInProgress())
 		return;
-	texts[0] = role;
-	texts[1] = action_name(call->action);
-	texts[2] = call->gateway;
-	texts[3] = call->user_id;
-	texts[4] = call->amount;
-	texts[5] = call->reason;
-	texts[6] = outcome_name(call);
-	texts[7] = call->reply.message[0] ? call->reply.message : NULL;
-	for (i = 0; i < lengthof(texts); i++)
-	{
-		if (texts[i] == NULL)
-			nulls[i] = 'n';
-		else
-			values[i] = CStringGetTextDatum(texts[i]);
-	}
-	statement_run(&write_call, values, nulls);
+	statement_run(&write_call,
+				  ARGS(arg_text(role), arg_text(action_name(call->action)), arg_text(call->gateway),
+					   arg_text(call->user_id), arg_text(call->amount), arg_text(call->reason),
+					   arg_text(outcome_name(call)), arg_text(message)));
 	record_balance(call);
 }
 
@@ -290,17 +271,12 @@ report_outcome(const ManualCall *call)
 static void
 refuse_where_reconciled(const GatewayRow *row)
 {
-	Datum  values[1] = {Int32GetDatum(row->id)};
-	uint64 count = statement_run(&lock_reconciles, values, NULL);
-	bool   isnull;
-
-	if (count > 0 && DatumGetBool(result_datum(0, 1, &isnull)))
+	if (statement_is_true(&lock_reconciles, ARGS(arg_int32(row->id))))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("quotas at gateway \"%s\" cannot be changed by hand", row->name),
 				 errdetail("Its doubt policy is reconcile: the change would be taken for a grant."),
 				 errhint("Set its doubt_policy to hold first.")));
-	SPI_freetuptable(SPI_tuptable);
 }
 
 /*

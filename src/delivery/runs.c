@@ -18,12 +18,10 @@
 #define RUNS_AT_ONCE 1024
 #define FAR_APART 100000
 
-static Statement read_runs = {"SELECT r.id, r.first_grant_id, r.last_grant_id, r.xmin"
-							  " FROM quota_manager.quota_run r"
-							  " WHERE r.undelivered AND r.first_grant_id IS NOT NULL ORDER BY r.id",
-							  0,
-							  {0},
-							  NULL};
+static Statement read_runs = {
+	"SELECT r.id, r.first_grant_id, r.last_grant_id, r.xmin"
+	" FROM quota_manager.quota_run r"
+	" WHERE r.undelivered AND r.first_grant_id IS NOT NULL ORDER BY r.id"};
 
 #define OPEN_GRANTS                                                                                \
 	"quota_manager.quota_execute e WHERE e.run_id = ANY ($1) AND e.id BETWEEN $2 AND $3"           \
@@ -39,9 +37,7 @@ static Statement read_backlogs = {"SELECT e.run_id, e.gateway, min(e.id), max(e.
 								  " min(" DUE_TIME ") FILTER (WHERE e.status = 'in_doubt')"
 								  " FROM " OPEN_GRANTS
 								  " GROUP BY e.run_id, e.gateway ORDER BY e.run_id, e.gateway",
-								  4,
-								  {INT8ARRAYOID, INT8OID, INT8OID, TIMESTAMPTZOID},
-								  NULL};
+								  {INT8ARRAYOID, INT8OID, INT8OID, TIMESTAMPTZOID}};
 
 /*
  * The rows are locked before it is looked at whether a grant is open, in a
@@ -52,17 +48,13 @@ static Statement lock_runs = {"SELECT r.id, r.first_grant_id, r.last_grant_id"
 							  " FROM quota_manager.quota_run r"
 							  " WHERE r.id = ANY ($1) AND r.undelivered"
 							  " ORDER BY r.id FOR UPDATE SKIP LOCKED",
-							  1,
-							  {INT8ARRAYOID},
-							  NULL};
+							  {INT8ARRAYOID}};
 
 static Statement mark_delivered = {"UPDATE quota_manager.quota_run AS r SET undelivered = false"
 								   " WHERE r.id = ANY ($1)"
 								   " AND r.id NOT IN (SELECT e.run_id FROM " OPEN_GRANTS ")"
 								   " RETURNING r.id",
-								   3,
-								   {INT8ARRAYOID, INT8OID, INT8OID},
-								   NULL};
+								   {INT8ARRAYOID, INT8OID, INT8OID}};
 
 static void
 forget_backlogs(Run *run)
@@ -86,7 +78,7 @@ runs_load(List *old, MemoryContext memory)
 	MemoryContext caller;
 	List         *runs = NIL;
 	ListCell     *cell = list_head(old);
-	uint64        count = statement_run(&read_runs, NULL, NULL);
+	uint64        count = statement_run_values(&read_runs, NULL, NULL);
 	uint64        i;
 
 	caller = MemoryContextSwitchTo(memory);
@@ -160,7 +152,7 @@ add_backlog(Run *run, uint64 i, TimestampTz now, MemoryContext memory)
 		run->backlogs = repalloc(run->backlogs, sizeof(Backlog) * (run->backlog_count + 1));
 	backlog = &run->backlogs[run->backlog_count];
 	memset(backlog, 0, sizeof(Backlog));
-	backlog->gateway = result_text(i, 2, memory);
+	backlog->gateway = MemoryContextStrdup(memory, result_text(i, 2));
 	backlog->low = DatumGetInt64(result_datum(i, 3, &isnull));
 	backlog->high = DatumGetInt64(result_datum(i, 4, &isnull));
 	backlog->processing = DatumGetInt64(result_datum(i, 5, &isnull));
@@ -209,7 +201,7 @@ examine(Run **runs, int count, int64 low, int64 high, MemoryContext memory)
 	values[1] = Int64GetDatum(low);
 	values[2] = Int64GetDatum(high);
 	values[3] = TimestampTzGetDatum(now);
-	answers = statement_run(&read_backlogs, values, NULL);
+	answers = statement_run_values(&read_backlogs, values, NULL);
 
 	for (i = 0; i < count; i++)
 	{
@@ -255,7 +247,7 @@ close_runs(Run **runs, int count)
 		return;
 
 	values[0] = array_of(INT8OID, ids, NULL, closing);
-	found = statement_run(&lock_runs, values, NULL);
+	found = statement_run_values(&lock_runs, values, NULL);
 	for (row = 0; row < found; row++)
 	{
 		ids[row] = Int64GetDatum(DatumGetInt64(result_datum(row, 1, &isnull)));
@@ -267,7 +259,7 @@ close_runs(Run **runs, int count)
 	values[0] = array_of(INT8OID, ids, NULL, (int) found);
 	values[1] = Int64GetDatum(low);
 	values[2] = Int64GetDatum(high);
-	found = statement_run(&mark_delivered, values, NULL);
+	found = statement_run_values(&mark_delivered, values, NULL);
 	if (found > 0)
 		CRASH_POINT(run_closing);
 	for (row = 0; row < found; row++)

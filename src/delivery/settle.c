@@ -47,11 +47,12 @@
 		" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"                           \
 		" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision" of_users            \
 		" AND e.status = k.was AND e.claim_number = k.claim_number" end " RETURNING e.id",         \
-			15, {INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID,                    \
-				 INT4ARRAYOID, TEXTARRAYOID, INT4ARRAYOID,        BOOLARRAYOID,                    \
-				 INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID,             \
-				 TEXTARRAYOID, INT8ARRAYOID, TIMESTAMPTZOID},                                      \
-			NULL                                                                                   \
+		{                                                                                          \
+			INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, INT4ARRAYOID,           \
+				TEXTARRAYOID, INT4ARRAYOID, BOOLARRAYOID, INT4ARRAYOID, TEXTARRAYOID,              \
+				TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, TEXTARRAYOID, INT8ARRAYOID,              \
+				TIMESTAMPTZOID                                                                     \
+		}                                                                                          \
 	}
 
 static Statement settle_grants[] = {
@@ -71,9 +72,10 @@ static Statement settle_grants[] = {
 		" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"                           \
 		" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision" of_users            \
 		" AND e.status = 'processing' AND e.claim_number = k.claim_number" end " RETURNING e.id",  \
-			7, {INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID,                     \
-				INT4ARRAYOID, INT4OID,      TIMESTAMPTZOID},                                       \
-			NULL                                                                                   \
+		{                                                                                          \
+			INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT4OID,  \
+				TIMESTAMPTZOID                                                                     \
+		}                                                                                          \
 	}
 
 static Statement settle_completed[] = {
@@ -92,7 +94,9 @@ static Statement settle_completed[] = {
 		" FROM unnest($1) AS k(user_id)"                                                           \
 		" WHERE b.user_id = k.user_id AND b.gateway = $2"                                          \
 		" AND (b.balance IS NOT NULL OR b.token IS NOT NULL)" condition,                           \
-			2, {TEXTARRAYOID, TEXTOID}, NULL                                                       \
+		{                                                                                          \
+			TEXTARRAYOID, TEXTOID                                                                  \
+		}                                                                                          \
 	}
 
 static Statement forget_balances[] = {
@@ -122,28 +126,22 @@ static Statement settle_leftover_grants = {
 	" AND e.status = 'processing'"
 	" AND k.unsent = (e.awaits_balance AND e.doubt_time IS NULL)"
 	" RETURNING e.status, e.id",
-	10,
 	{INT8OID, INT8OID, INT8OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID, INT4OID, TIMESTAMPTZOID,
-	 INT8OID},
-	NULL};
+	 INT8OID}};
 
 static Statement save_state = {
 	"UPDATE quota_manager.quota_gateway AS g"
 	" SET state = $2, state_reason = $3, next_probe_time = $4"
 	" WHERE g.id = (SELECT l.id FROM quota_manager.quota_gateway l WHERE l.id = $1"
 	" FOR NO KEY UPDATE SKIP LOCKED)",
-	4,
-	{INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID},
-	NULL};
+	{INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID}};
 
 /* Of a run: whose grants have become in doubt at a time. */
 static Statement read_lost_users = {
 	"SELECT e.user_id FROM quota_manager.quota_execute e"
 	" WHERE e.run_id = $1 AND e.id BETWEEN $2 AND $3 AND e.gateway = $4"
 	" AND e.status = 'in_doubt' AND e.doubt_time = $5",
-	5,
-	{INT8OID, INT8OID, INT8OID, TEXTOID, TIMESTAMPTZOID},
-	NULL};
+	{INT8OID, INT8OID, INT8OID, TEXTOID, TIMESTAMPTZOID}};
 
 /* The columns of the table k above. */
 enum
@@ -290,20 +288,20 @@ settle_done(Sender *sender)
 	{
 		balances[0] = values[K_USER_ID];
 		balances[1] = CStringGetTextDatum(sender->row->name);
-		statement_run(&forget_balances[sender->is_spread], balances, NULL);
+		statement_run_values(&forget_balances[sender->is_spread], balances, NULL);
 		note_lost_answers(sender);
 	}
 	if (columns == K_COUNT)
 	{
 		values[K_COUNT] = TimestampTzGetDatum(GetCurrentTimestamp());
-		count = statement_run(&settle_grants[sender->is_spread], values, NULL);
+		count = statement_run_values(&settle_grants[sender->is_spread], values, NULL);
 	}
 	else
 	{
 		values[K_COMPLETED_COUNT] =
 			Int32GetDatum(grants_first(&sender->grants, GRANT_DONE)->outcome.http_status);
 		values[K_COMPLETED_COUNT + 1] = TimestampTzGetDatum(GetCurrentTimestamp());
-		count = statement_run(&settle_completed[sender->is_spread], values, NULL);
+		count = statement_run_values(&settle_completed[sender->is_spread], values, NULL);
 	}
 	CRASH_POINT(settle_made);
 
@@ -388,7 +386,7 @@ static void
 note_lost_of_run(const Datum *range, TimestampTz doubt_time)
 {
 	Datum  values[5] = {range[0], range[1], range[2], range[3], TimestampTzGetDatum(doubt_time)};
-	uint64 count = statement_run(&read_lost_users, values, NULL);
+	uint64 count = statement_run_values(&read_lost_users, values, NULL);
 	Datum *users = palloc(sizeof(Datum) * Max(count, 1));
 	uint64 row;
 	bool   isnull;
@@ -422,11 +420,11 @@ settle_leftovers_of_run(Sender *sender, const Run *run, const Backlog *backlog)
 	values[7] = Int32GetDatum(delivery_max_attempts);
 	values[8] = TimestampTzGetDatum(now);
 	values[9] = Int64GetDatum(mono_now());
-	count = statement_run(&settle_leftover_grants, values, NULL);
+	count = statement_run_values(&settle_leftover_grants, values, NULL);
 	for (row = 0; row < count; row++)
 	{
 		bool isnull;
-		bool is_in_doubt = strcmp(result_text(row, 1, CurrentMemoryContext), "in_doubt") == 0;
+		bool is_in_doubt = strcmp(result_text(row, 1), "in_doubt") == 0;
 
 		in_doubt += is_in_doubt;
 		tally_left_over(&sender->batch.tally, DatumGetInt64(result_datum(row, 2, &isnull)),
@@ -475,7 +473,7 @@ settle_state(Sender *sender)
 		GetCurrentTimestamp(), mono_ms_until(sender->circuit.check_time, PROBE_SHOWN_MAX)));
 	if (sender->circuit.state == CIRCUIT_OPEN || sender->circuit.state == CIRCUIT_PROBING)
 		nulls[3] = 'n';
-	written = statement_run(&save_state, values, nulls) > 0;
+	written = statement_run_values(&save_state, values, nulls) > 0;
 	if (!written)
 		return false;
 	CRASH_POINT(state_saved);

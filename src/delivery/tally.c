@@ -29,9 +29,7 @@ typedef struct CompletedAmount
 static Statement begin_sum = {
 	"INSERT INTO quota_manager.gateway_tally (gateway, is_sum) VALUES ($1, true)"
 	" ON CONFLICT (gateway) WHERE is_sum DO NOTHING",
-	1,
-	{TEXTOID},
-	NULL};
+	{TEXTOID}};
 
 static Statement add_to_sum = {
 	"UPDATE quota_manager.gateway_tally AS t"
@@ -42,9 +40,7 @@ static Statement add_to_sum = {
 	" + (SELECT coalesce(sum(a.amount::numeric * a.grants), 0)"
 	" FROM unnest($8, $9) AS a(amount, grants))"
 	" WHERE t.gateway = $1 AND t.is_sum",
-	9,
-	{TEXTOID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TEXTARRAYOID, INT8ARRAYOID},
-	NULL};
+	{TEXTOID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TEXTARRAYOID, INT8ARRAYOID}};
 
 /* The row of the sum must be there. */
 static Statement fold_others = {
@@ -55,29 +51,20 @@ static Statement fold_others = {
 	" FROM (SELECT sum(o.pending) AS pending, sum(o.processing) AS processing FROM gone o"
 	" HAVING count(*) > 0) AS g"
 	" WHERE t.gateway = $1 AND t.is_sum",
-	1,
-	{TEXTOID},
-	NULL};
+	{TEXTOID}};
 
 static Statement find_others = {"SELECT 1 FROM quota_manager.gateway_tally t"
 								" WHERE t.gateway = $1 AND NOT t.is_sum LIMIT 1",
-								1,
-								{TEXTOID},
-								NULL};
+								{TEXTOID}};
 
 static Statement note_troubled = {
 	"INSERT INTO quota_manager.troubled_grant AS t (grant_id, gateway, status)"
 	" SELECT k.id, $3, k.status FROM unnest($1, $2) AS k(id, status)"
 	" ON CONFLICT (grant_id) DO UPDATE SET gateway = excluded.gateway, status = excluded.status",
-	3,
-	{INT8ARRAYOID, TEXTARRAYOID, TEXTOID},
-	NULL};
+	{INT8ARRAYOID, TEXTARRAYOID, TEXTOID}};
 
 static Statement forget_mended = {
-	"DELETE FROM quota_manager.troubled_grant AS t WHERE t.grant_id = ANY ($1)",
-	1,
-	{INT8ARRAYOID},
-	NULL};
+	"DELETE FROM quota_manager.troubled_grant AS t WHERE t.grant_id = ANY ($1)", {INT8ARRAYOID}};
 
 /*
  * Adds a grant to those that have become troubled, or are so no more.
@@ -198,13 +185,13 @@ write_troubled(const Tally *tally, Datum gateway)
 	if (tally->mended != NIL)
 	{
 		grants_as_arrays(tally->mended, &values[0], NULL);
-		statement_run(&forget_mended, values, NULL);
+		statement_run_values(&forget_mended, values, NULL);
 	}
 	if (tally->troubled != NIL)
 	{
 		grants_as_arrays(tally->troubled, &values[0], &values[1]);
 		values[2] = gateway;
-		statement_run(&note_troubled, values, NULL);
+		statement_run_values(&note_troubled, values, NULL);
 	}
 }
 
@@ -237,7 +224,7 @@ write_sum(const Tally *tally, Datum gateway)
 	values[6] = Int64GetDatum(tally->deferred);
 	values[7] = array_of(TEXTOID, amounts, NULL, count);
 	values[8] = array_of(INT8OID, grants, NULL, count);
-	return statement_run(&add_to_sum, values, NULL) > 0;
+	return statement_run_values(&add_to_sum, values, NULL) > 0;
 }
 
 /*
@@ -246,13 +233,13 @@ write_sum(const Tally *tally, Datum gateway)
 static void
 fold_others_of(Datum gateway)
 {
-	bool found = statement_run(&find_others, &gateway, NULL) > 0;
+	bool found = statement_run_values(&find_others, &gateway, NULL) > 0;
 
 	SPI_freetuptable(SPI_tuptable);
 	if (!found)
 		return;
-	statement_run(&begin_sum, &gateway, NULL);
-	statement_run(&fold_others, &gateway, NULL);
+	statement_run_values(&begin_sum, &gateway, NULL);
+	statement_run_values(&fold_others, &gateway, NULL);
 }
 
 /*
@@ -294,7 +281,7 @@ tally_write(const Tally *tally, const char *gateway, bool fold)
 	write_troubled(tally, name);
 	if (has_figures(tally) && !write_sum(tally, name))
 	{
-		statement_run(&begin_sum, &name, NULL);
+		statement_run_values(&begin_sum, &name, NULL);
 		write_sum(tally, name);
 	}
 	if (fold)

@@ -24,23 +24,18 @@ static Statement write_trouble = {
 	" VALUES ($1, $2, clock_timestamp())"
 	" ON CONFLICT (kind) DO UPDATE SET last_error = excluded.last_error,"
 	" last_error_time = excluded.last_error_time",
-	2,
-	{TEXTOID, TEXTOID},
-	NULL};
+	{TEXTOID, TEXTOID}};
 
-static Statement clear_trouble = {
-	"DELETE FROM quota_manager.quota_worker WHERE kind = $1", 1, {TEXTOID}, NULL};
+static Statement clear_trouble = {"DELETE FROM quota_manager.quota_worker WHERE kind = $1",
+								  {TEXTOID}};
 
 void
 trouble_write(const char *kind, const char *message)
 {
-	Datum values[2];
-	int   length = pg_mbcliplen(message, (int) strlen(message), MESSAGE_LIMIT);
+	int length = pg_mbcliplen(message, (int) strlen(message), MESSAGE_LIMIT);
 
 	set_local("lock_timeout", LOCK_TIMEOUT);
-	values[0] = CStringGetTextDatum(kind);
-	values[1] = PointerGetDatum(cstring_to_text_with_len(message, length));
-	(void) statement_run(&write_trouble, values, NULL);
+	(void) statement_run(&write_trouble, ARGS(arg_text(kind), arg_text(pnstrdup(message, length))));
 }
 
 /*
@@ -49,11 +44,8 @@ trouble_write(const char *kind, const char *message)
 static void
 trouble_erase(const char *kind)
 {
-	Datum values[1];
-
 	set_local("lock_timeout", LOCK_TIMEOUT);
-	values[0] = CStringGetTextDatum(kind);
-	(void) statement_run(&clear_trouble, values, NULL);
+	(void) statement_run(&clear_trouble, ARGS(arg_text(kind)));
 }
 
 /*

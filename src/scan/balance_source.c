@@ -97,15 +97,11 @@ struct BalanceSource
 static Statement filter_missing = {
 	"SELECT u.id FROM unnest($1) u(id) WHERE u.id NOT IN (SELECT k.user_id"
 	" FROM quota_manager.known_balance k WHERE k.user_id = ANY ($1) AND k.balances ? $2)",
-	2,
-	{TEXTARRAYOID, TEXTOID},
-	NULL};
+	{TEXTARRAYOID, TEXTOID}};
 
 static Statement make_due = {"UPDATE quota_manager.quota_run SET retry_time = $2, tries = 1"
 							 " WHERE strategy_id = $1 AND state = 'incomplete' AND retry_time > $2",
-							 2,
-							 {INT4OID, TIMESTAMPTZOID},
-							 NULL};
+							 {INT4OID, TIMESTAMPTZOID}};
 
 /*
  * Makes a source that has nothing to do, in the current memory context.
@@ -273,15 +269,14 @@ balance_source_made_due(BalanceSource *source)
 static void
 make_strategy_due(BalanceSource *source, BalanceJob *job)
 {
-	Datum values[] = {Int32GetDatum(job->strategy_id), TimestampTzGetDatum(GetCurrentTimestamp())};
-
 	job->due_at = mono_in_ms(DUE_MS);
 	if (job->stored == 0)
 		return;
 	job->stored = 0;
 	source->made_due = true;
 	source->unit->begin();
-	(void) statement_run(&make_due, values, NULL);
+	(void) statement_run(&make_due,
+						 ARGS(arg_int32(job->strategy_id), arg_time(GetCurrentTimestamp())));
 	source->unit->commit();
 }
 
@@ -319,20 +314,20 @@ static void
 drop_read(BalanceSource *source)
 {
 	BalanceBatch *batch = &source->batch;
-	Datum        *users = palloc(sizeof(Datum) * batch->count);
-	Datum         values[2];
-	uint64        rows;
+	RowArrays    *users = rows_create(&filter_missing);
+	MemoryContext caller;
+	int           left;
 
 	for (int i = 0; i < batch->count; i++)
-		users[i] = CStringGetTextDatum(batch->questions[i].user_id);
-	values[0] = array_of(TEXTOID, users, NULL, batch->count);
-	values[1] = CStringGetTextDatum(source->name);
-	rows = statement_run(&filter_missing, values, NULL);
-	for (uint64 row = 0; row < rows; row++)
-		batch->questions[row].user_id = result_text(row, 1, batch->memory);
+		rows_add(users, ARGS(arg_text(batch->questions[i].user_id)));
+	left = (int) statement_run_rows(&filter_missing, users, ARGS(arg_text(source->name)));
+	caller = MemoryContextSwitchTo(batch->memory);
+	for (int i = 0; i < left; i++)
+		batch->questions[i].user_id = result_text(i, 1);
+	MemoryContextSwitchTo(caller);
 	SPI_freetuptable(SPI_tuptable);
-	((BalanceJob *) linitial(source->jobs))->stored += batch->count - (int) rows;
-	batch->count = (int) rows;
+	((BalanceJob *) linitial(source->jobs))->stored += batch->count - left;
+	batch->count = left;
 }
 
 /*

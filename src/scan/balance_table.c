@@ -37,45 +37,37 @@ PG_FUNCTION_INFO_V1(qm_answer_may_arrive);
  */
 static Statement ask_balances = {
 	"INSERT INTO quota_manager.user_balance AS b (user_id, gateway, read_time, token)"
-	" SELECT k.user_id, $2, $3, k.token"
-	" FROM unnest($1, $4) AS k(user_id, token)"
-	" LEFT JOIN quota_manager.user_balance l ON l.user_id = k.user_id AND l.gateway = $2"
-	" WHERE octet_length(k.user_id) + octet_length($2) <= 2678"
-	" AND k.user_id NOT IN (SELECT o.user_id FROM quota_internal.open_users(ARRAY[$2]) o)"
+	" SELECT k.user_id, $3, $4, k.token"
+	" FROM unnest($1, $2) AS k(user_id, token)"
+	" LEFT JOIN quota_manager.user_balance l ON l.user_id = k.user_id AND l.gateway = $3"
+	" WHERE octet_length(k.user_id) + octet_length($3) <= 2678"
+	" AND k.user_id NOT IN (SELECT o.user_id FROM quota_internal.open_users(ARRAY[$3]) o)"
 	" AND quota_internal.answer_may_arrive(l.lost_time, l.lost_moment) IS NOT TRUE"
 	" ORDER BY k.user_id"
 	" ON CONFLICT (user_id, gateway) DO UPDATE SET token = coalesce(nullif(b.token, 0), "
 	"excluded.token)"
 	" RETURNING b.user_id, b.token",
-	4,
-	{TEXTARRAYOID, TEXTOID, TIMESTAMPTZOID, INT8ARRAYOID},
-	NULL};
+	{TEXTARRAYOID, INT8ARRAYOID, TEXTOID, TIMESTAMPTZOID}};
 
 static Statement store_balances = {
 	"UPDATE quota_manager.user_balance AS b"
 	" SET balance = k.balance::numeric, read_time = k.read_time, token = NULL,"
 	" last_balance = CASE WHEN k.balance::numeric > 0 THEN k.balance::numeric"
 	" WHEN k.balance::numeric = 0 THEN b.last_balance END"
-	" FROM unnest($1, $3, $4, $5) AS k(user_id, token, balance, read_time)"
-	" WHERE b.user_id = k.user_id AND b.gateway = $2 AND b.token = k.token",
-	5,
-	{TEXTARRAYOID, TEXTOID, INT8ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID},
-	NULL};
+	" FROM unnest($1, $2, $3, $4) AS k(user_id, token, balance, read_time)"
+	" WHERE b.user_id = k.user_id AND b.gateway = $5 AND b.token = k.token",
+	{TEXTARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, TEXTOID}};
 
 static Statement lock_balance = {
 	"SELECT b.ctid, b.lost_time, b.lost_moment FROM quota_manager.user_balance b"
 	" WHERE b.user_id = $1 AND b.gateway = $2 FOR NO KEY UPDATE",
-	2,
-	{TEXTOID, TEXTOID},
-	NULL};
+	{TEXTOID, TEXTOID}};
 
 static Statement forget_balance = {
 	"UPDATE quota_manager.user_balance AS b"
 	" SET balance = NULL, token = NULL, lost_time = $3, lost_moment = $4"
 	" WHERE b.user_id = $1 AND b.gateway = $2",
-	4,
-	{TEXTOID, TEXTOID, TIMESTAMPTZOID, INT8OID},
-	NULL};
+	{TEXTOID, TEXTOID, TIMESTAMPTZOID, INT8OID}};
 
 static Statement note_lost = {
 	"INSERT INTO quota_manager.user_balance AS b"
@@ -84,9 +76,7 @@ static Statement note_lost = {
 	" WHERE octet_length(k.user_id) + octet_length($2) <= 2678 ORDER BY k.user_id"
 	" ON CONFLICT (user_id, gateway) DO UPDATE SET balance = NULL, token = NULL,"
 	" lost_time = excluded.lost_time, lost_moment = excluded.lost_moment",
-	4,
-	{TEXTARRAYOID, TEXTOID, TIMESTAMPTZOID, INT8OID},
-	NULL};
+	{TEXTARRAYOID, TEXTOID, TIMESTAMPTZOID, INT8OID}};
 
 /*
  * A number that no reader has used before, not even before a restore, which
@@ -123,13 +113,12 @@ take_tokens(BalanceQuestion *questions, int count, uint64 returned)
 
 	for (row = 0; row < returned; row++)
 	{
-		BalanceQuestion  key = {result_text(row, 1, CurrentMemoryContext)};
+		BalanceQuestion  key = {result_text(row, 1)};
 		BalanceQuestion *question =
 			bsearch(&key, questions, count, sizeof(BalanceQuestion), compare_questions);
-		bool isnull;
 
 		if (question != NULL)
-			question->token = DatumGetInt64(result_datum(row, 2, &isnull));
+			question->token = result_int64(row, 2);
 	}
 	SPI_freetuptable(SPI_tuptable);
 }
@@ -144,10 +133,8 @@ take_tokens(BalanceQuestion *questions, int count, uint64 returned)
 bool
 balance_table_ask(const char *gateway, BalanceQuestion *questions, int count)
 {
-	Datum *users = palloc(sizeof(Datum) * Max(count, 1));
-	Datum *tokens = palloc(sizeof(Datum) * Max(count, 1));
-	Datum  values[4];
-	int    i;
+	RowArrays *rows = rows_create(&ask_balances);
+	int        i;
 
 	if (count == 0)
 		return true;
@@ -157,14 +144,11 @@ balance_table_ask(const char *gateway, BalanceQuestion *questions, int count)
 	for (i = 0; i < count; i++)
 	{
 		questions[i].token = BALANCE_NO_TOKEN;
-		users[i] = CStringGetTextDatum(questions[i].user_id);
-		tokens[i] = Int64GetDatum(new_token());
+		rows_add(rows, ARGS(arg_text(questions[i].user_id), arg_int64(new_token())));
 	}
-	values[0] = array_of(TEXTOID, users, NULL, count);
-	values[1] = CStringGetTextDatum(gateway);
-	values[2] = TimestampTzGetDatum(GetCurrentTimestamp());
-	values[3] = array_of(INT8OID, tokens, NULL, count);
-	take_tokens(questions, count, statement_run(&ask_balances, values, NULL));
+	take_tokens(questions, count,
+				statement_run_rows(&ask_balances, rows,
+								   ARGS(arg_text(gateway), arg_time(GetCurrentTimestamp()))));
 	return true;
 }
 
@@ -177,12 +161,8 @@ balance_table_ask(const char *gateway, BalanceQuestion *questions, int count)
 bool
 balance_table_store(const char *gateway, const BalanceAnswer *answers, int count, int *stored)
 {
-	Datum *users = palloc(sizeof(Datum) * Max(count, 1));
-	Datum *tokens = palloc(sizeof(Datum) * Max(count, 1));
-	Datum *amounts = palloc(sizeof(Datum) * Max(count, 1));
-	Datum *times = palloc(sizeof(Datum) * Max(count, 1));
-	Datum  values[5];
-	int    i;
+	RowArrays *rows = rows_create(&store_balances);
+	int        i;
 
 	*stored = 0;
 	if (count == 0)
@@ -190,18 +170,9 @@ balance_table_store(const char *gateway, const BalanceAnswer *answers, int count
 	if (!balance_lock_try(gateway))
 		return false;
 	for (i = 0; i < count; i++)
-	{
-		users[i] = CStringGetTextDatum(answers[i].user_id);
-		tokens[i] = Int64GetDatum(answers[i].token);
-		amounts[i] = CStringGetTextDatum(answers[i].amount);
-		times[i] = TimestampTzGetDatum(answers[i].asked);
-	}
-	values[0] = array_of(TEXTOID, users, NULL, count);
-	values[1] = CStringGetTextDatum(gateway);
-	values[2] = array_of(INT8OID, tokens, NULL, count);
-	values[3] = array_of(TEXTOID, amounts, NULL, count);
-	values[4] = array_of(TIMESTAMPTZOID, times, NULL, count);
-	*stored = (int) statement_run(&store_balances, values, NULL);
+		rows_add(rows, ARGS(arg_text(answers[i].user_id), arg_int64(answers[i].token),
+							arg_text(answers[i].amount), arg_time(answers[i].asked)));
+	*stored = (int) statement_run_rows(&store_balances, rows, ARGS(arg_text(gateway)));
 	return true;
 }
 
@@ -284,16 +255,16 @@ spoil_row(Relation table, ItemPointer row)
 void
 balance_table_begin_change(BalanceChange *change)
 {
-	Datum values[2] = {CStringGetTextDatum(change->user_id), CStringGetTextDatum(change->gateway)};
 	Relation table;
 	bool     isnull;
 
 	balance_lock_wait(change->gateway);
-	change->is_known = statement_run(&lock_balance, values, NULL) > 0;
+	change->is_known = statement_run(&lock_balance, ARGS(arg_text(change->user_id),
+														 arg_text(change->gateway))) > 0;
 	if (!change->is_known)
 		return;
-	change->lost_time = DatumGetTimestampTz(result_datum(0, 2, &isnull));
-	change->lost_moment = DatumGetInt64(result_datum(0, 3, &isnull));
+	change->lost_time = result_time(0, 2);
+	change->lost_moment = result_int64(0, 3);
 	table = table_openrv(makeRangeVar("quota_manager", "user_balance", -1), RowExclusiveLock);
 	if (is_plain_table(table))
 		spoil_row(table, (ItemPointer) DatumGetPointer(result_datum(0, 1, &isnull)));
@@ -307,15 +278,11 @@ balance_table_begin_change(BalanceChange *change)
 void
 balance_table_end_change(const BalanceChange *change)
 {
-	Datum values[4];
-
 	if (!change->is_known)
 		return;
-	values[0] = CStringGetTextDatum(change->user_id);
-	values[1] = CStringGetTextDatum(change->gateway);
-	values[2] = TimestampTzGetDatum(change->lost_time);
-	values[3] = Int64GetDatum(change->lost_moment);
-	statement_run(&forget_balance, values, NULL);
+	statement_run(&forget_balance,
+				  ARGS(arg_text(change->user_id), arg_text(change->gateway),
+					   arg_time(change->lost_time), arg_int64(change->lost_moment)));
 }
 
 /*
@@ -325,13 +292,8 @@ balance_table_end_change(const BalanceChange *change)
 void
 balance_table_note_lost(const char *gateway, Datum user_ids)
 {
-	Datum values[4];
-
-	values[0] = user_ids;
-	values[1] = CStringGetTextDatum(gateway);
-	values[2] = TimestampTzGetDatum(GetCurrentTimestamp());
-	values[3] = Int64GetDatum(mono_now());
-	statement_run(&note_lost, values, NULL);
+	statement_run(&note_lost, ARGS(arg_datum(user_ids), arg_text(gateway),
+								   arg_time(GetCurrentTimestamp()), arg_int64(mono_now())));
 }
 
 /*

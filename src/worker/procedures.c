@@ -38,9 +38,7 @@ PG_FUNCTION_INFO_V1(qm_wake_workers);
 static Statement write_enabled = {
 	"INSERT INTO quota_manager.quota_installation (workers_enabled) VALUES ($1)"
 	" ON CONFLICT (singleton) DO UPDATE SET workers_enabled = excluded.workers_enabled",
-	1,
-	{BOOLOID},
-	NULL};
+	{BOOLOID}};
 
 /*
  * Runs what is due now.  Adds to *granted, and to the list of those that were
@@ -165,11 +163,9 @@ require_writable(const char *name)
 static void
 enable_workers(bool enabled)
 {
-	Datum values[] = {BoolGetDatum(enabled)};
-
 	rights_require_caller();
 	SPI_connect();
-	(void) statement_run(&write_enabled, values, NULL);
+	(void) statement_run(&write_enabled, ARGS(arg_bool(enabled)));
 	SPI_finish();
 }
 

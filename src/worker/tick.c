@@ -9,7 +9,6 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/memutils.h"
@@ -44,33 +43,17 @@ static Statement ask_view = {
 	" null::float8, null::bool, null::bool"
 	" FROM d WHERE d.state = 'due' OR d.state = 'recording' AND d.due_time <= clock_timestamp()"
 	" GROUP BY 1, 2 ORDER BY min(d.due_time), 1) r",
-	1,
-	{FLOAT8OID},
-	NULL};
+	{FLOAT8OID}};
 
 static Statement run_strategy = {
 	"SELECT r.state, r.granted, r.unknown_balance, r.matched, r.already_granted, r.capped,"
 	" r.reason, r.is_news, r.later_firings FROM quota_internal.run_due($1, $2, $3) r",
-	3,
-	{INT4OID, TIMESTAMPTZARRAYOID, BOOLOID},
-	NULL};
+	{INT4OID, TIMESTAMPTZARRAYOID, BOOLOID}};
 
-static Statement write_failure = {
-	"SELECT quota_internal.record_failure($1, $2)", 2, {INT4OID, TEXTOID}, NULL};
+static Statement write_failure = {"SELECT quota_internal.record_failure($1, $2)",
+								  {INT4OID, TEXTOID}};
 
-static Statement end_back_offs = {"SELECT quota_internal.end_back_offs()", 0, {0}, NULL};
-
-/*
- * Column of a row of SPI_tuptable, which is never null there, as a number.
- */
-static int64
-number_column(uint64 row, int column)
-{
-	bool  isnull;
-	Datum value = result_datum(row, column, &isnull);
-
-	return isnull ? 0 : DatumGetInt64(value);
-}
+static Statement end_back_offs = {"SELECT quota_internal.end_back_offs()"};
 
 /*
  * Takes in the row that tells when to look again.
@@ -78,14 +61,10 @@ number_column(uint64 row, int column)
 static void
 take_prospect(DueLook *look)
 {
-	bool  isnull;
-	Datum value = result_datum(0, 4, &isnull);
-
-	look->next = mono_in_ms(isnull ? LOOK_MAX_MS : (int64) ceil(Max(DatumGetFloat8(value), 0)));
-	value = result_datum(0, 5, &isnull);
-	look->trouble = DatumGetBool(value);
-	value = result_datum(0, 6, &isnull);
-	look->enabled = DatumGetBool(value);
+	look->next =
+		mono_in_ms(result_is_null(0, 4) ? LOOK_MAX_MS : (int64) ceil(Max(result_double(0, 4), 0)));
+	look->trouble = result_bool(0, 5);
+	look->enabled = result_bool(0, 6);
 }
 
 /*
@@ -96,22 +75,20 @@ void
 look_for_due(const WorkUnit *unit, DueLook *look)
 {
 	MemoryContext caller_context = CurrentMemoryContext;
-	Datum         values[] = {Float8GetDatum(LOOK_MAX_MS)};
 	List         *due = NIL;
 	uint64        rows;
 
 	unit->begin();
-	rows = statement_run(&ask_view, values, NULL);
+	rows = statement_run(&ask_view, ARGS(arg_datum(Float8GetDatum(LOOK_MAX_MS))));
 	take_prospect(look);
 	for (uint64 row = 1; row < rows; row++)
 	{
 		MemoryContext spi_context = MemoryContextSwitchTo(caller_context);
 		DueStrategy  *strategy = palloc(sizeof(DueStrategy));
-		bool          isnull;
 
-		strategy->id = DatumGetInt32(result_datum(row, 1, &isnull));
-		strategy->name = result_text(row, 2, caller_context);
-		strategy->runs = DatumGetBool(result_datum(row, 3, &isnull));
+		strategy->id = result_int32(row, 1);
+		strategy->name = result_text(row, 2);
+		strategy->runs = result_bool(row, 3);
 		due = lappend(due, strategy);
 		MemoryContextSwitchTo(spi_context);
 	}
@@ -128,24 +105,23 @@ look_for_due(const WorkUnit *unit, DueLook *look)
 static void
 log_run(const DueStrategy *strategy, uint64 row)
 {
-	bool        isnull;
-	bool        is_news = DatumGetBool(result_datum(row, 8, &isnull));
-	const char *state = result_text(row, 1, CurrentMemoryContext);
+	bool        is_news = result_bool(row, 8);
+	const char *state = result_text(row, 1);
 
 	if (strcmp(state, "failed") == 0)
 		ereport(is_news ? WARNING : DEBUG1,
-				(errcode(ERRCODE_WARNING), errmsg("strategy \"%s\" failed: %s", strategy->name,
-												  result_text(row, 7, CurrentMemoryContext))));
+				(errcode(ERRCODE_WARNING),
+				 errmsg("strategy \"%s\" failed: %s", strategy->name, result_text(row, 7))));
 	else if (strcmp(state, "incomplete") == 0)
 		ereport(is_news ? LOG : DEBUG1, (errmsg("strategy \"%s\" waits for " INT64_FORMAT
 												" balances that could not be read",
-												strategy->name, number_column(row, 3))));
-	ereport(is_news && number_column(row, 2) > 0 ? LOG : DEBUG1,
+												strategy->name, result_int64(row, 3))));
+	ereport(is_news && result_int64(row, 2) > 0 ? LOG : DEBUG1,
 			(errmsg("strategy \"%s\": granted " INT64_FORMAT ", matched " INT64_FORMAT
 					", already granted " INT64_FORMAT ", capped " INT64_FORMAT
 					", balance unknown " INT64_FORMAT,
-					strategy->name, number_column(row, 2), number_column(row, 4),
-					number_column(row, 5), number_column(row, 6), number_column(row, 3))));
+					strategy->name, result_int64(row, 2), result_int64(row, 4),
+					result_int64(row, 5), result_int64(row, 6), result_int64(row, 3))));
 }
 
 /*
@@ -155,7 +131,7 @@ log_run(const DueStrategy *strategy, uint64 row)
 static Datum
 take_run(const DueStrategy *strategy, MemoryContext memory, TickResult *result)
 {
-	char         *state = result_text(0, 1, CurrentMemoryContext);
+	char         *state = result_text(0, 1);
 	bool          isnull;
 	Datum         later = result_datum(0, 9, &isnull);
 	MemoryContext caller_context;
@@ -163,10 +139,14 @@ take_run(const DueStrategy *strategy, MemoryContext memory, TickResult *result)
 	if (state != NULL)
 	{
 		result->done = true;
-		result->granted += number_column(0, 2);
-		result->unknown_balance += number_column(0, 3);
+		result->granted += result_int64(0, 2);
+		result->unknown_balance += result_int64(0, 3);
 		if (strcmp(state, "failed") == 0)
-			result->error = result_text(0, 7, memory);
+		{
+			caller_context = MemoryContextSwitchTo(memory);
+			result->error = result_text(0, 7);
+			MemoryContextSwitchTo(caller_context);
+		}
 		log_run(strategy, 0);
 	}
 	if (isnull || ArrayGetNItems(ARR_NDIM(DatumGetArrayTypeP(later)),
@@ -187,13 +167,12 @@ static Datum
 run_firing(const WorkUnit *unit, const DueStrategy *strategy, Datum firings, TickResult *result)
 {
 	MemoryContext caller_context = CurrentMemoryContext;
-	Datum         values[] = {Int32GetDatum(strategy->id), firings,
-							  BoolGetDatum(unit == &procedure_work_unit)};
 	Datum         later = (Datum) 0;
 
 	CRASH_POINT(scan_starting);
 	unit->begin();
-	if (statement_run(&run_strategy, values, firings == (Datum) 0 ? " n " : NULL) > 0)
+	if (statement_run(&run_strategy, ARGS(arg_int32(strategy->id), {firings, firings == (Datum) 0},
+										  arg_bool(unit == &procedure_work_unit))) > 0)
 		later = take_run(strategy, caller_context, result);
 	SPI_freetuptable(SPI_tuptable);
 	CRASH_POINT(scan_committing);
@@ -257,17 +236,11 @@ bool
 record_failure(const WorkUnit *unit, const DueStrategy *strategy, const char *reason)
 {
 	MemoryContext caller_context = CurrentMemoryContext;
-	Datum         values[2];
-	bool          isnull;
 	bool          recorded;
 
 	unit->begin();
 	set_local("lock_timeout", "100ms");
-	values[0] = Int32GetDatum(strategy->id);
-	values[1] = CStringGetTextDatum(reason);
-	(void) statement_run(&write_failure, values, NULL);
-	recorded = DatumGetBool(result_datum(0, 1, &isnull));
-	SPI_freetuptable(SPI_tuptable);
+	recorded = statement_is_true(&write_failure, ARGS(arg_int32(strategy->id), arg_text(reason)));
 	unit->commit();
 	MemoryContextSwitchTo(caller_context);
 	return recorded;
@@ -283,7 +256,7 @@ retry_all(const WorkUnit *unit)
 
 	unit->begin();
 	set_local("lock_timeout", "100ms");
-	(void) statement_run(&end_back_offs, NULL, NULL);
+	(void) statement_run(&end_back_offs, NULL);
 	unit->commit();
 	MemoryContextSwitchTo(caller_context);
 }
