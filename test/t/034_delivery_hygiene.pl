@@ -39,37 +39,39 @@ add_gateway($node, 'g', $mock, is_default => 'true');
 my $log = -s $node->logfile;
 my ($status, $out, $err);
 
-# While a gateway hangs: no snapshot, no transaction id, no lock but the sender's.
-$mock->fault(kind => 'hang', match => 'delta', count => 100);
-grant($node, 'g', 1, map { "user$_" } 1 .. 50);
-my $call = begin_call($node, "SET application_name = 'sender'", 'CALL quota_manager.deliver()');
-my $sender = q{FROM pg_stat_activity WHERE application_name = 'sender' AND wait_event_type = 'Extension'};
-ok(becomes_true($node, "SELECT count(*) = 1 $sender"), 'the sender waits for its gateway');
-is($node->safe_psql('postgres', "SELECT backend_xmin IS NULL, backend_xid IS NULL $sender"), 't|t',
-	'it holds no snapshot and no transaction id');
-is( $node->safe_psql('postgres', qq{
-		SELECT string_agg(DISTINCT locktype || coalesce(' ' || relation::regclass, ''), ', ') FROM pg_locks
-		WHERE pid = (SELECT pid $sender) AND locktype <> 'virtualxid'}),
-	'advisory', 'and no lock but the sender\'s');
-is( $node->safe_psql('postgres', q{
-		SELECT classid = x'716d6777'::int, objid = (SELECT id FROM quota_manager.quota_gateway WHERE name = 'g'), objsubid
-		FROM pg_locks WHERE locktype = 'advisory'}),
-	't|t|3', 'which others can see');
-is( $node->safe_psql('postgres', q{
-		SET lock_timeout = '5s';
-		SELECT count(*) FROM (SELECT FROM quota_manager.quota_execute FOR UPDATE) x}),
-	50, 'all rows can be locked');
-($status, $out, $err) = $node->psql('postgres', q{
-	CREATE TABLE quota_test.t AS SELECT FROM generate_series(1, 100);
-	DELETE FROM quota_test.t;
-	VACUUM VERBOSE quota_test.t});
-like($err, qr/100 removed, 0 remain, 0 are dead but not yet removable/, 'and VACUUM removes what died since');
-is($node->safe_psql('postgres', "SELECT count(*) $sender"), 1, 'it still waited');
-$node->safe_psql('postgres', "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'sender'");
-end_call($call);
-is(statuses($node, 'g'), 'in_doubt 16, pending 34', 'cancelled, what was in flight is in doubt');
-$mock->clear_faults;
-$node->safe_psql('postgres', q{SELECT quota_manager.resolve(id, false) FROM quota_manager.quota_execute WHERE status = 'in_doubt'});
+my ($call, $sender);
+subtest q{while a gateway hangs: no snapshot, no transaction id, no lock but the sender's} => sub {
+	$mock->fault(kind => 'hang', match => 'delta', count => 100);
+	grant($node, 'g', 1, map { "user$_" } 1 .. 50);
+	$call = begin_call($node, "SET application_name = 'sender'", 'CALL quota_manager.deliver()');
+	$sender = q{FROM pg_stat_activity WHERE application_name = 'sender' AND wait_event_type = 'Extension'};
+	ok(becomes_true($node, "SELECT count(*) = 1 $sender"), 'the sender waits for its gateway');
+	is($node->safe_psql('postgres', "SELECT backend_xmin IS NULL, backend_xid IS NULL $sender"), 't|t',
+		'it holds no snapshot and no transaction id');
+	is( $node->safe_psql('postgres', qq{
+			SELECT string_agg(DISTINCT locktype || coalesce(' ' || relation::regclass, ''), ', ') FROM pg_locks
+			WHERE pid = (SELECT pid $sender) AND locktype <> 'virtualxid'}),
+		'advisory', 'and no lock but the sender\'s');
+	is( $node->safe_psql('postgres', q{
+			SELECT classid = x'716d6777'::int, objid = (SELECT id FROM quota_manager.quota_gateway WHERE name = 'g'), objsubid
+			FROM pg_locks WHERE locktype = 'advisory'}),
+		't|t|3', 'which others can see');
+	is( $node->safe_psql('postgres', q{
+			SET lock_timeout = '5s';
+			SELECT count(*) FROM (SELECT FROM quota_manager.quota_execute FOR UPDATE) x}),
+		50, 'all rows can be locked');
+	($status, $out, $err) = $node->psql('postgres', q{
+		CREATE TABLE quota_test.t AS SELECT FROM generate_series(1, 100);
+		DELETE FROM quota_test.t;
+		VACUUM VERBOSE quota_test.t});
+	like($err, qr/100 removed, 0 remain, 0 are dead but not yet removable/, 'and VACUUM removes what died since');
+	is($node->safe_psql('postgres', "SELECT count(*) $sender"), 1, 'it still waited');
+	$node->safe_psql('postgres', "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'sender'");
+	end_call($call);
+	is(statuses($node, 'g'), 'in_doubt 16, pending 34', 'cancelled, what was in flight is in doubt');
+	$mock->clear_faults;
+	$node->safe_psql('postgres', q{SELECT quota_manager.resolve(id, false) FROM quota_manager.quota_execute WHERE status = 'in_doubt'});
+};
 
 # Keys from all places, and what they must look like.
 my $number = 0;
@@ -127,112 +129,115 @@ foreach my $reference ('env:OTHER_KEY', 'env:PATH', 'env:QUOTA_MANAGER_A=B', 'fi
 is(use_credential('file:key', $file_key), 'completed|', 'mended, all is delivered');
 is(statuses($node, 'g'), 'completed ' . (50 + $number), 'everything was');
 
-# Hosts.
-$node->append_conf('postgresql.conf', "quota_manager.allowed_hosts = 'gateway.example, [::1]'");
-$node->reload;
-grant($node, 'g', 1, 'elsewhere');
-deliver($node);
-is( $node->safe_psql('postgres', q{SELECT state, state_reason FROM quota_manager.quota_gateway WHERE name = 'g'}),
-	'misconfigured|its host is not in quota_manager.allowed_hosts', 'a gateway that was allowed before');
-foreach my $url ('http://127.0.0.1:1', 'http://evil.example', 'http://gateway.example.evil', 'http://gateway.example@evil.example')
-{
-	($status, $out, $err) = $node->psql('postgres', "UPDATE quota_manager.quota_gateway SET base_url = '$url' WHERE name = 'g'");
-	like($err, qr/invalid URL of gateway "g"/, "not allowed: $url");
-}
-foreach my $url ('http://gateway.example', 'https://GATEWAY.example:8443/base', 'http://[::1]:80')
-{
-	is($node->safe_psql('postgres', "SELECT quota_internal.check_base_url('$url') IS NULL"), 't', "allowed: $url");
-}
-$node->append_conf('postgresql.conf', "quota_manager.allowed_hosts = '127.0.0.1'");
-$node->reload;
-is(deliver($node), '1|0|0|0', 'allowed again, all is delivered');
-$node->safe_psql('postgres', 'CREATE ROLE anyone');
-foreach my $setting ("quota_manager.allowed_hosts = ''", "quota_manager.credential_directory = '/etc'")
-{
-	($status, $out, $err) = $node->psql('postgres', "LOAD 'quota_manager'; SET ROLE anyone; SET $setting");
-	like($err, qr/permission denied to set parameter "quota_manager\./, "only superusers may SET $setting");
-}
-is( $node->safe_psql('postgres', q{
-		SET ROLE anyone;
-		SET quota_manager.allowed_hosts = '';
-		RESET ROLE;
-		SELECT quota_internal.check_base_url('http://evil.example') IS NULL}),
-	'f', 'also before the library is loaded');
-
-# By hand.
-$node->safe_psql('postgres', q{
-	CREATE ROLE operator;
-	SELECT quota_manager.grant_access('operator', 'operator')});
-$mock->reset;
-$mock->set_balance('hand', quota => 50);
-my $as_operator = 'SET ROLE operator;';
-is($node->safe_psql('postgres', "$as_operator SELECT quota_manager.gateway_query('hand')"), 50, 'gateway_query');
-is($node->safe_psql('postgres', q{SELECT gateway, balance, read_time > now() - interval '1 min' FROM quota_manager.user_balance WHERE user_id = 'hand'}),
-	'g|50|t', 'it notes the answer');
-is($node->safe_psql('postgres', "$as_operator SELECT quota_manager.gateway_delta('hand', -8.0, 'given twice', 'g')"), 'applied', 'gateway_delta');
-is($mock->balance('hand'), 42, 'it adds');
-is($node->safe_psql('postgres', "$as_operator SELECT quota_manager.gateway_refresh('hand', 7)"), 'applied', 'gateway_refresh');
-is($mock->balance('hand'), 7, 'it sets');
-is($node->safe_psql('postgres', q{SELECT role, action, gateway, user_id, amount, reason, outcome, message IS NULL FROM quota_manager.gateway_call ORDER BY id}),
-	"operator|query|g|hand|||answered|t\noperator|delta|g|hand|-8|given twice|applied|t\noperator|refresh|g|hand|7||applied|t",
-	'all three are recorded');
-($status, $out, $err) = $node->psql('postgres', "$as_operator SELECT * FROM quota_manager.quota_credential");
-like($err, qr/permission denied/, 'who uses the key need not be allowed to see it');
-is($node->safe_psql('postgres', "SET default_transaction_read_only = on; SELECT quota_manager.gateway_query('hand')"), 7, 'gateway_query in a read-only transaction');
-
-my @failures = (
-	[ 'close', 'delta', "gateway_delta('hand', 1, 'r')", qr/ERROR:  08007: nobody can tell whether gateway "g" applied the request/ ],
-	[ 'close', 'query', "gateway_query('hand')", qr/ERROR:  08006: gateway "g" did not answer/ ],
-	[ 'status 429', 'delta', "gateway_delta('hand', 1, 'r')", qr/ERROR:  53000: gateway "g" asks to come back later/ ],
-	[ 'own', 'delta', "gateway_delta('hand', 1, 'r')", qr/ERROR:  22023: gateway "g" refuses the request/ ],
-	[ 'status 422', 'delta', "gateway_delta('hand', 1, 'r')", qr/ERROR:  08004: gateway "g" refuses access: HTTP 422/ ],
-	[ 'status 404', 'query', "gateway_query('hand')", qr/ERROR:  08004: gateway "g" refuses access/ ],
-	[ undef, undef, "gateway_delta('hand', 1.5, 'r')", qr/ERROR:  22003: amount 1\.5 cannot be sent to gateway "g"/ ],
-	[ undef, undef, "gateway_delta('hand', 1, '')", qr/ERROR:  22023: the reason must be given/ ],
-	[ undef, undef, "gateway_delta('hand', NULL, 'r')", qr/ERROR:  22004: the amount must be given/ ],
-	[ undef, undef, "gateway_query(NULL)", qr/ERROR:  22023: the user's id must be given/ ],
-	[ undef, undef, "gateway_query('hand', 'none')", qr/ERROR:  42704: gateway "none" does not exist/ ]);
-foreach my $failure (@failures)
-{
-	my ($fault, $match, $function, $expected) = @$failure;
-
-	if ($fault)
+subtest 'hosts' => sub {
+	$node->append_conf('postgresql.conf', "quota_manager.allowed_hosts = 'gateway.example, [::1]'");
+	$node->reload;
+	grant($node, 'g', 1, 'elsewhere');
+	deliver($node);
+	is( $node->safe_psql('postgres', q{SELECT state, state_reason FROM quota_manager.quota_gateway WHERE name = 'g'}),
+		'misconfigured|its host is not in quota_manager.allowed_hosts', 'a gateway that was allowed before');
+	foreach my $url ('http://127.0.0.1:1', 'http://evil.example', 'http://gateway.example.evil', 'http://gateway.example@evil.example')
 	{
-		my ($kind, $code) = split / /, $fault;
-		$mock->fault($kind eq 'own' ? $mock->own_refusal('no') : (kind => $kind), match => $match, $code ? (status => $code) : ());
+		($status, $out, $err) = $node->psql('postgres', "UPDATE quota_manager.quota_gateway SET base_url = '$url' WHERE name = 'g'");
+		like($err, qr/invalid URL of gateway "g"/, "not allowed: $url");
 	}
-	($status, $out, $err) = $node->psql('postgres', "SELECT quota_manager.$function",
-		extra_params => [ '-v', 'VERBOSITY=verbose' ]);
-	like($err, $expected, "$function" . ($fault ? " with $fault" : ''));
-}
-is($node->safe_psql('postgres', 'SELECT count(*) FROM quota_manager.gateway_call'), 3, 'what failed is not recorded');
-my $logged = log_part($node, $log);
-like($logged, qr/LOG:  gateway "g": delta of user "hand" by role "operator" \(session of "[^"]+"\): sent/, 'what is sent by hand is logged before,');
-like($logged, qr/LOG:  gateway "g": delta of user "hand" by role "operator" \(session of "[^"]+"\): applied/, 'what became of it afterwards,');
-like($logged, qr/DETAIL:  Amount -8, reason: given twice/, 'with amount and reason,');
-like($logged, qr/LOG:  gateway "g": delta of user "hand" by role "[^"]+" \(session of "[^"]+"\): in doubt/, 'also if it failed,');
-$node->safe_psql('postgres', q{BEGIN; SELECT quota_manager.gateway_delta('hand', 1, 'regretted'); ROLLBACK});
-like(log_part($node, $log), qr/reason: regretted/, 'or was rolled back');
-is($mock->balance('hand'), 8, 'which changes nothing at the gateway');
+	foreach my $url ('http://gateway.example', 'https://GATEWAY.example:8443/base', 'http://[::1]:80')
+	{
+		is($node->safe_psql('postgres', "SELECT quota_internal.check_base_url('$url') IS NULL"), 't', "allowed: $url");
+	}
+	$node->append_conf('postgresql.conf', "quota_manager.allowed_hosts = '127.0.0.1'");
+	$node->reload;
+	is(deliver($node), '1|0|0|0', 'allowed again, all is delivered');
+	$node->safe_psql('postgres', 'CREATE ROLE anyone');
+	foreach my $setting ("quota_manager.allowed_hosts = ''", "quota_manager.credential_directory = '/etc'")
+	{
+		($status, $out, $err) = $node->psql('postgres', "LOAD 'quota_manager'; SET ROLE anyone; SET $setting");
+		like($err, qr/permission denied to set parameter "quota_manager\./, "only superusers may SET $setting");
+	}
+	is( $node->safe_psql('postgres', q{
+			SET ROLE anyone;
+			SET quota_manager.allowed_hosts = '';
+			RESET ROLE;
+			SELECT quota_internal.check_base_url('http://evil.example') IS NULL}),
+		'f', 'also before the library is loaded');
+};
 
-# Where a change by hand would be taken for a grant it is refused, and the policy cannot become that while one is under way.
-my $reconcile = q{UPDATE quota_manager.quota_gateway SET sole_writer = true, doubt_policy = 'reconcile' WHERE name = 'g'};
-$mock->fault(kind => 'hang', match => 'delta');
-$call = begin_call($node, "SET application_name = 'by hand'", q{SELECT quota_manager.gateway_delta('hand', 1, 'slow')});
-my $by_hand = q{FROM pg_stat_activity WHERE application_name = 'by hand' AND wait_event_type = 'Extension'};
-ok(becomes_true($node, "SELECT count(*) = 1 $by_hand"), 'a change by hand is under way');
-($status, $out, $err) = $node->psql('postgres', "SET lock_timeout = '100ms'; $reconcile");
-like($err, qr/canceling statement due to lock timeout/, 'the doubt policy waits for it');
-$node->safe_psql('postgres', "SELECT pg_cancel_backend(pid) $by_hand");
-end_call($call);
-$node->safe_psql('postgres', $reconcile);
-foreach my $function ("gateway_delta('hand', 1, 'r')", "gateway_refresh('hand', 1)")
-{
-	($status, $out, $err) = $node->psql('postgres', "SELECT quota_manager.$function", extra_params => [ '-v', 'VERBOSITY=verbose' ]);
-	like($err, qr/ERROR:  55000: quotas at gateway "g" cannot be changed by hand/, "$function where grants are reconciled");
-}
-is($node->safe_psql('postgres', q{SELECT quota_manager.gateway_query('hand')}), 8, 'a query is not refused');
-$node->safe_psql('postgres', q{UPDATE quota_manager.quota_gateway SET doubt_policy = 'hold' WHERE name = 'g'});
+subtest 'by hand' => sub {
+	$node->safe_psql('postgres', q{
+		CREATE ROLE operator;
+		SELECT quota_manager.grant_access('operator', 'operator')});
+	$mock->reset;
+	$mock->set_balance('hand', quota => 50);
+	my $as_operator = 'SET ROLE operator;';
+	is($node->safe_psql('postgres', "$as_operator SELECT quota_manager.gateway_query('hand')"), 50, 'gateway_query');
+	is($node->safe_psql('postgres', q{SELECT gateway, balance, read_time > now() - interval '1 min' FROM quota_manager.user_balance WHERE user_id = 'hand'}),
+		'g|50|t', 'it notes the answer');
+	is($node->safe_psql('postgres', "$as_operator SELECT quota_manager.gateway_delta('hand', -8.0, 'given twice', 'g')"), 'applied', 'gateway_delta');
+	is($mock->balance('hand'), 42, 'it adds');
+	is($node->safe_psql('postgres', "$as_operator SELECT quota_manager.gateway_refresh('hand', 7)"), 'applied', 'gateway_refresh');
+	is($mock->balance('hand'), 7, 'it sets');
+	is($node->safe_psql('postgres', q{SELECT role, action, gateway, user_id, amount, reason, outcome, message IS NULL FROM quota_manager.gateway_call ORDER BY id}),
+		"operator|query|g|hand|||answered|t\noperator|delta|g|hand|-8|given twice|applied|t\noperator|refresh|g|hand|7||applied|t",
+		'all three are recorded');
+	($status, $out, $err) = $node->psql('postgres', "$as_operator SELECT * FROM quota_manager.quota_credential");
+	like($err, qr/permission denied/, 'who uses the key need not be allowed to see it');
+	is($node->safe_psql('postgres', "SET default_transaction_read_only = on; SELECT quota_manager.gateway_query('hand')"), 7, 'gateway_query in a read-only transaction');
+
+	my @failures = (
+		[ 'close', 'delta', "gateway_delta('hand', 1, 'r')", qr/ERROR:  08007: nobody can tell whether gateway "g" applied the request/ ],
+		[ 'close', 'query', "gateway_query('hand')", qr/ERROR:  08006: gateway "g" did not answer/ ],
+		[ 'status 429', 'delta', "gateway_delta('hand', 1, 'r')", qr/ERROR:  53000: gateway "g" asks to come back later/ ],
+		[ 'own', 'delta', "gateway_delta('hand', 1, 'r')", qr/ERROR:  22023: gateway "g" refuses the request/ ],
+		[ 'status 422', 'delta', "gateway_delta('hand', 1, 'r')", qr/ERROR:  08004: gateway "g" refuses access: HTTP 422/ ],
+		[ 'status 404', 'query', "gateway_query('hand')", qr/ERROR:  08004: gateway "g" refuses access/ ],
+		[ undef, undef, "gateway_delta('hand', 1.5, 'r')", qr/ERROR:  22003: amount 1\.5 cannot be sent to gateway "g"/ ],
+		[ undef, undef, "gateway_delta('hand', 1, '')", qr/ERROR:  22023: the reason must be given/ ],
+		[ undef, undef, "gateway_delta('hand', NULL, 'r')", qr/ERROR:  22004: the amount must be given/ ],
+		[ undef, undef, "gateway_query(NULL)", qr/ERROR:  22023: the user's id must be given/ ],
+		[ undef, undef, "gateway_query('hand', 'none')", qr/ERROR:  42704: gateway "none" does not exist/ ]);
+	foreach my $failure (@failures)
+	{
+		my ($fault, $match, $function, $expected) = @$failure;
+
+		if ($fault)
+		{
+			my ($kind, $code) = split / /, $fault;
+			$mock->fault($kind eq 'own' ? $mock->own_refusal('no') : (kind => $kind), match => $match, $code ? (status => $code) : ());
+		}
+		($status, $out, $err) = $node->psql('postgres', "SELECT quota_manager.$function",
+			extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+		like($err, $expected, "$function" . ($fault ? " with $fault" : ''));
+	}
+	is($node->safe_psql('postgres', 'SELECT count(*) FROM quota_manager.gateway_call'), 3, 'what failed is not recorded');
+	my $logged = log_part($node, $log);
+	like($logged, qr/LOG:  gateway "g": delta of user "hand" by role "operator" \(session of "[^"]+"\): sent/, 'what is sent by hand is logged before,');
+	like($logged, qr/LOG:  gateway "g": delta of user "hand" by role "operator" \(session of "[^"]+"\): applied/, 'what became of it afterwards,');
+	like($logged, qr/DETAIL:  Amount -8, reason: given twice/, 'with amount and reason,');
+	like($logged, qr/LOG:  gateway "g": delta of user "hand" by role "[^"]+" \(session of "[^"]+"\): in doubt/, 'also if it failed,');
+	$node->safe_psql('postgres', q{BEGIN; SELECT quota_manager.gateway_delta('hand', 1, 'regretted'); ROLLBACK});
+	like(log_part($node, $log), qr/reason: regretted/, 'or was rolled back');
+	is($mock->balance('hand'), 8, 'which changes nothing at the gateway');
+};
+
+subtest 'where a change by hand would be taken for a grant it is refused, and the policy cannot become that while one is under way' => sub {
+	my $reconcile = q{UPDATE quota_manager.quota_gateway SET sole_writer = true, doubt_policy = 'reconcile' WHERE name = 'g'};
+	$mock->fault(kind => 'hang', match => 'delta');
+	$call = begin_call($node, "SET application_name = 'by hand'", q{SELECT quota_manager.gateway_delta('hand', 1, 'slow')});
+	my $by_hand = q{FROM pg_stat_activity WHERE application_name = 'by hand' AND wait_event_type = 'Extension'};
+	ok(becomes_true($node, "SELECT count(*) = 1 $by_hand"), 'a change by hand is under way');
+	($status, $out, $err) = $node->psql('postgres', "SET lock_timeout = '100ms'; $reconcile");
+	like($err, qr/canceling statement due to lock timeout/, 'the doubt policy waits for it');
+	$node->safe_psql('postgres', "SELECT pg_cancel_backend(pid) $by_hand");
+	end_call($call);
+	$node->safe_psql('postgres', $reconcile);
+	foreach my $function ("gateway_delta('hand', 1, 'r')", "gateway_refresh('hand', 1)")
+	{
+		($status, $out, $err) = $node->psql('postgres', "SELECT quota_manager.$function", extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+		like($err, qr/ERROR:  55000: quotas at gateway "g" cannot be changed by hand/, "$function where grants are reconciled");
+	}
+	is($node->safe_psql('postgres', q{SELECT quota_manager.gateway_query('hand')}), 8, 'a query is not refused');
+	$node->safe_psql('postgres', q{UPDATE quota_manager.quota_gateway SET doubt_policy = 'hold' WHERE name = 'g'});
+};
 $mock->clear_faults;
 
 # The gateway is down.
@@ -248,22 +253,23 @@ $call = begin_call($node, "SET statement_timeout = '300ms'", "SELECT quota_manag
 ($out, $err) = end_call($call);
 like($err, qr/canceling statement due to statement timeout/, 'gateway_query obeys statement_timeout');
 
-# No key was told: not in the log, not in any table but its own, not in what others see.
-$mock->set_key($row_key);
-$node->safe_psql('postgres', q{UPDATE quota_manager.quota_gateway SET credential = 'row:g' WHERE name = 'g'});
-$node->safe_psql('postgres', 'SELECT quota_manager.gateway_query($$hand$$)');
-$mock->fault(kind => 'slow', match => 'delta', count => 100, delay_ms => 2000);
-grant($node, 'g', 1, 'watched');
-$call = begin_call($node, "SET application_name = 'sender'", 'CALL quota_manager.deliver()');
-wait_until($node, "SELECT count(*) = 1 $sender");
-unlike($node->safe_psql('postgres', 'SELECT string_agg(a::text, chr(10)) FROM pg_stat_activity a'), qr/k3y/, 'no key in pg_stat_activity');
-end_call($call);
-unlike(log_part($node, $log), qr/k3y-in-(?!a-row')/, 'no key in the log');
-unlike(log_part($node, $log) =~ s/^.*(?:credential = '|quota_credential|invalid credential).*$//gmr, qr/k3y-in-a-row/, 'nor the one that was written there by hand');
-$node->command_ok([ 'pg_dump', '-d', $node->connstr('postgres'), '-f', "$keys/dump" ], 'pg_dump');
-my $dump = PostgreSQL::Test::Utils::slurp_file("$keys/dump");
-like($dump, qr/COPY quota_manager\.gateway_call/, 'the calls by hand are dumped');
-unlike($dump, qr/k3y/, 'the keys are not');
+subtest 'no key was told: not in the log, not in any table but its own, not in what others see' => sub {
+	$mock->set_key($row_key);
+	$node->safe_psql('postgres', q{UPDATE quota_manager.quota_gateway SET credential = 'row:g' WHERE name = 'g'});
+	$node->safe_psql('postgres', 'SELECT quota_manager.gateway_query($$hand$$)');
+	$mock->fault(kind => 'slow', match => 'delta', count => 100, delay_ms => 2000);
+	grant($node, 'g', 1, 'watched');
+	$call = begin_call($node, "SET application_name = 'sender'", 'CALL quota_manager.deliver()');
+	wait_until($node, "SELECT count(*) = 1 $sender");
+	unlike($node->safe_psql('postgres', 'SELECT string_agg(a::text, chr(10)) FROM pg_stat_activity a'), qr/k3y/, 'no key in pg_stat_activity');
+	end_call($call);
+	unlike(log_part($node, $log), qr/k3y-in-(?!a-row')/, 'no key in the log');
+	unlike(log_part($node, $log) =~ s/^.*(?:credential = '|quota_credential|invalid credential).*$//gmr, qr/k3y-in-a-row/, 'nor the one that was written there by hand');
+	$node->command_ok([ 'pg_dump', '-d', $node->connstr('postgres'), '-f', "$keys/dump" ], 'pg_dump');
+	my $dump = PostgreSQL::Test::Utils::slurp_file("$keys/dump");
+	like($dump, qr/COPY quota_manager\.gateway_call/, 'the calls by hand are dumped');
+	unlike($dump, qr/k3y/, 'the keys are not');
+};
 
 $node->stop;
 done_testing();

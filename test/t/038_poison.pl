@@ -91,34 +91,36 @@ foreach my $dialect ('higress', 'zgsm')
 	is(differences({ map { bytes_of($_->{user}) => $_->{amount} } @applied }, \%amount_of),
 		'', "$dialect: each to the user whom it was granted to, byte for byte");
 
-	# The gateway has another balance for each, and tells the one that is asked for.
-	$mock->set_balance($_, quota => $amount_of{ bytes_of($_) } + 1000) foreach @ids;
-	$node->safe_psql('postgres', qq{
-		INSERT INTO quota_manager.user_info (id) SELECT convert_from(id, 'UTF8') FROM (VALUES $list) AS x(id, n);
-		INSERT INTO quota_manager.quota_model VALUES ('$dialect', '$dialect');
-		INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition)
-			VALUES ('$dialect', 'single', 1, '$dialect', 'quota-le("$dialect", 0)')});
-	is($node->safe_psql('postgres', 'CALL quota_manager.tick()'), '1|0', "$dialect: balances are read");
-	my %balance_of = map { split /\|/ } split /\n/, $node->safe_psql('postgres', qq{
-		SELECT encode(convert_to(user_id, 'UTF8'), 'hex'), balance - 1000
-		FROM quota_manager.user_balance WHERE gateway = '$dialect'});
-	is(differences(\%balance_of, \%amount_of), '', "$dialect: of each user the own one");
-	is($node->safe_psql('postgres', 'SELECT state, reason FROM quota_manager.quota_run ORDER BY id DESC LIMIT 1'),
-		'done|', "$dialect: none is left unknown");
+	subtest "$dialect: the gateway has another balance for each, and tells the one that is asked for" => sub {
+		$mock->set_balance($_, quota => $amount_of{ bytes_of($_) } + 1000) foreach @ids;
+		$node->safe_psql('postgres', qq{
+			INSERT INTO quota_manager.user_info (id) SELECT convert_from(id, 'UTF8') FROM (VALUES $list) AS x(id, n);
+			INSERT INTO quota_manager.quota_model VALUES ('$dialect', '$dialect');
+			INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition)
+				VALUES ('$dialect', 'single', 1, '$dialect', 'quota-le("$dialect", 0)')});
+		is($node->safe_psql('postgres', 'CALL quota_manager.tick()'), '1|0', "$dialect: balances are read");
+		my %balance_of = map { split /\|/ } split /\n/, $node->safe_psql('postgres', qq{
+			SELECT encode(convert_to(user_id, 'UTF8'), 'hex'), balance - 1000
+			FROM quota_manager.user_balance WHERE gateway = '$dialect'});
+		is(differences(\%balance_of, \%amount_of), '', "$dialect: of each user the own one");
+		is($node->safe_psql('postgres', 'SELECT state, reason FROM quota_manager.quota_run ORDER BY id DESC LIMIT 1'),
+			'done|', "$dialect: none is left unknown");
+	};
 
-	# By hand an id may be as long as that of a grant.
-	my $long = long_id(2600);
-	my $hex = bytes_of($long);
-	$mock->reset;
-	$node->safe_psql('postgres', qq{
-		SELECT quota_manager.gateway_delta(convert_from('\\x$hex', 'UTF8'), 7, 'by hand', '$dialect')});
-	@applied = $mock->applied;
-	ok(@applied == 1 && bytes_of($applied[0]{user}) eq $hex, "$dialect: the longest id arrives as it is");
-	is($node->safe_psql('postgres', qq{
-		SELECT quota_manager.gateway_query(convert_from('\\x$hex', 'UTF8'), '$dialect')}), 7, "$dialect: and can be asked about");
-	my ($status, $out, $err) = $node->psql('postgres', qq{
-		SELECT quota_manager.gateway_delta(convert_from('\\x${hex}61', 'UTF8'), 7, 'by hand', '$dialect')}, extra_params => [ '-v', 'VERBOSITY=verbose' ]);
-	like($err, qr/ERROR:  22001: the user's id has 2601 bytes/, "$dialect: and no longer one");
+	subtest "$dialect: by hand an id may be as long as that of a grant" => sub {
+		my $long = long_id(2600);
+		my $hex = bytes_of($long);
+		$mock->reset;
+		$node->safe_psql('postgres', qq{
+			SELECT quota_manager.gateway_delta(convert_from('\\x$hex', 'UTF8'), 7, 'by hand', '$dialect')});
+		@applied = $mock->applied;
+		ok(@applied == 1 && bytes_of($applied[0]{user}) eq $hex, "$dialect: the longest id arrives as it is");
+		is($node->safe_psql('postgres', qq{
+			SELECT quota_manager.gateway_query(convert_from('\\x$hex', 'UTF8'), '$dialect')}), 7, "$dialect: and can be asked about");
+		my ($status, $out, $err) = $node->psql('postgres', qq{
+			SELECT quota_manager.gateway_delta(convert_from('\\x${hex}61', 'UTF8'), 7, 'by hand', '$dialect')}, extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+		like($err, qr/ERROR:  22001: the user's id has 2601 bytes/, "$dialect: and no longer one");
+	};
 
 	$node->safe_psql('postgres', q{
 		TRUNCATE quota_manager.quota_execute, quota_manager.quota_run, quota_manager.user_balance, quota_manager.gateway_call;
@@ -176,80 +178,85 @@ foreach my $dialect ('higress', 'zgsm')
 		is(scalar(@applied), 200, "$name: and nothing else was applied");
 	}
 
-	# Whatever is done about attempts in doubt.
-	foreach my $policy ('resend', 'reconcile')
-	{
-		my $mock = QuotaTest::Mock->start(dialect => $dialect);
-		my $gateway = "poisoned-$dialect-$policy";
-		my $started = time;
+	subtest "$dialect: whatever is done about attempts in doubt" => sub {
+		foreach my $policy ('resend', 'reconcile')
+		{
+			my $mock = QuotaTest::Mock->start(dialect => $dialect);
+			my $gateway = "poisoned-$dialect-$policy";
+			my $started = time;
 
-		$mock->fault(@{ $poison{$_} }[ 1 .. $#{ $poison{$_} } ], match => 'any', count => 1000000, user => $_) foreach keys %poison;
-		add_gateway($node, $gateway, $mock, max_connections => 2, request_timeout => '300 ms', doubt_policy => $policy, sole_writer => 'true');
-		grant($node, $gateway, 3, (map { Encode::encode('utf8', $_) } sort keys %poison), map { "user$_" } 1 .. 200);
-		ok(becomes_true($node, qq{
-				SELECT count(*) = 200 FROM quota_manager.quota_execute
-				WHERE gateway = '$gateway' AND user_id LIKE 'user%' AND status = 'completed'}), "$dialect, $policy: users beside them get what is theirs");
-		note sprintf '%s, %s: %.1f s', $dialect, $policy, time - $started;
-		$started = time;
-		grant($node, $gateway, 3, map { "user$_" } 201 .. 210);
-		ok(becomes_true($node, qq{
-				SELECT count(*) = 210 FROM quota_manager.quota_execute
-				WHERE gateway = '$gateway' AND user_id LIKE 'user%' AND status = 'completed'}), "$dialect, $policy: and later ones");
-		note sprintf '%s, %s, later: %.1f s', $dialect, $policy, time - $started;
-		is(scalar(() = $mock->delivered), 210, "$dialect, $policy: each once, and nothing else was applied");
-		is( $node->safe_psql('postgres', qq{
-				SELECT count(*) FROM quota_manager.quota_execute
-				WHERE gateway = '$gateway' AND user_id NOT LIKE 'user%' AND status NOT IN ('failed', 'in_doubt', 'pending', 'processing')}),
-			0, "$dialect, $policy: nobody whom the gateway does not accept counts as paid");
-	}
+			$mock->fault(@{ $poison{$_} }[ 1 .. $#{ $poison{$_} } ], match => 'any', count => 1000000, user => $_) foreach keys %poison;
+			add_gateway($node, $gateway, $mock, max_connections => 2, request_timeout => '300 ms', doubt_policy => $policy, sole_writer => 'true');
+			grant($node, $gateway, 3, (map { Encode::encode('utf8', $_) } sort keys %poison), map { "user$_" } 1 .. 200);
+			ok(becomes_true($node, qq{
+					SELECT count(*) = 200 FROM quota_manager.quota_execute
+					WHERE gateway = '$gateway' AND user_id LIKE 'user%' AND status = 'completed'}), "$dialect, $policy: users beside them get what is theirs");
+			note sprintf '%s, %s: %.1f s', $dialect, $policy, time - $started;
+			$started = time;
+			grant($node, $gateway, 3, map { "user$_" } 201 .. 210);
+			ok(becomes_true($node, qq{
+					SELECT count(*) = 210 FROM quota_manager.quota_execute
+					WHERE gateway = '$gateway' AND user_id LIKE 'user%' AND status = 'completed'}), "$dialect, $policy: and later ones");
+			note sprintf '%s, %s, later: %.1f s', $dialect, $policy, time - $started;
+			is(scalar(() = $mock->delivered), 210, "$dialect, $policy: each once, and nothing else was applied");
+			is( $node->safe_psql('postgres', qq{
+					SELECT count(*) FROM quota_manager.quota_execute
+					WHERE gateway = '$gateway' AND user_id NOT LIKE 'user%' AND status NOT IN ('failed', 'in_doubt', 'pending', 'processing')}),
+				0, "$dialect, $policy: nobody whom the gateway does not accept counts as paid");
+		}
+	};
 
-	# Nobody else is there to be asked about when the gateway's state is in question.
-	my $mock = QuotaTest::Mock->start(dialect => $dialect);
-	my $gateway = "alone-$dialect";
+	my $mock;
+	subtest "$dialect: nobody else is there to be asked about when the gateway's state is in question" => sub {
+		$mock = QuotaTest::Mock->start(dialect => $dialect);
+		my $gateway = "alone-$dialect";
 
-	add_gateway($node, $gateway, $mock, request_timeout => '300 ms');
-	foreach my $user (sort keys %poison)
-	{
-		my $name = Encode::encode('utf8', "$dialect, $user");
-		my $count = () = $mock->delivered;
-		my $started;
+		add_gateway($node, $gateway, $mock, request_timeout => '300 ms');
+		foreach my $user (sort keys %poison)
+		{
+			my $name = Encode::encode('utf8', "$dialect, $user");
+			my $count = () = $mock->delivered;
+			my $started;
 
-		$mock->fault(@{ $poison{$user} }[ 1 .. $#{ $poison{$user} } ], match => 'any', count => 1000000, user => $user);
-		grant($node, $gateway, 3, Encode::encode('utf8', $user));
-		# It has been tried: it is settled, or the gateway is suspected.
-		wait_until($node, qq{SELECT claim_number > 0 AND status <> 'processing' FROM quota_manager.quota_execute
-			WHERE gateway = '$gateway' ORDER BY id DESC LIMIT 1});
-		$started = time;
-		grant($node, $gateway, 3, 'after 1', 'after 2');
-		ok(becomes_true($node, qq{
-				SELECT count(*) = $count + 2 FROM quota_manager.quota_execute
-				WHERE gateway = '$gateway' AND status = 'completed'}), "$name: those who come later are paid");
-		cmp_ok(time - $started, '<', 3, "$name: soon");
-		is(scalar(() = $mock->delivered), $count + 2, "$name: once");
-	}
+			$mock->fault(@{ $poison{$user} }[ 1 .. $#{ $poison{$user} } ], match => 'any', count => 1000000, user => $user);
+			grant($node, $gateway, 3, Encode::encode('utf8', $user));
+			# It has been tried: it is settled, or the gateway is suspected.
+			wait_until($node, qq{SELECT claim_number > 0 AND status <> 'processing' FROM quota_manager.quota_execute
+				WHERE gateway = '$gateway' ORDER BY id DESC LIMIT 1});
+			$started = time;
+			grant($node, $gateway, 3, 'after 1', 'after 2');
+			ok(becomes_true($node, qq{
+					SELECT count(*) = $count + 2 FROM quota_manager.quota_execute
+					WHERE gateway = '$gateway' AND status = 'completed'}), "$name: those who come later are paid");
+			cmp_ok(time - $started, '<', 3, "$name: soon");
+			is(scalar(() = $mock->delivered), $count + 2, "$name: once");
+		}
+	};
 }
 
-# An id of a megabyte among users who are kept elsewhere.
-my $mock = QuotaTest::Mock->start(dialect => 'zgsm');
-my $giant = bytes_of(long_id(1048576));
-add_gateway($node, 'giants', $mock, is_default => 'true');
-$mock->set_balance("user$_", quota => $_) foreach 1 .. 20;
-$node->safe_psql('postgres', qq{
-	CREATE TABLE public.person AS SELECT 'user' || n AS id FROM generate_series(1, 20) n;
-	GRANT SELECT ON public.person TO quota_worker;
-	INSERT INTO public.person VALUES (convert_from('\\x$giant', 'UTF8')), (repeat('#', 1048576)), (repeat('&', 2600)), ('');
-	SELECT quota_manager.set_user_source('public.person');
-	INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition) VALUES
-		('everybody', 'single', 5, 'm', 'true()'), ('poor', 'single', 7, 'm', 'quota-le("m", 30)')});
-ok(becomes_true($node, q{
-		SELECT count(*) = 42 FROM quota_manager.quota_execute e JOIN quota_manager.quota_strategy s ON s.id = e.strategy_id
-		WHERE e.status = 'completed' AND e.user_id ~ '^(user\d+|&+)$'}), 'giants: everybody else is paid by both strategies');
-is( $node->safe_psql('postgres', q{
-		SELECT DISTINCT ON (s.name) s.name, r.state, r.reason FROM quota_manager.quota_run r
-		JOIN quota_manager.quota_strategy s ON s.id = r.strategy_id WHERE r.state = 'done' ORDER BY s.name, r.id}),
-	"everybody|done|users left out because their ids are longer than 2600 bytes: 2\n"
-	  . 'poor|done|users left out because their ids are longer than 2600 bytes: 2', 'giants: and it is said whom they leave out');
-is(scalar(grep { length($_->{user}) > 2600 } $mock->applied), 0, 'giants: nothing went to them');
+my $mock;
+subtest 'an id of a megabyte among users who are kept elsewhere' => sub {
+	$mock = QuotaTest::Mock->start(dialect => 'zgsm');
+	my $giant = bytes_of(long_id(1048576));
+	add_gateway($node, 'giants', $mock, is_default => 'true');
+	$mock->set_balance("user$_", quota => $_) foreach 1 .. 20;
+	$node->safe_psql('postgres', qq{
+		CREATE TABLE public.person AS SELECT 'user' || n AS id FROM generate_series(1, 20) n;
+		GRANT SELECT ON public.person TO quota_worker;
+		INSERT INTO public.person VALUES (convert_from('\\x$giant', 'UTF8')), (repeat('#', 1048576)), (repeat('&', 2600)), ('');
+		SELECT quota_manager.set_user_source('public.person');
+		INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition) VALUES
+			('everybody', 'single', 5, 'm', 'true()'), ('poor', 'single', 7, 'm', 'quota-le("m", 30)')});
+	ok(becomes_true($node, q{
+			SELECT count(*) = 42 FROM quota_manager.quota_execute e JOIN quota_manager.quota_strategy s ON s.id = e.strategy_id
+			WHERE e.status = 'completed' AND e.user_id ~ '^(user\d+|&+)$'}), 'giants: everybody else is paid by both strategies');
+	is( $node->safe_psql('postgres', q{
+			SELECT DISTINCT ON (s.name) s.name, r.state, r.reason FROM quota_manager.quota_run r
+			JOIN quota_manager.quota_strategy s ON s.id = r.strategy_id WHERE r.state = 'done' ORDER BY s.name, r.id}),
+		"everybody|done|users left out because their ids are longer than 2600 bytes: 2\n"
+		  . 'poor|done|users left out because their ids are longer than 2600 bytes: 2', 'giants: and it is said whom they leave out');
+	is(scalar(grep { length($_->{user}) > 2600 } $mock->applied), 0, 'giants: nothing went to them');
+};
 
 $node->stop;
 done_testing();

@@ -96,63 +96,64 @@ foreach my $where (sort keys %hang)
 	}
 	$courier = await_hang($gateway, $case->{is_there});
 
-	# It looks for work each second, for a moment.
-	my ($samples, $waiting, $holding, $long) = (0, 0, 0, 0);
-	my $until = time + 1.5;
-	while (time < $until || $waiting == 0)
-	{
-		my ($waits, $holds, $is_long) = split /\|/, $node->safe_psql('postgres', qq{
-			SELECT wait_event_type = 'Extension',
-				backend_xmin IS NOT NULL OR backend_xid IS NOT NULL OR xact_start IS NOT NULL
-				OR EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.locktype NOT IN ('advisory', 'virtualxid')),
-				coalesce(clock_timestamp() - xact_start > '500 ms', false)
-			FROM pg_stat_activity a WHERE pid = $courier});
+	subtest "$where: it looks for work each second, for a moment" => sub {
+		my ($samples, $waiting, $holding, $long) = (0, 0, 0, 0);
+		my $until = time + 1.5;
+		while (time < $until || $waiting == 0)
+		{
+			my ($waits, $holds, $is_long) = split /\|/, $node->safe_psql('postgres', qq{
+				SELECT wait_event_type = 'Extension',
+					backend_xmin IS NOT NULL OR backend_xid IS NOT NULL OR xact_start IS NOT NULL
+					OR EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.locktype NOT IN ('advisory', 'virtualxid')),
+					coalesce(clock_timestamp() - xact_start > '500 ms', false)
+				FROM pg_stat_activity a WHERE pid = $courier});
 
-		$samples++;
-		$waiting++ if $waits eq 't';
-		$holding++ if $waits eq 't' && $holds eq 't';
-		$long++ if $is_long eq 't';
-	}
-	is($long, 0, "$where: it has no transaction that lasts");
-	cmp_ok($holding, '<=', $waiting / 20, "$where: while it waits it has no snapshot, no transaction id and no lock on rows or tables");
-	note "$where: waited in $waiting of $samples looks, held something in $holding";
+			$samples++;
+			$waiting++ if $waits eq 't';
+			$holding++ if $waits eq 't' && $holds eq 't';
+			$long++ if $is_long eq 't';
+		}
+		is($long, 0, "$where: it has no transaction that lasts");
+		cmp_ok($holding, '<=', $waiting / 20, "$where: while it waits it has no snapshot, no transaction id and no lock on rows or tables");
+		note "$where: waited in $waiting of $samples looks, held something in $holding";
 
-	is( $node->safe_psql('postgres', q{
-			SET lock_timeout = '5s';
-			SELECT count(*) > 0 FROM (SELECT FROM quota_manager.quota_execute FOR UPDATE) x;
-			BEGIN; LOCK TABLE quota_manager.quota_execute, quota_manager.quota_run, quota_manager.quota_gateway; COMMIT}),
-		't', "$where: others can lock grants, and tables");
-	$node->safe_psql('postgres', q{
-		INSERT INTO quota_manager.user_info (id) SELECT 'dead' || n FROM generate_series(1, 100) n;
-		DELETE FROM quota_manager.user_info});
-	my ($status, $out, $err) = $node->psql('postgres', 'VACUUM VERBOSE quota_manager.user_info');
-	like($err, qr/100 removed, 0 remain, 0 are dead but not yet removable/, "$where: VACUUM removes what died since");
-	($status, $out, $err) = $node->psql('postgres', 'VACUUM VERBOSE quota_manager.quota_execute');
-	like($err, qr/ 0 are dead but not yet removable/, "$where: also of the grants");
+		is( $node->safe_psql('postgres', q{
+				SET lock_timeout = '5s';
+				SELECT count(*) > 0 FROM (SELECT FROM quota_manager.quota_execute FOR UPDATE) x;
+				BEGIN; LOCK TABLE quota_manager.quota_execute, quota_manager.quota_run, quota_manager.quota_gateway; COMMIT}),
+			't', "$where: others can lock grants, and tables");
+		$node->safe_psql('postgres', q{
+			INSERT INTO quota_manager.user_info (id) SELECT 'dead' || n FROM generate_series(1, 100) n;
+			DELETE FROM quota_manager.user_info});
+		my ($status, $out, $err) = $node->psql('postgres', 'VACUUM VERBOSE quota_manager.user_info');
+		like($err, qr/100 removed, 0 remain, 0 are dead but not yet removable/, "$where: VACUUM removes what died since");
+		($status, $out, $err) = $node->psql('postgres', 'VACUUM VERBOSE quota_manager.quota_execute');
+		like($err, qr/ 0 are dead but not yet removable/, "$where: also of the grants");
 
-	QuotaTest::Workers::within_a_second("$where: it reads its settings", sub { QuotaTest::Workers::seconds_to_reload($node, $courier) });
-	QuotaTest::Workers::within_a_second(
-		"$where: it does not keep a database from being dropped",
-		sub {
-			$node->safe_psql('postgres', 'CREATE DATABASE dropped');
-			my $since = time;
-			$node->safe_psql('postgres', 'DROP DATABASE dropped');
-			return time - $since;
-		});
-	is(QuotaTest::Workers::worker($node, 'postgres', 'courier'), $courier, "$where: it still hangs");
+		QuotaTest::Workers::within_a_second("$where: it reads its settings", sub { QuotaTest::Workers::seconds_to_reload($node, $courier) });
+		QuotaTest::Workers::within_a_second(
+			"$where: it does not keep a database from being dropped",
+			sub {
+				$node->safe_psql('postgres', 'CREATE DATABASE dropped');
+				my $since = time;
+				$node->safe_psql('postgres', 'DROP DATABASE dropped');
+				return time - $since;
+			});
+		is(QuotaTest::Workers::worker($node, 'postgres', 'courier'), $courier, "$where: it still hangs");
 
-	QuotaTest::Workers::within_a_second(
-		"$where: it ends when told to",
-		sub {
-			$courier = await_hang($gateway, $case->{is_there});
-			my $since = time;
-			$node->safe_psql('postgres', "SELECT pg_terminate_backend($courier)");
-			return QuotaTest::Workers::seconds_to_end($courier, $since);
-		});
-	is( $node->safe_psql('postgres', qq{
-			SELECT bool_or(status = '$case->{becomes}'), bool_and(status IN ('$case->{becomes}', 'pending', 'processing', 'completed'))
-			FROM quota_manager.quota_execute WHERE gateway = '$gateway'}),
-		't|t', "$where: what was in flight is $case->{becomes} then");
+		QuotaTest::Workers::within_a_second(
+			"$where: it ends when told to",
+			sub {
+				$courier = await_hang($gateway, $case->{is_there});
+				my $since = time;
+				$node->safe_psql('postgres', "SELECT pg_terminate_backend($courier)");
+				return QuotaTest::Workers::seconds_to_end($courier, $since);
+			});
+		is( $node->safe_psql('postgres', qq{
+				SELECT bool_or(status = '$case->{becomes}'), bool_and(status IN ('$case->{becomes}', 'pending', 'processing', 'completed'))
+				FROM quota_manager.quota_execute WHERE gateway = '$gateway'}),
+			't|t', "$where: what was in flight is $case->{becomes} then");
+	};
 
 	# The next one has nothing to do there.
 	$node->safe_psql('postgres', qq{

@@ -68,27 +68,29 @@ QuotaTest::Workers::await($node, 'postgres',
 pass('pg_stat_activity shows that they take turns');
 is(QuotaTest::Workers::log_count($node, qr/LOG:  \d+ databases take turns/), 1, 'the log says it once');
 
-# Broken, dropped, renamed, copied.
-my $mark = length slurp_file($node->logfile);
-my $since = time;
-$node->safe_psql('db1', 'REVOKE ALL ON quota_manager.quota_run FROM quota_worker');
-$node->safe_psql('postgres', 'DROP DATABASE db2');
-pass('a database is dropped while workers run');
-$node->safe_psql('postgres', 'ALTER DATABASE db3 RENAME TO renamed');
-pass('a database is renamed while workers run');
-$node->safe_psql('postgres', 'CREATE DATABASE copy TEMPLATE db4');
-pass('a database is copied while workers run');
-my @left = ('postgres', 'renamed', map { "db$_" } 4 .. 18);
-$took = await_all_with_new('second', @left);
-cmp_ok($took, '<', 60, sprintf 'all others are served within their next turn (%.1f s)', $took);
-my $seconds = time - $since;
-my $starts = starts($mark);
-# four places, two processes each, a second at least; besides, four turns were broken off by what was done here
-cmp_ok($starts, '<=', 8 * ($seconds + 1) + 8, sprintf 'no more than four turns a second are begun (%d processes in %.1f s)', $starts, $seconds);
-$node->wait_for_log(qr/role "quota_worker" may not run quota_manager in database "db1".*\n.*DETAIL:  It lacks the privilege \w+ on table quota_manager.quota_run/);
-is(QuotaTest::Workers::log_count($node, qr/lacks the privilege \w+ on table quota_manager.quota_run/), 1, 'the broken one is reported once');
-QuotaTest::Workers::await($node, 'copy', q{SELECT count(*) = 0 FROM quota_manager.quota_execute WHERE status <> 'completed'});
-$node->wait_for_log(qr/database "copy" is a copy: nothing is scanned/);
+my ($since, @left);
+subtest 'broken, dropped, renamed, copied' => sub {
+	my $mark = length slurp_file($node->logfile);
+	$since = time;
+	$node->safe_psql('db1', 'REVOKE ALL ON quota_manager.quota_run FROM quota_worker');
+	$node->safe_psql('postgres', 'DROP DATABASE db2');
+	pass('a database is dropped while workers run');
+	$node->safe_psql('postgres', 'ALTER DATABASE db3 RENAME TO renamed');
+	pass('a database is renamed while workers run');
+	$node->safe_psql('postgres', 'CREATE DATABASE copy TEMPLATE db4');
+	pass('a database is copied while workers run');
+	@left = ('postgres', 'renamed', map { "db$_" } 4 .. 18);
+	$took = await_all_with_new('second', @left);
+	cmp_ok($took, '<', 60, sprintf 'all others are served within their next turn (%.1f s)', $took);
+	my $seconds = time - $since;
+	my $starts = starts($mark);
+	# four places, two processes each, a second at least; besides, four turns were broken off by what was done here
+	cmp_ok($starts, '<=', 8 * ($seconds + 1) + 8, sprintf 'no more than four turns a second are begun (%d processes in %.1f s)', $starts, $seconds);
+	$node->wait_for_log(qr/role "quota_worker" may not run quota_manager in database "db1".*\n.*DETAIL:  It lacks the privilege \w+ on table quota_manager.quota_run/);
+	is(QuotaTest::Workers::log_count($node, qr/lacks the privilege \w+ on table quota_manager.quota_run/), 1, 'the broken one is reported once');
+	QuotaTest::Workers::await($node, 'copy', q{SELECT count(*) = 0 FROM quota_manager.quota_execute WHERE status <> 'completed'});
+	$node->wait_for_log(qr/database "copy" is a copy: nothing is scanned/);
+};
 
 # Calls reach the launcher: a database that waits for its turn, or for a mended right, has it soon.
 QuotaTest::Workers::strategy($node, 'db1', name => 'second');
@@ -102,22 +104,23 @@ $node->restart;
 await_all_with_new('third', @left);
 pass('after a restart of the cluster all are served again');
 
-# Each grant was sent once.
-my %keys;
-$keys{ $_->{idempotency_key} }++ foreach $gateway->applied;
-is(scalar(grep { $_ > 1 } values %keys), 0, 'no grant was sent twice');
-my $completed = 0;
-foreach my $database (@left)
-{
-	my ($open, $done) = split /\|/, $node->safe_psql($database,
-		q{SELECT count(*) FILTER (WHERE status <> 'completed'), count(*) FILTER (WHERE status = 'completed') FROM quota_manager.quota_execute});
-	is($open, 0, "$database: nothing is left, nothing in doubt") if $open;
-	$completed += $done;
-}
-is($completed, $users * 3 * @left, 'every grant of every database is completed');
-is(scalar(keys %keys), $completed + $users, 'and was applied, as were those of the database that was dropped');
-is(QuotaTest::Workers::log_count($node, qr/PANIC|FATAL:  (?!the database system|terminating)|terminated by signal/), 0, 'no crash, and no attempt to connect to what is gone')
-  or diag(join "\n", slurp_file($node->logfile) =~ /.*(?:PANIC|FATAL:|terminated by signal).*/g);
+subtest 'each grant was sent once' => sub {
+	my %keys;
+	$keys{ $_->{idempotency_key} }++ foreach $gateway->applied;
+	is(scalar(grep { $_ > 1 } values %keys), 0, 'no grant was sent twice');
+	my $completed = 0;
+	foreach my $database (@left)
+	{
+		my ($open, $done) = split /\|/, $node->safe_psql($database,
+			q{SELECT count(*) FILTER (WHERE status <> 'completed'), count(*) FILTER (WHERE status = 'completed') FROM quota_manager.quota_execute});
+		is($open, 0, "$database: nothing is left, nothing in doubt") if $open;
+		$completed += $done;
+	}
+	is($completed, $users * 3 * @left, 'every grant of every database is completed');
+	is(scalar(keys %keys), $completed + $users, 'and was applied, as were those of the database that was dropped');
+	is(QuotaTest::Workers::log_count($node, qr/PANIC|FATAL:  (?!the database system|terminating)|terminated by signal/), 0, 'no crash, and no attempt to connect to what is gone')
+	  or diag(join "\n", slurp_file($node->logfile) =~ /.*(?:PANIC|FATAL:|terminated by signal).*/g);
+};
 
 $node->stop;
 done_testing();

@@ -133,20 +133,22 @@ foreach my $preload (1, 0)
 	}
 	$locker->quit;
 
-	# By force, and by whoever owns the database and is not of the workers' role.
-	busy_database($node, 'forced', 'idle');
-	$node->safe_psql('postgres', 'DROP DATABASE forced WITH (FORCE)');
-	pass("$case: dropped by force");
-	busy_database($node, 'owned', 'idle');
-	$node->safe_psql('postgres', 'CREATE ROLE owner LOGIN; CREATE ROLE stranger LOGIN CREATEDB; ALTER DATABASE owned OWNER TO owner');
-	my $courier = QuotaTest::Workers::worker($node, 'owned', 'courier');
-	my $stranger = $node->connstr('postgres') . ' user=stranger';
-	foreach my $command ('DROP DATABASE owned', 'ALTER DATABASE owned RENAME TO mine', 'CREATE DATABASE mine TEMPLATE owned', 'ALTER DATABASE owned SET TABLESPACE elsewhere')
-	{
-		my (undef, undef, $error) = $node->psql('postgres', $command, connstr => $stranger);
-		like($error, qr/must be owner|permission denied/, "$case: a stranger may not: $command");
-	}
-	is(QuotaTest::Workers::worker($node, 'owned', 'courier'), $courier, "$case: and does not interrupt workers");
+	my ($courier, $stranger);
+	subtest "$preload: by force, and by whoever owns the database and is not of the workers' role" => sub {
+		busy_database($node, 'forced', 'idle');
+		$node->safe_psql('postgres', 'DROP DATABASE forced WITH (FORCE)');
+		pass("$case: dropped by force");
+		busy_database($node, 'owned', 'idle');
+		$node->safe_psql('postgres', 'CREATE ROLE owner LOGIN; CREATE ROLE stranger LOGIN CREATEDB; ALTER DATABASE owned OWNER TO owner');
+		$courier = QuotaTest::Workers::worker($node, 'owned', 'courier');
+		$stranger = $node->connstr('postgres') . ' user=stranger';
+		foreach my $command ('DROP DATABASE owned', 'ALTER DATABASE owned RENAME TO mine', 'CREATE DATABASE mine TEMPLATE owned', 'ALTER DATABASE owned SET TABLESPACE elsewhere')
+		{
+			my (undef, undef, $error) = $node->psql('postgres', $command, connstr => $stranger);
+			like($error, qr/must be owner|permission denied/, "$case: a stranger may not: $command");
+		}
+		is(QuotaTest::Workers::worker($node, 'owned', 'courier'), $courier, "$case: and does not interrupt workers");
+	};
 
 	# Not even if it is tried all the time: PostgreSQL locks the database before it looks who asks.
 	my @pests;
@@ -158,50 +160,53 @@ foreach my $preload (1, 0)
 	$_->finish foreach @pests;
 	is(QuotaTest::Workers::worker($node, 'owned', 'courier'), $courier, "$case: nor if it tries ever again");
 
-	# A command that fails, or is cancelled, or rolled back, brings them back.
-	my $guest = $node->background_psql('owned');
-	$guest->query_safe('SELECT 1');
-	my (undef, undef, $error) = $node->psql('postgres', 'DROP DATABASE owned');
-	like($error, qr/database "owned" is being accessed by other users.*\n.*There is 1 other session/, "$case: only the guest is in the way");
-	served_again($node, 'owned', 'failed');
-	$guest->quit;
-	$node->safe_psql('postgres', 'BEGIN; ALTER DATABASE owned RENAME TO other; ROLLBACK');
-	served_again($node, 'owned', 'rolled_back');
-	$node->safe_psql('postgres', 'DROP DATABASE owned', connstr => $node->connstr('postgres') . ' user=owner');
-	pass("$case: dropped by its owner");
+	my ($guest, $error);
+	subtest "$preload: a command that fails, or is cancelled, or rolled back, brings them back" => sub {
+		$guest = $node->background_psql('owned');
+		$guest->query_safe('SELECT 1');
+		(undef, undef, $error) = $node->psql('postgres', 'DROP DATABASE owned');
+		like($error, qr/database "owned" is being accessed by other users.*\n.*There is 1 other session/, "$case: only the guest is in the way");
+		served_again($node, 'owned', 'failed');
+		$guest->quit;
+		$node->safe_psql('postgres', 'BEGIN; ALTER DATABASE owned RENAME TO other; ROLLBACK');
+		served_again($node, 'owned', 'rolled_back');
+		$node->safe_psql('postgres', 'DROP DATABASE owned', connstr => $node->connstr('postgres') . ' user=owner');
+		pass("$case: dropped by its owner");
+	};
 
-	# Where the launcher sees nothing of it the command itself ends workers: also of the database that is copied if none is named.
-	if ($preload)
-	{
-		$node->safe_psql('postgres', 'ALTER DATABASE template1 IS_TEMPLATE false');
-		QuotaTest::Workers::database($node, 'template1', $gateway);
-		$node->safe_psql('template1', 'SELECT quota_manager.start_workers()');
-		QuotaTest::Workers::await_worker($node, 'template1', 'courier');
-		my $launcher = QuotaTest::Workers::worker($node, 'template1', 'launcher');
-		kill STOP => $launcher;
-		(undef, undef, $error) = $node->psql('postgres', 'CREATE DATABASE plain');
-		kill CONT => $launcher;
-		is($error, '', "$case: template1 is copied, although it is no template");
-		$node->safe_psql('template1', 'DROP EXTENSION quota_manager CASCADE');
+	subtest "$preload: where the launcher sees nothing of it the command itself ends workers: also of the database that is copied if none is named" => sub {
+		if ($preload)
+		{
+			$node->safe_psql('postgres', 'ALTER DATABASE template1 IS_TEMPLATE false');
+			QuotaTest::Workers::database($node, 'template1', $gateway);
+			$node->safe_psql('template1', 'SELECT quota_manager.start_workers()');
+			QuotaTest::Workers::await_worker($node, 'template1', 'courier');
+			my $launcher = QuotaTest::Workers::worker($node, 'template1', 'launcher');
+			kill STOP => $launcher;
+			(undef, undef, $error) = $node->psql('postgres', 'CREATE DATABASE plain');
+			kill CONT => $launcher;
+			is($error, '', "$case: template1 is copied, although it is no template");
+			$node->safe_psql('template1', 'DROP EXTENSION quota_manager CASCADE');
 
-		# A command that waited for another one goes by the names that there are then, and locks nothing else.
-		$node->safe_psql('postgres', "CREATE DATABASE $_") foreach 'first', 'second';
-		my $renamer = $node->background_psql('postgres');
-		my $waiter = $node->background_psql('postgres');
-		$renamer->query_safe('BEGIN; ALTER DATABASE first RENAME TO third; ALTER DATABASE second RENAME TO first');
-		$waiter->query_safe('BEGIN');
-		$waiter->query_until(qr/^$/, "ALTER DATABASE first RENAME TO fourth;\n");
-		QuotaTest::Workers::await($node, 'postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE query LIKE 'ALTER DATABASE first RENAME TO fourth%' AND wait_event_type = 'Lock'});
-		$renamer->query_safe('COMMIT');
-		is($waiter->query_safe(q{SELECT d.datname FROM pg_locks l JOIN pg_database d ON d.oid = l.objid
-			WHERE l.classid = 'pg_database'::regclass AND l.mode = 'AccessExclusiveLock' AND l.granted}), 'fourth', "$case: only the database that is renamed is locked");
-		$waiter->query_safe('ROLLBACK');
-		$waiter->quit;
-		$renamer->quit;
-	}
+			# A command that waited for another one goes by the names that there are then, and locks nothing else.
+			$node->safe_psql('postgres', "CREATE DATABASE $_") foreach 'first', 'second';
+			my $renamer = $node->background_psql('postgres');
+			my $waiter = $node->background_psql('postgres');
+			$renamer->query_safe('BEGIN; ALTER DATABASE first RENAME TO third; ALTER DATABASE second RENAME TO first');
+			$waiter->query_safe('BEGIN');
+			$waiter->query_until(qr/^$/, "ALTER DATABASE first RENAME TO fourth;\n");
+			QuotaTest::Workers::await($node, 'postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE query LIKE 'ALTER DATABASE first RENAME TO fourth%' AND wait_event_type = 'Lock'});
+			$renamer->query_safe('COMMIT');
+			is($waiter->query_safe(q{SELECT d.datname FROM pg_locks l JOIN pg_database d ON d.oid = l.objid
+				WHERE l.classid = 'pg_database'::regclass AND l.mode = 'AccessExclusiveLock' AND l.granted}), 'fourth', "$case: only the database that is renamed is locked");
+			$waiter->query_safe('ROLLBACK');
+			$waiter->quit;
+			$renamer->quit;
+		}
 
-	is(QuotaTest::Workers::log_count($node, qr/PANIC|terminated by signal|database "\w+" does not exist/), 0, "$case: no crash, and no attempt to serve what is gone")
-	  or diag(join "\n", slurp_file($node->logfile) =~ /.*(?:PANIC|terminated by signal|does not exist).*/g);
+		is(QuotaTest::Workers::log_count($node, qr/PANIC|terminated by signal|database "\w+" does not exist/), 0, "$case: no crash, and no attempt to serve what is gone")
+		  or diag(join "\n", slurp_file($node->logfile) =~ /.*(?:PANIC|terminated by signal|does not exist).*/g);
+	};
 	$node->stop;
 }
 done_testing();

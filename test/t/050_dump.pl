@@ -14,9 +14,10 @@ use Test::More;
 
 my $node = scan_node('dump');
 
-# A database with something in every table, odd values included.
-add_gateway($node, 'postgres');
-$node->safe_psql('postgres', <<'SQL');
+my ($before, $numbers);
+subtest 'a database with something in every table, odd values included' => sub {
+	add_gateway($node, 'postgres');
+	$node->safe_psql('postgres', <<'SQL');
 SET search_path = quota_manager, public;
 SET quota_manager.schedule_clock = '2025-07-01 08:00:00+00';
 CREATE ROLE operator_role;
@@ -60,41 +61,45 @@ CREATE VIEW public.people AS SELECT * FROM quota_manager.user_info WHERE vip > 0
 SELECT count(*) FROM set_user_source('public.people');
 SQL
 
-my $before = contents($node, 'postgres');
-my $numbers = sequences($node, 'postgres');
-foreach my $table (tables($node, 'postgres'))
-{
-	isnt($before->{$table}, '', "$table has rows to lose");
-}
-unlike($numbers, qr/unused/, 'every sequence has been used');
+	$before = contents($node, 'postgres');
+	$numbers = sequences($node, 'postgres');
+	foreach my $table (tables($node, 'postgres'))
+	{
+		isnt($before->{$table}, '', "$table has rows to lose");
+	}
+	unlike($numbers, qr/unused/, 'every sequence has been used');
+};
 
 my $folder = $node->backup_dir;
 mkdir $folder;
 
-# Plain.
-command_ok(
-	[ 'pg_dump', '--file', "$folder/plain.sql", $node->connstr('postgres') ],
-	'pg_dump');
-unlike(slurp_file("$folder/plain.sql"), qr/top-secret-key/, 'no key in the dump');
-$node->safe_psql('postgres', 'CREATE DATABASE plain TEMPLATE template0');
-restored('plain',
-	[ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', "$folder/plain.sql", $node->connstr('plain') ]);
+subtest 'plain' => sub {
+	command_ok(
+		[ 'pg_dump', '--file', "$folder/plain.sql", $node->connstr('postgres') ],
+		'pg_dump');
+	unlike(slurp_file("$folder/plain.sql"), qr/top-secret-key/, 'no key in the dump');
+	$node->safe_psql('postgres', 'CREATE DATABASE plain TEMPLATE template0');
+	restored('plain',
+		[ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', "$folder/plain.sql", $node->connstr('plain') ]);
+};
 
-# Rows as INSERT, which other tools than ours may write.
-command_ok(
-	[ 'pg_dump', '--inserts', '--file', "$folder/inserts.sql", $node->connstr('postgres') ],
-	'pg_dump --inserts');
-$node->safe_psql('postgres', 'CREATE DATABASE inserts TEMPLATE template0');
-restored('inserts',
-	[ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', "$folder/inserts.sql", $node->connstr('inserts') ]);
+subtest 'rows as INSERT, which other tools than ours may write' => sub {
+	command_ok(
+		[ 'pg_dump', '--inserts', '--file', "$folder/inserts.sql", $node->connstr('postgres') ],
+		'pg_dump --inserts');
+	$node->safe_psql('postgres', 'CREATE DATABASE inserts TEMPLATE template0');
+	restored('inserts',
+		[ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', "$folder/inserts.sql", $node->connstr('inserts') ]);
+};
 
-# Custom format, restored by several at once.
-command_ok(
-	[ 'pg_dump', '--format=custom', '--file', "$folder/custom", $node->connstr('postgres') ],
-	'pg_dump --format=custom');
-$node->safe_psql('postgres', 'CREATE DATABASE parallel TEMPLATE template0');
-restored('parallel',
-	[ 'pg_restore', '--exit-on-error', '--jobs=4', '--dbname', $node->connstr('parallel'), "$folder/custom" ]);
+subtest 'custom format, restored by several at once' => sub {
+	command_ok(
+		[ 'pg_dump', '--format=custom', '--file', "$folder/custom", $node->connstr('postgres') ],
+		'pg_dump --format=custom');
+	$node->safe_psql('postgres', 'CREATE DATABASE parallel TEMPLATE template0');
+	restored('parallel',
+		[ 'pg_restore', '--exit-on-error', '--jobs=4', '--dbname', $node->connstr('parallel'), "$folder/custom" ]);
+};
 
 # On a server that allows other hosts the gateways are there all the same.
 $node->append_conf('postgresql.conf', "quota_manager.allowed_hosts = 'other.example'");
@@ -105,15 +110,15 @@ restored('elsewhere',
 $node->append_conf('postgresql.conf', "quota_manager.allowed_hosts = ''");
 $node->reload;
 
-# The restored database goes on where the other stopped, once it is told to.  Its users are in a view: not as a superuser.
-$node->safe_psql('postgres', 'CREATE ROLE scanner IN ROLE pg_read_all_data');
-foreach my $database ('plain', 'parallel')
-{
-	my (undef, undef, $error) = $node->psql($database, 'SELECT * FROM quota_manager.scan()');
+subtest 'the restored database goes on where the other stopped, once it is told to.  Its users are in a view: not as a superuser' => sub {
+	$node->safe_psql('postgres', 'CREATE ROLE scanner IN ROLE pg_read_all_data');
+	foreach my $database ('plain', 'parallel')
+	{
+		my (undef, undef, $error) = $node->psql($database, 'SELECT * FROM quota_manager.scan()');
 
-	like($error, qr/ERROR:  this database is a copy/, "$database: it stands still");
-	$node->safe_psql($database, q{SELECT quota_manager.resume('unchanged_since_dump'), quota_manager.grant_access('scanner', 'worker')});
-	is($node->safe_psql($database, <<'SQL'), '0|1', "$database: nobody is paid again");
+		like($error, qr/ERROR:  this database is a copy/, "$database: it stands still");
+		$node->safe_psql($database, q{SELECT quota_manager.resume('unchanged_since_dump'), quota_manager.grant_access('scanner', 'worker')});
+		is($node->safe_psql($database, <<'SQL'), '0|1', "$database: nobody is paid again");
 SET quota_manager.schedule_clock = '2025-07-02 08:30:00+00';
 UPDATE quota_manager.quota_strategy SET max_exec_per_user = 1 WHERE name = 'daily';
 SET ROLE scanner;
@@ -123,20 +128,21 @@ SELECT (SELECT granted FROM result WHERE strategy = 'star' AND error IS NULL), m
 	SELECT count(*) AS grants FROM quota_manager.quota_execute e JOIN quota_manager.quota_strategy s ON s.id = e.strategy_id
 	WHERE s.name = 'daily' AND e.status <> 'cancelled' GROUP BY e.user_id) per_user;
 SQL
-	is( $node->safe_psql($database, <<'SQL'), 't', "$database: new numbers do not collide");
+		is( $node->safe_psql($database, <<'SQL'), 't', "$database: new numbers do not collide");
 INSERT INTO quota_manager.user_info (id, github_star, vip) VALUES ('new', 'zgsm', 1);
 SET ROLE scanner;
 SELECT bool_and(granted = 1) FROM quota_manager.scan('star');
 SQL
-	is( $node->safe_psql(
-			$database,
-			q{SELECT has_column_privilege('operator_role', 'quota_manager.quota_strategy', 'amount', 'UPDATE'),
-				has_table_privilege('operator_role', 'quota_manager.quota_credential', 'SELECT'),
-				has_function_privilege('operator_role', 'quota_manager.scan(text)', 'EXECUTE'),
-				has_function_privilege('public', 'quota_manager.scan(text)', 'EXECUTE')}),
-		't|f|t|f',
-		"$database: rights are kept");
-}
+		is( $node->safe_psql(
+				$database,
+				q{SELECT has_column_privilege('operator_role', 'quota_manager.quota_strategy', 'amount', 'UPDATE'),
+					has_table_privilege('operator_role', 'quota_manager.quota_credential', 'SELECT'),
+					has_function_privilege('operator_role', 'quota_manager.scan(text)', 'EXECUTE'),
+					has_function_privilege('public', 'quota_manager.scan(text)', 'EXECUTE')}),
+			't|f|t|f',
+			"$database: rights are kept");
+	}
+};
 
 $node->stop;
 done_testing();

@@ -22,38 +22,42 @@ add_gateway($node, 'postgres');
 $node->safe_psql('postgres', qq{
 INSERT INTO quota_manager.user_info (id, vip) SELECT 'u' || i, i % 4 FROM generate_series(1, $users) i});
 
-# Once for each user, however many ask at once.
-$node->safe_psql('postgres', <<'SQL');
+my @answers;
+subtest 'once for each user, however many ask at once' => sub {
+	$node->safe_psql('postgres', <<'SQL');
 INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition) VALUES
 	('single-1', 'single', 5, 'm', 'true()'), ('single-2', 'single', 5, 'm', 'is-vip(2)'), ('single-3', 'single', 5, 'm', 'is-vip(1)');
 SQL
-my @answers = at_once(
-	map { "SELECT sum(granted), bool_or(error IS NOT NULL) FROM quota_manager.scan()" } 1 .. $scanners);
-is(sum(map { (split /\|/)[0] } @answers), $users * 2.25, 'single: each grant is reported by one scan');
-is(scalar(grep { !/\|f$/ } @answers), 0, 'single: no scan failed');
-is(grants(), $users * 2.25, 'single: each user is granted once');
-is($node->safe_psql('postgres', 'SELECT sum(granted) FROM quota_manager.quota_run'), $users * 2.25, 'single: the runs say so');
+	@answers = at_once(
+		map { "SELECT sum(granted), bool_or(error IS NOT NULL) FROM quota_manager.scan()" } 1 .. $scanners);
+	is(sum(map { (split /\|/)[0] } @answers), $users * 2.25, 'single: each grant is reported by one scan');
+	is(scalar(grep { !/\|f$/ } @answers), 0, 'single: no scan failed');
+	is(grants(), $users * 2.25, 'single: each user is granted once');
+	is($node->safe_psql('postgres', 'SELECT sum(granted) FROM quota_manager.quota_run'), $users * 2.25, 'single: the runs say so');
+};
 
-# One firing, eight scans.
-periodic('hourly', 'NULL', 'latest');
-@answers = at_once(map { scan_at('09:00:00') } 1 .. $scanners);
-is(grants('hourly'), $users, 'periodic: each user is granted once per firing');
-is(sum(@answers), $users, 'periodic: by one scan');
-is( $node->safe_psql('postgres', q{SELECT count(*) FROM quota_manager.quota_run r JOIN quota_manager.quota_strategy s ON s.id = r.strategy_id WHERE s.name = 'hourly'}),
-	1, 'periodic: one run');
+subtest 'one firing, eight scans' => sub {
+	periodic('hourly', 'NULL', 'latest');
+	@answers = at_once(map { scan_at('09:00:00') } 1 .. $scanners);
+	is(grants('hourly'), $users, 'periodic: each user is granted once per firing');
+	is(sum(@answers), $users, 'periodic: by one scan');
+	is( $node->safe_psql('postgres', q{SELECT count(*) FROM quota_manager.quota_run r JOIN quota_manager.quota_strategy s ON s.id = r.strategy_id WHERE s.name = 'hourly'}),
+		1, 'periodic: one run');
+};
 
-# Eight firings, each scanned by somebody at the same time, and a cap of one.
-# No key conflicts here: only the lock keeps one from granting what another counts.
-periodic('capped', 1, 'latest');
-foreach my $day (1 .. 5)
-{
-	$node->safe_psql('postgres', 'TRUNCATE quota_manager.quota_execute');
-	at_once(map { scan_at(sprintf('%02d:00:00', 8 + $_), $day) } 1 .. $scanners);
-	cmp_ok(most('capped'), '<=', 1, "cap: not exceeded on day $day");
-}
-at_once(scan_at('09:00:00', $_)) foreach 6 .. 7;
-is(most('capped'), 1, 'cap: reached and not exceeded');
-is(grants('capped'), $users, 'cap: reached by everybody');
+subtest 'eight firings, each scanned by somebody at the same time, and a cap of one' => sub {
+	# No key conflicts here: only the lock keeps one from granting what another counts.
+	periodic('capped', 1, 'latest');
+	foreach my $day (1 .. 5)
+	{
+		$node->safe_psql('postgres', 'TRUNCATE quota_manager.quota_execute');
+		at_once(map { scan_at(sprintf('%02d:00:00', 8 + $_), $day) } 1 .. $scanners);
+		cmp_ok(most('capped'), '<=', 1, "cap: not exceeded on day $day");
+	}
+	at_once(scan_at('09:00:00', $_)) foreach 6 .. 7;
+	is(most('capped'), 1, 'cap: reached and not exceeded');
+	is(grants('capped'), $users, 'cap: reached by everybody');
+};
 
 # The same while the cap is raised and lowered and the strategy is disabled and
 # enabled.
@@ -76,25 +80,25 @@ at_once(scan_at('10:00:03'));
 at_once(scan_at('10:00:04'));
 is(most('restless'), 2, 'cap: not exceeded while the strategy is edited');
 
-# Somebody writes grants around the lock: a grant is there once, and the scan
-# copes or says what it met.
-$node->safe_psql('postgres', <<'SQL');
+subtest 'somebody writes grants around the lock: a grant is there once, and the scan copes or says what it met' => sub {
+	$node->safe_psql('postgres', <<'SQL');
 UPDATE quota_manager.quota_strategy SET enabled = false;
 INSERT INTO quota_manager.quota_strategy (id, name, type, amount, model, condition) VALUES (9000, 'around', 'single', 5, 'm', 'true()');
 SQL
-my $intruder = <<"SQL";
+	my $intruder = <<"SQL";
 INSERT INTO quota_manager.quota_execute (strategy_id, user_id, scheduled_time, run_id, strategy_version, amount, model, gateway, batch_number, status)
 SELECT 9000, 'u' || i, '-infinity', NULL, 1, 5, 'm', 'gateway', 'intruder', 'completed' FROM generate_series(1, $users, 50) i
 ON CONFLICT DO NOTHING
 SQL
-at_once((map { "SELECT count(*) FROM quota_manager.scan()" } 1 .. 4), $intruder, $intruder,
-	"SELECT imported FROM quota_manager.import_grants(\$\$SELECT 'around', 'u' || i, now() FROM generate_series(1, $users, 70) i\$\$)");
-at_once("SELECT count(*) FROM quota_manager.scan()");
-is(grants('around'), $users, 'around the lock: everybody once');
-is( $node->safe_psql('postgres', q{
-		SELECT count(*) FROM quota_manager.quota_execute e WHERE e.status = 'pending'
-			AND NOT EXISTS (SELECT FROM quota_manager.quota_run r WHERE r.id = e.run_id AND r.undelivered AND e.id BETWEEN r.first_grant_id AND r.last_grant_id)}),
-	0, 'every grant to be delivered is found by its run');
+	at_once((map { "SELECT count(*) FROM quota_manager.scan()" } 1 .. 4), $intruder, $intruder,
+		"SELECT imported FROM quota_manager.import_grants(\$\$SELECT 'around', 'u' || i, now() FROM generate_series(1, $users, 70) i\$\$)");
+	at_once("SELECT count(*) FROM quota_manager.scan()");
+	is(grants('around'), $users, 'around the lock: everybody once');
+	is( $node->safe_psql('postgres', q{
+			SELECT count(*) FROM quota_manager.quota_execute e WHERE e.status = 'pending'
+				AND NOT EXISTS (SELECT FROM quota_manager.quota_run r WHERE r.id = e.run_id AND r.undelivered AND e.id BETWEEN r.first_grant_id AND r.last_grant_id)}),
+		0, 'every grant to be delivered is found by its run');
+};
 
 $node->stop;
 done_testing();

@@ -49,57 +49,61 @@ my $scan = q{DO $$ BEGIN PERFORM quota_manager.grant_access('scanner', 'worker')
 
 is($node->safe_psql('postgres', $matches), $expected, 'the functions work at once');
 
-# With the functions.
-my $folder = $node->backup_dir;
-mkdir $folder;
-copy_database('postgres', 'whole');
-is($node->safe_psql('whole', $matches), $expected, 'and after dump and restore');
-is($node->safe_psql('whole', $scan), "built-in:2\nletters:2\nname:1\nsince:3\ntag:1", 'in scans too');
-isnt($node->psql('whole', q{INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition) VALUES ('x', 'single', 1, 'm', 'has-tug("x")')}),
-	0, 'they are checked as before');
-like($node->safe_psql('whole', q{EXPLAIN (COSTS off) SELECT s.id FROM quota_manager.subject s WHERE s OPERATOR(quota_manager.@@) 'name-is("Li")'}),
-	qr/Filter: \(name = ANY/, 'and the planner sees through them');
+my $folder;
+subtest 'with the functions' => sub {
+	$folder = $node->backup_dir;
+	mkdir $folder;
+	copy_database('postgres', 'whole');
+	is($node->safe_psql('whole', $matches), $expected, 'and after dump and restore');
+	is($node->safe_psql('whole', $scan), "built-in:2\nletters:2\nname:1\nsince:3\ntag:1", 'in scans too');
+	isnt($node->psql('whole', q{INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition) VALUES ('x', 'single', 1, 'm', 'has-tug("x")')}),
+		0, 'they are checked as before');
+	like($node->safe_psql('whole', q{EXPLAIN (COSTS off) SELECT s.id FROM quota_manager.subject s WHERE s OPERATOR(quota_manager.@@) 'name-is("Li")'}),
+		qr/Filter: \(name = ANY/, 'and the planner sees through them');
+};
 
-# Without: dropped, replaced by one that is not allowed, and with another signature.
-$node->safe_psql('postgres', <<'SQL');
+subtest 'without: dropped, replaced by one that is not allowed, and with another signature' => sub {
+	$node->safe_psql('postgres', <<'SQL');
 DROP FUNCTION quota_condition.has_tag;
 ALTER FUNCTION quota_condition.name_is VOLATILE;
 DROP FUNCTION quota_condition.longer_than;
 CREATE FUNCTION quota_condition.longer_than(s quota_manager.subject, letters text) RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE RETURN true;
 SQL
-my $strategies = contents($node, 'postgres')->{quota_strategy};
-copy_database('postgres', 'broken');
-is(contents($node, 'broken')->{quota_strategy}, $strategies, 'every strategy survives dump and restore');
-foreach my $database ('postgres', 'broken')
-{
-	my $answer = $node->safe_psql($database, $scan);
+	my $strategies = contents($node, 'postgres')->{quota_strategy};
+	copy_database('postgres', 'broken');
+	is(contents($node, 'broken')->{quota_strategy}, $strategies, 'every strategy survives dump and restore');
+	foreach my $database ('postgres', 'broken')
+	{
+		my $answer = $node->safe_psql($database, $scan);
 
-	like($answer, qr/^built-in:2$/m, "$database: what is whole runs");
-	like($answer, qr/^since:3$/m, "$database: so does what only calls what is there");
-	like($answer, qr/^tag:0 unknown condition function "has-tag"/m, "$database: a dropped function is named");
-	like($answer, qr/^name:0 condition function "name-is" is volatile/m, "$database: so is one that is not allowed");
-	like($answer, qr/^letters:0 .*longer-than/m, "$database: and one with other arguments");
-	is( $node->safe_psql($database, q{SELECT string_agg(state, ',' ORDER BY strategy_id) FROM quota_manager.quota_run}),
-		'failed,failed,failed,done,done', "$database: the runs tell");
-}
+		like($answer, qr/^built-in:2$/m, "$database: what is whole runs");
+		like($answer, qr/^since:3$/m, "$database: so does what only calls what is there");
+		like($answer, qr/^tag:0 unknown condition function "has-tag"/m, "$database: a dropped function is named");
+		like($answer, qr/^name:0 condition function "name-is" is volatile/m, "$database: so is one that is not allowed");
+		like($answer, qr/^letters:0 .*longer-than/m, "$database: and one with other arguments");
+		is( $node->safe_psql($database, q{SELECT string_agg(state, ',' ORDER BY strategy_id) FROM quota_manager.quota_run}),
+			'failed,failed,failed,done,done', "$database: the runs tell");
+	}
+};
 
-# A dump restored where the function's own schema is missing loses that function
-# and nothing else.
-$node->safe_psql('postgres', 'CREATE DATABASE partial TEMPLATE template0');
-command_ok([ 'pg_dump', '--exclude-schema=app', '--file', "$folder/partial.sql", $node->connstr('whole') ], 'dump without a schema');
-$node->command_ok([ 'psql', '-X', '-q', '-f', "$folder/partial.sql", $node->connstr('partial') ], 'restore what can be');
-like($node->safe_psql('partial', q{SET client_min_messages = warning; DO $$ BEGIN PERFORM quota_manager.resume('unchanged_since_dump'); END $$;
-		TRUNCATE quota_manager.quota_execute; } . $scan),
-	qr/\Abuilt-in:2\nletters:2\nname:1\nsince:3\ntag:0 unknown condition function "has-tag"/, 'the others are whole');
+subtest q{a dump restored where the function's own schema is missing loses that function and nothing else} => sub {
+	$node->safe_psql('postgres', 'CREATE DATABASE partial TEMPLATE template0');
+	command_ok([ 'pg_dump', '--exclude-schema=app', '--file', "$folder/partial.sql", $node->connstr('whole') ], 'dump without a schema');
+	$node->command_ok([ 'psql', '-X', '-q', '-f', "$folder/partial.sql", $node->connstr('partial') ], 'restore what can be');
+	like($node->safe_psql('partial', q{SET client_min_messages = warning; DO $$ BEGIN PERFORM quota_manager.resume('unchanged_since_dump'); END $$;
+			TRUNCATE quota_manager.quota_execute; } . $scan),
+		qr/\Abuilt-in:2\nletters:2\nname:1\nsince:3\ntag:0 unknown condition function "has-tag"/, 'the others are whole');
+};
 
-# DROP EXTENSION says what hangs on it.
-my ($code, $out, $error) = $node->psql('whole', 'DROP EXTENSION quota_manager');
-isnt($code, 0, 'DROP EXTENSION does not take functions of others along');
-like($error, qr/function quota_condition\.has_tag\(quota_manager\.subject,text\) depends on/, 'it names them');
-$node->safe_psql('whole', 'DROP EXTENSION quota_manager CASCADE');
-is($node->safe_psql('whole', q{SELECT count(*) FROM pg_namespace WHERE nspname = 'quota_condition'}), 0, 'CASCADE leaves nothing behind');
-$node->safe_psql('whole', 'DROP SCHEMA IF EXISTS quota_manager; CREATE EXTENSION quota_manager');
-is($node->safe_psql('whole', 'SELECT count(*) FROM quota_manager.quota_strategy'), 0, 'it can be created anew');
+subtest 'DROP EXTENSION says what hangs on it' => sub {
+	my ($code, $out, $error) = $node->psql('whole', 'DROP EXTENSION quota_manager');
+	isnt($code, 0, 'DROP EXTENSION does not take functions of others along');
+	like($error, qr/function quota_condition\.has_tag\(quota_manager\.subject,text\) depends on/, 'it names them');
+	$node->safe_psql('whole', 'DROP EXTENSION quota_manager CASCADE');
+	is($node->safe_psql('whole', q{SELECT count(*) FROM pg_namespace WHERE nspname = 'quota_condition'}), 0, 'CASCADE leaves nothing behind');
+	$node->safe_psql('whole', 'DROP SCHEMA IF EXISTS quota_manager; CREATE EXTENSION quota_manager');
+	is($node->safe_psql('whole', 'SELECT count(*) FROM quota_manager.quota_strategy'), 0, 'it can be created anew');
+};
 
 $node->stop;
 done_testing();

@@ -16,35 +16,36 @@ use Test::More;
 my $node = scan_node('hostile');
 my ($code, $out, $error);
 
-# What an owner of the database may do before the extension is there.
-$node->safe_psql('postgres', 'CREATE ROLE owner_role LOGIN; CREATE ROLE operator_role LOGIN; CREATE ROLE guest_role LOGIN');
-$node->safe_psql('postgres', 'CREATE DATABASE owned OWNER owner_role');
-$node->safe_psql('owned', <<'SQL');
+subtest 'what an owner of the database may do before the extension is there' => sub {
+	$node->safe_psql('postgres', 'CREATE ROLE owner_role LOGIN; CREATE ROLE operator_role LOGIN; CREATE ROLE guest_role LOGIN');
+	$node->safe_psql('postgres', 'CREATE DATABASE owned OWNER owner_role');
+	$node->safe_psql('owned', <<'SQL');
 SET ROLE owner_role;
 CREATE SCHEMA quota_manager;
 SQL
-refused('owned', 'a schema that belongs to somebody else');
-$node->safe_psql('owned', 'ALTER SCHEMA quota_manager OWNER TO postgres; GRANT ALL ON SCHEMA quota_manager TO owner_role');
-$node->safe_psql('owned', <<'SQL');
+	refused('owned', 'a schema that belongs to somebody else');
+	$node->safe_psql('owned', 'ALTER SCHEMA quota_manager OWNER TO postgres; GRANT ALL ON SCHEMA quota_manager TO owner_role');
+	$node->safe_psql('owned', <<'SQL');
 SET ROLE owner_role;
 CREATE FUNCTION quota_manager.captured(double precision, integer) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN ALTER ROLE owner_role SUPERUSER; RETURN true; END $$;
 CREATE OPERATOR quota_manager.> (FUNCTION = quota_manager.captured, LEFTARG = double precision, RIGHTARG = integer);
 SQL
-refused('owned', 'a schema with an operator in it');
-$node->safe_psql('owned', <<'SQL');
+	refused('owned', 'a schema with an operator in it');
+	$node->safe_psql('owned', <<'SQL');
 DROP OPERATOR quota_manager.> (double precision, integer);
 DROP FUNCTION quota_manager.captured;
 CREATE EXTENSION quota_manager;
 INSERT INTO quota_manager.quota_gateway (name, dialect, base_url, rate_limit) VALUES ('gateway', 'zgsm', 'http://127.0.0.1:9', 5);
 SQL
-is($node->safe_psql('owned', q{SELECT rolsuper FROM pg_roles WHERE rolname = 'owner_role'}), 'f', 'nobody became a superuser');
-$node->safe_psql('postgres', q{CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'});
-($code, $out, $error) = $node->psql('latin', 'CREATE EXTENSION quota_manager');
-like($error, qr/quota_manager needs a database with encoding UTF8, this one has LATIN1/, 'another encoding is refused');
+	is($node->safe_psql('owned', q{SELECT rolsuper FROM pg_roles WHERE rolname = 'owner_role'}), 'f', 'nobody became a superuser');
+	$node->safe_psql('postgres', q{CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'});
+	($code, $out, $error) = $node->psql('latin', 'CREATE EXTENSION quota_manager');
+	like($error, qr/quota_manager needs a database with encoding UTF8, this one has LATIN1/, 'another encoding is refused');
+};
 
-# What an operator may do: where users come from is not his to say.
-add_gateway($node, 'postgres');
-$node->safe_psql('postgres', <<'SQL');
+subtest 'what an operator may do: where users come from is not his to say' => sub {
+	add_gateway($node, 'postgres');
+	$node->safe_psql('postgres', <<'SQL');
 SELECT quota_manager.grant_access('operator_role', 'operator');
 INSERT INTO quota_manager.quota_credential VALUES ('key', 'top-secret-key');
 INSERT INTO quota_manager.user_info (id, vip, github_star) VALUES ('u1', 1, 'zgsm'), ('u2', 2, NULL);
@@ -57,78 +58,80 @@ CREATE FUNCTION operator_schema.steal(id text) RETURNS text LANGUAGE plpgsql AS 
 	BEGIN INSERT INTO operator_schema.loot SELECT secret FROM quota_manager.quota_credential; ALTER ROLE operator_role SUPERUSER; RETURN id; END $$;
 CREATE VIEW operator_schema.people AS SELECT operator_schema.steal('u1') AS id;
 SQL
-foreach my $attempt (
-	q{SELECT quota_manager.set_user_source('operator_schema.people')},
-	q{INSERT INTO quota_manager.quota_installation (user_source) VALUES ('operator_schema.people')},
-	q{INSERT INTO quota_manager.quota_installation DEFAULT VALUES; UPDATE quota_manager.quota_installation SET user_source = 'operator_schema.people'})
-{
-	($code, $out, $error) = $node->psql('postgres', "SET ROLE operator_role; $attempt");
-	like($error, qr/permission denied/, "refused: $attempt");
-}
-# His own view does not hand over what he may not see.
-$node->safe_psql('postgres', q{SET ROLE operator_role; CREATE VIEW operator_schema.window AS SELECT * FROM quota_manager.subject});
-($code, $out, $error) = $node->psql('postgres', q{SET ROLE guest_role; SELECT * FROM operator_schema.window});
-like($error, qr/permission denied/, 'a view over subject shows nothing to others');
-
-# Everything a guest may create in public and in pg_temp, in front of everything.
-my $hostile = hostile_objects();
-$node->safe_psql('postgres', "GRANT CREATE ON SCHEMA public TO guest_role; SET ROLE guest_role; $hostile");
-($code, $out, $error) = $node->psql('postgres', q{SET search_path = public, pg_catalog; SELECT 1 WHERE 'a'::pg_catalog.text = 'a'::pg_catalog.text});
-like($error, qr/captured: = text/, 'they do capture what is written without a schema');
-foreach my $path ('public', 'public, pg_catalog', 'pg_temp, public, pg_catalog', 'quota_manager, public, pg_catalog', 'operator_schema')
-{
-	foreach my $statement (
-		q{SELECT strategy, granted, error FROM quota_manager.scan()},
-		q{SELECT error FROM quota_manager.scan('gift')},
-		q{SELECT imported FROM quota_manager.import_grants('VALUES (''gift'', ''u9'', null::pg_catalog.timestamptz)')},
-		q{SELECT indexed FROM quota_manager.set_user_source()},
-		q{SELECT user_id FROM quota_manager.undecided(2)},
-		q{SELECT strategy_id FROM quota_internal.due_strategies()},
-		q{SELECT valid, message FROM quota_manager.check_condition('is-vp(1) or github-star("zgsm")')},
-		q{SELECT id FROM quota_manager.subject s WHERE s OPERATOR(quota_manager.@@) 'is-vip(1) and not github-star("x") or quota-le("m", 1) and belong-to("o")'},
-		q{SELECT s.id FROM quota_manager.subject s, quota_manager.quota_strategy t WHERE s OPERATOR(quota_manager.@@) t.condition},
-		q{INSERT INTO quota_manager.quota_gateway (name, dialect, base_url, credential, rate_limit) VALUES ('other', 'higress', 'http://127.0.0.1:9', 'row:key', 1.5)},
-		q{UPDATE quota_manager.quota_gateway SET dialect = 'zgsm', max_connections = 3},
-		q{INSERT INTO quota_manager.quota_model VALUES ('other', 'other')},
-		q{INSERT INTO quota_manager.quota_credential VALUES ('other', 'secret')},
-		q{INSERT INTO quota_manager.quota_strategy (name, type, amount, model, periodic_expr, condition) VALUES ('new', 'periodic', 5, 'other', '0 8 * * *', 'quota-le("m", 1)')},
-		q{UPDATE quota_manager.quota_strategy SET amount = 6, max_exec_per_user = 200},
-		q{DELETE FROM quota_manager.quota_strategy t USING pg_catalog.unnest(array['new']) n WHERE t.name OPERATOR(pg_catalog.=) n},
-		q{UPDATE quota_manager.user_info SET vip = 3},
-		q{SELECT gateway, pending FROM quota_manager.delivery_status},
-		q{SELECT kind, queue_depth, oldest_age, last_error FROM quota_manager.worker_status},
-		q{SELECT quota_manager.grant_access('operator_role', 'operator')},
-		q{SELECT pending FROM quota_manager.resume()},
-		q{UPDATE quota_manager.quota_installation SET timeline = 77; SELECT granted FROM quota_manager.scan()},
-		q{UPDATE quota_manager.quota_installation SET system_identifier = 17; SET client_min_messages = warning; SELECT pending FROM quota_manager.resume('may_have_run')},
-		q{CALL quota_manager.tick()},
-		q{CALL quota_manager.deliver()},
-		q{TRUNCATE quota_manager.quota_execute},
-		q{DELETE FROM quota_manager.quota_model},
-		q{DELETE FROM quota_manager.quota_gateway g USING pg_catalog.unnest(array['other']) n WHERE g.name OPERATOR(pg_catalog.=) n},
-		q{DELETE FROM quota_manager.quota_credential c USING pg_catalog.unnest(array['other']) n WHERE c.name OPERATOR(pg_catalog.=) n})
+	foreach my $attempt (
+		q{SELECT quota_manager.set_user_source('operator_schema.people')},
+		q{INSERT INTO quota_manager.quota_installation (user_source) VALUES ('operator_schema.people')},
+		q{INSERT INTO quota_manager.quota_installation DEFAULT VALUES; UPDATE quota_manager.quota_installation SET user_source = 'operator_schema.people'})
 	{
-		# A procedure is to be the only statement, so what surrounds it is sent before.
-		my $setup = temporary_objects() . "SET search_path = $path;";
-		# It tells of the gateway that it has found closed, if its next probe is not due.
-		$setup .= 'SET client_min_messages = warning;' if $statement =~ /deliver\(\)/;
-		($code, $out, $error) = $node->psql('postgres', "$setup\n$statement;\n", extra_params => ['-q']);
-		is("$code $error", '0 ', "search_path $path: $statement");
-		unlike($out, qr/captured/, 'and no error is recorded');
+		($code, $out, $error) = $node->psql('postgres', "SET ROLE operator_role; $attempt");
+		like($error, qr/permission denied/, "refused: $attempt");
 	}
-}
-is($node->safe_psql('postgres', 'SELECT count(*) FROM public.captured'), 0, 'nothing of theirs was called');
-is($node->safe_psql('postgres', q{SELECT rolsuper FROM pg_roles WHERE rolname = 'operator_role'}), 'f', 'nobody became a superuser');
+	# His own view does not hand over what he may not see.
+	$node->safe_psql('postgres', q{SET ROLE operator_role; CREATE VIEW operator_schema.window AS SELECT * FROM quota_manager.subject});
+	($code, $out, $error) = $node->psql('postgres', q{SET ROLE guest_role; SELECT * FROM operator_schema.window});
+	like($error, qr/permission denied/, 'a view over subject shows nothing to others');
+};
 
-# Settings that only a superuser has are not taken from whoever sets them before
-# the library is loaded.
-$node->safe_psql('postgres', q{SELECT quota_manager.grant_access('guest_role', 'viewer')});
-($code, $out, $error) = $node->psql('postgres', <<'SQL', extra_params => [ '-U', 'guest_role' ]);
+subtest 'everything a guest may create in public and in pg_temp, in front of everything' => sub {
+	my $hostile = hostile_objects();
+	$node->safe_psql('postgres', "GRANT CREATE ON SCHEMA public TO guest_role; SET ROLE guest_role; $hostile");
+	($code, $out, $error) = $node->psql('postgres', q{SET search_path = public, pg_catalog; SELECT 1 WHERE 'a'::pg_catalog.text = 'a'::pg_catalog.text});
+	like($error, qr/captured: = text/, 'they do capture what is written without a schema');
+	foreach my $path ('public', 'public, pg_catalog', 'pg_temp, public, pg_catalog', 'quota_manager, public, pg_catalog', 'operator_schema')
+	{
+		foreach my $statement (
+			q{SELECT strategy, granted, error FROM quota_manager.scan()},
+			q{SELECT error FROM quota_manager.scan('gift')},
+			q{SELECT imported FROM quota_manager.import_grants('VALUES (''gift'', ''u9'', null::pg_catalog.timestamptz)')},
+			q{SELECT indexed FROM quota_manager.set_user_source()},
+			q{SELECT user_id FROM quota_manager.undecided(2)},
+			q{SELECT strategy_id FROM quota_internal.due_strategies()},
+			q{SELECT valid, message FROM quota_manager.check_condition('is-vp(1) or github-star("zgsm")')},
+			q{SELECT id FROM quota_manager.subject s WHERE s OPERATOR(quota_manager.@@) 'is-vip(1) and not github-star("x") or quota-le("m", 1) and belong-to("o")'},
+			q{SELECT s.id FROM quota_manager.subject s, quota_manager.quota_strategy t WHERE s OPERATOR(quota_manager.@@) t.condition},
+			q{INSERT INTO quota_manager.quota_gateway (name, dialect, base_url, credential, rate_limit) VALUES ('other', 'higress', 'http://127.0.0.1:9', 'row:key', 1.5)},
+			q{UPDATE quota_manager.quota_gateway SET dialect = 'zgsm', max_connections = 3},
+			q{INSERT INTO quota_manager.quota_model VALUES ('other', 'other')},
+			q{INSERT INTO quota_manager.quota_credential VALUES ('other', 'secret')},
+			q{INSERT INTO quota_manager.quota_strategy (name, type, amount, model, periodic_expr, condition) VALUES ('new', 'periodic', 5, 'other', '0 8 * * *', 'quota-le("m", 1)')},
+			q{UPDATE quota_manager.quota_strategy SET amount = 6, max_exec_per_user = 200},
+			q{DELETE FROM quota_manager.quota_strategy t USING pg_catalog.unnest(array['new']) n WHERE t.name OPERATOR(pg_catalog.=) n},
+			q{UPDATE quota_manager.user_info SET vip = 3},
+			q{SELECT gateway, pending FROM quota_manager.delivery_status},
+			q{SELECT kind, queue_depth, oldest_age, last_error FROM quota_manager.worker_status},
+			q{SELECT quota_manager.grant_access('operator_role', 'operator')},
+			q{SELECT pending FROM quota_manager.resume()},
+			q{UPDATE quota_manager.quota_installation SET timeline = 77; SELECT granted FROM quota_manager.scan()},
+			q{UPDATE quota_manager.quota_installation SET system_identifier = 17; SET client_min_messages = warning; SELECT pending FROM quota_manager.resume('may_have_run')},
+			q{CALL quota_manager.tick()},
+			q{CALL quota_manager.deliver()},
+			q{TRUNCATE quota_manager.quota_execute},
+			q{DELETE FROM quota_manager.quota_model},
+			q{DELETE FROM quota_manager.quota_gateway g USING pg_catalog.unnest(array['other']) n WHERE g.name OPERATOR(pg_catalog.=) n},
+			q{DELETE FROM quota_manager.quota_credential c USING pg_catalog.unnest(array['other']) n WHERE c.name OPERATOR(pg_catalog.=) n})
+		{
+			# A procedure is to be the only statement, so what surrounds it is sent before.
+			my $setup = temporary_objects() . "SET search_path = $path;";
+			# It tells of the gateway that it has found closed, if its next probe is not due.
+			$setup .= 'SET client_min_messages = warning;' if $statement =~ /deliver\(\)/;
+			($code, $out, $error) = $node->psql('postgres', "$setup\n$statement;\n", extra_params => ['-q']);
+			is("$code $error", '0 ', "search_path $path: $statement");
+			unlike($out, qr/captured/, 'and no error is recorded');
+		}
+	}
+	is($node->safe_psql('postgres', 'SELECT count(*) FROM public.captured'), 0, 'nothing of theirs was called');
+	is($node->safe_psql('postgres', q{SELECT rolsuper FROM pg_roles WHERE rolname = 'operator_role'}), 'f', 'nobody became a superuser');
+};
+
+subtest 'settings that only a superuser has are not taken from whoever sets them before the library is loaded' => sub {
+	$node->safe_psql('postgres', q{SELECT quota_manager.grant_access('guest_role', 'viewer')});
+	($code, $out, $error) = $node->psql('postgres', <<'SQL', extra_params => [ '-U', 'guest_role' ]);
 SET quota_manager.schedule_clock = '2035-01-01 00:00:00+00';
 SELECT quota_manager.schedule_now() > now() + interval '1 year';
 SQL
-is($out, 'f', 'the clock stays where it is');
-like($error, qr/permission denied to set parameter "quota_manager\.schedule_clock"/, 'and says so');
+	is($out, 'f', 'the clock stays where it is');
+	like($error, qr/permission denied to set parameter "quota_manager\.schedule_clock"/, 'and says so');
+};
 
 $node->stop;
 done_testing();

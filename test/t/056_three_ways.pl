@@ -20,8 +20,8 @@ if ($has_pg_cron)
 	$content{$_} = by_pg_cron($_) foreach 'pg_cron by background workers', 'pg_cron by connections';
 }
 
-# What is compared is what is to be there.
-is($content{preloaded}{runs}, <<'OUT', 'each firing that is due is run, once');
+subtest 'what is compared is what is to be there' => sub {
+	is($content{preloaded}{runs}, <<'OUT', 'each firing that is due is run, once');
 capped|2025-07-01 07:45:00|done||2|2|0|0|0
 capped|2025-07-01 08:00:00|done||2|0|0|2|0
 capped|2025-07-01 10:00:00|done||2|0|0|2|0
@@ -31,11 +31,12 @@ hourly|2025-07-01 10:00:00|done||3|3|0|0|0
 low|||||2|||
 once|||||3|||
 OUT
-is(() = $content{preloaded}{grants} =~ /\|completed\|1\|/g, 16, 'and its grants are delivered');
-foreach my $way (sort grep { $_ ne 'preloaded' } keys %content)
-{
-	is($content{$way}{$_}, $content{preloaded}{$_}, "$way: the same $_") foreach sort keys %{ $content{preloaded} };
-}
+	is(() = $content{preloaded}{grants} =~ /\|completed\|1\|/g, 16, 'and its grants are delivered');
+	foreach my $way (sort grep { $_ ne 'preloaded' } keys %content)
+	{
+		is($content{$way}{$_}, $content{preloaded}{$_}, "$way: the same $_") foreach sort keys %{ $content{preloaded} };
+	}
+};
 done_testing();
 
 sub preloaded

@@ -40,14 +40,15 @@ QuotaTest::Workers::strategy($primary, 'postgres', name => 'once', amount => 100
 clock($primary, '08:00:30');
 QuotaTest::Workers::await_grants($primary, 'postgres', $_, $users) foreach qw(all latest once);
 
-# Asynchronous replication, hold.
-my $standby = standby();
-is($standby->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'quota_manager%'}), '0', 'nothing runs on a standby');
-$primary->wait_for_catchup($standby);
-clock($standby, '08:30:30');
-QuotaTest::Workers::end_postmaster($primary);
-take_over('hold, firings were missed', run_is('all', '08:30') . ' AND ' . run_is('latest', '08:30'));
-is(history('08:00', '08:30'), <<'OUT', 'they are made up, in doubt');
+my $standby;
+subtest 'asynchronous replication, hold' => sub {
+	$standby = standby();
+	is($standby->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'quota_manager%'}), '0', 'nothing runs on a standby');
+	$primary->wait_for_catchup($standby);
+	clock($standby, '08:30:30');
+	QuotaTest::Workers::end_postmaster($primary);
+	take_over('hold, firings were missed', run_is('all', '08:30') . ' AND ' . run_is('latest', '08:30'));
+	is(history('08:00', '08:30'), <<'OUT', 'they are made up, in doubt');
 all 08:00:00 done
 all 08:10:00 done granted in doubt
 all 08:20:00 done granted in doubt
@@ -56,28 +57,29 @@ latest 08:00:00 done
 latest 08:30:00 done granted in doubt
 OUT
 
-$standby = standby();
-$primary->wait_for_catchup($standby);
-$standby->stop;
-clock($primary, '08:40:30');
-QuotaTest::Workers::await_grants($primary, 'postgres', $_, 2 * $users) foreach qw(all latest);
-QuotaTest::Workers::end_postmaster($primary);
-$standby->append_conf('postgresql.conf', "quota_manager.schedule_clock = '$day 08:40:30+00'");
-$standby->start;
-take_over('hold, a firing was run that the standby did not hear of', run_is('all', '08:40') . ' AND ' . run_is('latest', '08:40'));
-is(history('08:40', '08:40'), "all 08:40:00 done granted in doubt\nlatest 08:40:00 done granted in doubt\n", 'it is run once more, in doubt');
-is(paid(), join(' ', '1 x 2', '100 x 2', '10000 x 1'), 'nobody was paid twice');
+	$standby = standby();
+	$primary->wait_for_catchup($standby);
+	$standby->stop;
+	clock($primary, '08:40:30');
+	QuotaTest::Workers::await_grants($primary, 'postgres', $_, 2 * $users) foreach qw(all latest);
+	QuotaTest::Workers::end_postmaster($primary);
+	$standby->append_conf('postgresql.conf', "quota_manager.schedule_clock = '$day 08:40:30+00'");
+	$standby->start;
+	take_over('hold, a firing was run that the standby did not hear of', run_is('all', '08:40') . ' AND ' . run_is('latest', '08:40'));
+	is(history('08:40', '08:40'), "all 08:40:00 done granted in doubt\nlatest 08:40:00 done granted in doubt\n", 'it is run once more, in doubt');
+	is(paid(), join(' ', '1 x 2', '100 x 2', '10000 x 1'), 'nobody was paid twice');
 
-$standby = standby();
-clock($primary, '08:50:30');
-QuotaTest::Workers::await_grants($primary, 'postgres', $_, 2 * $users) foreach qw(all latest);
-$primary->wait_for_catchup($standby);
-QuotaTest::Workers::end_postmaster($primary);
-clock($standby, '08:50:31');
-take_over('hold, all was run, until the next is delivered',
-	run_is('all', '09:00') . ' AND ' . run_is('latest', '09:00') . ' AND ' . delivered(2 * $users), sub { await_promotion($standby); clock($standby, '09:00:30') });
-is(history('08:50', '09:00'), "all 08:50:00 done\nall 09:00:00 done\nlatest 08:50:00 done\nlatest 09:00:00 done\n", 'and nothing again');
-is(paid(), join(' ', '1 x 4', '100 x 4', '10000 x 1'), 'nobody was paid twice');
+	$standby = standby();
+	clock($primary, '08:50:30');
+	QuotaTest::Workers::await_grants($primary, 'postgres', $_, 2 * $users) foreach qw(all latest);
+	$primary->wait_for_catchup($standby);
+	QuotaTest::Workers::end_postmaster($primary);
+	clock($standby, '08:50:31');
+	take_over('hold, all was run, until the next is delivered',
+		run_is('all', '09:00') . ' AND ' . run_is('latest', '09:00') . ' AND ' . delivered(2 * $users), sub { await_promotion($standby); clock($standby, '09:00:30') });
+	is(history('08:50', '09:00'), "all 08:50:00 done\nall 09:00:00 done\nlatest 08:50:00 done\nlatest 09:00:00 done\n", 'and nothing again');
+	is(paid(), join(' ', '1 x 4', '100 x 4', '10000 x 1'), 'nobody was paid twice');
+};
 
 # What is in doubt is decided: nothing of it had been paid, but what the standby did not hear of.
 $primary->safe_psql('postgres', q{
@@ -86,45 +88,48 @@ $primary->safe_psql('postgres', q{
 QuotaTest::Workers::await($primary, 'postgres', settled());
 is(paid(), join(' ', '1 x 7', '100 x 5', '10000 x 1'), 'what was in doubt and not paid is paid');
 
-# Synchronous replication, continue.
-$primary->append_conf('postgresql.conf', "quota_manager.after_promotion = 'continue'");
-$standby = standby('synchronous');
-clock($standby, '09:30:30');
-QuotaTest::Workers::end_postmaster($primary);
-take_over('continue, firings were missed, until they are delivered', settled() . ' AND ' . run_is('all', '09:30') . ' AND ' . run_is('latest', '09:30'));
-is(history('09:10', '09:30'), "all 09:10:00 done\nall 09:20:00 done\nall 09:30:00 done\nlatest 09:30:00 done\n", 'they are made up');
-is(paid(), join(' ', '1 x 10', '100 x 6', '10000 x 1'), 'and paid once');
-
-# Killed while firings are run and delivered: just when they are due, and in the middle; in a long run anywhere.
-my $minute = 40;
-my ($all, $latest) = (10, 6);
-my $doubts = 0;
-my @moments = (0, $users);
-push @moments, 1, 2 * $users - 1, map { int(rand(2 * $users)) } 1 .. 12 if $ENV{QUOTA_MANAGER_LONG};
-foreach my $moment (@moments)
-{
-	my $time = sprintf '%02d:%02d', 9 + int($minute / 60), $minute % 60;
-	my $before = $gateway->applied;
-
+subtest 'synchronous replication, continue' => sub {
+	$primary->append_conf('postgresql.conf', "quota_manager.after_promotion = 'continue'");
 	$standby = standby('synchronous');
-	clock($standby, "$time:30");
-	$gateway->fault('slow', match => 'grant', delay_ms => 50);
-	clock($primary, "$time:30");
-	wait_for("$moment deliveries", sub { ($_ = $gateway->applied - $before) >= $moment });
+	clock($standby, '09:30:30');
 	QuotaTest::Workers::end_postmaster($primary);
-	$gateway->mend;
-	take_over("continue, killed after $moment of @{[ 2 * $users ]} deliveries", open_is(0) . ' AND ' . run_is('all', $time) . ' AND ' . run_is('latest', $time));
-	$doubts += decide_by_gateway($before);
-	QuotaTest::Workers::await($primary, 'postgres', settled());
-	is(paid(), join(' ', '1 x ' . ++$all, '100 x ' . ++$latest, '10000 x 1'), 'each is paid once');
-	is(history($time, $time), "all $time:00 done\nlatest $time:00 done\n", 'each is run once');
-	$minute += 10;
-}
-cmp_ok($doubts, '>', 0, "$doubts requests were in flight when their servers were killed");
-my %times;
-$times{ $_->{idempotency_key} }++ foreach $gateway->applied;
-is(scalar(grep { $_ > 1 } values %times), 0, 'no request was sent twice');
-note(sprintf 'seconds from promotion until it is done: %s', join ', ', map { sprintf '%.2f', $_ } @seconds);
+	take_over('continue, firings were missed, until they are delivered', settled() . ' AND ' . run_is('all', '09:30') . ' AND ' . run_is('latest', '09:30'));
+	is(history('09:10', '09:30'), "all 09:10:00 done\nall 09:20:00 done\nall 09:30:00 done\nlatest 09:30:00 done\n", 'they are made up');
+	is(paid(), join(' ', '1 x 10', '100 x 6', '10000 x 1'), 'and paid once');
+};
+
+my $doubts;
+subtest 'killed while firings are run and delivered: just when they are due, and in the middle; in a long run anywhere' => sub {
+	my $minute = 40;
+	my ($all, $latest) = (10, 6);
+	$doubts = 0;
+	my @moments = (0, $users);
+	push @moments, 1, 2 * $users - 1, map { int(rand(2 * $users)) } 1 .. 12 if $ENV{QUOTA_MANAGER_LONG};
+	foreach my $moment (@moments)
+	{
+		my $time = sprintf '%02d:%02d', 9 + int($minute / 60), $minute % 60;
+		my $before = $gateway->applied;
+
+		$standby = standby('synchronous');
+		clock($standby, "$time:30");
+		$gateway->fault('slow', match => 'grant', delay_ms => 50);
+		clock($primary, "$time:30");
+		wait_for("$moment deliveries", sub { ($_ = $gateway->applied - $before) >= $moment });
+		QuotaTest::Workers::end_postmaster($primary);
+		$gateway->mend;
+		take_over("continue, killed after $moment of @{[ 2 * $users ]} deliveries", open_is(0) . ' AND ' . run_is('all', $time) . ' AND ' . run_is('latest', $time));
+		$doubts += decide_by_gateway($before);
+		QuotaTest::Workers::await($primary, 'postgres', settled());
+		is(paid(), join(' ', '1 x ' . ++$all, '100 x ' . ++$latest, '10000 x 1'), 'each is paid once');
+		is(history($time, $time), "all $time:00 done\nlatest $time:00 done\n", 'each is run once');
+		$minute += 10;
+	}
+	cmp_ok($doubts, '>', 0, "$doubts requests were in flight when their servers were killed");
+	my %times;
+	$times{ $_->{idempotency_key} }++ foreach $gateway->applied;
+	is(scalar(grep { $_ > 1 } values %times), 0, 'no request was sent twice');
+	note(sprintf 'seconds from promotion until it is done: %s', join ', ', map { sprintf '%.2f', $_ } @seconds);
+};
 
 $primary->stop;
 done_testing();

@@ -53,14 +53,14 @@ QuotaTest::Workers::await_grants($primary, 'postgres', $_, 3) foreach qw(early l
 is(paid(), 'user1: 1 20 100, user2: 1 20 100, user3: 1 20 100', 'the primary has paid everybody');
 $primary->stop('fast');
 
-# hold, which is the default.
-$standby->append_conf('postgresql.conf', "quota_manager.schedule_clock = '$day 08:00:30+00'");
-$standby->start;
-is($standby->safe_psql('postgres', 'SELECT pending, processing, present_identity FROM quota_manager.resume()') =~ /^1\|1\|.*timeline none \(a standby\)$/,
-	1, 'a standby can be looked at');
-$standby->promote;
-QuotaTest::Workers::await($standby, 'postgres', q{SELECT count(*) = 7 FROM quota_manager.quota_execute WHERE status = 'in_doubt'});
-is($standby->safe_psql('postgres', $not_completed), <<'OUT' =~ s/\n\z//r, 'hold: what waited is in doubt, and so is what the primary may have granted');
+subtest 'hold, which is the default' => sub {
+	$standby->append_conf('postgresql.conf', "quota_manager.schedule_clock = '$day 08:00:30+00'");
+	$standby->start;
+	is($standby->safe_psql('postgres', 'SELECT pending, processing, present_identity FROM quota_manager.resume()') =~ /^1\|1\|.*timeline none \(a standby\)$/,
+		1, 'a standby can be looked at');
+	$standby->promote;
+	QuotaTest::Workers::await($standby, 'postgres', q{SELECT count(*) = 7 FROM quota_manager.quota_execute WHERE status = 'in_doubt'});
+	is($standby->safe_psql('postgres', $not_completed), <<'OUT' =~ s/\n\z//r, 'hold: what waited is in doubt, and so is what the primary may have granted');
 early user3 in_doubt infinity
 hourly 08:00:00 user1 in_doubt infinity
 hourly 08:00:00 user2 in_doubt infinity
@@ -69,46 +69,50 @@ late user1 in_doubt infinity
 late user2 in_doubt infinity
 late user3 in_doubt infinity
 OUT
-is($standby->safe_psql('postgres', 'SELECT timeline FROM quota_manager.quota_installation'), 2, 'hold: the new timeline is known');
-is(QuotaTest::Workers::log_count($standby,
-		qr/LOG:  this server was promoted since it last delivered \(timeline 1 to 2\): 1 pending and 1 processing grants are in doubt/),
-	1, 'hold: the log tells, once');
-QuotaTest::Workers::await_worker($standby, 'postgres', $_) foreach qw(scheduler courier);
+	is($standby->safe_psql('postgres', 'SELECT timeline FROM quota_manager.quota_installation'), 2, 'hold: the new timeline is known');
+	is(QuotaTest::Workers::log_count($standby,
+			qr/LOG:  this server was promoted since it last delivered \(timeline 1 to 2\): 1 pending and 1 processing grants are in doubt/),
+		1, 'hold: the log tells, once');
+	QuotaTest::Workers::await_worker($standby, 'postgres', $_) foreach qw(scheduler courier);
+};
 
-# Life goes on.
-$standby->safe_psql('postgres', q{INSERT INTO quota_manager.user_info (id) VALUES ('user4')});
-QuotaTest::Workers::set($standby, 'quota_manager.schedule_clock', "$day 09:00:00+00");
-QuotaTest::Workers::await_grants($standby, 'postgres', 'hourly', 4);
-QuotaTest::Workers::await_grants($standby, 'postgres', 'late', 1);
-QuotaTest::Workers::await_grants($standby, 'postgres', 'early', 3);
-is(paid(), 'user1: 1 1 20 100, user2: 1 1 20 100, user3: 1 1 20 100, user4: 1 20 100', 'hold: nobody was paid twice, and who is new is paid');
-$standby->restart;
-QuotaTest::Workers::await_worker($standby, 'postgres', $_) foreach qw(scheduler courier);
-$standby->safe_psql('postgres', 'CALL quota_manager.deliver()');
-is(QuotaTest::Workers::log_count($standby, qr/this server was promoted/), 1, 'hold: a restart is no promotion');
+subtest 'life goes on' => sub {
+	$standby->safe_psql('postgres', q{INSERT INTO quota_manager.user_info (id) VALUES ('user4')});
+	QuotaTest::Workers::set($standby, 'quota_manager.schedule_clock', "$day 09:00:00+00");
+	QuotaTest::Workers::await_grants($standby, 'postgres', 'hourly', 4);
+	QuotaTest::Workers::await_grants($standby, 'postgres', 'late', 1);
+	QuotaTest::Workers::await_grants($standby, 'postgres', 'early', 3);
+	is(paid(), 'user1: 1 1 20 100, user2: 1 1 20 100, user3: 1 1 20 100, user4: 1 20 100', 'hold: nobody was paid twice, and who is new is paid');
+	$standby->restart;
+	QuotaTest::Workers::await_worker($standby, 'postgres', $_) foreach qw(scheduler courier);
+	$standby->safe_psql('postgres', 'CALL quota_manager.deliver()');
+	is(QuotaTest::Workers::log_count($standby, qr/this server was promoted/), 1, 'hold: a restart is no promotion');
+};
 
-# continue, for synchronous replication: what waits is sent.
-my $successor = standby_of($standby, 'successor', "quota_manager.after_promotion = 'continue'");
-workers_off($standby);
-QuotaTest::Workers::strategy($standby, 'postgres', name => 'next', amount => 300);
-$standby->safe_psql('postgres', q{
-	SELECT quota_manager.scan('next');
-	UPDATE quota_manager.quota_execute SET status = 'processing', claim_number = 1 WHERE status = 'pending' AND user_id = 'user4'});
-$standby->wait_for_catchup($successor);
-$standby->stop('fast');
-# ALTER SYSTEM, which the backup has, goes before the configuration file.
-$successor->append_conf('postgresql.auto.conf', "quota_manager.schedule_clock = '$day 10:00:00+00'");
-$successor->restart;
-$successor->promote;
-QuotaTest::Workers::await_grants($successor, 'postgres', 'next', 3);
-QuotaTest::Workers::await_grants($successor, 'postgres', 'hourly', 8);
-is(paid(), 'user1: 1 1 1 20 100 300, user2: 1 1 1 20 100 300, user3: 1 1 1 20 100 300, user4: 1 1 20 100', 'continue: what waited is sent, and what is due is run');
-is($successor->safe_psql('postgres', q{SELECT user_id, status, last_error FROM quota_manager.quota_execute
-		WHERE amount = 300 AND status <> 'completed'}),
-	'user4|in_doubt|the sender ended before the answer was recorded', 'continue: what was in flight is in doubt as after any crash');
-is($successor->safe_psql('postgres', 'SELECT timeline FROM quota_manager.quota_installation'), 3, 'continue: the new timeline is known');
-is(QuotaTest::Workers::log_count($successor, qr/LOG:  this server was promoted since it last delivered \(timeline 2 to 3\): it goes on/),
-	1, 'continue: the log tells, once');
+my $successor;
+subtest 'continue, for synchronous replication: what waits is sent' => sub {
+	$successor = standby_of($standby, 'successor', "quota_manager.after_promotion = 'continue'");
+	workers_off($standby);
+	QuotaTest::Workers::strategy($standby, 'postgres', name => 'next', amount => 300);
+	$standby->safe_psql('postgres', q{
+		SELECT quota_manager.scan('next');
+		UPDATE quota_manager.quota_execute SET status = 'processing', claim_number = 1 WHERE status = 'pending' AND user_id = 'user4'});
+	$standby->wait_for_catchup($successor);
+	$standby->stop('fast');
+	# ALTER SYSTEM, which the backup has, goes before the configuration file.
+	$successor->append_conf('postgresql.auto.conf', "quota_manager.schedule_clock = '$day 10:00:00+00'");
+	$successor->restart;
+	$successor->promote;
+	QuotaTest::Workers::await_grants($successor, 'postgres', 'next', 3);
+	QuotaTest::Workers::await_grants($successor, 'postgres', 'hourly', 8);
+	is(paid(), 'user1: 1 1 1 20 100 300, user2: 1 1 1 20 100 300, user3: 1 1 1 20 100 300, user4: 1 1 20 100', 'continue: what waited is sent, and what is due is run');
+	is($successor->safe_psql('postgres', q{SELECT user_id, status, last_error FROM quota_manager.quota_execute
+			WHERE amount = 300 AND status <> 'completed'}),
+		'user4|in_doubt|the sender ended before the answer was recorded', 'continue: what was in flight is in doubt as after any crash');
+	is($successor->safe_psql('postgres', 'SELECT timeline FROM quota_manager.quota_installation'), 3, 'continue: the new timeline is known');
+	is(QuotaTest::Workers::log_count($successor, qr/LOG:  this server was promoted since it last delivered \(timeline 2 to 3\): it goes on/),
+		1, 'continue: the log tells, once');
+};
 
 # A base backup that is recovered is on a timeline of its own.  One that is just started is not: it cannot be told
 # from the server that it was taken of.

@@ -37,19 +37,21 @@ sub settled
 	return;
 }
 
-# Proven not to have been applied, a grant is pending again: it is seen and sent.
-$mock->fault(kind => 'close', match => 'grant', user => 'user1');
-grant($node, 'gateway', 4, 'user1', 'user2');
-settled('completed 2', 'what is proven not to have been applied is sent again');
-delivered_once($node, 'gateway', $mock, 'sent again');
+subtest 'proven not to have been applied, a grant is pending again: it is seen and sent' => sub {
+	$mock->fault(kind => 'close', match => 'grant', user => 'user1');
+	grant($node, 'gateway', 4, 'user1', 'user2');
+	settled('completed 2', 'what is proven not to have been applied is sent again');
+	delivered_once($node, 'gateway', $mock, 'sent again');
+};
 
-# The run ends with a proof: it is marked delivered.
-$mock->fault(kind => 'apply_close', match => 'grant', user => 'user3');
-grant($node, 'gateway', 4, 'user3');
-settled('completed 3', 'what is proven to have been applied is completed');
-ok(becomes_true($node, 'SELECT count(*) = 0 FROM quota_manager.quota_run WHERE undelivered'),
-	'and its run is delivered');
-delivered_once($node, 'gateway', $mock, 'proven');
+subtest 'the run ends with a proof: it is marked delivered' => sub {
+	$mock->fault(kind => 'apply_close', match => 'grant', user => 'user3');
+	grant($node, 'gateway', 4, 'user3');
+	settled('completed 3', 'what is proven to have been applied is completed');
+	ok(becomes_true($node, 'SELECT count(*) = 0 FROM quota_manager.quota_run WHERE undelivered'),
+		'and its run is delivered');
+	delivered_once($node, 'gateway', $mock, 'proven');
+};
 
 # An answer to a question from before, which comes while the gateway is asked whether it takes writes again, is not forgotten: its
 # grant would keep all others waiting, since one at a time is sent then.

@@ -55,18 +55,20 @@ sub courier_load
 	return (processor_time($pid) - $used) / (time - $begin);
 }
 
-# Another transaction is noting that this database is the one that grants.
-my $noting = $node->background_psql('postgres');
-$noting->query_safe('BEGIN; SELECT quota_internal.check_identity(true)');
-grant($node, 'gateway', 4, 'user1');
-$node->safe_psql('postgres', q{CREATE ROLE quota_worker LOGIN;
-	SELECT quota_manager.grant_access('quota_worker', 'worker')});
-$node->wait_for_log(qr/deliveries wait for another session/);
-cmp_ok(courier_load(), '<', 0.3, 'a courier that waits for another session sleeps');
-$noting->query_safe('COMMIT');
-$noting->quit;
-wait_until($node, q{SELECT count(*) = 0 FROM quota_manager.quota_execute WHERE status <> 'completed'});
-is(delivered_once($node, 'gateway', $mock, 'then'), 1, 'and then it delivers');
+my $noting;
+subtest 'another transaction is noting that this database is the one that grants' => sub {
+	$noting = $node->background_psql('postgres');
+	$noting->query_safe('BEGIN; SELECT quota_internal.check_identity(true)');
+	grant($node, 'gateway', 4, 'user1');
+	$node->safe_psql('postgres', q{CREATE ROLE quota_worker LOGIN;
+		SELECT quota_manager.grant_access('quota_worker', 'worker')});
+	$node->wait_for_log(qr/deliveries wait for another session/);
+	cmp_ok(courier_load(), '<', 0.3, 'a courier that waits for another session sleeps');
+	$noting->query_safe('COMMIT');
+	$noting->quit;
+	wait_until($node, q{SELECT count(*) = 0 FROM quota_manager.quota_execute WHERE status <> 'completed'});
+	is(delivered_once($node, 'gateway', $mock, 'then'), 1, 'and then it delivers');
+};
 
 sub state_of
 {
@@ -75,14 +77,15 @@ sub state_of
 	return $node->safe_psql('postgres', "SELECT state FROM quota_manager.quota_gateway WHERE name = '$gateway'");
 }
 
-# Another sender (of the lock "qmgw") has met trouble meanwhile: its gateway is tried first, and is then open again.
-ok(becomes_true($node, q{SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory' AND classid = x'716d6777'::int::oid}),
-	'a sender with nothing to do gives up its lock');
-$node->safe_psql('postgres', q{UPDATE quota_manager.quota_gateway SET state = 'closed', state_reason = 'another sender met trouble'});
-grant($node, 'gateway', 4, 'user2');
-wait_until($node, q{SELECT count(*) = 0 FROM quota_manager.quota_execute WHERE status <> 'completed'});
-ok(becomes_true($node, q{SELECT state = 'open' AND state_reason IS NULL FROM quota_manager.quota_gateway}),
-	'what another sender wrote of the gateway does not stay');
+subtest 'another sender (of the lock "qmgw") has met trouble meanwhile: its gateway is tried first, and is then open again' => sub {
+	ok(becomes_true($node, q{SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory' AND classid = x'716d6777'::int::oid}),
+		'a sender with nothing to do gives up its lock');
+	$node->safe_psql('postgres', q{UPDATE quota_manager.quota_gateway SET state = 'closed', state_reason = 'another sender met trouble'});
+	grant($node, 'gateway', 4, 'user2');
+	wait_until($node, q{SELECT count(*) = 0 FROM quota_manager.quota_execute WHERE status <> 'completed'});
+	ok(becomes_true($node, q{SELECT state = 'open' AND state_reason IS NULL FROM quota_manager.quota_gateway}),
+		'what another sender wrote of the gateway does not stay');
+};
 
 # The gateway is moved by a transaction that ends later: what was read meanwhile was read at the old place.
 my $other_mock = QuotaTest::Mock->start(dialect => 'zgsm', key => 'key');
@@ -102,20 +105,22 @@ wait_until($node, q{SELECT NOT (next_attempt_time < 'infinity' AND status = 'in_
 is( $node->safe_psql('postgres', q{SELECT status, last_error ~ 'cannot be reconciled' FROM quota_manager.quota_execute WHERE user_id = 'mover'}),
 	'in_doubt|t', 'a reading from before the gateway was moved proves nothing');
 
-# Refused, a grant waits for a query to tell what that means; the key is lost before it can be sent.
-my $third_mock = QuotaTest::Mock->start(dialect => 'zgsm', key => 'key');
-add_gateway($node, 'third', $third_mock);
-$third_mock->fault(kind => 'status', status => 401, match => 'grant', delay_ms => 2500);
-grant($node, 'third', 4, 'blocked');
-wait_until($node, q{SELECT status = 'processing' FROM quota_manager.quota_execute WHERE user_id = 'blocked'});
-$node->safe_psql('postgres', q{DELETE FROM quota_manager.quota_credential WHERE name = 'third'});
-wait_until($node, q{SELECT state = 'misconfigured' FROM quota_manager.quota_gateway WHERE name = 'third'});
-ok(becomes_true($node, q{SELECT status = 'pending' FROM quota_manager.quota_execute WHERE user_id = 'blocked'}),
-	'what was refused is pending again where no query can be sent');
-cmp_ok(courier_load(), '<', 0.3, 'a courier with a gateway without its key sleeps');
-$node->safe_psql('postgres', q{INSERT INTO quota_manager.quota_credential VALUES ('third', 'key')});
-wait_until($node, q{SELECT status = 'completed' FROM quota_manager.quota_execute WHERE user_id = 'blocked'});
-is(delivered_once($node, 'third', $third_mock, 'with the key'), 1, 'with the key it is delivered');
+my $third_mock;
+subtest 'refused, a grant waits for a query to tell what that means; the key is lost before it can be sent' => sub {
+	$third_mock = QuotaTest::Mock->start(dialect => 'zgsm', key => 'key');
+	add_gateway($node, 'third', $third_mock);
+	$third_mock->fault(kind => 'status', status => 401, match => 'grant', delay_ms => 2500);
+	grant($node, 'third', 4, 'blocked');
+	wait_until($node, q{SELECT status = 'processing' FROM quota_manager.quota_execute WHERE user_id = 'blocked'});
+	$node->safe_psql('postgres', q{DELETE FROM quota_manager.quota_credential WHERE name = 'third'});
+	wait_until($node, q{SELECT state = 'misconfigured' FROM quota_manager.quota_gateway WHERE name = 'third'});
+	ok(becomes_true($node, q{SELECT status = 'pending' FROM quota_manager.quota_execute WHERE user_id = 'blocked'}),
+		'what was refused is pending again where no query can be sent');
+	cmp_ok(courier_load(), '<', 0.3, 'a courier with a gateway without its key sleeps');
+	$node->safe_psql('postgres', q{INSERT INTO quota_manager.quota_credential VALUES ('third', 'key')});
+	wait_until($node, q{SELECT status = 'completed' FROM quota_manager.quota_execute WHERE user_id = 'blocked'});
+	is(delivered_once($node, 'third', $third_mock, 'with the key'), 1, 'with the key it is delivered');
+};
 
 $node->stop;
 $mock->stop;

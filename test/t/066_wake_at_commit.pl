@@ -67,22 +67,25 @@ sql("SELECT quota_manager.scan()");
 QuotaTest::Workers::await_grants($node, 'postgres', 'all', 1);
 pass('workers run');
 
-# A grant by a scan in some session. The machine may be busy: the best of a few tries counts.
-my $number = 0;
-my $best;
-foreach (1 .. 4)
-{
-	my $median = median(map
-		{
-			$number++;
-			seconds_to_first_byte("INSERT INTO quota_manager.user_info (id) VALUES ('new$number'); SELECT quota_manager.scan('all')")
-		} 1 .. 7);
+my $number;
+subtest 'a grant by a scan in some session' => sub {
+	# The machine may be busy: the best of a few tries counts.
+	$number = 0;
+	my $best;
+	foreach (1 .. 4)
+	{
+		my $median = median(map
+			{
+				$number++;
+				seconds_to_first_byte("INSERT INTO quota_manager.user_info (id) VALUES ('new$number'); SELECT quota_manager.scan('all')")
+			} 1 .. 7);
 
-	$best = $median if !defined $best || $median < $best;
-	last if $best < 0.05;
-}
-cmp_ok($best, '<', 0.05, sprintf 'a grant is sent as soon as it is committed (median %.1f ms)', 1000 * $best);
-cmp_ok($best, '>', 0, 'and not before');
+		$best = $median if !defined $best || $median < $best;
+		last if $best < 0.05;
+	}
+	cmp_ok($best, '<', 0.05, sprintf 'a grant is sent as soon as it is committed (median %.1f ms)', 1000 * $best);
+	cmp_ok($best, '>', 0, 'and not before');
+};
 
 # A new strategy, and one that is edited: the scheduler is woken, and by its scan the courier.
 sub strategy
@@ -107,83 +110,88 @@ QuotaTest::Workers::within_a_second('as part of a transaction that was partly ro
 	return seconds_to_first_byte('SAVEPOINT s;' . strategy("undone$number") . 'ROLLBACK TO s;' . strategy("strategy$number"));
 });
 
-# What an operator decides makes a grant due.
-QuotaTest::Workers::within_a_second('a grant that is retried is sent at once', sub {
-	await_rest();
-	my $grant = sql("UPDATE quota_manager.quota_execute SET status = 'failed' WHERE user_id = 'new1' RETURNING id");
-	return seconds_to_first_byte("SELECT quota_manager.retry($grant)");
-});
-QuotaTest::Workers::within_a_second('one that is resolved as not applied, too', sub {
-	await_rest();
-	my $grant = sql("UPDATE quota_manager.quota_execute SET status = 'in_doubt', next_attempt_time = 'infinity' WHERE user_id = 'new1' RETURNING id");
-	return seconds_to_first_byte("SELECT quota_manager.resolve($grant, false)");
-});
-
-# Gateways: a strategy that failed for want of one need not wait for its back-off.
-sql(q{INSERT INTO quota_manager.quota_model VALUES ('other', 'gateway')});
-QuotaTest::Workers::within_a_second('a gateway that is there again lets a strategy run that failed', sub {
-	$number++;
-	await_rest();
-	sql(q{UPDATE quota_manager.quota_gateway SET is_default = true; DELETE FROM quota_manager.quota_model});
-	sql('BEGIN; ' . strategy("strategy$number", model => 'other') . q{ UPDATE quota_manager.quota_gateway SET is_default = false; COMMIT});
-	QuotaTest::Workers::await($node, 'postgres', qq{SELECT count(*) = 1 FROM quota_manager.quota_run r JOIN quota_manager.quota_strategy s ON s.id = r.strategy_id
-		WHERE s.name = 'strategy$number' AND r.state = 'failed'});
-	return seconds_to_first_byte("INSERT INTO quota_manager.quota_model VALUES ('other', 'gateway')");
-});
-sql(q{UPDATE quota_manager.quota_gateway SET is_default = true;
-	INSERT INTO quota_manager.quota_gateway (name, dialect, base_url) VALUES ('second', 'higress', 'http://127.0.0.1:1')});
-QuotaTest::Workers::within_a_second('also if a later change of another one was committed and looked at before', sub {
-	my $failed = sub {
-		my ($since) = @_;
-		QuotaTest::Workers::await($node, 'postgres', qq{SELECT count(*) = 1 FROM quota_manager.quota_run r JOIN quota_manager.quota_strategy s ON s.id = r.strategy_id
-			WHERE s.name = 'strategy$number' AND r.state = 'failed' AND r.finish_time > '$since'});
-	};
-
-	$number++;
-	await_rest();
-	sql('DELETE FROM quota_manager.quota_model');
-	sql('BEGIN; ' . strategy("strategy$number", model => 'other') . q{ UPDATE quota_manager.quota_gateway SET is_default = false WHERE is_default; COMMIT});
-	$failed->('-infinity');
-	return seconds_to_first_byte(q{UPDATE quota_manager.quota_gateway SET is_default = true WHERE name = 'gateway'}, undef, sub {
-		my $since = sql('SELECT clock_timestamp()');
-		sql(q{UPDATE quota_manager.quota_gateway SET max_connections = 3 - max_connections % 2 WHERE name = 'second'});
-		$failed->($since);
+subtest 'what an operator decides makes a grant due' => sub {
+	QuotaTest::Workers::within_a_second('a grant that is retried is sent at once', sub {
 		await_rest();
+		my $grant = sql("UPDATE quota_manager.quota_execute SET status = 'failed' WHERE user_id = 'new1' RETURNING id");
+		return seconds_to_first_byte("SELECT quota_manager.retry($grant)");
 	});
-});
+	QuotaTest::Workers::within_a_second('one that is resolved as not applied, too', sub {
+		await_rest();
+		my $grant = sql("UPDATE quota_manager.quota_execute SET status = 'in_doubt', next_attempt_time = 'infinity' WHERE user_id = 'new1' RETURNING id");
+		return seconds_to_first_byte("SELECT quota_manager.resolve($grant, false)");
+	});
+};
 
-# What nobody was woken for is found by looking: prepared transactions, and writers without triggers.
-QuotaTest::Workers::set($node, 'quota_manager.poll_interval', '100ms');
-cmp_ok(seconds_to_first_byte(strategy('prepared') . "PREPARE TRANSACTION 'prepared'", q{COMMIT PREPARED 'prepared'}), '<', 30, 'a prepared transaction is noticed');
-my $older = $node->background_psql('postgres');
-$older->query_safe(q{SET session_replication_role = replica; BEGIN;
-	INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition, version, schedule_since)
-		VALUES ('silent', 'single', 1, 'm', 'match-user("user1")', 1, now())});
-# A later transaction is over before it, and was looked at.
-seconds_to_first_byte(strategy('overtakes'));
-await_rest();
-$older->query_safe('COMMIT');
-QuotaTest::Workers::await_grants($node, 'postgres', 'silent', 1);
-pass('so is one that has no triggers, and is overtaken by others');
+subtest 'gateways: a strategy that failed for want of one need not wait for its back-off' => sub {
+	sql(q{INSERT INTO quota_manager.quota_model VALUES ('other', 'gateway')});
+	QuotaTest::Workers::within_a_second('a gateway that is there again lets a strategy run that failed', sub {
+		$number++;
+		await_rest();
+		sql(q{UPDATE quota_manager.quota_gateway SET is_default = true; DELETE FROM quota_manager.quota_model});
+		sql('BEGIN; ' . strategy("strategy$number", model => 'other') . q{ UPDATE quota_manager.quota_gateway SET is_default = false; COMMIT});
+		QuotaTest::Workers::await($node, 'postgres', qq{SELECT count(*) = 1 FROM quota_manager.quota_run r JOIN quota_manager.quota_strategy s ON s.id = r.strategy_id
+			WHERE s.name = 'strategy$number' AND r.state = 'failed'});
+		return seconds_to_first_byte("INSERT INTO quota_manager.quota_model VALUES ('other', 'gateway')");
+	});
+	sql(q{UPDATE quota_manager.quota_gateway SET is_default = true;
+		INSERT INTO quota_manager.quota_gateway (name, dialect, base_url) VALUES ('second', 'higress', 'http://127.0.0.1:1')});
+	QuotaTest::Workers::within_a_second('also if a later change of another one was committed and looked at before', sub {
+		my $failed = sub {
+			my ($since) = @_;
+			QuotaTest::Workers::await($node, 'postgres', qq{SELECT count(*) = 1 FROM quota_manager.quota_run r JOIN quota_manager.quota_strategy s ON s.id = r.strategy_id
+				WHERE s.name = 'strategy$number' AND r.state = 'failed' AND r.finish_time > '$since'});
+		};
+
+		$number++;
+		await_rest();
+		sql('DELETE FROM quota_manager.quota_model');
+		sql('BEGIN; ' . strategy("strategy$number", model => 'other') . q{ UPDATE quota_manager.quota_gateway SET is_default = false WHERE is_default; COMMIT});
+		$failed->('-infinity');
+		return seconds_to_first_byte(q{UPDATE quota_manager.quota_gateway SET is_default = true WHERE name = 'gateway'}, undef, sub {
+			my $since = sql('SELECT clock_timestamp()');
+			sql(q{UPDATE quota_manager.quota_gateway SET max_connections = 3 - max_connections % 2 WHERE name = 'second'});
+			$failed->($since);
+			await_rest();
+		});
+	});
+};
+
+my $older;
+subtest 'what nobody was woken for is found by looking: prepared transactions, and writers without triggers' => sub {
+	QuotaTest::Workers::set($node, 'quota_manager.poll_interval', '100ms');
+	cmp_ok(seconds_to_first_byte(strategy('prepared') . "PREPARE TRANSACTION 'prepared'", q{COMMIT PREPARED 'prepared'}), '<', 30, 'a prepared transaction is noticed');
+	$older = $node->background_psql('postgres');
+	$older->query_safe(q{SET session_replication_role = replica; BEGIN;
+		INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition, version, schedule_since)
+			VALUES ('silent', 'single', 1, 'm', 'match-user("user1")', 1, now())});
+	# A later transaction is over before it, and was looked at.
+	seconds_to_first_byte(strategy('overtakes'));
+	await_rest();
+	$older->query_safe('COMMIT');
+	QuotaTest::Workers::await_grants($node, 'postgres', 'silent', 1);
+	pass('so is one that has no triggers, and is overtaken by others');
+};
 $older->quit;
 $session->quit;
 
-# Where no scheduler runs, the launcher is told: it starts one, which finds that it has no right.
-$node->safe_psql('postgres', 'CREATE DATABASE unserved');
-$node->safe_psql('unserved', q{CREATE EXTENSION quota_manager;
-	INSERT INTO quota_manager.quota_gateway (name, dialect, base_url, is_default) VALUES ('gateway', 'higress', 'http://127.0.0.1:1', true)});
-$node->wait_for_log(qr/role "quota_worker" may not run quota_manager in database "unserved"/);
-QuotaTest::Workers::set($node, 'log_min_messages', 'debug1');
-QuotaTest::Workers::within_a_second('the launcher is told where no scheduler runs', sub {
-	$number++;
-	QuotaTest::Workers::await($node, 'unserved', q{SELECT pid IS NULL FROM quota_manager.worker_status WHERE kind = 'scheduler'});
-	my $mark = length slurp_file($node->logfile);
-	my $begin = time;
-	$node->safe_psql('unserved', strategy("unserved$number"));
-	$node->wait_for_log(qr/starting background worker process "quota_manager scheduler unserved"/, $mark);
-	return time - $begin;
-});
+subtest 'where no scheduler runs, the launcher is told: it starts one, which finds that it has no right' => sub {
+	$node->safe_psql('postgres', 'CREATE DATABASE unserved');
+	$node->safe_psql('unserved', q{CREATE EXTENSION quota_manager;
+		INSERT INTO quota_manager.quota_gateway (name, dialect, base_url, is_default) VALUES ('gateway', 'higress', 'http://127.0.0.1:1', true)});
+	$node->wait_for_log(qr/role "quota_worker" may not run quota_manager in database "unserved"/);
+	QuotaTest::Workers::set($node, 'log_min_messages', 'debug1');
+	QuotaTest::Workers::within_a_second('the launcher is told where no scheduler runs', sub {
+		$number++;
+		QuotaTest::Workers::await($node, 'unserved', q{SELECT pid IS NULL FROM quota_manager.worker_status WHERE kind = 'scheduler'});
+		my $mark = length slurp_file($node->logfile);
+		my $begin = time;
+		$node->safe_psql('unserved', strategy("unserved$number"));
+		$node->wait_for_log(qr/starting background worker process "quota_manager scheduler unserved"/, $mark);
+		return time - $begin;
+	});
 
-is(QuotaTest::Workers::log_count($node, qr/PANIC|terminated by signal/), 0, 'no crash is in the log');
+	is(QuotaTest::Workers::log_count($node, qr/PANIC|terminated by signal/), 0, 'no crash is in the log');
+};
 $node->stop;
 done_testing();

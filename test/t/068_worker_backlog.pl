@@ -35,16 +35,17 @@ my $since = time;
 QuotaTest::Workers::await_grants($node, 'other', 'short', 5);
 cmp_ok(time - $since, '<', 30, sprintf 'the other database has its turn (after %.1f s)', time - $since);
 
-# It gets its place back, and goes on.
-my $before = $node->safe_psql('postgres', "SELECT $completed");
-isnt(QuotaTest::Workers::await_worker($node, 'postgres', 'courier', $courier), $courier, 'the first one is back');
-QuotaTest::Workers::await($node, 'postgres', "$completed > $before");
-pass('and goes on');
-is($node->safe_psql('postgres', q{SELECT count(*) FROM quota_manager.quota_execute WHERE doubt_time IS NOT NULL}), '0', 'making room put nothing in doubt');
-is(QuotaTest::Workers::log_count($node, qr/PANIC|FATAL:  (?!terminating)|terminated by signal/), 0, 'no crash is in the log');
+subtest 'it gets its place back, and goes on' => sub {
+	my $before = $node->safe_psql('postgres', "SELECT $completed");
+	isnt(QuotaTest::Workers::await_worker($node, 'postgres', 'courier', $courier), $courier, 'the first one is back');
+	QuotaTest::Workers::await($node, 'postgres', "$completed > $before");
+	pass('and goes on');
+	is($node->safe_psql('postgres', q{SELECT count(*) FROM quota_manager.quota_execute WHERE doubt_time IS NOT NULL}), '0', 'making room put nothing in doubt');
+	is(QuotaTest::Workers::log_count($node, qr/PANIC|FATAL:  (?!terminating)|terminated by signal/), 0, 'no crash is in the log');
 
-$node->stop;
-my %keys;
-$keys{ $_->{idempotency_key} }++ foreach $slow->applied;
-is(scalar(grep { $_ > 1 } values %keys), 0, 'nothing was sent twice');
+	$node->stop;
+	my %keys;
+	$keys{ $_->{idempotency_key} }++ foreach $slow->applied;
+	is(scalar(grep { $_ > 1 } values %keys), 0, 'nothing was sent twice');
+};
 done_testing();

@@ -104,29 +104,31 @@ is_soon('what is committed while a turn ends gives its database another one', su
 	return seconds_to_grant('postgres', $name);
 });
 
-# Somebody keeps a strategy, and then a table, locked, for as long as they like.
-my $locker = $node->background_psql('postgres');
-$locker->query_safe('BEGIN; LOCK TABLE quota_manager.user_info');
-$node->safe_psql('postgres', insert('locked'));
-QuotaTest::Workers::await($node, 'postgres', processes('postgres', q{wait_event_type = 'Lock'}) . ' = 1');
-my $name = 'served' . ++$number;
-$node->safe_psql('other', insert($name));
-cmp_ok(seconds_to_grant('other', $name), '<', 40, 'a scan that waits for a lock keeps no other database from its turn');
-$locker->query_safe('ROLLBACK');
-seconds_to_grant('postgres', 'locked');
-pass('it is done when the lock is gone');
-$locker->query_safe('BEGIN; LOCK TABLE quota_manager.quota_strategy');
-QuotaTest::Workers::await($node, 'postgres', processes('postgres', q{wait_event_type = 'Lock'}) . ' = 1');
-$name = 'served' . ++$number;
-$node->safe_psql('other', insert($name));
-cmp_ok(seconds_to_grant('other', $name), '<', 40, 'a locked table keeps no other database from its turn');
-$node->wait_for_log(qr/database "postgres" has waited for a lock/);
-$locker->query_safe('ROLLBACK');
-$locker->quit;
-$name = 'served' . ++$number;
-$node->safe_psql('postgres', insert($name));
-seconds_to_grant('postgres', $name);
-pass('it is served when the lock is gone');
+my ($locker, $name);
+subtest 'somebody keeps a strategy, and then a table, locked, for as long as they like' => sub {
+	$locker = $node->background_psql('postgres');
+	$locker->query_safe('BEGIN; LOCK TABLE quota_manager.user_info');
+	$node->safe_psql('postgres', insert('locked'));
+	QuotaTest::Workers::await($node, 'postgres', processes('postgres', q{wait_event_type = 'Lock'}) . ' = 1');
+	$name = 'served' . ++$number;
+	$node->safe_psql('other', insert($name));
+	cmp_ok(seconds_to_grant('other', $name), '<', 40, 'a scan that waits for a lock keeps no other database from its turn');
+	$locker->query_safe('ROLLBACK');
+	seconds_to_grant('postgres', 'locked');
+	pass('it is done when the lock is gone');
+	$locker->query_safe('BEGIN; LOCK TABLE quota_manager.quota_strategy');
+	QuotaTest::Workers::await($node, 'postgres', processes('postgres', q{wait_event_type = 'Lock'}) . ' = 1');
+	$name = 'served' . ++$number;
+	$node->safe_psql('other', insert($name));
+	cmp_ok(seconds_to_grant('other', $name), '<', 40, 'a locked table keeps no other database from its turn');
+	$node->wait_for_log(qr/database "postgres" has waited for a lock/);
+	$locker->query_safe('ROLLBACK');
+	$locker->quit;
+	$name = 'served' . ++$number;
+	$node->safe_psql('postgres', insert($name));
+	seconds_to_grant('postgres', $name);
+	pass('it is served when the lock is gone');
+};
 
 # Who calls the launcher all the time keeps it from little.
 sub processor_seconds

@@ -236,51 +236,53 @@ foreach my $dialect (@dialects)
 }
 note sprintf '%d times dead in %.1f s', $places, time - $start;
 
-# It can stand still as well, so that others can look. A claim is on disk before anything is sent, and while
-# requests are under way nothing is held.
-my $mock = $mock{'zgsm-hold'};
-my $applied = $mock->stats->{applied};
-my $doubt = in_doubt('zgsm-hold');
-arm($node, 'claim_committed', action => 'stall');
-write_strategy('claimed', 'zgsm-hold');
-ok(await_hit($node, 'claim_committed', 30), 'stalled after a claim');
-is( $node->safe_psql('postgres', q{
-		SELECT count(*) FROM quota_manager.quota_execute WHERE status = 'processing'}),
-	$batch, 'the claim is committed');
-is($mock->stats->{applied}, $applied, 'and nothing was sent');
-is( $node->safe_psql('postgres', q{
-		SELECT coalesce(xact_start::text, 'none'), coalesce(backend_xmin::text, 'none'),
-			(SELECT count(*) FROM pg_locks l WHERE l.pid = a.pid AND l.locktype <> 'advisory')
-		FROM pg_stat_activity a WHERE backend_type = 'quota_manager courier'}),
-	'none|none|0', 'the courier has no transaction, no snapshot and no lock but its own');
-release($node, 'claim_committed');
-await_end('claimed');
+my ($mock, $doubt);
+subtest 'it can stand still as well, so that others can look' => sub {
+	# A claim is on disk before anything is sent, and while requests are under way nothing is held.
+	$mock = $mock{'zgsm-hold'};
+	my $applied = $mock->stats->{applied};
+	$doubt = in_doubt('zgsm-hold');
+	arm($node, 'claim_committed', action => 'stall');
+	write_strategy('claimed', 'zgsm-hold');
+	ok(await_hit($node, 'claim_committed', 30), 'stalled after a claim');
+	is( $node->safe_psql('postgres', q{
+			SELECT count(*) FROM quota_manager.quota_execute WHERE status = 'processing'}),
+		$batch, 'the claim is committed');
+	is($mock->stats->{applied}, $applied, 'and nothing was sent');
+	is( $node->safe_psql('postgres', q{
+			SELECT coalesce(xact_start::text, 'none'), coalesce(backend_xmin::text, 'none'),
+				(SELECT count(*) FROM pg_locks l WHERE l.pid = a.pid AND l.locktype <> 'advisory')
+			FROM pg_stat_activity a WHERE backend_type = 'quota_manager courier'}),
+		'none|none|0', 'the courier has no transaction, no snapshot and no lock but its own');
+	release($node, 'claim_committed');
+	await_end('claimed');
 
-arm($node, 'scan_committing', action => 'stall');
-write_strategy('scanned', 'zgsm-hold');
-ok(await_hit($node, 'scan_committing', 30), 'stalled before the commit of a scan');
-is( $node->safe_psql('postgres', q{
-		SELECT count(*) FROM quota_manager.quota_execute e JOIN quota_manager.quota_strategy s ON s.id = e.strategy_id
-		WHERE s.name = 'scanned'}),
-	0, 'nobody sees its grants');
-release($node, 'scan_committing');
-await_end('scanned');
-is($mock->stats->{applied}, $applied + 2 * $users, 'what stood still went on');
-is(in_doubt('zgsm-hold'), $doubt, 'and left no doubt');
+	arm($node, 'scan_committing', action => 'stall');
+	write_strategy('scanned', 'zgsm-hold');
+	ok(await_hit($node, 'scan_committing', 30), 'stalled before the commit of a scan');
+	is( $node->safe_psql('postgres', q{
+			SELECT count(*) FROM quota_manager.quota_execute e JOIN quota_manager.quota_strategy s ON s.id = e.strategy_id
+			WHERE s.name = 'scanned'}),
+		0, 'nobody sees its grants');
+	release($node, 'scan_committing');
+	await_end('scanned');
+	is($mock->stats->{applied}, $applied + 2 * $users, 'what stood still went on');
+	is(in_doubt('zgsm-hold'), $doubt, 'and left no doubt');
 
-is_deeply([ $audit->all_problems ], [], 'in the end: completed is applied once, applied is completed or in doubt');
-is_deeply([ $audit->open ], [], 'in the end: everything has come to an end');
-is( $node->safe_psql('postgres', q{
-		SELECT count(*) FROM quota_manager.quota_strategy s CROSS JOIN quota_manager.user_info u
-		WHERE (SELECT count(*) FROM quota_manager.quota_execute e
-			WHERE e.strategy_id = s.id AND e.user_id = u.id) <> 1}),
-	0, 'everybody has one grant of every strategy');
-foreach my $gateway (sort keys %mock)
-{
-	my %figure = $audit->figures($gateway);
+	is_deeply([ $audit->all_problems ], [], 'in the end: completed is applied once, applied is completed or in doubt');
+	is_deeply([ $audit->open ], [], 'in the end: everything has come to an end');
+	is( $node->safe_psql('postgres', q{
+			SELECT count(*) FROM quota_manager.quota_strategy s CROSS JOIN quota_manager.user_info u
+			WHERE (SELECT count(*) FROM quota_manager.quota_execute e
+				WHERE e.strategy_id = s.id AND e.user_id = u.id) <> 1}),
+		0, 'everybody has one grant of every strategy');
+	foreach my $gateway (sort keys %mock)
+	{
+		my %figure = $audit->figures($gateway);
 
-	note "$gateway: " . join ', ', map { "$figure{$_} $_" } 'grants', 'completed', 'in_doubt', 'applied';
-}
+		note "$gateway: " . join ', ', map { "$figure{$_} $_" } 'grants', 'completed', 'in_doubt', 'applied';
+	}
+};
 
 $node->stop;
 done_testing();

@@ -85,22 +85,23 @@ foreach my $step (@steps)
 	QuotaTest::Workers::await_grants($node, 'postgres', 'all', ++$count);
 	pass("$what: single strategies are looked at");
 
-	# Those that end are started again.
-	foreach my $kind (qw(courier scheduler))
-	{
-		my $pid = QuotaTest::Workers::await_worker($node, 'postgres', $kind);
+	subtest "$step: those that end are started again" => sub {
+		foreach my $kind (qw(courier scheduler))
+		{
+			my $pid = QuotaTest::Workers::await_worker($node, 'postgres', $kind);
 
-		$node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
-		QuotaTest::Workers::await_worker($node, 'postgres', $kind, $pid);
-		pass("$what: a $kind that ended is started again");
-	}
-	# Also one that is to wait for that when the clock is set.
-	my $courier = QuotaTest::Workers::await_worker($node, 'postgres', 'courier');
-	$node->safe_psql('postgres', "SELECT pg_terminate_backend($courier)");
-	QuotaTest::Workers::seconds_to_end($courier, time);
-	$clock->advance(-$seconds);
-	QuotaTest::Workers::await_worker($node, 'postgres', 'courier', $courier);
-	pass("$what, and the other way: a courier that waits to be started again is");
+			$node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
+			QuotaTest::Workers::await_worker($node, 'postgres', $kind, $pid);
+			pass("$what: a $kind that ended is started again");
+		}
+		# Also one that is to wait for that when the clock is set.
+		my $courier = QuotaTest::Workers::await_worker($node, 'postgres', 'courier');
+		$node->safe_psql('postgres', "SELECT pg_terminate_backend($courier)");
+		QuotaTest::Workers::seconds_to_end($courier, time);
+		$clock->advance(-$seconds);
+		QuotaTest::Workers::await_worker($node, 'postgres', 'courier', $courier);
+		pass("$what, and the other way: a courier that waits to be started again is");
+	};
 
 	# The role is looked at each second.
 	$node->safe_psql('postgres', 'ALTER ROLE quota_worker NOLOGIN');
@@ -110,21 +111,22 @@ foreach my $step (@steps)
 	QuotaTest::Workers::await_worker($node, 'postgres', 'courier');
 	pass("$what: a change of the role is seen");
 
-	# A new extension, of which somebody tells, and the reload of settings.
-	my $database = "db$seconds" =~ s/-/m/r;
-	$node->safe_psql('postgres', "CREATE DATABASE $database");
-	QuotaTest::Workers::database($node, $database, $gateway);
-	QuotaTest::Workers::users($node, $database, 2);
-	QuotaTest::Workers::strategy($node, $database, name => 'new');
-	QuotaTest::Workers::await_grants($node, $database, 'new', 2);
-	pass("$what: a new extension is seen");
-	$node->safe_psql('postgres', "DROP DATABASE $database WITH (FORCE)");
-	pass("$what: workers step aside");
-	QuotaTest::Workers::set($node, 'quota_manager.workers', 'off');
-	QuotaTest::Workers::await($node, 'postgres', "($workers) = 0");
-	QuotaTest::Workers::set($node, 'quota_manager.workers', 'on');
-	QuotaTest::Workers::await_worker($node, 'postgres', 'courier');
-	pass("$what: a reload starts them");
+	subtest "$step: a new extension, of which somebody tells, and the reload of settings" => sub {
+		my $database = "db$seconds" =~ s/-/m/r;
+		$node->safe_psql('postgres', "CREATE DATABASE $database");
+		QuotaTest::Workers::database($node, $database, $gateway);
+		QuotaTest::Workers::users($node, $database, 2);
+		QuotaTest::Workers::strategy($node, $database, name => 'new');
+		QuotaTest::Workers::await_grants($node, $database, 'new', 2);
+		pass("$what: a new extension is seen");
+		$node->safe_psql('postgres', "DROP DATABASE $database WITH (FORCE)");
+		pass("$what: workers step aside");
+		QuotaTest::Workers::set($node, 'quota_manager.workers', 'off');
+		QuotaTest::Workers::await($node, 'postgres', "($workers) = 0");
+		QuotaTest::Workers::set($node, 'quota_manager.workers', 'on');
+		QuotaTest::Workers::await_worker($node, 'postgres', 'courier');
+		pass("$what: a reload starts them");
+	};
 }
 $node->stop;
 

@@ -210,28 +210,29 @@ while ($strategies * $users < $grants || time < $end)
 }
 note join ', ', map { "$_ $done{$_}" } sort keys %done;
 
-# When all is well again, everything comes to an end soon.
-ask_session($operator, 'UPDATE quota_manager.quota_gateway SET rate_limit = NULL, max_connections = 8');
-$_->clear_faults foreach values %mock;
-my $all = $strategies * $users;
-my $calm = time;
-ok(becomes_true($node, qq{
-		SELECT count(*) = $all AND NOT EXISTS (SELECT 1 FROM quota_manager.quota_run r WHERE r.undelivered)
-		FROM quota_manager.quota_execute e
-		WHERE e.status NOT IN ('pending', 'processing') AND NOT (e.status = 'in_doubt' AND e.next_attempt_time < 'infinity')}),
-	"all $all grants come to an end");
-note sprintf 'after %.1f s', time - $calm;
-note sprintf 'the oldest grant that was due was not touched for %.1f s at most', $longest // 0;
-is_deeply(\@left, [], 'none that was due was left untouched');
-is_deeply([ $audit->all_problems ], [], 'completed is applied once, applied is completed or in doubt');
-is_deeply([ $audit->open ], [], 'nothing is pending, processing or failed');
-is(worker_pids(), $pids, 'no worker was started again');
-my $log = log_part($node, $from);
-# the scheduler meets the locks of this test, too, and tries again
-$log =~ s/^.*ERROR:  canceling statement due to lock timeout.*\n//mg;
-# and a grant that is to be retried may have been sent meanwhile
-$log =~ s/^.*WARNING:  \d+ of \d+ grants were left as they are.*\n//mg;
-is(join("\n", $log =~ /^.*(?:PANIC|FATAL|ERROR|WARNING|terminated by signal|their sender ended).*$/mg), '', 'no error is in the log');
+subtest 'when all is well again, everything comes to an end soon' => sub {
+	ask_session($operator, 'UPDATE quota_manager.quota_gateway SET rate_limit = NULL, max_connections = 8');
+	$_->clear_faults foreach values %mock;
+	my $all = $strategies * $users;
+	my $calm = time;
+	ok(becomes_true($node, qq{
+			SELECT count(*) = $all AND NOT EXISTS (SELECT 1 FROM quota_manager.quota_run r WHERE r.undelivered)
+			FROM quota_manager.quota_execute e
+			WHERE e.status NOT IN ('pending', 'processing') AND NOT (e.status = 'in_doubt' AND e.next_attempt_time < 'infinity')}),
+		"all $all grants come to an end");
+	note sprintf 'after %.1f s', time - $calm;
+	note sprintf 'the oldest grant that was due was not touched for %.1f s at most', $longest // 0;
+	is_deeply(\@left, [], 'none that was due was left untouched');
+	is_deeply([ $audit->all_problems ], [], 'completed is applied once, applied is completed or in doubt');
+	is_deeply([ $audit->open ], [], 'nothing is pending, processing or failed');
+	is(worker_pids(), $pids, 'no worker was started again');
+	my $log = log_part($node, $from);
+	# the scheduler meets the locks of this test, too, and tries again
+	$log =~ s/^.*ERROR:  canceling statement due to lock timeout.*\n//mg;
+	# and a grant that is to be retried may have been sent meanwhile
+	$log =~ s/^.*WARNING:  \d+ of \d+ grants were left as they are.*\n//mg;
+	is(join("\n", $log =~ /^.*(?:PANIC|FATAL|ERROR|WARNING|terminated by signal|their sender ended).*$/mg), '', 'no error is in the log');
+};
 
 end_session($_) foreach $monitor, $locker, $operator;
 $node->stop;

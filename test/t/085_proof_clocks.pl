@@ -63,33 +63,34 @@ sub deliver_until_settled
 	return 1;
 }
 
-# A request that arrives late, and a clock that is set ahead meanwhile: a balance that has not moved proves nothing yet.
-# By calls, each of which begins with what is in the tables, and by the worker.
-foreach my $by ('calls', 'worker')
-{
-	$node->safe_psql('postgres', 'TRUNCATE quota_manager.quota_execute, quota_manager.quota_run');
-	$zgsm->reset;
-	# it leaves after 300 ms, and the change is applied two seconds later
-	$zgsm->fault(kind => 'apply_late', match => 'grant', delay_ms => 2000);
-	if ($by eq 'worker')
+subtest 'a request that arrives late, and a clock that is set ahead meanwhile: a balance that has not moved proves nothing yet' => sub {
+	# By calls, each of which begins with what is in the tables, and by the worker.
+	foreach my $by ('calls', 'worker')
 	{
-		$node->safe_psql('postgres', 'ALTER SYSTEM SET quota_manager.workers = on');
-		start_workers($node);
+		$node->safe_psql('postgres', 'TRUNCATE quota_manager.quota_execute, quota_manager.quota_run');
+		$zgsm->reset;
+		# it leaves after 300 ms, and the change is applied two seconds later
+		$zgsm->fault(kind => 'apply_late', match => 'grant', delay_ms => 2000);
+		if ($by eq 'worker')
+		{
+			$node->safe_psql('postgres', 'ALTER SYSTEM SET quota_manager.workers = on');
+			start_workers($node);
+		}
+		grant($node, 'late', 7, 'user');
+		deliver($node) if $by eq 'calls';
+		ok(becomes_true($node, in_doubt('late')), "$by: the answer is lost");
+		$clock->advance($hour);
+		ok(deliver_until_settled('late'), 'the calls come to an end') if $by eq 'calls';
+		ok(becomes_true($node, settled('late')), "$by: it is proven in the end");
+		is(statuses($node, 'late'), 'completed 1', "$by: as applied");
+		is($zgsm->balance('user'), 7, "$by: once");
+		like($node->safe_psql('postgres', 'SELECT last_error FROM quota_manager.quota_execute'), qr/^reconciled as applied/, "$by: by the balance");
+		$clock->advance(-$hour);
 	}
-	grant($node, 'late', 7, 'user');
-	deliver($node) if $by eq 'calls';
-	ok(becomes_true($node, in_doubt('late')), "$by: the answer is lost");
-	$clock->advance($hour);
-	ok(deliver_until_settled('late'), 'the calls come to an end') if $by eq 'calls';
-	ok(becomes_true($node, settled('late')), "$by: it is proven in the end");
-	is(statuses($node, 'late'), 'completed 1', "$by: as applied");
-	is($zgsm->balance('user'), 7, "$by: once");
-	like($node->safe_psql('postgres', 'SELECT last_error FROM quota_manager.quota_execute'), qr/^reconciled as applied/, "$by: by the balance");
-	$clock->advance(-$hour);
-}
-$node->safe_psql('postgres', 'ALTER SYSTEM SET quota_manager.workers = off');
-$node->safe_psql('postgres', 'SELECT pg_reload_conf()');
-ok(becomes_true($node, q{SELECT count(pid) = 0 FROM quota_manager.worker_status WHERE kind <> 'launcher'}), 'the workers have ended');
+	$node->safe_psql('postgres', 'ALTER SYSTEM SET quota_manager.workers = off');
+	$node->safe_psql('postgres', 'SELECT pg_reload_conf()');
+	ok(becomes_true($node, q{SELECT count(pid) = 0 FROM quota_manager.worker_status WHERE kind <> 'launcher'}), 'the workers have ended');
+};
 
 # A grant that was applied, chats that have used more than it since, within what they may, and a clock that is set back: the
 # balance is lower than before, and still proves nothing.

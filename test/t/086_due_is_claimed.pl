@@ -52,37 +52,39 @@ sub empty_tables
 	delivered_once($node, 'g', $mock, 'first claim');
 }
 
-# The same of a worker, in a cluster in which nothing else is written.
-{
-	my $log = -s $node->logfile;
+subtest 'the same of a worker, in a cluster in which nothing else is written' => sub {
+	{
+		my $log = -s $node->logfile;
 
-	empty_tables();
-	grant($node, 'g', 1, map { "user$_" } 1 .. 20);
-	my $session = begin_session($node);
-	ask_session($session, 'BEGIN; LOCK TABLE quota_manager.quota_execute IN SHARE MODE');
-	start_workers($node);
-	$node->wait_for_log(qr/deliveries wait for another session/, $log);
-	ask_session($session, 'COMMIT');
-	end_session($session);
-	my $begin = time;
-	ok(becomes_true($node, q{SELECT count(*) = 20 FROM quota_manager.quota_execute WHERE status = 'completed'}), 'a worker waits for it, too');
-	cmp_ok(time - $begin, '<', $bound + $slack, 'and goes on soon');
-}
+		empty_tables();
+		grant($node, 'g', 1, map { "user$_" } 1 .. 20);
+		my $session = begin_session($node);
+		ask_session($session, 'BEGIN; LOCK TABLE quota_manager.quota_execute IN SHARE MODE');
+		start_workers($node);
+		$node->wait_for_log(qr/deliveries wait for another session/, $log);
+		ask_session($session, 'COMMIT');
+		end_session($session);
+		my $begin = time;
+		ok(becomes_true($node, q{SELECT count(*) = 20 FROM quota_manager.quota_execute WHERE status = 'completed'}), 'a worker waits for it, too');
+		cmp_ok(time - $begin, '<', $bound + $slack, 'and goes on soon');
+	}
+};
 
-# An operator knows better than a reading that is yet to come: a user whose grant was resolved is waited for no more.
-foreach my $applied ('false', 'true')
-{
-	empty_tables();
-	$zgsm->fault(kind => 'close', match => 'grant');
-	grant($node, 'z', 5, 'user');
-	ok(becomes_true($node, q{SELECT last_error LIKE 'not reconciled yet%' FROM quota_manager.quota_execute}), 'it is in doubt, and will be so for long');
-	grant($node, 'z', 7, 'user');
-	my $begin = time;
-	$node->safe_psql('postgres', qq{SELECT quota_manager.resolve(id, $applied) FROM quota_manager.quota_execute WHERE amount = 5});
-	ok(becomes_true($node, q{SELECT count(*) = 2 FROM quota_manager.quota_execute WHERE status = 'completed'}), "resolved as $applied: all comes to an end");
-	cmp_ok(time - $begin, '<', $bound + $slack, 'within the bound');
-	is($zgsm->balance('user'), $applied eq 'true' ? 7 : 12, 'and each is applied once');
-}
+subtest 'an operator knows better than a reading that is yet to come: a user whose grant was resolved is waited for no more' => sub {
+	foreach my $applied ('false', 'true')
+	{
+		empty_tables();
+		$zgsm->fault(kind => 'close', match => 'grant');
+		grant($node, 'z', 5, 'user');
+		ok(becomes_true($node, q{SELECT last_error LIKE 'not reconciled yet%' FROM quota_manager.quota_execute}), 'it is in doubt, and will be so for long');
+		grant($node, 'z', 7, 'user');
+		my $begin = time;
+		$node->safe_psql('postgres', qq{SELECT quota_manager.resolve(id, $applied) FROM quota_manager.quota_execute WHERE amount = 5});
+		ok(becomes_true($node, q{SELECT count(*) = 2 FROM quota_manager.quota_execute WHERE status = 'completed'}), "resolved as $applied: all comes to an end");
+		cmp_ok(time - $begin, '<', $bound + $slack, 'within the bound');
+		is($zgsm->balance('user'), $applied eq 'true' ? 7 : 12, 'and each is applied once');
+	}
+};
 
 $mock->stop;
 $zgsm->stop;

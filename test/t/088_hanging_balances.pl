@@ -33,24 +33,25 @@ add_gateway($node, 'answering', $answering, is_default => 'true');
 $node->safe_psql('postgres', q{INSERT INTO quota_manager.quota_model VALUES ('stuck', 'hanging')});
 QuotaTest::Workers::users($node, 'postgres', 50);
 
-# Those that ask come first, as if to be in the way.
-$node->safe_psql('postgres', qq{
-	INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition, periodic_expr, catch_up)
-	SELECT 'asking' || n, 'periodic', 1, 'stuck', 'quota-le("stuck", 10)', '* * * * * *', 'latest' FROM generate_series(1, $asking) n;
-	INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition, periodic_expr, catch_up)
-	SELECT 'plain' || n, 'periodic', 1, 'm', 'match-user("nobody")', '* * * * * *', 'all' FROM generate_series(1, $plain) n});
-my $runs = q{quota_manager.quota_run r JOIN quota_manager.quota_strategy s ON s.id = r.strategy_id WHERE s.name ~ 'plain'};
-QuotaTest::Workers::await($node, 'postgres', "SELECT count(DISTINCT r.scheduled_time) > $seconds FROM $runs");
-like($node->safe_psql('postgres', q{SELECT state || ': ' || activity FROM quota_manager.worker_status WHERE kind = 'scheduler'}),
-	qr/^active: .*(at gateway hanging|gateway hanging has not answered since)|^active: running/, 'it is shown what hangs');
-my ($expected, $done, $other, $latest) = split /\|/, $node->safe_psql('postgres', qq{
-	WITH w AS (SELECT min(r.scheduled_time) + interval '1 s' AS low, max(r.scheduled_time) - interval '3 s' AS high FROM $runs)
-	SELECT $plain * (extract(epoch FROM w.high - w.low)::int + 1), count(*) FILTER (WHERE r.state = 'done'), count(*) FILTER (WHERE r.state <> 'done'),
-		max(r.start_time - r.scheduled_time)
-	FROM w, $runs AND r.scheduled_time BETWEEN w.low AND w.high GROUP BY 1});
-is("$done $other", "$expected 0", "no firing of $plain strategies is lost in $seconds s");
-cmp_ok($node->safe_psql('postgres', "SELECT extract(epoch FROM interval '$latest')"), '<=', 2, "nor late: $latest at most");
-is($node->safe_psql('postgres', q{SELECT count(*) FROM quota_manager.quota_execute}), '0', 'nobody is granted what depends on an unknown balance');
+subtest 'those that ask come first, as if to be in the way' => sub {
+	$node->safe_psql('postgres', qq{
+		INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition, periodic_expr, catch_up)
+		SELECT 'asking' || n, 'periodic', 1, 'stuck', 'quota-le("stuck", 10)', '* * * * * *', 'latest' FROM generate_series(1, $asking) n;
+		INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition, periodic_expr, catch_up)
+		SELECT 'plain' || n, 'periodic', 1, 'm', 'match-user("nobody")', '* * * * * *', 'all' FROM generate_series(1, $plain) n});
+	my $runs = q{quota_manager.quota_run r JOIN quota_manager.quota_strategy s ON s.id = r.strategy_id WHERE s.name ~ 'plain'};
+	QuotaTest::Workers::await($node, 'postgres', "SELECT count(DISTINCT r.scheduled_time) > $seconds FROM $runs");
+	like($node->safe_psql('postgres', q{SELECT state || ': ' || activity FROM quota_manager.worker_status WHERE kind = 'scheduler'}),
+		qr/^active: .*(at gateway hanging|gateway hanging has not answered since)|^active: running/, 'it is shown what hangs');
+	my ($expected, $done, $other, $latest) = split /\|/, $node->safe_psql('postgres', qq{
+		WITH w AS (SELECT min(r.scheduled_time) + interval '1 s' AS low, max(r.scheduled_time) - interval '3 s' AS high FROM $runs)
+		SELECT $plain * (extract(epoch FROM w.high - w.low)::int + 1), count(*) FILTER (WHERE r.state = 'done'), count(*) FILTER (WHERE r.state <> 'done'),
+			max(r.start_time - r.scheduled_time)
+		FROM w, $runs AND r.scheduled_time BETWEEN w.low AND w.high GROUP BY 1});
+	is("$done $other", "$expected 0", "no firing of $plain strategies is lost in $seconds s");
+	cmp_ok($node->safe_psql('postgres', "SELECT extract(epoch FROM interval '$latest')"), '<=', 2, "nor late: $latest at most");
+	is($node->safe_psql('postgres', q{SELECT count(*) FROM quota_manager.quota_execute}), '0', 'nobody is granted what depends on an unknown balance');
+};
 
 # Of strategies that will not run no balance is read.
 my $before = $answering->requests('query');

@@ -33,15 +33,16 @@ QuotaTest::Workers::strategy($node, 'postgres', name => 'refill', model => 'm', 
 QuotaTest::Workers::await($node, 'postgres',
 	q{SELECT count(*) = 1 FROM quota_manager.strategy_due WHERE name = 'refill' AND state = 'waiting' AND tries >= 2});
 
-# The key is no column of the gateway: its edit is seen by its row being read again.
-$node->safe_psql('postgres', q{
-	UPDATE quota_manager.quota_credential SET secret = 'right' WHERE name = 'edited';
-	SELECT quota_internal.end_back_offs()});
-QuotaTest::Workers::await($node, 'postgres', q{SELECT granted = 3 FROM quota_manager.quota_run r
-	JOIN quota_manager.quota_strategy s ON s.id = r.strategy_id WHERE s.name = 'refill' ORDER BY r.id DESC LIMIT 1});
-pass('the other one is read with the key that it has now');
-is($node->safe_psql('postgres', q{SELECT count(*) FROM quota_manager.worker_status
-	WHERE kind = 'scheduler' AND activity LIKE '%at gateway hanging%'}), '1', 'while the first one still hangs');
+subtest 'the key is no column of the gateway: its edit is seen by its row being read again' => sub {
+	$node->safe_psql('postgres', q{
+		UPDATE quota_manager.quota_credential SET secret = 'right' WHERE name = 'edited';
+		SELECT quota_internal.end_back_offs()});
+	QuotaTest::Workers::await($node, 'postgres', q{SELECT granted = 3 FROM quota_manager.quota_run r
+		JOIN quota_manager.quota_strategy s ON s.id = r.strategy_id WHERE s.name = 'refill' ORDER BY r.id DESC LIMIT 1});
+	pass('the other one is read with the key that it has now');
+	is($node->safe_psql('postgres', q{SELECT count(*) FROM quota_manager.worker_status
+		WHERE kind = 'scheduler' AND activity LIKE '%at gateway hanging%'}), '1', 'while the first one still hangs');
+};
 
 $_->stop foreach $hanging, $edited;
 $node->stop;

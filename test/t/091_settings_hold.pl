@@ -88,24 +88,25 @@ my $not_allowed = 'its host is not in quota_manager.allowed_hosts';
 my ($out, $err) = load(user => 'anyone');
 is($out, "3|$not_allowed\n3|$not_allowed", 'as the configuration file says');
 
-# The options of the connection.
-foreach my $setting (sort keys %other)
-{
-	my $value = $other{$setting} =~ s/ /\\ /gr;
+subtest 'the options of the connection' => sub {
+	foreach my $setting (sort keys %other)
+	{
+		my $value = $other{$setting} =~ s/ /\\ /gr;
 
-	refused($setting, "any role, $setting", user => 'anyone', options => "-c quota_manager.$setting=$value");
-	next if $of_file{$setting};
-	($out, $err) = load(options => "-c quota_manager.$setting=$value", question => "quota_internal.setting('$setting')");
-	is($out, "$other{$setting}\n$other{$setting}", "a superuser, $setting");
-	is($err, '', "a superuser, $setting: no error");
-}
-refused('after_promotion', 'a superuser, what only the file can say', options => '-c quota_manager.after_promotion=hold');
-refused('max_attempts', 'a superuser, a value that it cannot have', options => '-c quota_manager.max_attempts=0');
-refused('allowed_hosts', 'a superuser, an entry that nobody can read', options => '-c quota_manager.allowed_hosts=a:b');
-refused('allowed_hosts', 'any role, however it is written', user => 'anyone', options => '-c Quota_Manager.Allowed_Hosts=');
-refused('allowed_hosts', 'any role, several', user => 'anyone', options => '--quota_manager.allowed_hosts=x -c quota_manager.pinned_statistics=on');
-($out, $err) = load(user => 'anyone', options => '-c quota_manager.pinned_statistics=on', question => q{quota_internal.setting('pinned_statistics')});
-is($out, "on\non", 'any role, what any role may set');
+		refused($setting, "any role, $setting", user => 'anyone', options => "-c quota_manager.$setting=$value");
+		next if $of_file{$setting};
+		($out, $err) = load(options => "-c quota_manager.$setting=$value", question => "quota_internal.setting('$setting')");
+		is($out, "$other{$setting}\n$other{$setting}", "a superuser, $setting");
+		is($err, '', "a superuser, $setting: no error");
+	}
+	refused('after_promotion', 'a superuser, what only the file can say', options => '-c quota_manager.after_promotion=hold');
+	refused('max_attempts', 'a superuser, a value that it cannot have', options => '-c quota_manager.max_attempts=0');
+	refused('allowed_hosts', 'a superuser, an entry that nobody can read', options => '-c quota_manager.allowed_hosts=a:b');
+	refused('allowed_hosts', 'any role, however it is written', user => 'anyone', options => '-c Quota_Manager.Allowed_Hosts=');
+	refused('allowed_hosts', 'any role, several', user => 'anyone', options => '--quota_manager.allowed_hosts=x -c quota_manager.pinned_statistics=on');
+	($out, $err) = load(user => 'anyone', options => '-c quota_manager.pinned_statistics=on', question => q{quota_internal.setting('pinned_statistics')});
+	is($out, "on\non", 'any role, what any role may set');
+};
 
 # What is shown without the library does not decide either.
 ($out, $err) = load(user => 'anyone', options => '-c quota_manager.scan_interval=1', question => 'count(*) FROM quota_manager.strategy_due');
@@ -116,26 +117,28 @@ is( $node->safe_psql('postgres', q{SET quota_manager.allowed_hosts = ''; SET quo
 		SELECT quota_internal.setting('max_attempts'), quota_internal.check_base_url('http://evil.example') IS NULL},
 		connstr => $node->connstr('postgres') . ' user=anyone'), "3|f", 'SET by any role, before the library is loaded');
 
-# ALTER ROLE and ALTER DATABASE, by a superuser: what can be set there is; what cannot is not passed over.
-$node->safe_psql('postgres', q{
-	ALTER ROLE anyone SET quota_manager.max_attempts = 4;
-	ALTER ROLE other SET quota_manager.max_attempts = 0;
-	ALTER DATABASE other SET quota_manager.after_promotion = 'hold'});
-($out, $err) = load(user => 'anyone');
-is($out, "4|$not_allowed\n4|$not_allowed", 'ALTER ROLE by a superuser');
-refused('max_attempts', 'ALTER ROLE to what it cannot be', user => 'other');
-refused('after_promotion', 'ALTER DATABASE of what only the file can say', database => 'other');
-$node->safe_psql('postgres', 'ALTER DATABASE other RESET quota_manager.after_promotion');
-($out, $err) = load(database => 'other');
-is($out, "3|$not_allowed\n3|$not_allowed", 'reset, it works');
+subtest 'ALTER ROLE and ALTER DATABASE, by a superuser: what can be set there is; what cannot is not passed over' => sub {
+	$node->safe_psql('postgres', q{
+		ALTER ROLE anyone SET quota_manager.max_attempts = 4;
+		ALTER ROLE other SET quota_manager.max_attempts = 0;
+		ALTER DATABASE other SET quota_manager.after_promotion = 'hold'});
+	($out, $err) = load(user => 'anyone');
+	is($out, "4|$not_allowed\n4|$not_allowed", 'ALTER ROLE by a superuser');
+	refused('max_attempts', 'ALTER ROLE to what it cannot be', user => 'other');
+	refused('after_promotion', 'ALTER DATABASE of what only the file can say', database => 'other');
+	$node->safe_psql('postgres', 'ALTER DATABASE other RESET quota_manager.after_promotion');
+	($out, $err) = load(database => 'other');
+	is($out, "3|$not_allowed\n3|$not_allowed", 'reset, it works');
+};
 
-# Who was given the right to set it may.
-$node->safe_psql('postgres', q{
-	ALTER ROLE other RESET quota_manager.max_attempts;
-	GRANT SET ON PARAMETER quota_manager.allowed_hosts TO other});
-($out, $err) = load(user => 'other', options => '-c quota_manager.allowed_hosts=evil.example:80');
-is($out, "3|\n3|", 'GRANT SET ON PARAMETER');
-refused('max_attempts', 'GRANT SET ON PARAMETER, another', user => 'other', options => '-c quota_manager.max_attempts=1');
+subtest 'who was given the right to set it may' => sub {
+	$node->safe_psql('postgres', q{
+		ALTER ROLE other RESET quota_manager.max_attempts;
+		GRANT SET ON PARAMETER quota_manager.allowed_hosts TO other});
+	($out, $err) = load(user => 'other', options => '-c quota_manager.allowed_hosts=evil.example:80');
+	is($out, "3|\n3|", 'GRANT SET ON PARAMETER');
+	refused('max_attempts', 'GRANT SET ON PARAMETER, another', user => 'other', options => '-c quota_manager.max_attempts=1');
+};
 
 # A value of the file that nobody can read is not passed over either.
 $node->append_conf('postgresql.conf', "quota_manager.allowed_hosts = 'https//gateway.example'");
@@ -144,17 +147,18 @@ refused('allowed_hosts', 'a mistake in the configuration file');
 $node->append_conf('postgresql.conf', "quota_manager.allowed_hosts = 'gateway.example'\nshared_preload_libraries = 'quota_manager'");
 $node->restart;
 
-# Preloaded, PostgreSQL itself refuses all of that, and such a file.
-foreach my $setting (sort keys %other)
-{
-	my $value = $other{$setting} =~ s/ /\\ /gr;
+subtest 'preloaded, PostgreSQL itself refuses all of that, and such a file' => sub {
+	foreach my $setting (sort keys %other)
+	{
+		my $value = $other{$setting} =~ s/ /\\ /gr;
 
-	($out, $err) = load(user => 'anyone', options => "-c quota_manager.$setting=$value");
-	like($err, qr/FATAL:.*(?:permission denied to set parameter|cannot be changed)/, "preloaded, $setting");
-}
-$node->append_conf('postgresql.conf', "quota_manager.allowed_hosts = 'https//gateway.example'");
-$node->stop;
-is($node->start(fail_ok => 1), 0, 'preloaded, a mistake in the configuration file: the server does not start');
-like(slurp_file($node->logfile), qr/FATAL:  quota_manager cannot be loaded: the value of "quota_manager\.allowed_hosts" was refused/, 'it says why');
+		($out, $err) = load(user => 'anyone', options => "-c quota_manager.$setting=$value");
+		like($err, qr/FATAL:.*(?:permission denied to set parameter|cannot be changed)/, "preloaded, $setting");
+	}
+	$node->append_conf('postgresql.conf', "quota_manager.allowed_hosts = 'https//gateway.example'");
+	$node->stop;
+	is($node->start(fail_ok => 1), 0, 'preloaded, a mistake in the configuration file: the server does not start');
+	like(slurp_file($node->logfile), qr/FATAL:  quota_manager cannot be loaded: the value of "quota_manager\.allowed_hosts" was refused/, 'it says why');
+};
 
 done_testing();

@@ -41,54 +41,57 @@ foreach my $bad (
 	is(join('; ', $rules->faults($statement, $language)), $fault, "a rule sees: $fault");
 }
 
-# Not one statement breaks them.
-my %seen;
-foreach my $source ($rules->sources)
-{
-	my @faults;
-
-	$seen{ $source->{language} }++;
-	foreach my $statement ($rules->statements($source))
+subtest 'not one statement breaks them' => sub {
+	my %seen;
+	foreach my $source ($rules->sources)
 	{
-		$seen{"$1 $2"}++ if $statement =~ /\b(INSERT INTO|UPDATE|DELETE FROM) quota_manager\.(\w+)/;
-		# The planner sees through this one, wherever it stands: what it is given is known by then.
-		push @faults, grep { $source->{name} !~ /^quota_api\.preview/ || !/too late/ } $rules->faults($statement, $source->{language});
+		my @faults;
+
+		$seen{ $source->{language} }++;
+		foreach my $statement ($rules->statements($source))
+		{
+			$seen{"$1 $2"}++ if $statement =~ /\b(INSERT INTO|UPDATE|DELETE FROM) quota_manager\.(\w+)/;
+			# The planner sees through this one, wherever it stands: what it is given is known by then.
+			push @faults, grep { $source->{name} !~ /^quota_api\.preview/ || !/too late/ } $rules->faults($statement, $source->{language});
+		}
+		is(join('; ', @faults), '', "$source->{language}: $source->{name}");
 	}
-	is(join('; ', @faults), '', "$source->{language}: $source->{name}");
-}
-foreach my $some ('c', 'plpgsql', 'sql', 'view', 'UPDATE quota_execute', 'INSERT INTO quota_execute', 'UPDATE user_balance', 'INSERT INTO user_balance',
-	'DELETE FROM user_balance', 'INSERT INTO grant_decision')
-{
-	ok($seen{$some}, "read: $some");
-}
+	foreach my $some ('c', 'plpgsql', 'sql', 'view', 'UPDATE quota_execute', 'INSERT INTO quota_execute', 'UPDATE user_balance', 'INSERT INTO user_balance',
+		'DELETE FROM user_balance', 'INSERT INTO grant_decision')
+	{
+		ok($seen{$some}, "read: $some");
+	}
+};
 
 # What is shipped to another server as a function is a query there: "RETURN (SELECT ...)" is none.
 is_deeply(rows(q{SET search_path = ''; SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace IN (SELECT n.oid FROM pg_namespace n WHERE n.nspname ~ '^quota_')
 	AND p.prosqlbody IS NOT NULL AND pg_get_function_sqlbody(p.oid) ~ '^\s*RETURN' AND pg_get_function_sqlbody(p.oid) ~ 'FROM\s+\(*quota_manager\.' ORDER BY 1}),
 	[], 'no body is a value that is read from a table');
 
-# A condition is asked where the user is.
-is_deeply(rows(q{SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'quota_condition'::regnamespace
-	AND pg_get_function_sqlbody(p.oid) ~ '\mFROM\M' ORDER BY 1}), [], 'no condition function reads a table');
-add_gateway($node, 'postgres');
-$node->safe_psql('postgres', q{INSERT INTO quota_manager.quota_model VALUES ('served', 'gateway');
-	INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition) VALUES ('low', 'single', 1, 'm', 'quota-le("served", 5) or not(quota-le("m", 1))')});
-is($node->safe_psql('postgres', q{SELECT quota_internal.bound_condition(condition) FROM quota_manager.quota_strategy}),
-	'or(balance-le("gateway", 5), not(balance-le("gateway", 1)))', 'a condition names gateways when it goes into a statement');
-$node->append_conf('postgresql.conf', q{
-session_preload_libraries = 'auto_explain'
-auto_explain.log_min_duration = 0
-auto_explain.log_nested_statements = on
-auto_explain.log_verbose = on
-});
-$node->restart;
-my $offset = -s $node->logfile;
-$node->safe_psql('postgres', q{INSERT INTO quota_manager.user_info (id) VALUES ('u1'), ('u2'); INSERT INTO quota_manager.user_balance (user_id, gateway, balance) VALUES ('u1', 'gateway', 1)});
-is($node->safe_psql('postgres', q{SELECT granted, unknown_balance, error FROM quota_manager.scan()}), '1|1|', 'a scan by balances');
-is($node->safe_psql('postgres', q{SELECT count(*) FROM quota_manager.quota_strategy s, quota_manager.undecided(s.id)}), 1, 'and whom it leaves undecided');
-my $log = slurp_file($node->logfile, $offset);
-like($log, qr/balance_at\([^\n]*'gateway'/, 'plans of ours name the gateway');
-unlike($log, qr/balance_for\(/, 'none of them looks it up');
+my $offset;
+subtest 'a condition is asked where the user is' => sub {
+	is_deeply(rows(q{SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'quota_condition'::regnamespace
+		AND pg_get_function_sqlbody(p.oid) ~ '\mFROM\M' ORDER BY 1}), [], 'no condition function reads a table');
+	add_gateway($node, 'postgres');
+	$node->safe_psql('postgres', q{INSERT INTO quota_manager.quota_model VALUES ('served', 'gateway');
+		INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition) VALUES ('low', 'single', 1, 'm', 'quota-le("served", 5) or not(quota-le("m", 1))')});
+	is($node->safe_psql('postgres', q{SELECT quota_internal.bound_condition(condition) FROM quota_manager.quota_strategy}),
+		'or(balance-le("gateway", 5), not(balance-le("gateway", 1)))', 'a condition names gateways when it goes into a statement');
+	$node->append_conf('postgresql.conf', q{
+	session_preload_libraries = 'auto_explain'
+	auto_explain.log_min_duration = 0
+	auto_explain.log_nested_statements = on
+	auto_explain.log_verbose = on
+	});
+	$node->restart;
+	$offset = -s $node->logfile;
+	$node->safe_psql('postgres', q{INSERT INTO quota_manager.user_info (id) VALUES ('u1'), ('u2'); INSERT INTO quota_manager.user_balance (user_id, gateway, balance) VALUES ('u1', 'gateway', 1)});
+	is($node->safe_psql('postgres', q{SELECT granted, unknown_balance, error FROM quota_manager.scan()}), '1|1|', 'a scan by balances');
+	is($node->safe_psql('postgres', q{SELECT count(*) FROM quota_manager.quota_strategy s, quota_manager.undecided(s.id)}), 1, 'and whom it leaves undecided');
+	my $log = slurp_file($node->logfile, $offset);
+	like($log, qr/balance_at\([^\n]*'gateway'/, 'plans of ours name the gateway');
+	unlike($log, qr/balance_for\(/, 'none of them looks it up');
+};
 
 # Tables that are distributed together have one collation of the user; ours is another, for speed, and can be chosen.
 SKIP:
@@ -117,16 +120,17 @@ SKIP:
 	is($node->safe_psql('collated', $scan), 'all 0 15002 0, capped 0 15002 0, some 7505 7497 0', 'another collation: another one meets the grants in their order');
 }
 
-# Keys and what else a distributed table has.
-is_deeply(rows(qq{SELECT x.indexrelid::regclass FROM pg_index x WHERE x.indrelid IN ($tables) AND x.indisunique
-	AND NOT EXISTS (SELECT 1 FROM pg_attribute a WHERE a.attrelid = x.indrelid AND a.attname = CASE WHEN a.attrelid = 'quota_manager.user_info'::regclass THEN 'id' ELSE 'user_id' END
-		AND a.attnum = ANY (x.indkey))}), [], 'each key has the user');
-is_deeply(rows(qq{SELECT c.conname FROM pg_constraint c WHERE c.contype = 'f' AND (c.conrelid IN ($tables) OR c.confrelid IN ($tables))}), [], 'no foreign key');
-is_deeply(rows(qq{SELECT t.tgrelid::regclass || ' ' || t.tgname FROM pg_trigger t WHERE t.tgrelid IN ($tables) AND NOT t.tgisinternal ORDER BY t.tgrelid::regclass::text, t.tgname}),
-	[ 'quota_manager.quota_execute count_deleted',
-		'quota_manager.quota_execute count_truncated', 'quota_manager.user_info check_user',
-		'quota_manager.user_info keep_user_id', 'quota_manager.user_info set_update_time' ],
-	'the triggers are those that the docs say to drop');
+subtest 'keys and what else a distributed table has' => sub {
+	is_deeply(rows(qq{SELECT x.indexrelid::regclass FROM pg_index x WHERE x.indrelid IN ($tables) AND x.indisunique
+		AND NOT EXISTS (SELECT 1 FROM pg_attribute a WHERE a.attrelid = x.indrelid AND a.attname = CASE WHEN a.attrelid = 'quota_manager.user_info'::regclass THEN 'id' ELSE 'user_id' END
+			AND a.attnum = ANY (x.indkey))}), [], 'each key has the user');
+	is_deeply(rows(qq{SELECT c.conname FROM pg_constraint c WHERE c.contype = 'f' AND (c.conrelid IN ($tables) OR c.confrelid IN ($tables))}), [], 'no foreign key');
+	is_deeply(rows(qq{SELECT t.tgrelid::regclass || ' ' || t.tgname FROM pg_trigger t WHERE t.tgrelid IN ($tables) AND NOT t.tgisinternal ORDER BY t.tgrelid::regclass::text, t.tgname}),
+		[ 'quota_manager.quota_execute count_deleted',
+			'quota_manager.quota_execute count_truncated', 'quota_manager.user_info check_user',
+			'quota_manager.user_info keep_user_id', 'quota_manager.user_info set_update_time' ],
+		'the triggers are those that the docs say to drop');
+};
 
 $node->stop;
 done_testing();

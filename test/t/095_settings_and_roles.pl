@@ -111,49 +111,51 @@ QuotaTest::Workers::set($node, 'quota_manager.workers', 'on');
 QuotaTest::Workers::await($node, 'worked', sprintf 'SELECT count(*) = %d FROM quota_manager.quota_run', scalar keys %condition);
 check_grants('worked', 'workers');
 
-# Roles that are superusers in disguise.
-$node->safe_psql('postgres', q{
-	CREATE ROLE boss SUPERUSER; CREATE ROLE middle; CREATE ROLE maker CREATEROLE;
-	CREATE ROLE super LOGIN SUPERUSER; CREATE ROLE member LOGIN NOINHERIT; GRANT boss TO middle; GRANT middle TO member;
-	CREATE ROLE creator LOGIN CREATEROLE; CREATE ROLE creators LOGIN; GRANT maker TO creators;
-	CREATE ROLE programs LOGIN; GRANT pg_execute_server_program TO programs;
-	CREATE ROLE writer LOGIN; GRANT pg_write_server_files TO writer; CREATE ROLE reader LOGIN; GRANT pg_read_server_files TO reader;
-	CREATE ROLE harmless LOGIN; GRANT pg_monitor TO harmless;
-	CREATE EXTENSION quota_manager});
-my $before_16 = $node->safe_psql('postgres', 'SHOW server_version_num') < 160000;
-my %danger = (
-	super => 'is a superuser',
-	member => 'is a member of role "boss", which is a superuser',
-	programs => 'is a member of role "pg_execute_server_program", which reaches the files or programs of the server',
-	writer => 'is a member of role "pg_write_server_files", which reaches the files or programs of the server',
-	reader => 'is a member of role "pg_read_server_files", which reaches the files or programs of the server',
-	$before_16 ? (creator => 'may create roles', creators => 'is a member of role "maker", which may create roles') : ());
-foreach my $role (sort keys %danger)
-{
-	my $mark = -s $node->logfile;
+my %danger;
+subtest 'roles that are superusers in disguise' => sub {
+	$node->safe_psql('postgres', q{
+		CREATE ROLE boss SUPERUSER; CREATE ROLE middle; CREATE ROLE maker CREATEROLE;
+		CREATE ROLE super LOGIN SUPERUSER; CREATE ROLE member LOGIN NOINHERIT; GRANT boss TO middle; GRANT middle TO member;
+		CREATE ROLE creator LOGIN CREATEROLE; CREATE ROLE creators LOGIN; GRANT maker TO creators;
+		CREATE ROLE programs LOGIN; GRANT pg_execute_server_program TO programs;
+		CREATE ROLE writer LOGIN; GRANT pg_write_server_files TO writer; CREATE ROLE reader LOGIN; GRANT pg_read_server_files TO reader;
+		CREATE ROLE harmless LOGIN; GRANT pg_monitor TO harmless;
+		CREATE EXTENSION quota_manager});
+	my $before_16 = $node->safe_psql('postgres', 'SHOW server_version_num') < 160000;
+	%danger = (
+		super => 'is a superuser',
+		member => 'is a member of role "boss", which is a superuser',
+		programs => 'is a member of role "pg_execute_server_program", which reaches the files or programs of the server',
+		writer => 'is a member of role "pg_write_server_files", which reaches the files or programs of the server',
+		reader => 'is a member of role "pg_read_server_files", which reaches the files or programs of the server',
+		$before_16 ? (creator => 'may create roles', creators => 'is a member of role "maker", which may create roles') : ());
+	foreach my $role (sort keys %danger)
+	{
+		my $mark = -s $node->logfile;
 
-	QuotaTest::Workers::set($node, 'quota_manager.worker_role', $role);
-	$node->wait_for_log(qr/quota_manager workers do not run: role "$role" of quota_manager.worker_role \Q$danger{$role}\E\n/, $mark);
-	pass("workers do not run as a role that $danger{$role}");
-	my (undef, undef, $err) = $node->psql('postgres', 'SELECT quota_manager.start_workers()');
-	like($err, qr/workers cannot run: role "$role" of quota_manager.worker_role \Q$danger{$role}\E\n.*HINT:  Conditions call functions that others have written/,
-		'and start_workers() says so');
-	is($node->safe_psql('postgres', qq{SELECT quota_internal.role_danger('$role'::regrole)}), $danger{$role}, 'as do jobs of pg_cron');
-}
-is($node->safe_psql('postgres', q{SELECT quota_internal.role_danger('harmless'::regrole) IS NULL}), 't', 'other roles may');
-# Nor do they run code of others by hand: it has the rights of the workers' role, or is refused.
-QuotaTest::Workers::set($node, 'quota_manager.workers', 'off');
-QuotaTest::Workers::await($node, 'postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type ~ 'quota_manager (scheduler|courier)'});
-$node->safe_psql('postgres', q{
-	INSERT INTO quota_manager.quota_gateway (name, dialect, base_url, is_default) VALUES ('gateway', 'higress', 'http://127.0.0.1:9', true);
-	INSERT INTO quota_manager.user_info (id) VALUES ('ada');
-	SELECT quota_manager.grant_access('quota_worker', 'worker');
-	CREATE FUNCTION quota_condition.run_as(s quota_manager.subject, who text) RETURNS boolean LANGUAGE plpgsql STABLE PARALLEL SAFE
-		AS 'BEGIN RETURN current_user = who; END';
-	INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition)
-		SELECT r.rolname || w, 'single', 1, 'm', format('run-as("%s")', CASE w WHEN '' THEN r.rolname ELSE 'quota_worker' END)::quota_manager.condition
-		FROM pg_roles r, (VALUES (''), (' as worker')) w (w) WHERE r.rolcanlogin AND r.rolname NOT IN ('postgres', 'mallory')});
-# For sessions that begin afterwards.
+		QuotaTest::Workers::set($node, 'quota_manager.worker_role', $role);
+		$node->wait_for_log(qr/quota_manager workers do not run: role "$role" of quota_manager.worker_role \Q$danger{$role}\E\n/, $mark);
+		pass("workers do not run as a role that $danger{$role}");
+		my (undef, undef, $err) = $node->psql('postgres', 'SELECT quota_manager.start_workers()');
+		like($err, qr/workers cannot run: role "$role" of quota_manager.worker_role \Q$danger{$role}\E\n.*HINT:  Conditions call functions that others have written/,
+			'and start_workers() says so');
+		is($node->safe_psql('postgres', qq{SELECT quota_internal.role_danger('$role'::regrole)}), $danger{$role}, 'as do jobs of pg_cron');
+	}
+	is($node->safe_psql('postgres', q{SELECT quota_internal.role_danger('harmless'::regrole) IS NULL}), 't', 'other roles may');
+	# Nor do they run code of others by hand: it has the rights of the workers' role, or is refused.
+	QuotaTest::Workers::set($node, 'quota_manager.workers', 'off');
+	QuotaTest::Workers::await($node, 'postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type ~ 'quota_manager (scheduler|courier)'});
+	$node->safe_psql('postgres', q{
+		INSERT INTO quota_manager.quota_gateway (name, dialect, base_url, is_default) VALUES ('gateway', 'higress', 'http://127.0.0.1:9', true);
+		INSERT INTO quota_manager.user_info (id) VALUES ('ada');
+		SELECT quota_manager.grant_access('quota_worker', 'worker');
+		CREATE FUNCTION quota_condition.run_as(s quota_manager.subject, who text) RETURNS boolean LANGUAGE plpgsql STABLE PARALLEL SAFE
+			AS 'BEGIN RETURN current_user = who; END';
+		INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition)
+			SELECT r.rolname || w, 'single', 1, 'm', format('run-as("%s")', CASE w WHEN '' THEN r.rolname ELSE 'quota_worker' END)::quota_manager.condition
+			FROM pg_roles r, (VALUES (''), (' as worker')) w (w) WHERE r.rolcanlogin AND r.rolname NOT IN ('postgres', 'mallory')});
+	# For sessions that begin afterwards.
+};
 sub set_worker_role
 {
 	my ($role) = @_;
@@ -205,38 +207,40 @@ foreach my $file ('README.md', glob("$root/docs/*.md"), glob("$root/examples/*")
 		"$file advises no search_path with public");
 }
 
-# What no index has room for is refused by name, and nothing else.
-my $long = q{(SELECT string_agg(md5(n::text), '') FROM generate_series(1, 100) n)};
-foreach my $case (
-	[ 'an organisation', "(id, org) VALUES ('long', $long)", qr/the organisation of user "long" has 3200 bytes/ ],
-	[ 'a project', "(id, github_star) VALUES ('long', 'a,' || $long || ',b')", qr/a project that user "long" starred has more than 2600 bytes/ ],
-	[ 'many projects', "(id, github_star) SELECT 'many', string_agg(md5(n::text), ',') FROM generate_series(1, 10000) n", undef ],
-	[ 'the longest', "(id, org, github_star) SELECT 'longest', left(l, 2600), 'a,' || left(l, 2600) FROM $long l(l)", undef ])
-{
-	my ($name, $values, $refusal) = @$case;
-	my ($status, undef, $err) = $node->psql('five_minutes', "INSERT INTO quota_manager.user_info $values");
-
-	if ($refusal)
+subtest 'what no index has room for is refused by name, and nothing else' => sub {
+	my $long = q{(SELECT string_agg(md5(n::text), '') FROM generate_series(1, 100) n)};
+	foreach my $case (
+		[ 'an organisation', "(id, org) VALUES ('long', $long)", qr/the organisation of user "long" has 3200 bytes/ ],
+		[ 'a project', "(id, github_star) VALUES ('long', 'a,' || $long || ',b')", qr/a project that user "long" starred has more than 2600 bytes/ ],
+		[ 'many projects', "(id, github_star) SELECT 'many', string_agg(md5(n::text), ',') FROM generate_series(1, 10000) n", undef ],
+		[ 'the longest', "(id, org, github_star) SELECT 'longest', left(l, 2600), 'a,' || left(l, 2600) FROM $long l(l)", undef ])
 	{
-		like($err, $refusal, "$name that is too long is refused by name");
-	}
-	else
-	{
-		is($status, 0, "$name: stored") or diag $err;
-	}
-}
+		my ($name, $values, $refusal) = @$case;
+		my ($status, undef, $err) = $node->psql('five_minutes', "INSERT INTO quota_manager.user_info $values");
 
-# A list of 100 MB can be cancelled, and takes memory in proportion.
-foreach my $list (q{repeat('abc,', 26214400)}, q{repeat(' ', 104857600)}, q{repeat(', ', 52428800)})
-{
-	my ($status, undef, $err) = $node->psql('five_minutes', "SET statement_timeout = '100ms'; SELECT cardinality(quota_manager.star_list(l)) FROM (SELECT $list OFFSET 0) x (l)");
-	like($err, qr/canceling statement due to statement timeout/, "$list: cancelled");
-}
-my $kilobytes = $node->safe_psql('five_minutes', q{
-	SELECT cardinality(quota_manager.star_list(repeat('abc,', 26214400))) = 26214400;
-	SELECT (regexp_match(pg_read_file('/proc/' || pg_backend_pid() || '/status'), 'VmHWM:\s*(\d+)'))[1]});
-like($kilobytes, qr/^t\n\d+$/, 'a list of 100 MB is read');
-cmp_ok((split /\n/, $kilobytes)[1], '<', 1200 * 1024, 'in less than 1.2 GB');
+		if ($refusal)
+		{
+			like($err, $refusal, "$name that is too long is refused by name");
+		}
+		else
+		{
+			is($status, 0, "$name: stored") or diag $err;
+		}
+	}
+};
+
+subtest 'a list of 100 MB can be cancelled, and takes memory in proportion' => sub {
+	foreach my $list (q{repeat('abc,', 26214400)}, q{repeat(' ', 104857600)}, q{repeat(', ', 52428800)})
+	{
+		my ($status, undef, $err) = $node->psql('five_minutes', "SET statement_timeout = '100ms'; SELECT cardinality(quota_manager.star_list(l)) FROM (SELECT $list OFFSET 0) x (l)");
+		like($err, qr/canceling statement due to statement timeout/, "$list: cancelled");
+	}
+	my $kilobytes = $node->safe_psql('five_minutes', q{
+		SELECT cardinality(quota_manager.star_list(repeat('abc,', 26214400))) = 26214400;
+		SELECT (regexp_match(pg_read_file('/proc/' || pg_backend_pid() || '/status'), 'VmHWM:\s*(\d+)'))[1]});
+	like($kilobytes, qr/^t\n\d+$/, 'a list of 100 MB is read');
+	cmp_ok((split /\n/, $kilobytes)[1], '<', 1200 * 1024, 'in less than 1.2 GB');
+};
 
 $node->stop;
 done_testing();

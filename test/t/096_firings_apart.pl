@@ -46,35 +46,37 @@ is( $node->safe_psql('postgres', qq{SELECT min(e.create_time) = max(e.create_tim
 		JOIN quota_manager.quota_strategy s ON s.id = e.strategy_id WHERE s.name = 'scanned'}), 't', 'scan() is one transaction');
 $node->safe_psql('postgres', q{UPDATE quota_manager.quota_strategy SET enabled = false WHERE name = 'scanned'});
 
-# The scheduler: who comes later does not wait for a strategy that has much to make up for.
-QuotaTest::Workers::set($node, 'quota_manager.workers', 'on');
-QuotaTest::Workers::await_worker($node, 'postgres', 'scheduler');
-$node->safe_psql('postgres', late_strategy('behind', 20000, 10000));
-QuotaTest::Workers::await($node, 'postgres', qq{SELECT count(*) > 0 $runs WHERE r.state = 'done' AND s.name = 'behind'});
-QuotaTest::Workers::strategy($node, 'postgres', name => 'beside');
-QuotaTest::Workers::await($node, 'postgres', qq{SELECT count(*) > 0 $runs WHERE r.state = 'done' AND s.name = 'beside'});
-cmp_ok($node->safe_psql('postgres', qq{SELECT count(*) $runs WHERE r.state = 'done' AND s.name = 'behind'}), '<', 10000, 'others are run between its firings');
-QuotaTest::Workers::await($node, 'postgres', qq{SELECT count(*) >= 200 $runs WHERE r.state = 'done' AND s.name = 'behind'});
-is($node->safe_psql('postgres', qq{$apart 'behind'}), 't|t', 'each in a transaction of its own');
-$node->safe_psql('postgres', q{SET statement_timeout = '30s'; UPDATE quota_manager.quota_strategy SET enabled = false WHERE name = 'behind'});
-my $count = $node->safe_psql('postgres', qq{SELECT count(*) $runs WHERE r.state = 'done' AND s.name = 'behind'});
-QuotaTest::Workers::strategy($node, 'postgres', name => 'after');
-QuotaTest::Workers::await($node, 'postgres', qq{SELECT count(*) > 0 $runs WHERE r.state = 'done' AND s.name = 'after'});
-is($node->safe_psql('postgres', qq{SELECT count(*) $runs WHERE r.state = 'done' AND s.name = 'behind'}), $count, 'it can be disabled in the middle');
+subtest 'the scheduler: who comes later does not wait for a strategy that has much to make up for' => sub {
+	QuotaTest::Workers::set($node, 'quota_manager.workers', 'on');
+	QuotaTest::Workers::await_worker($node, 'postgres', 'scheduler');
+	$node->safe_psql('postgres', late_strategy('behind', 20000, 10000));
+	QuotaTest::Workers::await($node, 'postgres', qq{SELECT count(*) > 0 $runs WHERE r.state = 'done' AND s.name = 'behind'});
+	QuotaTest::Workers::strategy($node, 'postgres', name => 'beside');
+	QuotaTest::Workers::await($node, 'postgres', qq{SELECT count(*) > 0 $runs WHERE r.state = 'done' AND s.name = 'beside'});
+	cmp_ok($node->safe_psql('postgres', qq{SELECT count(*) $runs WHERE r.state = 'done' AND s.name = 'behind'}), '<', 10000, 'others are run between its firings');
+	QuotaTest::Workers::await($node, 'postgres', qq{SELECT count(*) >= 200 $runs WHERE r.state = 'done' AND s.name = 'behind'});
+	is($node->safe_psql('postgres', qq{$apart 'behind'}), 't|t', 'each in a transaction of its own');
+	$node->safe_psql('postgres', q{SET statement_timeout = '30s'; UPDATE quota_manager.quota_strategy SET enabled = false WHERE name = 'behind'});
+	my $count = $node->safe_psql('postgres', qq{SELECT count(*) $runs WHERE r.state = 'done' AND s.name = 'behind'});
+	QuotaTest::Workers::strategy($node, 'postgres', name => 'after');
+	QuotaTest::Workers::await($node, 'postgres', qq{SELECT count(*) > 0 $runs WHERE r.state = 'done' AND s.name = 'after'});
+	is($node->safe_psql('postgres', qq{SELECT count(*) $runs WHERE r.state = 'done' AND s.name = 'behind'}), $count, 'it can be disabled in the middle');
+};
 
 # There is a bound, also for rows that are restored.
 my (undef, undef, $err) = $node->psql('postgres', late_strategy('too many', 10, 10001));
 like($err, qr/catch_up_max of strategy "too many" must be between 1 and 10000/, 'catch_up_max has a bound');
 
-# Runs of times to come.
-$node->safe_psql('postgres', q{
-	INSERT INTO quota_manager.quota_strategy (name, type, amount, model, periodic_expr, condition) VALUES ('alive', 'periodic', 1, 'm', '* * * * * *', 'true()');
-	INSERT INTO quota_manager.quota_run (strategy_id, strategy_version, scheduled_time, state, start_time, finish_time)
-		SELECT s.id, 1, '9999-01-01 00:00:00+00', 'done', '9999-01-01 00:00:00+00', '9999-01-01 00:00:00+00' FROM quota_manager.quota_strategy s WHERE s.name = 'alive'});
-QuotaTest::Workers::await($node, 'postgres', qq{SELECT count(*) >= 3 $runs WHERE s.name = 'alive' AND r.state = 'done' AND r.scheduled_time < clock_timestamp()});
-pass('a run that is recorded for the year 9999 stops no firing before it');
-is($node->safe_psql('postgres', q{SELECT DISTINCT reason FROM quota_manager.strategy_due WHERE name = 'alive' AND state = 'scheduled'}),
-	'firings after the schedule clock are recorded already: see restart_schedule()', 'and strategy_due says that there is one');
+subtest 'runs of times to come' => sub {
+	$node->safe_psql('postgres', q{
+		INSERT INTO quota_manager.quota_strategy (name, type, amount, model, periodic_expr, condition) VALUES ('alive', 'periodic', 1, 'm', '* * * * * *', 'true()');
+		INSERT INTO quota_manager.quota_run (strategy_id, strategy_version, scheduled_time, state, start_time, finish_time)
+			SELECT s.id, 1, '9999-01-01 00:00:00+00', 'done', '9999-01-01 00:00:00+00', '9999-01-01 00:00:00+00' FROM quota_manager.quota_strategy s WHERE s.name = 'alive'});
+	QuotaTest::Workers::await($node, 'postgres', qq{SELECT count(*) >= 3 $runs WHERE s.name = 'alive' AND r.state = 'done' AND r.scheduled_time < clock_timestamp()});
+	pass('a run that is recorded for the year 9999 stops no firing before it');
+	is($node->safe_psql('postgres', q{SELECT DISTINCT reason FROM quota_manager.strategy_due WHERE name = 'alive' AND state = 'scheduled'}),
+		'firings after the schedule clock are recorded already: see restart_schedule()', 'and strategy_due says that there is one');
+};
 
 $node->stop;
 done_testing();

@@ -67,14 +67,15 @@ foreach my $spread (0, 1)
 	}
 }
 
-# What was lost is looked at again the same way.
-$mock{reconcile}->reset;
-$node->safe_psql('postgres', 'TRUNCATE quota_manager.quota_execute, quota_manager.quota_run, quota_manager.user_balance');
-$mock{reconcile}->fault(kind => 'apply_close', match => 'grant', count => 20);
-grant($node, 'reconcile', 5, @users);
-ok(deliver_all($node, 'reconcile'), 'lost answers: all is settled');
-is($node->safe_psql('postgres', q{SELECT status, count(*) FROM quota_manager.quota_execute GROUP BY 1}), 'completed|400', 'lost answers: proven');
-is(delivered_once($node, 'reconcile', $mock{reconcile}, 'lost answers'), 400, 'lost answers: each once');
+subtest 'what was lost is looked at again the same way' => sub {
+	$mock{reconcile}->reset;
+	$node->safe_psql('postgres', 'TRUNCATE quota_manager.quota_execute, quota_manager.quota_run, quota_manager.user_balance');
+	$mock{reconcile}->fault(kind => 'apply_close', match => 'grant', count => 20);
+	grant($node, 'reconcile', 5, @users);
+	ok(deliver_all($node, 'reconcile'), 'lost answers: all is settled');
+	is($node->safe_psql('postgres', q{SELECT status, count(*) FROM quota_manager.quota_execute GROUP BY 1}), 'completed|400', 'lost answers: proven');
+	is(delivered_once($node, 'reconcile', $mock{reconcile}, 'lost answers'), 400, 'lost answers: each once');
+};
 
 $node->stop;
 done_testing();

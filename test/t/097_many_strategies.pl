@@ -62,12 +62,13 @@ like($err, qr/NOTICE:  waiting for a scan of strategy "single999" to end.*ERROR:
 $session->query_safe('COMMIT');
 $node->safe_psql('postgres', "$edited 19999");
 
-# A copy is resumed.
-$node->safe_psql('postgres', 'UPDATE quota_manager.quota_installation SET system_identifier = 1');
-does('resume()', q{SELECT quota_manager.resume('may_have_run')});
-does('an import', q{SELECT count(*) FROM quota_manager.import_grants($$SELECT 'single' || n, 'eve', now() FROM generate_series(1, 1000) n$$)});
-does('a deletion of all that can be', q{DELETE FROM quota_manager.quota_strategy WHERE type = 'periodic'});
-is($node->safe_psql('postgres', 'SELECT count(*) FROM quota_manager.quota_strategy'), 1000, 'they are gone');
+subtest 'a copy is resumed' => sub {
+	$node->safe_psql('postgres', 'UPDATE quota_manager.quota_installation SET system_identifier = 1');
+	does('resume()', q{SELECT quota_manager.resume('may_have_run')});
+	does('an import', q{SELECT count(*) FROM quota_manager.import_grants($$SELECT 'single' || n, 'eve', now() FROM generate_series(1, 1000) n$$)});
+	does('a deletion of all that can be', q{DELETE FROM quota_manager.quota_strategy WHERE type = 'periodic'});
+	is($node->safe_psql('postgres', 'SELECT count(*) FROM quota_manager.quota_strategy'), 1000, 'they are gone');
+};
 
 $session->quit;
 $node->stop;

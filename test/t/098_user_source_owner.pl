@@ -65,41 +65,44 @@ make_view('crm', 'ann');
 $node->safe_psql('postgres', q{SELECT quota_manager.set_user_source('site.people')});
 is(scan(), 'ann|', 'users of the view are granted');
 
-# The view goes, and comes back as another's.
-make_view('mallory', 'mallory');
-like(scan(), $refused->('mallory', 'crm'), 'a view that somebody else has made is not read');
-my (undef, undef, $err) = $node->psql('postgres', q{SELECT quota_internal.missing_source_rights('site.people', 'scanner'::regrole)});
-like($err, qr/HINT:  If it is to be read, the owner of the extension confirms it: SELECT quota_manager\.set_user_source\('site\.people'\)\./, 'the hint says how to confirm it');
-make_view('crm', 'bob');
-is(scan(), 'bob|', 'one that its owner has made again is');
-$node->safe_psql('postgres', 'ALTER VIEW site.people OWNER TO mallory');
-like(scan(), $refused->('mallory', 'crm'), 'one that was given away is not');
-$node->safe_psql('postgres', q{SELECT quota_manager.set_user_source('site.people')});
-is(scan(), 'bob|', 'until that is confirmed');
+subtest q{the view goes, and comes back as another's} => sub {
+	make_view('mallory', 'mallory');
+	like(scan(), $refused->('mallory', 'crm'), 'a view that somebody else has made is not read');
+	my (undef, undef, $err) = $node->psql('postgres', q{SELECT quota_internal.missing_source_rights('site.people', 'scanner'::regrole)});
+	like($err, qr/HINT:  If it is to be read, the owner of the extension confirms it: SELECT quota_manager\.set_user_source\('site\.people'\)\./, 'the hint says how to confirm it');
+	make_view('crm', 'bob');
+	is(scan(), 'bob|', 'one that its owner has made again is');
+	$node->safe_psql('postgres', 'ALTER VIEW site.people OWNER TO mallory');
+	like(scan(), $refused->('mallory', 'crm'), 'one that was given away is not');
+	$node->safe_psql('postgres', q{SELECT quota_manager.set_user_source('site.people')});
+	is(scan(), 'bob|', 'until that is confirmed');
+};
 
-# A restored one is the same as long as its owner is.
-$node->safe_psql('postgres', 'ALTER VIEW site.people OWNER TO crm');
-$node->safe_psql('postgres', q{SELECT quota_manager.set_user_source('site.people')});
-is(scan(), 'bob|', 'given back and confirmed');
-$node->command_ok([ 'pg_dump', '-Fc', '-f', $dump, $node->connstr('postgres') ], 'dumped');
-foreach my $case ([ 'same', [] ], [ 'other', ['--no-owner'] ])
-{
-	my ($database, $options) = @$case;
+subtest 'a restored one is the same as long as its owner is' => sub {
+	$node->safe_psql('postgres', 'ALTER VIEW site.people OWNER TO crm');
+	$node->safe_psql('postgres', q{SELECT quota_manager.set_user_source('site.people')});
+	is(scan(), 'bob|', 'given back and confirmed');
+	$node->command_ok([ 'pg_dump', '-Fc', '-f', $dump, $node->connstr('postgres') ], 'dumped');
+	foreach my $case ([ 'same', [] ], [ 'other', ['--no-owner'] ])
+	{
+		my ($database, $options) = @$case;
 
-	$node->safe_psql('postgres', "CREATE DATABASE $database");
-	$node->command_ok([ 'pg_restore', '--no-comments', @$options, '-d', $node->connstr($database), $dump ], "restored: $database owner");
-	$node->safe_psql($database, q{SELECT quota_manager.grant_access('scanner', 'worker'); SELECT quota_manager.resume('unchanged_since_dump')});
-}
-is(scan('same'), 'bob|', 'a restored view is read where its owner is the same');
-$node->safe_psql('other', 'ALTER VIEW site.people OWNER TO mallory');
-like(scan('other'), $refused->('mallory', 'crm'), 'and not where it is another');
-$node->safe_psql('other', q{SELECT quota_manager.set_user_source('site.people')});
-is(scan('other'), 'bob|', 'until that is confirmed');
+		$node->safe_psql('postgres', "CREATE DATABASE $database");
+		$node->command_ok([ 'pg_restore', '--no-comments', @$options, '-d', $node->connstr($database), $dump ], "restored: $database owner");
+		$node->safe_psql($database, q{SELECT quota_manager.grant_access('scanner', 'worker'); SELECT quota_manager.resume('unchanged_since_dump')});
+	}
+	is(scan('same'), 'bob|', 'a restored view is read where its owner is the same');
+	$node->safe_psql('other', 'ALTER VIEW site.people OWNER TO mallory');
+	like(scan('other'), $refused->('mallory', 'crm'), 'and not where it is another');
+	$node->safe_psql('other', q{SELECT quota_manager.set_user_source('site.people')});
+	is(scan('other'), 'bob|', 'until that is confirmed');
+};
 
-# user_info needs no owner.
-$node->safe_psql('postgres', q{SELECT quota_manager.set_user_source()});
-is($node->safe_psql('postgres', 'SELECT user_source IS NULL AND user_source_owner IS NULL FROM quota_manager.quota_installation'), 't', 'nothing is kept of a user source that is given up');
-is(scan(), '|', 'users are those of user_info');
+subtest 'user_info needs no owner' => sub {
+	$node->safe_psql('postgres', q{SELECT quota_manager.set_user_source()});
+	is($node->safe_psql('postgres', 'SELECT user_source IS NULL AND user_source_owner IS NULL FROM quota_manager.quota_installation'), 't', 'nothing is kept of a user source that is given up');
+	is(scan(), '|', 'users are those of user_info');
+};
 
 $node->stop;
 done_testing();

@@ -64,33 +64,36 @@ $node->safe_psql('postgres', q{
 	DROP FUNCTION quota_condition.goes;
 	INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition) VALUES ('good', 'single', 1, 'm', 'true()')});
 
-# Looked at and run, with every other.
-my ($status, $out, $err) = $node->psql('postgres', q{SET statement_timeout = '300s'; SELECT count(*) > 0 FROM quota_manager.strategy_due});
-is("$status $out", '0 t', 'strategy_due tells of them') or diag $err;
-($status, $out, $err) = $node->psql('postgres', q{SET statement_timeout = '300s'; CALL quota_manager.tick()});
-is($status, 0, 'tick() runs what can be run') or diag $err;
-is($node->safe_psql('postgres', q{SELECT count(*) FROM quota_manager.quota_execute e JOIN quota_manager.quota_strategy s ON s.id = e.strategy_id WHERE s.name = 'good'}), 1,
-	'the one that is good was');
+my ($status, $out, $err);
+subtest 'looked at and run, with every other' => sub {
+	($status, $out, $err) = $node->psql('postgres', q{SET statement_timeout = '300s'; SELECT count(*) > 0 FROM quota_manager.strategy_due});
+	is("$status $out", '0 t', 'strategy_due tells of them') or diag $err;
+	($status, $out, $err) = $node->psql('postgres', q{SET statement_timeout = '300s'; CALL quota_manager.tick()});
+	is($status, 0, 'tick() runs what can be run') or diag $err;
+	is($node->safe_psql('postgres', q{SELECT count(*) FROM quota_manager.quota_execute e JOIN quota_manager.quota_strategy s ON s.id = e.strategy_id WHERE s.name = 'good'}), 1,
+		'the one that is good was');
+};
 
 # A copy can be resumed with them.
 ($status, $out, $err) = $node->psql('postgres', q{SET client_min_messages = error; SET statement_timeout = '300s';
 	UPDATE quota_manager.quota_installation SET system_identifier = 1; SELECT quota_manager.resume('may_have_run') IS NOT NULL});
 is("$status $out", '0 t', 'resume() passes them over') or diag $err;
 
-# Each, by an operator.
-my $failed = 0;
-foreach my $i (0 .. $#rows)
-{
-	my $how = $i % 2 ? 'enabled = false' : 'archived = true';
+subtest 'each, by an operator' => sub {
+	my $failed = 0;
+	foreach my $i (0 .. $#rows)
+	{
+		my $how = $i % 2 ? 'enabled = false' : 'archived = true';
 
-	($status, $out, $err) = $node->psql('postgres', qq{SET ROLE operator_role; SET client_min_messages = error; SET statement_timeout = '60s';
-		UPDATE quota_manager.quota_strategy SET $how WHERE name = 's$i'});
-	next if $status == 0 && $err eq '';
-	$failed++;
-	diag join(', ', map { "$_ = $rows[$i]{$_}" } @names), "\n$err";
-}
-is($failed, 0, 'each can be put out of use');
-is($node->safe_psql('postgres', q{SELECT count(*) FROM quota_manager.quota_strategy WHERE name <> 'good' AND enabled AND NOT archived}), 0, 'and is');
+		($status, $out, $err) = $node->psql('postgres', qq{SET ROLE operator_role; SET client_min_messages = error; SET statement_timeout = '60s';
+			UPDATE quota_manager.quota_strategy SET $how WHERE name = 's$i'});
+		next if $status == 0 && $err eq '';
+		$failed++;
+		diag join(', ', map { "$_ = $rows[$i]{$_}" } @names), "\n$err";
+	}
+	is($failed, 0, 'each can be put out of use');
+	is($node->safe_psql('postgres', q{SELECT count(*) FROM quota_manager.quota_strategy WHERE name <> 'good' AND enabled AND NOT archived}), 0, 'and is');
+};
 
 $node->stop;
 done_testing();

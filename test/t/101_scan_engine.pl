@@ -173,17 +173,18 @@ SKIP:
 	sql('ALTER TABLE quota_manager.user_info DROP COLUMN twice');
 }
 
-# The other way to write.
-sql(q{DELETE FROM quota_manager.quota_execute}, q{DELETE FROM quota_internal.scan_mark}, q{SELECT count(*) FROM quota_manager.scan()});
-my $digest = q{SELECT count(*), md5(string_agg(concat_ws('|', strategy_id, user_id, scheduled_time, status, amount, model, gateway), ',' ORDER BY strategy_id, user_id))
-	FROM quota_manager.quota_execute};
-my $grants = sql($digest);
-sql(q{DELETE FROM quota_manager.quota_execute}, q{DELETE FROM quota_internal.scan_mark}, 'CREATE TABLE seen (user_id text)',
-	q{CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.seen VALUES (NEW.user_id); RETURN NULL; END $$},
-	q{CREATE TRIGGER note AFTER INSERT ON quota_manager.quota_execute FOR EACH ROW EXECUTE FUNCTION note()},
-	q{SELECT count(*) FROM quota_manager.scan()});
-is(sql($digest), $grants, 'a table with a trigger gets the same grants');
-is(sql('SELECT count(*) FROM seen'), (split /\|/, $grants)[0], 'and the trigger sees each of them');
+subtest 'the other way to write' => sub {
+	sql(q{DELETE FROM quota_manager.quota_execute}, q{DELETE FROM quota_internal.scan_mark}, q{SELECT count(*) FROM quota_manager.scan()});
+	my $digest = q{SELECT count(*), md5(string_agg(concat_ws('|', strategy_id, user_id, scheduled_time, status, amount, model, gateway), ',' ORDER BY strategy_id, user_id))
+		FROM quota_manager.quota_execute};
+	my $grants = sql($digest);
+	sql(q{DELETE FROM quota_manager.quota_execute}, q{DELETE FROM quota_internal.scan_mark}, 'CREATE TABLE seen (user_id text)',
+		q{CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.seen VALUES (NEW.user_id); RETURN NULL; END $$},
+		q{CREATE TRIGGER note AFTER INSERT ON quota_manager.quota_execute FOR EACH ROW EXECUTE FUNCTION note()},
+		q{SELECT count(*) FROM quota_manager.scan()});
+	is(sql($digest), $grants, 'a table with a trigger gets the same grants');
+	is(sql('SELECT count(*) FROM seen'), (split /\|/, $grants)[0], 'and the trigger sees each of them');
+};
 
 # A site's partition: what its bounds do not allow is not written.  From 17 on a table with an identity column
 # cannot become one.

@@ -265,18 +265,19 @@ subtest 'functions that only look' => sub {
 $answer = $api->rpc('viewer', 'GET', 'metrics', {}, format => 'text/plain');
 like($answer->{text} // '', qr/^quota_manager_\w+(?:\{gateway="main"\})? \d/m, 'figures for Prometheus') or diag failed($answer);
 
-# A user source of the site's is previewed and explained too.
-$node->safe_psql('postgres', q{
-	CREATE TABLE public.member (id text PRIMARY KEY, vip integer, org text);
-	INSERT INTO public.member VALUES ('m1', 1, 'o'), ('m2', 2, 'o');
-	GRANT SELECT ON public.member TO viewer;
-	SELECT quota_manager.set_user_source('public.member')});
-$answer = $api->rpc('viewer', 'GET', 'preview', { condition => 'is-vip(2)' });
-is(column($answer, 'id'), 'm2', 'users of the site by a condition') or diag failed($answer);
-is(column($api->rpc('viewer', 'GET', 'preview', { strategy => 'welcome' }), 'id'), 'm1 m2', 'and by a strategy');
-is($api->rpc('viewer', 'GET', 'preview', { condition => 'is-vip(2)' }, where => [ [ 'vip', '>', 5 ] ])->{page}, 0, 'filtered');
-is($api->rpc('operator', 'GET', 'preview', { condition => 'is-vip(2)' })->{status}, 403, 'by who may read them');
-is($api->rpc('viewer', 'GET', 'explain', { strategy => 'welcome', user_id => 'm1' })->{rows}[-1]{holds}, JSON::PP::true, 'and explained');
+subtest q{a user source of the site's is previewed and explained too} => sub {
+	$node->safe_psql('postgres', q{
+		CREATE TABLE public.member (id text PRIMARY KEY, vip integer, org text);
+		INSERT INTO public.member VALUES ('m1', 1, 'o'), ('m2', 2, 'o');
+		GRANT SELECT ON public.member TO viewer;
+		SELECT quota_manager.set_user_source('public.member')});
+	$answer = $api->rpc('viewer', 'GET', 'preview', { condition => 'is-vip(2)' });
+	is(column($answer, 'id'), 'm2', 'users of the site by a condition') or diag failed($answer);
+	is(column($api->rpc('viewer', 'GET', 'preview', { strategy => 'welcome' }), 'id'), 'm1 m2', 'and by a strategy');
+	is($api->rpc('viewer', 'GET', 'preview', { condition => 'is-vip(2)' }, where => [ [ 'vip', '>', 5 ] ])->{page}, 0, 'filtered');
+	is($api->rpc('operator', 'GET', 'preview', { condition => 'is-vip(2)' })->{status}, 403, 'by who may read them');
+	is($api->rpc('viewer', 'GET', 'explain', { strategy => 'welcome', user_id => 'm1' })->{rows}[-1]{holds}, JSON::PP::true, 'and explained');
+};
 
 $node->stop;
 done_testing();

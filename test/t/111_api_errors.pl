@@ -213,10 +213,11 @@ subtest 'hostile' => sub {
 	is($api->rpc('viewer', 'GET', 'preview', { condition => q{match-user("x' OR true --")} })->{page}, 0, 'a condition that is a statement');
 };
 
-# The user source is gone.
-$node->safe_psql('postgres', q{CREATE TABLE public.member (id text); SELECT quota_manager.set_user_source('public.member'); DROP TABLE public.member});
-is_error($api->rpc('viewer', 'GET', 'preview', { condition => 'true()' }), 409, '42P01', 'a user source that is missing');
-is_error($api->rpc('viewer', 'GET', 'forecast', {}), 409, '42P01', 'also to what looks at strategies');
+subtest 'the user source is gone' => sub {
+	$node->safe_psql('postgres', q{CREATE TABLE public.member (id text); SELECT quota_manager.set_user_source('public.member'); DROP TABLE public.member});
+	is_error($api->rpc('viewer', 'GET', 'preview', { condition => 'true()' }), 409, '42P01', 'a user source that is missing');
+	is_error($api->rpc('viewer', 'GET', 'forecast', {}), 409, '42P01', 'also to what looks at strategies');
+};
 
 # No code of those that mislead gets through, whatever raises it.
 is($node->safe_psql('postgres', q{SELECT count(*) FROM unnest('{08000,08001,08003,08004,08006,08007,08P01,53000,53100,53200,53300,53400}'::text[]) c

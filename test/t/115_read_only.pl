@@ -138,33 +138,36 @@ foreach my $look (map { $look{$_} } sort keys %look)
 }
 is(fingerprint(), $before, 'and has changed nothing');
 
-# Whoever may not write does not have workers of another database step aside, either.
-$node->safe_psql('postgres', 'CREATE DATABASE served');
-$node->safe_psql('served', q{CREATE EXTENSION quota_manager; SELECT quota_manager.grant_access('quota_worker', 'worker')});
-my @workers = map { QuotaTest::Workers::await_worker($node, 'served', $_) } qw(scheduler courier);
-foreach my $command ('DROP DATABASE served', 'DROP DATABASE served WITH (FORCE)', 'ALTER DATABASE served RENAME TO other', 'CREATE DATABASE copy TEMPLATE served')
-{
-	my ($status, $out, $err) = ask("SET default_transaction_read_only = on; $command");
+subtest 'whoever may not write does not have workers of another database step aside, either' => sub {
+	$node->safe_psql('postgres', 'CREATE DATABASE served');
+	$node->safe_psql('served', q{CREATE EXTENSION quota_manager; SELECT quota_manager.grant_access('quota_worker', 'worker')});
+	my @workers = map { QuotaTest::Workers::await_worker($node, 'served', $_) } qw(scheduler courier);
+	foreach my $command ('DROP DATABASE served', 'DROP DATABASE served WITH (FORCE)', 'ALTER DATABASE served RENAME TO other', 'CREATE DATABASE copy TEMPLATE served')
+	{
+		my ($status, $out, $err) = ask("SET default_transaction_read_only = on; $command");
 
-	like($err, qr/ERROR:  25006: /, $command);
-}
-is(join(' ', map { QuotaTest::Workers::worker($node, 'served', $_) } qw(scheduler courier)), join(' ', @workers), 'its workers go on');
+		like($err, qr/ERROR:  25006: /, $command);
+	}
+	is(join(' ', map { QuotaTest::Workers::worker($node, 'served', $_) } qw(scheduler courier)), join(' ', @workers), 'its workers go on');
+};
 
-# A standby: what only looks works there, and so does the view of the workers, who are not there.
-$node->backup('backup');
-my $standby = PostgreSQL::Test::Cluster->new('read_only_standby');
-$standby->init_from_backup($node, 'backup', has_streaming => 1);
-$standby->start;
-foreach my $call ((map { $call{$_} // () } sort keys %call), @nothing)
-{
-	my ($status, $out, $err) = $standby->psql('postgres', "SELECT quota_manager.$call", extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+my $standby;
+subtest 'a standby: what only looks works there, and so does the view of the workers, who are not there' => sub {
+	$node->backup('backup');
+	$standby = PostgreSQL::Test::Cluster->new('read_only_standby');
+	$standby->init_from_backup($node, 'backup', has_streaming => 1);
+	$standby->start;
+	foreach my $call ((map { $call{$_} // () } sort keys %call), @nothing)
+	{
+		my ($status, $out, $err) = $standby->psql('postgres', "SELECT quota_manager.$call", extra_params => [ '-v', 'VERBOSITY=verbose' ]);
 
-	like($err, qr/ERROR:  25006: /, "a standby: $call");
-}
-is($standby->safe_psql('postgres', 'SELECT string_agg(state, $$, $$) FROM quota_manager.worker_status'), 'not running, not running, not running', 'a standby: worker_status');
-is($standby->safe_psql('postgres', q{SELECT quota_manager.gateway_query('u2')}), 3, 'a standby: a query');
-$standby->stop;
-is(fingerprint(), $before, 'nothing has changed');
+		like($err, qr/ERROR:  25006: /, "a standby: $call");
+	}
+	is($standby->safe_psql('postgres', 'SELECT string_agg(state, $$, $$) FROM quota_manager.worker_status'), 'not running, not running, not running', 'a standby: worker_status');
+	is($standby->safe_psql('postgres', q{SELECT quota_manager.gateway_query('u2')}), 3, 'a standby: a query');
+	$standby->stop;
+	is(fingerprint(), $before, 'nothing has changed');
+};
 
 $node->stop;
 done_testing();

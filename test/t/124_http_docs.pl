@@ -20,29 +20,30 @@ my $folder = PostgreSQL::Test::Utils::tempdir();
 my $node = QuotaTest::HttpServer::http_node('http_docs');
 my @steps = QuotaTest::Walkthrough::steps("$root/docs/http.md");
 
-# The comments among them belong to what was asked over HTTP.
-foreach my $step (grep { $_->{kind} eq 'sql' && $_->{end} } @steps)
-{
-	my ($code, $out, $err) = $node->psql('quota', $step->{text}, on_error_stop => 1);
+subtest 'the comments among them belong to what was asked over HTTP' => sub {
+	foreach my $step (grep { $_->{kind} eq 'sql' && $_->{end} } @steps)
+	{
+		my ($code, $out, $err) = $node->psql('quota', $step->{text}, on_error_stop => 1);
 
-	is("$code$err", '0', "line $step->{line}: the statements run");
-	like($out, qr/^eyJ[\w-]+\.[\w-]+\.[\w-]{43}$/m, 'a token comes out') if $step->{text} =~ /pg_temp\.token\('/;
-}
-is($node->safe_psql('quota', q{
-		SELECT string_agg(r.rolname || ' ' || has_table_privilege(r.oid, 'quota_api.strategies', 'SELECT'), ', ' ORDER BY r.rolname)
-		FROM pg_roles r WHERE pg_has_role('authenticator', r.oid, 'MEMBER')}),
-	'authenticator false, quota_admin true, quota_operator true, quota_viewer true', 'authenticator itself may do nothing');
+		is("$code$err", '0', "line $step->{line}: the statements run");
+		like($out, qr/^eyJ[\w-]+\.[\w-]+\.[\w-]{43}$/m, 'a token comes out') if $step->{text} =~ /pg_temp\.token\('/;
+	}
+	is($node->safe_psql('quota', q{
+			SELECT string_agg(r.rolname || ' ' || has_table_privilege(r.oid, 'quota_api.strategies', 'SELECT'), ', ' ORDER BY r.rolname)
+			FROM pg_roles r WHERE pg_has_role('authenticator', r.oid, 'MEMBER')}),
+		'authenticator false, quota_admin true, quota_operator true, quota_viewer true', 'authenticator itself may do nothing');
 
-foreach my $step (grep { $_->{kind} eq 'sh' } @steps)
-{
-	my $err;
+	foreach my $step (grep { $_->{kind} eq 'sh' } @steps)
+	{
+		my $err;
 
-	IPC::Run::run([ 'bash', '-n' ], '<', \$step->{text}, '2>', \$err);
-	is($err, '', "line $step->{line}: bash can read it");
-}
+		IPC::Run::run([ 'bash', '-n' ], '<', \$step->{text}, '2>', \$err);
+		is($err, '', "line $step->{line}: bash can read it");
+	}
 
-my $lines = join '', map { $_->{text} } grep { $_->{kind} eq 'sh' } @steps;
-is(join(' ', grep { $lines !~ m{"\$API/\Q$_\E["?]} } QuotaTest::HttpServer::endpoints($node)), '', 'every endpoint has a curl line');
+	my $lines = join '', map { $_->{text} } grep { $_->{kind} eq 'sh' } @steps;
+	is(join(' ', grep { $lines !~ m{"\$API/\Q$_\E["?]} } QuotaTest::HttpServer::endpoints($node)), '', 'every endpoint has a curl line');
+};
 
 # Settings that PostgREST does not know are not reported by it.
 my %known = map { $_ => 1 } qw(

@@ -85,56 +85,60 @@ ALTER TABLE quota_execute ENABLE ROW LEVEL SECURITY;
 CREATE FUNCTION quota_condition.site_lucky(s subject) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN s.id = 'u7';
 SQL
 
-# A past that nobody looks at.
-$node->safe_psql('old', <<"SQL");
+my (%columns, $before, $numbers, $files, $definitions);
+subtest 'a past that nobody looks at' => sub {
+	$node->safe_psql('old', <<"SQL");
 INSERT INTO quota_manager.quota_execute (strategy_id, user_id, scheduled_time, strategy_version, amount, model, gateway, batch_number, status, create_time, update_time)
 	SELECT id, 'past' || i, '-infinity', 1, 1, 'm', 'gateway', '', 'completed', '2024-01-01 UTC', '2024-01-01 UTC'
 	FROM quota_manager.quota_strategy, generate_series(1, $bulk) i WHERE name = 'past';
 VACUUM ANALYZE quota_manager.quota_execute;
 SQL
 
-my %columns = map { split /=/ } split /\n/, $node->safe_psql('old', <<'SQL');
+	%columns = map { split /=/ } split /\n/, $node->safe_psql('old', <<'SQL');
 SELECT c.relname || '=' || string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum)
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 WHERE c.relnamespace = 'quota_manager'::regnamespace AND c.relkind = 'r' GROUP BY c.relname
 SQL
-my $before = rows('old');
-my $numbers = sequences($node, 'old');
-my $files = files();
-my $definitions = definitions('old');
+	$before = rows('old');
+	$numbers = sequences($node, 'old');
+	$files = files();
+	$definitions = definitions('old');
 
-foreach my $table (tables($node, 'old'))
-{
-	isnt($before->{$table}, '', "$table has rows to lose");
-}
-is($node->safe_psql('old', q{SELECT string_agg(DISTINCT status, ' ' ORDER BY status) FROM quota_manager.quota_execute}),
-	'cancelled completed failed in_doubt pending', 'grants in each state that lasts');
+	foreach my $table (tables($node, 'old'))
+	{
+		isnt($before->{$table}, '', "$table has rows to lose");
+	}
+	is($node->safe_psql('old', q{SELECT string_agg(DISTINCT status, ' ' ORDER BY status) FROM quota_manager.quota_execute}),
+		'cancelled completed failed in_doubt pending', 'grants in each state that lasts');
+};
 
 # A dump of 1.0.0 does not name the version.
 my $dump = $node->backup_dir . '/old';
 mkdir $node->backup_dir;
 command_ok([ 'pg_dump', '--format=custom', '--file', $dump, $node->connstr('old') ], 'pg_dump of 1.0.0');
 
-# The update.
-my $since = time();
-$node->safe_psql('old', 'ALTER EXTENSION quota_manager UPDATE');
-my $took = time() - $since;
-cmp_ok($took, '<', 30, sprintf 'an update with %d grants (%.2f s)', $bulk, $took);
-is(files(), $files, 'no table or index was rewritten');
-same_rows('old');
-like((run_command([ 'pg_dump', '--schema-only', $node->connstr('old') ]))[0], qr/GRANT USAGE ON SCHEMA $_ TO a_viewer/, "a dump keeps the rights of roles in $_")
-  foreach 'quota_manager', 'quota_internal';
-is(definitions('old'), $definitions, 'what a site has made is as it was');
-site_works('old');
-works_on('old', sub { });
+subtest 'the update' => sub {
+	my $since = time();
+	$node->safe_psql('old', 'ALTER EXTENSION quota_manager UPDATE');
+	my $took = time() - $since;
+	cmp_ok($took, '<', 30, sprintf 'an update with %d grants (%.2f s)', $bulk, $took);
+	is(files(), $files, 'no table or index was rewritten');
+	same_rows('old');
+	like((run_command([ 'pg_dump', '--schema-only', $node->connstr('old') ]))[0], qr/GRANT USAGE ON SCHEMA $_ TO a_viewer/, "a dump keeps the rights of roles in $_")
+	  foreach 'quota_manager', 'quota_internal';
+	is(definitions('old'), $definitions, 'what a site has made is as it was');
+	site_works('old');
+	works_on('old', sub { });
+};
 
-# Restored into the newest version.
-$node->safe_psql('postgres', 'CREATE DATABASE restored TEMPLATE template0');
-command_ok([ 'pg_restore', '--exit-on-error', '--dbname', $node->connstr('restored'), $dump ], 'restored');
-same_rows('restored', 'quota_credential', 'quota_worker');
-is(definitions('restored') =~ s/\n.*site_(?:star|run|paid|note)\b.*//gr, $definitions =~ s/\n.*site_(?:star|run|paid|note)\b.*//gr, 'restored: what a site has made beside our tables');
-$gateway->ask('reset', {});
-works_on('restored', sub { $node->safe_psql('restored', q{SELECT quota_manager.resume('unchanged_since_dump')}) });
+subtest 'restored into the newest version' => sub {
+	$node->safe_psql('postgres', 'CREATE DATABASE restored TEMPLATE template0');
+	command_ok([ 'pg_restore', '--exit-on-error', '--dbname', $node->connstr('restored'), $dump ], 'restored');
+	same_rows('restored', 'quota_credential', 'quota_worker');
+	is(definitions('restored') =~ s/\n.*site_(?:star|run|paid|note)\b.*//gr, $definitions =~ s/\n.*site_(?:star|run|paid|note)\b.*//gr, 'restored: what a site has made beside our tables');
+	$gateway->ask('reset', {});
+	works_on('restored', sub { $node->safe_psql('restored', q{SELECT quota_manager.resume('unchanged_since_dump')}) });
+};
 
 # Without what the site has made, and with the rights that 1.1.0 gives, both are what a fresh one is.
 $node->safe_psql('postgres', 'CREATE DATABASE fresh TEMPLATE template0');

@@ -99,54 +99,58 @@ ok(deliver_all($node, $_), "$_: all is delivered") foreach @gateways;
 counts_are_true('and counted');
 is(sql('SELECT sum(pending_grants), sum(processing_grants) FROM quota_manager.metrics'), '0|0', 'nothing waits');
 
-# A sender that is killed leaves grants that were claimed; the next one finds them.
-$mock{hold}->fault(kind => 'hang', match => 'delta', count => 4);
-grant($node, 'hold', 1, map { "late$_" } 1 .. 10);
-my $call = begin_call($node, "SET application_name = 'victim'", 'CALL quota_manager.deliver()');
-wait_until($node, q{SELECT count(*) > 0 FROM quota_manager.quota_execute WHERE status = 'processing'});
-counts_are_true('while some are in flight');
-cmp_ok(sql(q{SELECT processing_grants FROM quota_manager.metrics WHERE gateway = 'hold'}), '>', 0, 'some are in flight');
-kill_call($node, $call, 'victim');
-$mock{hold}->clear_faults;
-counts_are_true('after the sender was killed');
-deliver($node);
-counts_are_true('and after the next one has come');
-cmp_ok(sql(q{SELECT in_doubt_grants FROM quota_manager.metrics WHERE gateway = 'hold'}), '>', 0, 'some are in doubt');
+my $call;
+subtest 'a sender that is killed leaves grants that were claimed; the next one finds them' => sub {
+	$mock{hold}->fault(kind => 'hang', match => 'delta', count => 4);
+	grant($node, 'hold', 1, map { "late$_" } 1 .. 10);
+	$call = begin_call($node, "SET application_name = 'victim'", 'CALL quota_manager.deliver()');
+	wait_until($node, q{SELECT count(*) > 0 FROM quota_manager.quota_execute WHERE status = 'processing'});
+	counts_are_true('while some are in flight');
+	cmp_ok(sql(q{SELECT processing_grants FROM quota_manager.metrics WHERE gateway = 'hold'}), '>', 0, 'some are in flight');
+	kill_call($node, $call, 'victim');
+	$mock{hold}->clear_faults;
+	counts_are_true('after the sender was killed');
+	deliver($node);
+	counts_are_true('and after the next one has come');
+	cmp_ok(sql(q{SELECT in_doubt_grants FROM quota_manager.metrics WHERE gateway = 'hold'}), '>', 0, 'some are in doubt');
+};
 
 # Lists and counts are had without a look at other grants.
 is(sql(q{SELECT count(*) FROM quota_manager.troubled_grant t JOIN quota_manager.quota_execute e ON e.id = t.grant_id AND e.status = t.status}),
 	sql(q{SELECT count(*) FROM quota_manager.quota_execute WHERE status IN ('failed', 'in_doubt')}), 'the list of those in trouble is whole');
 
-# Crash, dump and restore.
-$step{grant}->();
-$step{refuse}->();
-grant($node, 'resend', 1, map { "more$_" } 1 .. 10);
-$node->stop('immediate');
-$node->start;
-counts_are_true('after a crash');
-sql(q{INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition) VALUES ('not yet run', 'single', 1, 'model-hold', 'true()')});
-my $dump = PostgreSQL::Test::Utils::tempdir() . '/dump';
-foreach my $jobs (1, 4)
-{
-	my $copy = "copy$jobs";
+my $dump;
+subtest 'crash, dump and restore' => sub {
+	$step{grant}->();
+	$step{refuse}->();
+	grant($node, 'resend', 1, map { "more$_" } 1 .. 10);
+	$node->stop('immediate');
+	$node->start;
+	counts_are_true('after a crash');
+	sql(q{INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition) VALUES ('not yet run', 'single', 1, 'model-hold', 'true()')});
+	$dump = PostgreSQL::Test::Utils::tempdir() . '/dump';
+	foreach my $jobs (1, 4)
+	{
+		my $copy = "copy$jobs";
 
-	command_ok([ 'pg_dump', '-h', $node->host, '-p', $node->port, '-Fd', '-f', "$dump$jobs", 'postgres' ], 'pg_dump');
-	sql("CREATE DATABASE $copy TEMPLATE template0");
-	command_ok([ 'pg_restore', '-h', $node->host, '-p', $node->port, '-j', $jobs, '-d', $copy, "$dump$jobs" ], "pg_restore with $jobs jobs");
-	counts_are_true("restored with $jobs jobs", $copy);
-	# From a dump of a version that did not count.
-	$node->safe_psql($copy, 'TRUNCATE quota_manager.troubled_grant, quota_manager.gateway_tally');
-	isnt($node->safe_psql($copy, 'SELECT * FROM quota_internal.check_counts()'), '', 'a dump without counts is noticed');
-	is($node->safe_psql($copy, 'SELECT copy_suspended FROM quota_manager.metrics WHERE gateway IS NULL'), 1, 'the copy is suspended');
-	$node->safe_psql($copy, "SELECT * FROM quota_manager.resume('" . ($jobs == 1 ? 'may_have_run' : 'unchanged_since_dump') . "')");
-	counts_are_true('resume() counts anew', $copy);
-	is($node->safe_psql($copy, q{SELECT granted FROM quota_manager.scan('not yet run')}), 50, 'a scan');
-	counts_are_true('what a scan grants in doubt is counted', $copy);
-}
-is($node->safe_psql('copy1', q{SELECT count(*) > 0 FROM quota_manager.quota_execute WHERE maybe_granted_before}), 't', 'some were granted in doubt');
+		command_ok([ 'pg_dump', '-h', $node->host, '-p', $node->port, '-Fd', '-f', "$dump$jobs", 'postgres' ], 'pg_dump');
+		sql("CREATE DATABASE $copy TEMPLATE template0");
+		command_ok([ 'pg_restore', '-h', $node->host, '-p', $node->port, '-j', $jobs, '-d', $copy, "$dump$jobs" ], "pg_restore with $jobs jobs");
+		counts_are_true("restored with $jobs jobs", $copy);
+		# From a dump of a version that did not count.
+		$node->safe_psql($copy, 'TRUNCATE quota_manager.troubled_grant, quota_manager.gateway_tally');
+		isnt($node->safe_psql($copy, 'SELECT * FROM quota_internal.check_counts()'), '', 'a dump without counts is noticed');
+		is($node->safe_psql($copy, 'SELECT copy_suspended FROM quota_manager.metrics WHERE gateway IS NULL'), 1, 'the copy is suspended');
+		$node->safe_psql($copy, "SELECT * FROM quota_manager.resume('" . ($jobs == 1 ? 'may_have_run' : 'unchanged_since_dump') . "')");
+		counts_are_true('resume() counts anew', $copy);
+		is($node->safe_psql($copy, q{SELECT granted FROM quota_manager.scan('not yet run')}), 50, 'a scan');
+		counts_are_true('what a scan grants in doubt is counted', $copy);
+	}
+	is($node->safe_psql('copy1', q{SELECT count(*) > 0 FROM quota_manager.quota_execute WHERE maybe_granted_before}), 't', 'some were granted in doubt');
 
-sql('TRUNCATE quota_manager.quota_execute');
-counts_are_true('after TRUNCATE');
+	sql('TRUNCATE quota_manager.quota_execute');
+	counts_are_true('after TRUNCATE');
+};
 
 $node->stop;
 done_testing();

@@ -30,71 +30,77 @@ sql('INSERT INTO quota_manager.user_info (id, vip) SELECT \'user\' || n, n % 10 
 	CREATE ROLE monitor LOGIN IN ROLE pg_monitor});
 is(sql("$scan_rows UNION ALL $delivery_rows"), "0\n0", 'nothing runs');
 
-# A trigger of a site's stops the scan while it writes.
-sql(q{CREATE TABLE quota_test.stop (); CREATE FUNCTION quota_test.wait_here() RETURNS trigger LANGUAGE plpgsql AS $$
-	BEGIN
-		IF NEW.user_id = 'user4000' THEN
-			PERFORM pg_advisory_xact_lock(7);
-		END IF;
-		RETURN NEW;
-	END $$;
-	CREATE TRIGGER wait_here BEFORE INSERT ON quota_manager.quota_execute FOR EACH ROW EXECUTE FUNCTION quota_test.wait_here()});
-my $holder = $node->background_psql('postgres');
-$holder->query('SELECT pg_advisory_lock(7)');
-my $scan = begin_call($node, "SET application_name = 'victim'", 'SELECT count(*) FROM quota_manager.scan()');
-ok(becomes_true($node, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'victim' AND wait_event_type = 'Lock'}), 'a scan is stopped while it writes');
-my $row = q{SELECT p.datname, p.phase, p.runs_total, p.runs_done, s.name, p.users_total, p.users_done BETWEEN 0 AND 5000, p.grants_written >= 0,
-	p.started BETWEEN a.query_start - interval '1 s' AND clock_timestamp()
-	FROM quota_manager.stat_progress_scan p JOIN pg_stat_activity a ON a.pid = p.pid LEFT JOIN quota_manager.quota_strategy s ON s.id = p.strategy_id};
-is(sql($row), 'postgres|writing grants|2|0|all|' . USERS . '|t|t|t', 'and the view tells where');
-my $visible = q{SELECT pid IS NOT NULL, datname, phase FROM quota_manager.stat_progress_scan};
-is(sql("SET SESSION AUTHORIZATION colleague; $visible"), 't|postgres|', 'another role sees that it runs');
-is(sql("SET SESSION AUTHORIZATION monitor; $visible"), 't|postgres|writing grants', 'who monitors sees all of it');
-$holder->query('SELECT pg_advisory_unlock(7)');
-is((end_call($scan))[0], "2\n", 'the scan goes on');
-is(sql($scan_rows), 0, 'and is no more to be seen');
+my ($holder, $scan);
+subtest q{a trigger of a site's stops the scan while it writes} => sub {
+	sql(q{CREATE TABLE quota_test.stop (); CREATE FUNCTION quota_test.wait_here() RETURNS trigger LANGUAGE plpgsql AS $$
+		BEGIN
+			IF NEW.user_id = 'user4000' THEN
+				PERFORM pg_advisory_xact_lock(7);
+			END IF;
+			RETURN NEW;
+		END $$;
+		CREATE TRIGGER wait_here BEFORE INSERT ON quota_manager.quota_execute FOR EACH ROW EXECUTE FUNCTION quota_test.wait_here()});
+	$holder = $node->background_psql('postgres');
+	$holder->query('SELECT pg_advisory_lock(7)');
+	$scan = begin_call($node, "SET application_name = 'victim'", 'SELECT count(*) FROM quota_manager.scan()');
+	ok(becomes_true($node, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'victim' AND wait_event_type = 'Lock'}), 'a scan is stopped while it writes');
+	my $row = q{SELECT p.datname, p.phase, p.runs_total, p.runs_done, s.name, p.users_total, p.users_done BETWEEN 0 AND 5000, p.grants_written >= 0,
+		p.started BETWEEN a.query_start - interval '1 s' AND clock_timestamp()
+		FROM quota_manager.stat_progress_scan p JOIN pg_stat_activity a ON a.pid = p.pid LEFT JOIN quota_manager.quota_strategy s ON s.id = p.strategy_id};
+	is(sql($row), 'postgres|writing grants|2|0|all|' . USERS . '|t|t|t', 'and the view tells where');
+	my $visible = q{SELECT pid IS NOT NULL, datname, phase FROM quota_manager.stat_progress_scan};
+	is(sql("SET SESSION AUTHORIZATION colleague; $visible"), 't|postgres|', 'another role sees that it runs');
+	is(sql("SET SESSION AUTHORIZATION monitor; $visible"), 't|postgres|writing grants', 'who monitors sees all of it');
+	$holder->query('SELECT pg_advisory_unlock(7)');
+	is((end_call($scan))[0], "2\n", 'the scan goes on');
+	is(sql($scan_rows), 0, 'and is no more to be seen');
+};
 
-# Errors leave nothing behind, in an open transaction either.
-sql(q{UPDATE quota_manager.quota_strategy SET enabled = name = 'again';
-	INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition) VALUES ('again', 'single', 1, 'm', 'true()')});
-my $session = $node->background_psql('postgres', on_error_stop => 0);
-$session->query('BEGIN; SAVEPOINT s; SELECT count(*) FROM quota_manager.scan()');
-is(sql($scan_rows), 0, 'a scan is over before its transaction is');
-$session->query('ROLLBACK TO s');
-$holder->query('SELECT pg_advisory_lock(7)');
-$session->query("SET LOCAL statement_timeout = '500ms'; SELECT count(*) FROM quota_manager.scan()");
-like($session->{stderr}, qr/canceling statement due to statement timeout/, 'a scan fails in a savepoint');
-is(sql($scan_rows), 0, 'and is over');
-$session->query('ROLLBACK');
-$scan = begin_call($node, "SET application_name = 'victim'", 'SELECT count(*) FROM quota_manager.scan()');
-ok(becomes_true($node, q{SELECT count(*) = 1 FROM quota_manager.stat_progress_scan WHERE phase = 'writing grants'}), 'a scan writes');
-sql(q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'});
-end_call($scan);
-is(sql($scan_rows), 0, 'one that was cancelled is over');
-$scan = begin_call($node, "SET application_name = 'victim'", 'SELECT count(*) FROM quota_manager.scan()');
-ok(becomes_true($node, q{SELECT count(*) = 1 FROM quota_manager.stat_progress_scan WHERE phase = 'writing grants'}), 'another one writes');
-sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'});
-end_call($scan);
-ok(becomes_true($node, q{SELECT count(*) = 0 FROM quota_manager.stat_progress_scan}), 'one whose session was ended is over');
-$scan = begin_call($node, "SET application_name = 'victim'", 'SELECT count(*) FROM quota_manager.scan()');
-ok(becomes_true($node, q{SELECT count(*) = 1 FROM quota_manager.stat_progress_scan WHERE phase = 'writing grants'}), 'and another one');
-kill_call($node, $scan, 'victim');
-is(sql($scan_rows), 0, 'one whose process was killed is over');
-sql('DROP TRIGGER wait_here ON quota_manager.quota_execute');
+my $session;
+subtest 'errors leave nothing behind, in an open transaction either' => sub {
+	sql(q{UPDATE quota_manager.quota_strategy SET enabled = name = 'again';
+		INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition) VALUES ('again', 'single', 1, 'm', 'true()')});
+	$session = $node->background_psql('postgres', on_error_stop => 0);
+	$session->query('BEGIN; SAVEPOINT s; SELECT count(*) FROM quota_manager.scan()');
+	is(sql($scan_rows), 0, 'a scan is over before its transaction is');
+	$session->query('ROLLBACK TO s');
+	$holder->query('SELECT pg_advisory_lock(7)');
+	$session->query("SET LOCAL statement_timeout = '500ms'; SELECT count(*) FROM quota_manager.scan()");
+	like($session->{stderr}, qr/canceling statement due to statement timeout/, 'a scan fails in a savepoint');
+	is(sql($scan_rows), 0, 'and is over');
+	$session->query('ROLLBACK');
+	$scan = begin_call($node, "SET application_name = 'victim'", 'SELECT count(*) FROM quota_manager.scan()');
+	ok(becomes_true($node, q{SELECT count(*) = 1 FROM quota_manager.stat_progress_scan WHERE phase = 'writing grants'}), 'a scan writes');
+	sql(q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'});
+	end_call($scan);
+	is(sql($scan_rows), 0, 'one that was cancelled is over');
+	$scan = begin_call($node, "SET application_name = 'victim'", 'SELECT count(*) FROM quota_manager.scan()');
+	ok(becomes_true($node, q{SELECT count(*) = 1 FROM quota_manager.stat_progress_scan WHERE phase = 'writing grants'}), 'another one writes');
+	sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'});
+	end_call($scan);
+	ok(becomes_true($node, q{SELECT count(*) = 0 FROM quota_manager.stat_progress_scan}), 'one whose session was ended is over');
+	$scan = begin_call($node, "SET application_name = 'victim'", 'SELECT count(*) FROM quota_manager.scan()');
+	ok(becomes_true($node, q{SELECT count(*) = 1 FROM quota_manager.stat_progress_scan WHERE phase = 'writing grants'}), 'and another one');
+	kill_call($node, $scan, 'victim');
+	is(sql($scan_rows), 0, 'one whose process was killed is over');
+	sql('DROP TRIGGER wait_here ON quota_manager.quota_execute');
+};
 
-# A delivery.
-$mock->fault(kind => 'hang', match => 'delta', count => 100);
-my $call = begin_call($node, "SET application_name = 'victim'", 'CALL quota_manager.deliver()');
-ok(becomes_true($node, q{SELECT count(*) = 1 FROM quota_manager.stat_progress_deliver WHERE grants_in_flight > 0}), 'a delivery has grants in flight');
-is(sql(q{SELECT datname, phase IN ('looking for work', 'delivering'), gateways_total, gateways_served, gateways_open, grants_completed, grants_failed, started < clock_timestamp()
-	FROM quota_manager.stat_progress_deliver}), 'postgres|t|1|1|1|0|0|t', 'and the view tells of it');
-is(sql('SET SESSION AUTHORIZATION colleague; SELECT datname, phase FROM quota_manager.stat_progress_deliver'), 'postgres|', 'to others less');
-sql(q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'});
-end_call($call);
-is(sql($delivery_rows), 0, 'one that was cancelled is over');
-$mock->clear_faults;
-deliver($node);
-is(sql($delivery_rows), 0, 'one that is done is over');
+my $call;
+subtest 'a delivery' => sub {
+	$mock->fault(kind => 'hang', match => 'delta', count => 100);
+	$call = begin_call($node, "SET application_name = 'victim'", 'CALL quota_manager.deliver()');
+	ok(becomes_true($node, q{SELECT count(*) = 1 FROM quota_manager.stat_progress_deliver WHERE grants_in_flight > 0}), 'a delivery has grants in flight');
+	is(sql(q{SELECT datname, phase IN ('looking for work', 'delivering'), gateways_total, gateways_served, gateways_open, grants_completed, grants_failed, started < clock_timestamp()
+		FROM quota_manager.stat_progress_deliver}), 'postgres|t|1|1|1|0|0|t', 'and the view tells of it');
+	is(sql('SET SESSION AUTHORIZATION colleague; SELECT datname, phase FROM quota_manager.stat_progress_deliver'), 'postgres|', 'to others less');
+	sql(q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'});
+	end_call($call);
+	is(sql($delivery_rows), 0, 'one that was cancelled is over');
+	$mock->clear_faults;
+	deliver($node);
+	is(sql($delivery_rows), 0, 'one that is done is over');
+};
 
 $node->stop;
 done_testing();

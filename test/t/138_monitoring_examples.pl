@@ -43,109 +43,115 @@ sub metrics_of
 	return @found;
 }
 
-# sql_exporter.
-my $collector = yaml('quota_manager.collector.yml');
-my %query = map { $_->{query_name} => $_->{query} } @{ $collector->{queries} };
-my %seen;
-is($collector->{collector_name}, 'quota_manager', 'the collector has a name');
-foreach my $metric (@{ $collector->{metrics} })
-{
-	my $name = $metric->{metric_name};
-
-	$seen{$name}++;
-	is_deeply([ $metric->{type}, $metric->{help}, "quota_manager_$metric->{values}[0]", $metric->{key_labels} // [] ],
-		[ $type{$name}, $help{$name}, $name, $metric->{query_ref} =~ /gateways$/ ? ['gateway'] : [] ], "sql_exporter: $name");
-	like($query{ $metric->{query_ref} }, qr/\b\Q$metric->{values}[0]\E\b/, 'its query has it');
-}
-is_deeply([ sort keys %seen ], [ sort keys %help ], 'sql_exporter: all figures');
-
-# postgres_exporter.
-my $queries = yaml('postgres_exporter.queries.yml');
-%seen = ();
-foreach my $key (sort keys %$queries)
-{
-	foreach my $entry (@{ $queries->{$key}{metrics} })
+my (%query, %seen);
+subtest 'sql_exporter' => sub {
+	my $collector = yaml('quota_manager.collector.yml');
+	%query = map { $_->{query_name} => $_->{query} } @{ $collector->{queries} };
+	is($collector->{collector_name}, 'quota_manager', 'the collector has a name');
+	foreach my $metric (@{ $collector->{metrics} })
 	{
-		my ($column) = keys %$entry;
-		my $name = "${key}_$column";
+		my $name = $metric->{metric_name};
 
-		next if $entry->{$column}{usage} eq 'LABEL';
 		$seen{$name}++;
-		is_deeply([ $entry->{$column}{usage}, $entry->{$column}{description} ], [ uc($type{$name} // ''), $help{$name} ], "postgres_exporter: $name");
+		is_deeply([ $metric->{type}, $metric->{help}, "quota_manager_$metric->{values}[0]", $metric->{key_labels} // [] ],
+			[ $type{$name}, $help{$name}, $name, $metric->{query_ref} =~ /gateways$/ ? ['gateway'] : [] ], "sql_exporter: $name");
+		like($query{ $metric->{query_ref} }, qr/\b\Q$metric->{values}[0]\E\b/, 'its query has it');
 	}
-}
-is_deeply([ sort keys %seen ], [ sort keys %help ], 'postgres_exporter: all figures');
+	is_deeply([ sort keys %seen ], [ sort keys %help ], 'sql_exporter: all figures');
+};
 
-# The queries run, as a member of pg_monitor, and have as many columns as they are said to have.
-$node->safe_psql('postgres', 'CREATE ROLE monitor LOGIN IN ROLE pg_monitor');
-foreach my $query (values %query, map { $_->{query} } values %$queries)
-{
-	isnt($node->safe_psql('postgres', "SET ROLE monitor; SELECT count(*) FROM ($query) q"), '', 'the query runs');
-}
-foreach my $key (keys %$queries)
-{
-	my $listed = join ' ', sort map { keys %$_ } @{ $queries->{$key}{metrics} };
-
-	$node->safe_psql('postgres', "CREATE VIEW quota_test.as_$key AS $queries->{$key}{query}");
-	is($node->safe_psql('postgres', qq{SELECT string_agg(attname, ' ' ORDER BY attname COLLATE "C") FROM pg_attribute WHERE attrelid = 'quota_test.as_$key'::regclass}),
-		$listed, "postgres_exporter: the columns of $key");
-}
-
-# The dashboard, against the JSON model.
-my $dashboard = decode_json(contents('grafana-dashboard.json'));
-my %id;
-ok(exists $dashboard->{$_}, "the dashboard has $_")
-  foreach qw(uid title panels templating schemaVersion time timepicker refresh annotations links version tags timezone editable graphTooltip);
-ok(!defined $dashboard->{id}, 'its number is left to Grafana');
-is(scalar(grep { $_->{type} eq 'datasource' && $_->{name} eq 'datasource' && $_->{query} eq 'prometheus' } @{ $dashboard->{templating}{list} }), 1, 'the data source is a variable');
-%seen = ();
-my %place;
-foreach my $panel (@{ $dashboard->{panels} })
-{
-	my ($x, $y, $w, $h) = @{ $panel->{gridPos} }{qw(x y w h)};
-	my @bad;
-
-	push @bad, 'its id is used twice' if $id{ $panel->{id} }++;
-	push @bad, 'it lies outside' if $x < 0 || $x + $w > 24 || $w < 1 || $h < 1;
-	foreach my $column ($x .. $x + $w - 1)
+my $queries;
+subtest 'postgres_exporter' => sub {
+	$queries = yaml('postgres_exporter.queries.yml');
+	%seen = ();
+	foreach my $key (sort keys %$queries)
 	{
-		push @bad, 'it covers another one' if grep { $place{$_}{$column}++ } $y .. $y + $h - 1;
-	}
-	push @bad, "its type is $panel->{type}" if $panel->{type} !~ /^(?:row|stat|timeseries)$/;
-	foreach my $target (@{ $panel->{targets} // [] })
-	{
-		push @bad, 'no data source' if $target->{datasource}{uid} ne '${datasource}' || $target->{datasource}{type} ne 'prometheus' || !$target->{refId};
-		push @bad, "no metric of ours: $target->{expr}" if !metrics_of($target->{expr});
-		push @bad, 'its parentheses' if ($target->{expr} =~ tr/(//) != ($target->{expr} =~ tr/)//) || ($target->{expr} =~ tr/{//) != ($target->{expr} =~ tr/}//);
-		foreach my $name (metrics_of($target->{expr}))
+		foreach my $entry (@{ $queries->{$key}{metrics} })
 		{
+			my ($column) = keys %$entry;
+			my $name = "${key}_$column";
+
+			next if $entry->{$column}{usage} eq 'LABEL';
 			$seen{$name}++;
-			push @bad, "$name is unknown" if !$help{$name};
-			push @bad, "$name is a counter without a rate" if ($type{$name} // '') eq 'counter' && $target->{expr} !~ /(?:rate|increase)\(\Q$name\E/;
+			is_deeply([ $entry->{$column}{usage}, $entry->{$column}{description} ], [ uc($type{$name} // ''), $help{$name} ], "postgres_exporter: $name");
 		}
 	}
-	push @bad, 'no target' if $panel->{type} ne 'row' && !@{ $panel->{targets} // [] };
-	is(join('; ', @bad), '', "panel \"$panel->{title}\"");
-}
-foreach my $variable (@{ $dashboard->{templating}{list} })
-{
-	ok(!grep({ !$help{$_} } metrics_of($variable->{definition} // '')), "variable $variable->{name}");
-}
-is_deeply([ sort keys %seen ], [ sort keys %help ], 'each figure is shown in some panel');
+	is_deeply([ sort keys %seen ], [ sort keys %help ], 'postgres_exporter: all figures');
+};
 
-# The alert rules.
-my $groups = yaml('alerts.yml')->{groups};
-my %rule = map { $_->{alert} => $_ } map { @{ $_->{rules} } } @$groups;
-my %fired;
-foreach my $name (sort keys %rule)
-{
-	my $rule = $rule{$name};
+subtest 'the queries run, as a member of pg_monitor, and have as many columns as they are said to have' => sub {
+	$node->safe_psql('postgres', 'CREATE ROLE monitor LOGIN IN ROLE pg_monitor');
+	foreach my $query (values %query, map { $_->{query} } values %$queries)
+	{
+		isnt($node->safe_psql('postgres', "SET ROLE monitor; SELECT count(*) FROM ($query) q"), '', 'the query runs');
+	}
+	foreach my $key (keys %$queries)
+	{
+		my $listed = join ' ', sort map { keys %$_ } @{ $queries->{$key}{metrics} };
 
-	like($rule->{for}, qr/^\d+m$/, "$name: how long");
-	like($rule->{labels}{severity}, qr/^(?:warning|critical)$/, 'its severity');
-	ok($rule->{annotations}{summary} && $rule->{annotations}{description}, 'what to say');
-	is(join(' ', grep { !$help{$_} } metrics_of($rule->{expr})), '', "names what there is: $rule->{expr}");
-}
+		$node->safe_psql('postgres', "CREATE VIEW quota_test.as_$key AS $queries->{$key}{query}");
+		is($node->safe_psql('postgres', qq{SELECT string_agg(attname, ' ' ORDER BY attname COLLATE "C") FROM pg_attribute WHERE attrelid = 'quota_test.as_$key'::regclass}),
+			$listed, "postgres_exporter: the columns of $key");
+	}
+};
+
+subtest 'the dashboard, against the JSON model' => sub {
+	my $dashboard = decode_json(contents('grafana-dashboard.json'));
+	my %id;
+	ok(exists $dashboard->{$_}, "the dashboard has $_")
+	  foreach qw(uid title panels templating schemaVersion time timepicker refresh annotations links version tags timezone editable graphTooltip);
+	ok(!defined $dashboard->{id}, 'its number is left to Grafana');
+	is(scalar(grep { $_->{type} eq 'datasource' && $_->{name} eq 'datasource' && $_->{query} eq 'prometheus' } @{ $dashboard->{templating}{list} }), 1, 'the data source is a variable');
+	%seen = ();
+	my %place;
+	foreach my $panel (@{ $dashboard->{panels} })
+	{
+		my ($x, $y, $w, $h) = @{ $panel->{gridPos} }{qw(x y w h)};
+		my @bad;
+
+		push @bad, 'its id is used twice' if $id{ $panel->{id} }++;
+		push @bad, 'it lies outside' if $x < 0 || $x + $w > 24 || $w < 1 || $h < 1;
+		foreach my $column ($x .. $x + $w - 1)
+		{
+			push @bad, 'it covers another one' if grep { $place{$_}{$column}++ } $y .. $y + $h - 1;
+		}
+		push @bad, "its type is $panel->{type}" if $panel->{type} !~ /^(?:row|stat|timeseries)$/;
+		foreach my $target (@{ $panel->{targets} // [] })
+		{
+			push @bad, 'no data source' if $target->{datasource}{uid} ne '${datasource}' || $target->{datasource}{type} ne 'prometheus' || !$target->{refId};
+			push @bad, "no metric of ours: $target->{expr}" if !metrics_of($target->{expr});
+			push @bad, 'its parentheses' if ($target->{expr} =~ tr/(//) != ($target->{expr} =~ tr/)//) || ($target->{expr} =~ tr/{//) != ($target->{expr} =~ tr/}//);
+			foreach my $name (metrics_of($target->{expr}))
+			{
+				$seen{$name}++;
+				push @bad, "$name is unknown" if !$help{$name};
+				push @bad, "$name is a counter without a rate" if ($type{$name} // '') eq 'counter' && $target->{expr} !~ /(?:rate|increase)\(\Q$name\E/;
+			}
+		}
+		push @bad, 'no target' if $panel->{type} ne 'row' && !@{ $panel->{targets} // [] };
+		is(join('; ', @bad), '', "panel \"$panel->{title}\"");
+	}
+	foreach my $variable (@{ $dashboard->{templating}{list} })
+	{
+		ok(!grep({ !$help{$_} } metrics_of($variable->{definition} // '')), "variable $variable->{name}");
+	}
+	is_deeply([ sort keys %seen ], [ sort keys %help ], 'each figure is shown in some panel');
+};
+
+my (%rule, %fired);
+subtest 'the alert rules' => sub {
+	my $groups = yaml('alerts.yml')->{groups};
+	%rule = map { $_->{alert} => $_ } map { @{ $_->{rules} } } @$groups;
+	foreach my $name (sort keys %rule)
+	{
+		my $rule = $rule{$name};
+
+		like($rule->{for}, qr/^\d+m$/, "$name: how long");
+		like($rule->{labels}{severity}, qr/^(?:warning|critical)$/, 'its severity');
+		ok($rule->{annotations}{summary} && $rule->{annotations}{description}, 'what to say');
+		is(join(' ', grep { !$help{$_} } metrics_of($rule->{expr})), '', "names what there is: $rule->{expr}");
+	}
+};
 
 # The samples of a database.
 sub samples
@@ -187,90 +193,95 @@ sub firing
 	return join ' ', @names;
 }
 
-# With workers and an open gateway nothing fires; each trouble has its alert.
-my $mock = QuotaTest::Mock->start(dialect => 'higress', key => 'key');
-add_gateway($node, 'g', $mock, is_default => 'true');
-is(firing($node, 'g'), '', 'nothing about a gateway that is open');
-$mock->fault($mock->own_refusal('no'), match => 'delta', count => 1);
-grant($node, 'g', 1, 'refused');
-deliver($node);
-is(firing($node, 'g'), 'QuotaManagerGrantsFailed', 'a grant fails');
-$mock->clear_faults;
-$node->safe_psql('postgres', 'SELECT quota_manager.retry(array_agg(grant_id)) FROM quota_manager.troubled_grant');
-deliver($node);
-is(firing($node, 'g'), '', 'and is delivered after all');
-$mock->fault(kind => 'apply_close', match => 'delta', count => 1);
-grant($node, 'g', 1, 'lost');
-deliver($node);
-like(firing($node, 'g'), qr/QuotaManagerGrantsInDoubt/, 'an answer is lost');
-$node->safe_psql('postgres', 'SELECT quota_manager.resolve(array_agg(grant_id), true) FROM quota_manager.troubled_grant');
-$mock->clear_faults;
-$mock->kill9;
-grant($node, 'g', 1, 'late');
-deliver($node);
-is(firing($node, 'g'), 'QuotaManagerGatewayNotOpenForLong', 'the gateway is down');
-# The time that passes is what the rows say.
-$node->safe_psql('postgres', q{ALTER TABLE quota_manager.quota_gateway DISABLE TRIGGER USER;
-	UPDATE quota_manager.quota_gateway SET state_since = state_since - interval '6 min';
-	UPDATE quota_manager.quota_run SET start_time = start_time - interval '11 min' WHERE undelivered;
-	ALTER TABLE quota_manager.quota_gateway ENABLE TRIGGER USER});
-is(firing($node, 'g'), 'QuotaManagerGatewayNotOpen QuotaManagerGatewayNotOpenForLong QuotaManagerPendingForLong', 'and stays so');
-$mock->start_again;
-$mock->set_key('another');
-foreach (1 .. 50)
-{
+my $mock;
+subtest 'with workers and an open gateway nothing fires; each trouble has its alert' => sub {
+	$mock = QuotaTest::Mock->start(dialect => 'higress', key => 'key');
+	add_gateway($node, 'g', $mock, is_default => 'true');
+	is(firing($node, 'g'), '', 'nothing about a gateway that is open');
+	$mock->fault($mock->own_refusal('no'), match => 'delta', count => 1);
+	grant($node, 'g', 1, 'refused');
 	deliver($node);
-	last if firing($node, 'g') =~ /Misconfigured/;
-}
-like(firing($node, 'g'), qr/QuotaManagerGatewayMisconfigured/, 'it refuses our key');
-$node->safe_psql('postgres', q{INSERT INTO quota_manager.balance_suspension (gateway, reason) VALUES ('g', 'test')});
-like(firing($node, 'g'), qr/QuotaManagerBalancesSuspended/, 'balances are suspended');
+	is(firing($node, 'g'), 'QuotaManagerGrantsFailed', 'a grant fails');
+	$mock->clear_faults;
+	$node->safe_psql('postgres', 'SELECT quota_manager.retry(array_agg(grant_id)) FROM quota_manager.troubled_grant');
+	deliver($node);
+	is(firing($node, 'g'), '', 'and is delivered after all');
+	$mock->fault(kind => 'apply_close', match => 'delta', count => 1);
+	grant($node, 'g', 1, 'lost');
+	deliver($node);
+	like(firing($node, 'g'), qr/QuotaManagerGrantsInDoubt/, 'an answer is lost');
+	$node->safe_psql('postgres', 'SELECT quota_manager.resolve(array_agg(grant_id), true) FROM quota_manager.troubled_grant');
+	$mock->clear_faults;
+	$mock->kill9;
+	grant($node, 'g', 1, 'late');
+	deliver($node);
+	is(firing($node, 'g'), 'QuotaManagerGatewayNotOpenForLong', 'the gateway is down');
+	# The time that passes is what the rows say.
+	$node->safe_psql('postgres', q{ALTER TABLE quota_manager.quota_gateway DISABLE TRIGGER USER;
+		UPDATE quota_manager.quota_gateway SET state_since = state_since - interval '6 min';
+		UPDATE quota_manager.quota_run SET start_time = start_time - interval '11 min' WHERE undelivered;
+		ALTER TABLE quota_manager.quota_gateway ENABLE TRIGGER USER});
+	is(firing($node, 'g'), 'QuotaManagerGatewayNotOpen QuotaManagerGatewayNotOpenForLong QuotaManagerPendingForLong', 'and stays so');
+	$mock->start_again;
+	$mock->set_key('another');
+	foreach (1 .. 50)
+	{
+		deliver($node);
+		last if firing($node, 'g') =~ /Misconfigured/;
+	}
+	like(firing($node, 'g'), qr/QuotaManagerGatewayMisconfigured/, 'it refuses our key');
+	$node->safe_psql('postgres', q{INSERT INTO quota_manager.balance_suspension (gateway, reason) VALUES ('g', 'test')});
+	like(firing($node, 'g'), qr/QuotaManagerBalancesSuspended/, 'balances are suspended');
+};
 
-# About the database.
-like(firing($node), qr/^QuotaManagerLauncherGone$/, 'no launcher runs');
-$node->safe_psql('postgres', q{INSERT INTO quota_manager.user_info (id) VALUES ('u');
-	INSERT INTO quota_manager.quota_strategy (name, type, periodic_expr, time_zone, amount, model, condition) VALUES ('late', 'periodic', '* * * * *', 'UTC', 1, 'm', 'true()')});
-$node->append_conf('postgresql.conf', sprintf("quota_manager.schedule_clock = '%s'", $node->safe_psql('postgres', q{SELECT now() + interval '10 min'})));
-$node->reload;
-ok(becomes_true($node, q{SELECT quota_manager.schedule_now() > now() + interval '9 min'}), 'time passes');
-$node->safe_psql('postgres', q{UPDATE quota_manager.quota_strategy SET catch_up = 'all', catch_up_max = 100});
-like(firing($node), qr/QuotaManagerFiringsOverdue/, 'firings are overdue');
-$node->safe_psql('postgres', q{ALTER TABLE quota_manager.user_info RENAME TO gone; SELECT count(*) FROM quota_manager.scan()});
-like(firing($node), qr/QuotaManagerStrategiesFailing/, 'a strategy fails');
-$node->safe_psql('postgres', q{ALTER TABLE quota_manager.gone RENAME TO user_info});
-$node->safe_psql('postgres', q{SELECT count(*) FROM quota_manager.scan(); UPDATE quota_manager.quota_installation SET system_identifier = 1});
-like(firing($node), qr/QuotaManagerCopySuspended/, 'the database is a copy');
-ok(fires($rule{QuotaManagerGone}, {}), 'no figures come');
-$fired{QuotaManagerGone}++;
+subtest 'about the database' => sub {
+	like(firing($node), qr/^QuotaManagerLauncherGone$/, 'no launcher runs');
+	$node->safe_psql('postgres', q{INSERT INTO quota_manager.user_info (id) VALUES ('u');
+		INSERT INTO quota_manager.quota_strategy (name, type, periodic_expr, time_zone, amount, model, condition) VALUES ('late', 'periodic', '* * * * *', 'UTC', 1, 'm', 'true()')});
+	$node->append_conf('postgresql.conf', sprintf("quota_manager.schedule_clock = '%s'", $node->safe_psql('postgres', q{SELECT now() + interval '10 min'})));
+	$node->reload;
+	ok(becomes_true($node, q{SELECT quota_manager.schedule_now() > now() + interval '9 min'}), 'time passes');
+	$node->safe_psql('postgres', q{UPDATE quota_manager.quota_strategy SET catch_up = 'all', catch_up_max = 100});
+	like(firing($node), qr/QuotaManagerFiringsOverdue/, 'firings are overdue');
+	$node->safe_psql('postgres', q{ALTER TABLE quota_manager.user_info RENAME TO gone; SELECT count(*) FROM quota_manager.scan()});
+	like(firing($node), qr/QuotaManagerStrategiesFailing/, 'a strategy fails');
+	$node->safe_psql('postgres', q{ALTER TABLE quota_manager.gone RENAME TO user_info});
+	$node->safe_psql('postgres', q{SELECT count(*) FROM quota_manager.scan(); UPDATE quota_manager.quota_installation SET system_identifier = 1});
+	like(firing($node), qr/QuotaManagerCopySuspended/, 'the database is a copy');
+	ok(fires($rule{QuotaManagerGone}, {}), 'no figures come');
+	$fired{QuotaManagerGone}++;
+};
 $node->stop;
 
-# Workers that come and go.
-my $served = QuotaTest::Workers::cluster('examples_workers', preload => 1);
-QuotaTest::Workers::database($served, 'postgres', { url => 'http://127.0.0.1:1' });
-QuotaTest::Workers::await($served, 'postgres', 'SELECT launcher_running = 1 AND schedulers_running = 1 FROM quota_manager.metrics WHERE gateway IS NULL');
-is(firing($served), '', 'nothing while workers run');
-foreach my $worker ('scheduler', 'launcher')
-{
-	my $pid = QuotaTest::Workers::worker($served, 'postgres', $worker);
+my $served;
+subtest 'workers that come and go' => sub {
+	$served = QuotaTest::Workers::cluster('examples_workers', preload => 1);
+	QuotaTest::Workers::database($served, 'postgres', { url => 'http://127.0.0.1:1' });
+	QuotaTest::Workers::await($served, 'postgres', 'SELECT launcher_running = 1 AND schedulers_running = 1 FROM quota_manager.metrics WHERE gateway IS NULL');
+	is(firing($served), '', 'nothing while workers run');
+	foreach my $worker ('scheduler', 'launcher')
+	{
+		my $pid = QuotaTest::Workers::worker($served, 'postgres', $worker);
 
-	# It hangs: how long ago its last look was grows, and passes the limit in time.
-	kill STOP => $pid;
-	QuotaTest::Workers::await($served, 'postgres', "SELECT ${worker}_tick_seconds > 3 FROM quota_manager.metrics WHERE gateway IS NULL");
-	my $later = samples($served);
-	kill CONT => $pid;
-	my $name = "quota_manager_${worker}_tick_seconds";
-	my ($alert) = grep { $rule{$_}{expr} =~ /^\Q$name\E / } keys %rule;
-	my ($limit) = $rule{$alert}{expr} =~ /(\d+)$/;
+		# It hangs: how long ago its last look was grows, and passes the limit in time.
+		kill STOP => $pid;
+		QuotaTest::Workers::await($served, 'postgres', "SELECT ${worker}_tick_seconds > 3 FROM quota_manager.metrics WHERE gateway IS NULL");
+		my $later = samples($served);
+		kill CONT => $pid;
+		my $name = "quota_manager_${worker}_tick_seconds";
+		my ($alert) = grep { $rule{$_}{expr} =~ /^\Q$name\E / } keys %rule;
+		my ($limit) = $rule{$alert}{expr} =~ /(\d+)$/;
 
-	cmp_ok($later->{$name}, '>', 3, "$worker: its last look was long ago");
-	ok(fires($rule{$alert}, { %$later, $name => $later->{$name} + $limit }), "$alert: it hangs");
-	$fired{$alert}++;
-}
-$served->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM quota_manager.worker_status WHERE kind = 'launcher'});
-QuotaTest::Workers::await($served, 'postgres', 'SELECT launcher_running = 0 FROM quota_manager.metrics WHERE gateway IS NULL');
-like(firing($served), qr/QuotaManagerLauncherGone/, 'the launcher was ended');
-$served->stop;
-is_deeply([ sort keys %fired ], [ sort keys %rule ], 'each alert was seen to fire');
+		cmp_ok($later->{$name}, '>', 3, "$worker: its last look was long ago");
+		ok(fires($rule{$alert}, { %$later, $name => $later->{$name} + $limit }), "$alert: it hangs");
+		$fired{$alert}++;
+	}
+	$served->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM quota_manager.worker_status WHERE kind = 'launcher'});
+	QuotaTest::Workers::await($served, 'postgres', 'SELECT launcher_running = 0 FROM quota_manager.metrics WHERE gateway IS NULL');
+	like(firing($served), qr/QuotaManagerLauncherGone/, 'the launcher was ended');
+	$served->stop;
+	is_deeply([ sort keys %fired ], [ sort keys %rule ], 'each alert was seen to fire');
+};
 
 # Other readers.
 SKIP:

@@ -85,22 +85,23 @@ sub only
 	return;
 }
 
-# Where things are.
-cmp_ok(scalar(rows('SELECT identity FROM lint.member')), '>', 200, 'there is something to check');
-only('every object is in a schema of the extension', <<'SQL' . join(', ', map { "'$_'" } sort keys %schema) . ')', {});
+subtest 'where things are' => sub {
+	cmp_ok(scalar(rows('SELECT identity FROM lint.member')), '>', 200, 'there is something to check');
+	only('every object is in a schema of the extension', <<'SQL' . join(', ', map { "'$_'" } sort keys %schema) . ')', {});
 SELECT type || ' ' || identity FROM lint.member
 WHERE coalesce(schema, CASE type WHEN 'schema' THEN identity END, 'quota_manager') NOT IN (
 SQL
-foreach my $name (sort keys %schema)
-{
-	only("$name, for $schema{$name}{for}, has only: @{ $schema{$name}{kinds} }",
-		"SELECT type || ' ' || identity FROM lint.member WHERE schema = '$name' AND type NOT IN (" . join(', ', map { "'$_'" } @{ $schema{$name}{kinds} }) . ')', {});
-}
-only('functions for people take and give no pseudo-types', <<'SQL', {});
+	foreach my $name (sort keys %schema)
+	{
+		only("$name, for $schema{$name}{for}, has only: @{ $schema{$name}{kinds} }",
+			"SELECT type || ' ' || identity FROM lint.member WHERE schema = '$name' AND type NOT IN (" . join(', ', map { "'$_'" } @{ $schema{$name}{kinds} }) . ')', {});
+	}
+	only('functions for people take and give no pseudo-types', <<'SQL', {});
 SELECT identity FROM lint.routine r
 WHERE schema IN ('quota_manager', 'quota_api') AND EXISTS (SELECT FROM unnest(proargtypes::oid[] || prorettype) t JOIN pg_type y ON y.oid = t
 	WHERE y.typtype = 'p' AND y.typname NOT IN ('void', 'record', 'anyelement'))
 SQL
+};
 
 # A function that no page describes to people belongs in quota_internal.  One of a release cannot be moved there: a dump has
 # rights on it by its name.
@@ -112,53 +113,56 @@ SQL
 
 is_deeply(\@undescribed, [], 'every function outside of quota_internal is shown on a page that people read');
 
-# Comments, on whatever can have one.
-only('every object has a comment', <<'SQL', {});
+subtest 'comments, on whatever can have one' => sub {
+	only('every object has a comment', <<'SQL', {});
 SELECT type || ' ' || identity FROM lint.member m
 WHERE obj_description(objid, (SELECT relname FROM pg_class WHERE oid = classid)) IS NULL AND type <> 'sequence'
 	-- from 17 on, also the types that relations and types bring along
 	AND NOT (classid = 'pg_type'::regclass AND EXISTS (SELECT FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid
 		WHERE t.oid = objid AND (t.typcategory = 'A' OR c.relkind <> 'c')))
 SQL
-only('every column has a comment', <<'SQL', {});
+	only('every column has a comment', <<'SQL', {});
 SELECT m.identity || '.' || a.attname FROM lint.member m JOIN pg_attribute a ON a.attrelid = m.objid AND a.attnum > 0 AND NOT a.attisdropped
 WHERE m.classid = 'pg_class'::regclass AND m.type IN ('table', 'view', 'composite type') AND col_description(a.attrelid, a.attnum) IS NULL
 SQL
+};
 
-# Names.
-only('what a definition refers to is of PostgreSQL or of the extension', <<'SQL', {});
+subtest 'names' => sub {
+	only('what a definition refers to is of PostgreSQL or of the extension', <<'SQL', {});
 SELECT DISTINCT p.identity || ' uses ' || o.type || ' ' || o.identity FROM lint.part p
 JOIN pg_depend d ON d.classid = p.classid AND d.objid = p.objid AND d.deptype = 'n',
 	pg_identify_object(d.refclassid, d.refobjid, 0) o
 WHERE coalesce(o.schema, 'pg_catalog') NOT IN ('pg_catalog') AND NOT EXISTS (SELECT FROM lint.part q WHERE q.classid = d.refclassid AND q.objid = d.refobjid)
 SQL
-only('no function depends on search_path: it is C, has a body of the SQL standard, or sets it', <<'SQL', {});
+	only('no function depends on search_path: it is C, has a body of the SQL standard, or sets it', <<'SQL', {});
 SELECT identity FROM lint.routine
 WHERE lanname NOT IN ('c', 'internal') AND prosqlbody IS NULL AND NOT coalesce(proconfig, '{}') && ARRAY['search_path=pg_catalog, pg_temp']
 SQL
+};
 
-# Rights.
-only('functions that run as their owner look into pg_temp last', <<'SQL', {});
+subtest 'rights' => sub {
+	only('functions that run as their owner look into pg_temp last', <<'SQL', {});
 SELECT identity FROM lint.routine
 WHERE prosecdef AND lanname <> 'c' AND prosqlbody IS NULL AND NOT coalesce(proconfig, '{}') && ARRAY['search_path=pg_catalog, pg_temp']
 SQL
-only('every object is of the owner of the extension', <<'SQL', {});
+	only('every object is of the owner of the extension', <<'SQL', {});
 SELECT DISTINCT s.classid::regclass || ' ' || s.objid FROM pg_shdepend s JOIN lint.member m USING (classid, objid), pg_extension e
 WHERE s.dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND s.deptype = 'o' AND e.extname = 'quota_manager' AND s.refobjid <> e.extowner
 SQL
-only('PUBLIC calls no function but computations', <<'SQL', \%for_everybody);
+	only('PUBLIC calls no function but computations', <<'SQL', \%for_everybody);
 SELECT identity FROM lint.routine
 WHERE (provolatile <> 'i' OR prosecdef) AND EXISTS (SELECT FROM aclexplode(coalesce(proacl, acldefault('f', proowner))) a WHERE a.grantee = 0)
 SQL
-only('PUBLIC has no right on a table, a view or a schema', <<'SQL', {});
+	only('PUBLIC has no right on a table, a view or a schema', <<'SQL', {});
 SELECT identity FROM lint.member m JOIN pg_class c ON m.classid = 'pg_class'::regclass AND c.oid = m.objid, aclexplode(c.relacl) a WHERE a.grantee = 0
 UNION SELECT nspname FROM pg_namespace, aclexplode(nspacl) a WHERE nspname LIKE 'quota%' AND a.grantee = 0
 SQL
-only('nobody else has a right before grant_access() gives it', <<'SQL', \%has_rights);
+	only('nobody else has a right before grant_access() gives it', <<'SQL', \%has_rights);
 SELECT DISTINCT a.grantee::regrole FROM lint.member m LEFT JOIN pg_class c ON m.classid = 'pg_class'::regclass AND c.oid = m.objid
 	LEFT JOIN pg_proc p ON m.classid = 'pg_proc'::regclass AND p.oid = m.objid, aclexplode(coalesce(c.relacl, p.proacl)) a
 WHERE a.grantee NOT IN (0, coalesce(c.relowner, p.proowner))
 SQL
+};
 
 # Volatility.  The catalogue knows what SQL bodies call of the extension, and their text what they call of PostgreSQL;
 # of PL/pgSQL plpgsql_check tells.

@@ -102,25 +102,26 @@ my @updates = glob "$root/sql/quota_manager--*--*.sql";
 cmp_ok(scalar @updates, '>', 0, 'there are updates to lint; make writes that of the version to come');
 lint($_ =~ s{.*/}{}r, slurp_file($_), 1) foreach @updates;
 
-# The lint finds what it looks for.
-foreach my $case (
-	[ 'CREATE TABLE quota (id int);', qr/without its schema/ ],
-	[ 'CREATE TABLE IF NOT EXISTS quota_manager.t (id int);', qr/IF NOT EXISTS/ ],
-	[ 'CREATE OR REPLACE FUNCTION quota_manager.f() RETURNS int LANGUAGE sql RETURN 1;', qr/OR REPLACE/ ],
-	[ 'CREATE FUNCTION quota_manager.f() RETURNS int LANGUAGE sql AS $$ SELECT 1 $$;', qr/SET search_path/ ],
-	[ 'CREATE FUNCTION quota_manager.f() RETURNS int LANGUAGE sql SET search_path = pg_catalog AS $$ SELECT 1 $$;', qr/something else/ ],
-	[ "CREATE FUNCTION quota_manager.f() RETURNS boolean LANGUAGE sql\nRETURN 1 = 2;", qr/operator = / ],
-	[ 'CREATE VIEW quota_manager.v AS SELECT 1;', qr/runs as its owner/ ],
-	[ 'DO $$ BEGIN IF now() > pg_catalog.now() THEN RETURN; END IF; END $$;', qr/operator > .*function now/s ],
-	[ 'DO $$ BEGIN PERFORM CASE x WHEN 1 THEN 2 END; END $$;', qr/CASE with a value/ ],
-	[ q{SELECT pg_catalog.f('a'::text);}, qr/cast to text/ ],
-	[ q{UPDATE quota_manager.t SET a = 1 WHERE b BETWEEN 1 AND 2;}, qr/BETWEEN/ ],
-	[ 'GRANT SELECT ON other TO PUBLIC;', qr/not among/ ])
-{
-	my ($text, $pattern) = @$case;
+subtest 'the lint finds what it looks for' => sub {
+	foreach my $case (
+		[ 'CREATE TABLE quota (id int);', qr/without its schema/ ],
+		[ 'CREATE TABLE IF NOT EXISTS quota_manager.t (id int);', qr/IF NOT EXISTS/ ],
+		[ 'CREATE OR REPLACE FUNCTION quota_manager.f() RETURNS int LANGUAGE sql RETURN 1;', qr/OR REPLACE/ ],
+		[ 'CREATE FUNCTION quota_manager.f() RETURNS int LANGUAGE sql AS $$ SELECT 1 $$;', qr/SET search_path/ ],
+		[ 'CREATE FUNCTION quota_manager.f() RETURNS int LANGUAGE sql SET search_path = pg_catalog AS $$ SELECT 1 $$;', qr/something else/ ],
+		[ "CREATE FUNCTION quota_manager.f() RETURNS boolean LANGUAGE sql\nRETURN 1 = 2;", qr/operator = / ],
+		[ 'CREATE VIEW quota_manager.v AS SELECT 1;', qr/runs as its owner/ ],
+		[ 'DO $$ BEGIN IF now() > pg_catalog.now() THEN RETURN; END IF; END $$;', qr/operator > .*function now/s ],
+		[ 'DO $$ BEGIN PERFORM CASE x WHEN 1 THEN 2 END; END $$;', qr/CASE with a value/ ],
+		[ q{SELECT pg_catalog.f('a'::text);}, qr/cast to text/ ],
+		[ q{UPDATE quota_manager.t SET a = 1 WHERE b BETWEEN 1 AND 2;}, qr/BETWEEN/ ],
+		[ 'GRANT SELECT ON other TO PUBLIC;', qr/not among/ ])
+	{
+		my ($text, $pattern) = @$case;
 
-	like(join("\n", complaints($text)), $pattern, "seen: $text");
-}
-is(join("\n", complaints(q{DO $$ BEGIN IF a OPERATOR(pg_catalog.=) 'x = y' THEN RAISE EXCEPTION 'f()'; END IF; END $$;})), '', 'strings and named operators are no matter');
+		like(join("\n", complaints($text)), $pattern, "seen: $text");
+	}
+	is(join("\n", complaints(q{DO $$ BEGIN IF a OPERATOR(pg_catalog.=) 'x = y' THEN RAISE EXCEPTION 'f()'; END IF; END $$;})), '', 'strings and named operators are no matter');
+};
 
 done_testing();
