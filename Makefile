@@ -38,7 +38,7 @@ REGRESS_OPTS = --inputdir=$(srcdir)/test --encoding=UTF8 --load-extension=$(EXTE
 ISOLATION = $(sort $(patsubst $(srcdir)/test/isolation/specs/%.spec,%,$(wildcard $(srcdir)/test/isolation/specs/*.spec)))
 ISOLATION_OPTS = --inputdir=$(srcdir)/test/isolation --encoding=UTF8 --load-extension=$(EXTENSION)
 
-# With TEMP_INSTANCE=DIR the tests bring a throw-away cluster in DIR; without, they use a running one.  TEMP_CONFIG, of the
+# For installcheck: with TEMP_INSTANCE=DIR the tests bring a throw-away cluster in DIR; without, they use a running one.  TEMP_CONFIG, of the
 # environment, is a file of more settings, which the clusters of the TAP tests read too.
 ifdef TEMP_INSTANCE
 TEMP_CONFIGS = $(patsubst %,--temp-config=%,$(srcdir)/test/test.conf $(TEMP_CONFIG))
@@ -72,10 +72,16 @@ test/aigateway-mock/aigateway-mock: $(wildcard $(srcdir)/test/aigateway-mock/*.c
 	@mkdir -p test/aigateway-mock
 	$(CC) -std=gnu11 -O2 -g -Wall -Wextra -Werror -o $@ $(filter %.c,$^) -lmicrohttpd -ljson-c -lpthread -lm
 
-# TAP tests; PROVE_TESTS picks some.  PGXS would look for them in another folder on each major.
+# TAP tests, against clusters of their own; test/README.md.  PROVE_TESTS picks some.  PGXS's own TAP_TESTS wants them in
+# t/, and keeps results elsewhere on each major.
 PROVE_TESTS ?= $(sort $(wildcard $(srcdir)/test/t/*.pl))
 PROVE_OUTPUT ?= $(CURDIR)/tmp_check
-prove: mock $(if $(shell grep -l QuotaTest::CrashPoints /dev/null $(wildcard $(PROVE_TESTS))),crash-build)
+
+# Those that run the build with crash points, and no other.
+CRASH_TESTS = 070_crash_points.pl
+
+prove: prove_installcheck
+prove_installcheck: mock $(if $(filter $(CRASH_TESTS),$(notdir $(PROVE_TESTS))),crash-build)
 	mkdir -p $(PROVE_OUTPUT)
 	PATH="$(bindir):$$PATH" LANG=C.UTF-8 LC_ALL=C.UTF-8 PG_REGRESS='$(top_builddir)/src/test/regress/pg_regress' \
 	TESTDIR='$(PROVE_OUTPUT)' TESTDATADIR='$(PROVE_OUTPUT)' TESTLOGDIR='$(PROVE_OUTPUT)/log' \
@@ -106,4 +112,4 @@ dist: $(FRESH_SCRIPT)
 	git -c safe.directory='*' -C $(CHECKOUT) archive --format=zip --prefix=$(EXTENSION)-$(EXTVERSION)/sql/ --add-file=$(abspath $(FRESH_SCRIPT)) \
 		--prefix=$(EXTENSION)-$(EXTVERSION)/ -o $(abspath $(DIST))/$(EXTENSION)-$(EXTVERSION).zip HEAD
 
-.PHONY: mock prove crash-build reference dist
+.PHONY: mock prove prove_installcheck crash-build reference dist

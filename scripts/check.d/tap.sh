@@ -18,8 +18,8 @@ tap_reason()
 		return
 	fi
 	echo "--- $(basename "$log")"
-	grep -A6 -E '^not ok|^#   Failed test' "$log" | head -40
-	grep -vE '^ok ' "$log" | tail -25
+	grep -A6 -E '^(\[[^]]*\]\([^)]*\))? *(not ok|# +Failed test)' "$log" | head -40
+	grep -vE '^(\[[^]]*\]\([^)]*\))? *ok ' "$log" | tail -25
 	while IFS= read -r log; do
 		echo "--- $(basename "$log")"
 		grep -E "$tap_alarming" "$log" | tail -10
@@ -27,7 +27,7 @@ tap_reason()
 	done < <(find "$tap_folder" -name "${name}_*.log" -size +0 | sort)
 }
 
-# Runs the TAP files, three at a time, and counts their tests; each file may take as long as QUOTA_MANAGER_TEST_LIMIT says.
+# Runs the TAP files, three at a time, and counts their tests, those in subtests and the subtests too; each file may take as long as QUOTA_MANAGER_TEST_LIMIT says.
 tap_suite()
 {
 	local name=${1:-TAP tests} code file
@@ -37,7 +37,7 @@ tap_suite()
 
 	(cd "$test_tree" && as_user env "${test_environment[@]}" make -s with_llvm=no "${test_flags[@]}" PROVE_OUTPUT="$tap_folder" PROVE_FLAGS='-v -j3 --timer' ${2:+PROVE_TESTS="$2"} prove) >"$work/step.log" 2>&1
 	code=$?
-	suite "$name" $code "$(grep -cE '^ok [0-9]' "$work/step.log")" "$(grep -cE '^not ok ' "$work/step.log")"
+	suite "$name" $code "$(grep -cE '^ *ok [0-9]' "$work/step.log")" "$(grep -cE '^ *not ok ' "$work/step.log")"
 	[ "$code" != 0 ] || return
 	while IFS= read -r file; do
 		echo "==== $file"

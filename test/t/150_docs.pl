@@ -8,7 +8,7 @@ use FindBin;
 use Test::More;
 
 my $root = "$FindBin::Bin/../..";
-my @pages = map { s/^\Q$root\E\///r } "$root/README.md", "$root/CHANGELOG.md", glob("$root/docs/*.md $root/bench/README.md");
+my @pages = map { s/^\Q$root\E\///r } "$root/README.md", "$root/CHANGELOG.md", glob("$root/docs/*.md $root/bench/README.md $root/test/README.md");
 
 sub text
 {

@@ -39,7 +39,7 @@ sub _settings
 	my ($settings) = run_command([ 'postgres', '--describe-config' ]);
 	my $library = "$root$folder/quota_manager.so";
 
-	-e $library or die "there is no $library\n";
+	-e $library or die "there is no $library: is this file among CRASH_TESTS of the Makefile?\n";
 	# Workers name the library without a path, functions name it in $libdir: for these there is a setting
 	# of Debian's, and one of PostgreSQL's own from 18 on.
 	my $where = "dynamic_library_path = '$root$folder:\$libdir'\n";
