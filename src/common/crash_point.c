@@ -44,8 +44,8 @@ static const char *const point_names[] = {CRASH_POINT_LIST(CRASH_POINT_NAME)};
 static char *crash_point_setting;
 static char *crash_points_setting;
 
-static Arming armed = {CRASH_POINT_COUNT, 0, CRASH_KILL};
-static int    passed; /* how often this process passed the armed point */
+static Arming active = {CRASH_POINT_COUNT, 0, CRASH_KILL};
+static int    passed; /* how often this process passed the active point */
 
 /*
  * Reads a value of the setting; false: it means nothing.
@@ -98,7 +98,7 @@ check_crash_point(char **newval, void **extra, GucSource source)
 static void
 assign_crash_point(const char *newval, void *extra)
 {
-	(void) read_arming(newval, &armed);
+	(void) read_arming(newval, &active);
 	passed = 0;
 }
 
@@ -158,7 +158,7 @@ stall(const char *path)
 }
 
 /*
- * Kills or stalls the process if the point is armed.  May be called with or
+ * Kills or stalls the process if the point is active.  May be called with or
  * without a transaction.
  */
 void
@@ -166,14 +166,14 @@ crash_point_reached(CrashPoint point)
 {
 	char path[MAXPGPATH];
 
-	if (point != armed.point || passed++ < armed.skip)
+	if (point != active.point || passed++ < active.skip)
 		return;
 	snprintf(path, sizeof(path), "quota_manager.crash_point.%s", point_names[point]);
 	if (!mark_hit(path))
 		return;
-	if (armed.action == CRASH_STALL)
+	if (active.action == CRASH_STALL)
 	{
-		armed.point = CRASH_POINT_COUNT;
+		active.point = CRASH_POINT_COUNT;
 		stall(path);
 		return;
 	}

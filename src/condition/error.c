@@ -59,14 +59,14 @@ excerpt(const char *text, int offset)
 void
 condition_raise(const ConditionError *error, const char *text)
 {
-	char *place = NULL;
+	char *where = NULL;
 
 	if (error->offset >= 0)
-		place = psprintf("At character %d of the condition: %s",
+		where = psprintf("At character %d of the condition: %s",
 						 condition_error_position(error, text), excerpt(text, error->offset));
 	ereport(ERROR, (errcode(error->sqlerrcode), errmsg("%s", error->message),
-					place && error->detail ? errdetail("%s %s", error->detail, place)
-					: place                ? errdetail("%s", place)
+					where && error->detail ? errdetail("%s %s", error->detail, where)
+					: where                ? errdetail("%s", where)
 					: error->detail        ? errdetail("%s", error->detail)
 										   : 0,
 					error->hint ? errhint("%s", error->hint) : 0));

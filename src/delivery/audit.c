@@ -300,7 +300,7 @@ send_queries(Audit *audit, AuditUser *users, int count)
 
 	if (audit->paused_until > now)
 		return audit->paused_until;
-	for (i = 0; i < count && gateway_room(audit->session) > 0; i++)
+	for (i = 0; i < count && gateway_free_slots(audit->session) > 0; i++)
 	{
 		GatewayRequest query = {GATEWAY_QUERY, users[i].user_id};
 

@@ -66,8 +66,8 @@ void
 reconcile_grant(Grant *grant, const GatewayRow *row, EvidenceSince since, const GatewayReply *reply,
 				TimestampTz now)
 {
-	GatewaySamples samples = {row->dialect, grant->before.balance, reply->balance, grant->amount};
-	GatewayProof   proof = GATEWAY_PROOF_NONE;
+	GatewaySamples  samples = {row->dialect, grant->before.balance, reply->balance, grant->amount};
+	GatewayEvidence evidence = GATEWAY_EVIDENCE_NONE;
 
 	grant->outcome.http_status = (int) reply->http_status;
 	grant->outcome.verdict = VERDICT_IN_DOUBT;
@@ -87,15 +87,15 @@ reconcile_grant(Grant *grant, const GatewayRow *row, EvidenceSince since, const 
 		row->max_usage_rate < 0 ? -1 : row->max_usage_rate * seconds_since_sample(grant, now);
 	samples.settle_delay_over = grant->doubt.asked >= grant_last_arrival(grant);
 	if (sampled_since(grant, since))
-		proof = gateway_prove(&samples);
+		evidence = gateway_weigh(&samples);
 	if (reply->below_zero)
 		samples.after = "below zero";
-	if (proof == GATEWAY_PROOF_APPLIED)
+	if (evidence == GATEWAY_EVIDENCE_APPLIED)
 	{
 		grant->outcome.verdict = VERDICT_COMPLETED;
 		set_conclusion(grant, "reconciled as applied", samples.after);
 	}
-	else if (proof == GATEWAY_PROOF_NOT_APPLIED)
+	else if (evidence == GATEWAY_EVIDENCE_NOT_APPLIED)
 	{
 		grant->earlier = NOT_SENT;
 		grant_fail_attempt(grant, -1, now);

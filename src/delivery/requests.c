@@ -100,7 +100,7 @@ ask_after(Sender *sender, Grant *grant, MonoTime now)
 	request.token = grant;
 	grant->tag.kind = REQUEST_EVIDENCE;
 	grant->doubt.asked = now;
-	if (gateway_room(sender->session) == 0 || !sender_take_token(sender) ||
+	if (gateway_free_slots(sender->session) == 0 || !sender_take_token(sender) ||
 		!gateway_submit(sender->session, &request))
 		return false;
 	grant_move(&sender->grants, grant, GRANT_RECONCILING);
@@ -163,13 +163,13 @@ requests_send(Sender *sender, const Installation *installation)
 	/* first, since they are few, and under a rate_limit nothing would be left to them */
 	send_evidence_queries(sender);
 	while (grants_in(grants, GRANT_READY_TO_SEND) > 0 &&
-		   grants_in(grants, GRANT_IN_FLIGHT) < limit && gateway_room(sender->session) > 0 &&
+		   grants_in(grants, GRANT_IN_FLIGHT) < limit && gateway_free_slots(sender->session) > 0 &&
 		   sender_take_token(sender))
 	{
 		if (!send_grant(sender, grants_first(grants, GRANT_READY_TO_SEND), installation))
 			return;
 	}
-	while (grants_in(grants, GRANT_READY) > 0 && gateway_room(sender->session) > 0)
+	while (grants_in(grants, GRANT_READY) > 0 && gateway_free_slots(sender->session) > 0)
 	{
 		Grant *grant = grants_first(grants, GRANT_READY);
 

@@ -18,7 +18,7 @@
 #define EXACT_IN_DOUBLE (INT64_C(1) << 53)
 
 /* Digits before and zeros after the point beyond which a number is too large, or is zero. */
-#define MAX_PLACES 24
+#define MAX_SHIFT 24
 #define MAX_POSITIVE "9223372036854775807"
 #define MAX_NEGATIVE "9223372036854775808"
 
@@ -189,13 +189,13 @@ is_exact_in_double(const Literal *literal)
 
 /*
  * Writes a number with an exponent without it.  False: it is none, or has more
- * places than any number that can be read.
+ * digits than any number that can be read.
  */
 static bool
 write_out_exponent(const char *number, char *out, size_t size)
 {
 	static const char digits[] = "0123456789";
-	static const char zeros[MAX_PLACES + 1] = "000000000000000000000000";
+	static const char zeros[MAX_SHIFT + 1] = "000000000000000000000000";
 	const char       *sign = *number == '-' ? "-" : "";
 	const char       *whole = number + strlen(sign);
 	size_t            whole_count = strspn(whole, digits);
@@ -207,7 +207,7 @@ write_out_exponent(const char *number, char *out, size_t size)
 	char              all[64];
 	bool              is_negative;
 	long              shift = 0;
-	long              places; /* digits before the point */
+	long              whole_digits; /* digits before the point */
 
 	if (whole_count == 0 || (has_point && fraction_count == 0) || count >= sizeof(all) ||
 		(*exponent != 'e' && *exponent != 'E'))
@@ -225,15 +225,15 @@ write_out_exponent(const char *number, char *out, size_t size)
 	memcpy(all, whole, whole_count);
 	memcpy(all + whole_count, fraction, fraction_count);
 	all[count] = '\0';
-	places = (long) whole_count + (is_negative ? -shift : shift);
-	if (all[strspn(all, "0")] == '\0' || places < -MAX_PLACES)
+	whole_digits = (long) whole_count + (is_negative ? -shift : shift);
+	if (all[strspn(all, "0")] == '\0' || whole_digits < -MAX_SHIFT)
 		snprintf(out, size, "0");
-	else if (places <= 0)
-		snprintf(out, size, "%s0.%.*s%s", sign, (int) -places, zeros, all);
-	else if (places < (long) count)
-		snprintf(out, size, "%s%.*s.%s", sign, (int) places, all, all + places);
-	else if (places <= (long) count + MAX_PLACES)
-		snprintf(out, size, "%s%s%.*s", sign, all, (int) (places - (long) count), zeros);
+	else if (whole_digits <= 0)
+		snprintf(out, size, "%s0.%.*s%s", sign, (int) -whole_digits, zeros, all);
+	else if (whole_digits < (long) count)
+		snprintf(out, size, "%s%.*s.%s", sign, (int) whole_digits, all, all + whole_digits);
+	else if (whole_digits <= (long) count + MAX_SHIFT)
+		snprintf(out, size, "%s%s%.*s", sign, all, (int) (whole_digits - (long) count), zeros);
 	else
 		return false;
 	return true;

@@ -124,7 +124,7 @@ typedef struct GatewaySession GatewaySession;
 
 extern GatewaySession *gateway_open(const GatewayConfig *config, char *error, size_t error_size);
 extern void            gateway_close(GatewaySession *session);
-extern int             gateway_room(const GatewaySession *session);
+extern int             gateway_free_slots(const GatewaySession *session);
 extern int             gateway_in_flight(const GatewaySession *session);
 extern bool            gateway_has_sent(const GatewaySession *session, const void *token);
 extern bool            gateway_submit(GatewaySession *session, const GatewayRequest *request);
@@ -133,13 +133,13 @@ extern int             gateway_poll(GatewaySession *session, int timeout_ms, Gat
 extern bool            gateway_amount_fits(GatewayDialect dialect, const char *amount);
 
 /* What two balance samples prove about the attempt between them. */
-typedef enum GatewayProof
+typedef enum GatewayEvidence
 {
-	GATEWAY_PROOF_APPLIED,
-	GATEWAY_PROOF_NOT_APPLIED,
-	GATEWAY_PROOF_LATER, /* nothing yet: the request may still wait behind its lost answer */
-	GATEWAY_PROOF_NONE,  /* nothing, and no later sample will */
-} GatewayProof;
+	GATEWAY_EVIDENCE_APPLIED,
+	GATEWAY_EVIDENCE_NOT_APPLIED,
+	GATEWAY_EVIDENCE_LATER, /* nothing yet: the request may still wait behind its lost answer */
+	GATEWAY_EVIDENCE_NONE,  /* nothing, and no later sample will */
+} GatewayEvidence;
 
 /*
  * The balance samples before and after an attempt to add amount, at a gateway
@@ -156,7 +156,7 @@ typedef struct GatewaySamples
 	bool   settle_delay_over; /* the settle delay was over: the request could not arrive any more */
 } GatewaySamples;
 
-extern GatewayProof gateway_prove(const GatewaySamples *samples);
+extern GatewayEvidence gateway_weigh(const GatewaySamples *samples);
 extern bool gateway_url_valid(const char *url, const char **why, char *host, size_t host_size);
 extern int  gateway_url_port(const char *url, bool *is_tls);
 extern const char *gateway_host_fault(const char *host);

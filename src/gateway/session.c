@@ -260,7 +260,7 @@ gateway_close(GatewaySession *session)
  * How many more requests gateway_submit would take now.
  */
 int
-gateway_room(const GatewaySession *session)
+gateway_free_slots(const GatewaySession *session)
 {
 	return session->limits.max_connections - session->in_flight;
 }

@@ -57,11 +57,11 @@ static size_t
 read_form(char *out, size_t size, size_t count, void *data)
 {
 	Transfer *transfer = data;
-	size_t    room = size * count;
+	size_t    space = size * count;
 	size_t    left = transfer->request.form.used - transfer->request.form_given;
 
-	if (left > room)
-		left = room;
+	if (left > space)
+		left = space;
 	memcpy(out, transfer->request.form.data + transfer->request.form_given, left);
 	transfer->request.form_given += left;
 	return left;

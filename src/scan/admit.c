@@ -171,7 +171,7 @@ take_granted(Admission *admission)
  * Looks up the grants of the users of the batch.
  */
 static void
-look_up(Admission *admission)
+find_grants(Admission *admission)
 {
 	static SPIPlanPtr        plans[2] = {NULL, NULL};
 	static const char *const statements[] = {
@@ -255,7 +255,7 @@ next_batch(Admission *admission)
 		MemoryContextSwitchTo(caller);
 	}
 	if (admission->id_count > 0 && admission->walk == NULL)
-		look_up(admission);
+		find_grants(admission);
 }
 
 /*

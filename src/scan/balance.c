@@ -87,7 +87,7 @@ ask_about_model(const char *query, const char *model)
  * Which gateway serves a model; NULL: none.
  */
 static char *
-look_up_gateway(const char *model)
+gateway_of_model(const char *model)
 {
 	return ask_about_model("SELECT quota_manager.gateway_of($1)", model);
 }
@@ -163,7 +163,7 @@ qm_balance_for(PG_FUNCTION_ARGS)
 	if (cached == NULL || strcmp(cached->model, model) != 0)
 	{
 		MemoryContext memory = fcinfo->flinfo->fn_mcxt;
-		char         *gateway = look_up_gateway(model);
+		char         *gateway = gateway_of_model(model);
 
 		if (gateway == NULL)
 			require_gateways(model);
@@ -201,7 +201,7 @@ qm_bound_condition(PG_FUNCTION_ARGS)
 
 	if (node == NULL)
 		condition_raise(&error, source);
-	condition_bind(node, look_up_gateway);
+	condition_bind(node, gateway_of_model);
 	bound = condition_print(node, &error);
 	PG_RETURN_TEXT_P(cstring_to_text(bound ? bound : source));
 }

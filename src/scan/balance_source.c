@@ -17,6 +17,7 @@
 #include "common/crash_point.h"
 #include "common/monotonic.h"
 #include "common/statement.h"
+#include "delivery/rate_limit.h"
 #include "scan/balance_source.h"
 #include "scan/balance_table.h"
 
@@ -88,8 +89,7 @@ struct BalanceSource
 	BalanceBatch    batch;
 	BalanceHealth   health;
 	MonoTime        not_before; /* a scan has the balances locked until about then */
-	double          tokens;     /* what rate_limit allows */
-	MonoTime        tokens_time;
+	RateLimit       rate_limit;
 	bool            made_due; /* a strategy, since balance_source_made_due was called last */
 };
 
@@ -114,7 +114,8 @@ balance_source_create(const char *name, const WorkUnit *unit)
 	source->memory = CurrentMemoryContext;
 	source->unit = unit;
 	source->name = pstrdup(name);
-	source->tokens_time = source->not_before = source->health.outage_until = MONO_PAST;
+	source->not_before = source->health.outage_until = MONO_PAST;
+	rate_limit_init(&source->rate_limit);
 	source->batch.memory = AllocSetContextCreate(CurrentMemoryContext, "quota_manager balances",
 												 ALLOCSET_DEFAULT_SIZES);
 	source->users_desc = CreateTemplateTupleDesc(1);
@@ -383,27 +384,6 @@ store_answers(BalanceSource *source)
 }
 
 /*
- * True if rate_limit of the gateway allows one more request, which it then counts.
- */
-static bool
-take_token(BalanceSource *source)
-{
-	double   rate = source->row->rate_limit;
-	MonoTime now = mono_now();
-
-	if (rate <= 0)
-		return true;
-	if (source->tokens_time != MONO_PAST)
-		source->tokens += rate * (double) (now - source->tokens_time) / 1000000.0;
-	source->tokens = source->tokens_time == MONO_PAST ? 1 : Min(source->tokens, Max(1, rate / 10));
-	source->tokens_time = now;
-	if (source->tokens < 1)
-		return false;
-	source->tokens -= 1;
-	return true;
-}
-
-/*
  * Sends one query.  False: no more can be sent now.
  */
 static bool
@@ -411,7 +391,8 @@ send_query(BalanceSource *source, const char *user_id, void *token)
 {
 	GatewayRequest query = {GATEWAY_QUERY};
 
-	if (gateway_room(source->session) == 0 || !take_token(source))
+	if (gateway_free_slots(source->session) == 0 ||
+		!rate_limit_take(&source->rate_limit, source->row->rate_limit, mono_now()))
 		return false;
 	query.user_id = user_id;
 	query.token = token;

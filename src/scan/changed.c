@@ -107,7 +107,7 @@ typedef struct Positions
 {
 	ItemPointerData *items;
 	int              count;
-	int              room;
+	int              capacity;
 	int              limit;
 } Positions;
 
@@ -122,10 +122,11 @@ add_position(Positions *positions, BlockNumber block, OffsetNumber offset)
 		positions->count++;
 		return false;
 	}
-	if (positions->count == positions->room)
+	if (positions->count == positions->capacity)
 	{
-		positions->room *= 2;
-		positions->items = repalloc(positions->items, positions->room * sizeof(ItemPointerData));
+		positions->capacity *= 2;
+		positions->items =
+			repalloc(positions->items, positions->capacity * sizeof(ItemPointerData));
 	}
 	ItemPointerSet(&positions->items[positions->count], block, offset);
 	positions->count++;
@@ -218,9 +219,9 @@ ParamListInfo
 changed_positions(Oid table, const EvaluationMark *mark, int limit, int *count)
 {
 	Relation  relation = table_open(table, AccessShareLock);
-	Positions positions = {.room = 256, .limit = limit};
+	Positions positions = {.capacity = 256, .limit = limit};
 
-	positions.items = palloc(sizeof(ItemPointerData) * positions.room);
+	positions.items = palloc(sizeof(ItemPointerData) * positions.capacity);
 	search_pages(&positions, relation, mark);
 	table_close(relation, NoLock);
 	*count = positions.count;

@@ -130,10 +130,10 @@ plan_shared_query(const UserSource *source, List *strategies, ParamListInfo posi
 }
 
 /*
- * What reading all users costs, without any condition.
+ * The cost of reading all users, without any condition.
  */
 static Cost
-cost_of_reading(const UserSource *source, double *users)
+cost_of_pass(const UserSource *source, double *users)
 {
 	PlannedStmt *plan = plan_query(source, psprintf("SELECT s.id FROM %s s", source->users), NULL);
 
@@ -176,7 +176,7 @@ static List *
 plan_sharing(const UserSource *source, List *queries, List *strategies)
 {
 	double    users;
-	Cost      reading = cost_of_reading(source, &users);
+	Cost      pass = cost_of_pass(source, &users);
 	Cost      saving = 0;
 	List     *sharing = NIL;
 	List     *own = NIL;
@@ -196,7 +196,7 @@ plan_sharing(const UserSource *source, List *queries, List *strategies)
 			saving += saved;
 		}
 	}
-	if (list_length(sharing) < 2 || saving <= reading)
+	if (list_length(sharing) < 2 || saving <= pass)
 		return list_concat(queries, own);
 	foreach (cell, own)
 		if (!list_member_ptr(sharing, linitial(((EvaluationQuery *) lfirst(cell))->strategies)))

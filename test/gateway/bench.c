@@ -51,7 +51,7 @@ main(int argc, char **argv)
 		int count;
 		int i;
 
-		while (submitted < total && gateway_room(session) > 0)
+		while (submitted < total && gateway_free_slots(session) > 0)
 		{
 			char           user[32];
 			char           key[64];

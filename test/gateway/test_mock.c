@@ -131,7 +131,7 @@ test_under_load(GatewayDialect dialect, const char *base_url)
 			for (i = 0; i < (int) (sizeof(faults) / sizeof(faults[0])); i++)
 				mock_do(base_url, "fault", faults[i]);
 		armed = done >= 500;
-		while (submitted < total && gateway_room(session) > 0)
+		while (submitted < total && gateway_free_slots(session) > 0)
 		{
 			GatewayRequest request = {.action = GATEWAY_DELTA, .user_id = "load", .amount = "1"};
 
@@ -242,7 +242,7 @@ test_any_fault(GatewayDialect dialect, const char *base_url)
 	{
 		int count;
 
-		while (submitted < TOTAL && gateway_room(session) > 0)
+		while (submitted < TOTAL && gateway_free_slots(session) > 0)
 		{
 			char           user[20];
 			GatewayRequest request = {.action = GATEWAY_DELTA,

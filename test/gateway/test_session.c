@@ -151,7 +151,7 @@ test_many(FaultServer *server, int connections)
 		GatewayResult results[7];
 		int           count;
 
-		while (submitted < total && gateway_room(session) > 0)
+		while (submitted < total && gateway_free_slots(session) > 0)
 		{
 			char           user[20];
 			GatewayRequest request = {.action = GATEWAY_DELTA,
@@ -165,8 +165,8 @@ test_many(FaultServer *server, int connections)
 				break;
 			submitted++;
 		}
-		counted &= gateway_room(session) + gateway_in_flight(session) == connections;
-		if (gateway_room(session) == 0)
+		counted &= gateway_free_slots(session) + gateway_in_flight(session) == connections;
+		if (gateway_free_slots(session) == 0)
 		{
 			GatewayRequest more = {.action = GATEWAY_DELTA, .user_id = "u", .amount = "1"};
 

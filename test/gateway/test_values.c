@@ -84,18 +84,18 @@ test_proofs(void)
 {
 	static const struct
 	{
-		GatewayDialect dialect;
-		const char    *before;
-		const char    *after;
-		const char    *amount;
-		double         max_usage;
-		GatewayProof   at_once;
-		GatewayProof   settle_delay_over;
+		GatewayDialect  dialect;
+		const char     *before;
+		const char     *after;
+		const char     *amount;
+		double          max_usage;
+		GatewayEvidence at_once;
+		GatewayEvidence settle_delay_over;
 	} cases[] = {
-#define APPLIED GATEWAY_PROOF_APPLIED, GATEWAY_PROOF_APPLIED
-#define NOT_APPLIED GATEWAY_PROOF_LATER, GATEWAY_PROOF_NOT_APPLIED
-#define NOTHING_YET GATEWAY_PROOF_LATER, GATEWAY_PROOF_NONE
-#define NOTHING GATEWAY_PROOF_NONE, GATEWAY_PROOF_NONE
+#define APPLIED GATEWAY_EVIDENCE_APPLIED, GATEWAY_EVIDENCE_APPLIED
+#define NOT_APPLIED GATEWAY_EVIDENCE_LATER, GATEWAY_EVIDENCE_NOT_APPLIED
+#define NOTHING_YET GATEWAY_EVIDENCE_LATER, GATEWAY_EVIDENCE_NONE
+#define NOTHING GATEWAY_EVIDENCE_NONE, GATEWAY_EVIDENCE_NONE
 		{GATEWAY_ZGSM, "5", "25", "20", -1, APPLIED},
 		{GATEWAY_ZGSM, "5", "5", "20", -1, NOT_APPLIED},
 		{GATEWAY_ZGSM, "5", "24.999999", "20", -1, APPLIED},
@@ -160,10 +160,10 @@ test_proofs(void)
 		GatewaySamples samples = {cases[i].dialect, cases[i].before,    cases[i].after,
 								  cases[i].amount,  cases[i].max_usage, false};
 
-		CHECK(gateway_prove(&samples) == cases[i].at_once, "case %zu: from %s to %s by %s", i,
+		CHECK(gateway_weigh(&samples) == cases[i].at_once, "case %zu: from %s to %s by %s", i,
 			  cases[i].before, cases[i].after, cases[i].amount);
 		samples.settle_delay_over = true;
-		CHECK(gateway_prove(&samples) == cases[i].settle_delay_over,
+		CHECK(gateway_weigh(&samples) == cases[i].settle_delay_over,
 			  "case %zu: from %s to %s by %s, after the settle delay", i, cases[i].before,
 			  cases[i].after, cases[i].amount);
 	}

@@ -1,5 +1,5 @@
 /*
- * proof.c
+ * evidence.c
  *		What two balance samples prove about the attempt between them.
  *
  * The rules, for a gateway whose totals only this database changes: a total moves
@@ -46,7 +46,7 @@ same_total(Fixed a, Fixed b, Fixed tolerance)
  * From the totals before and after, and the amount.  An amount that is lost in
  * the tolerance proves nothing.
  */
-static GatewayProof
+static GatewayEvidence
 prove_by_total(Fixed before, Fixed after, Fixed amount, bool settle_delay_over)
 {
 	Fixed raised;
@@ -55,16 +55,16 @@ prove_by_total(Fixed before, Fixed after, Fixed amount, bool settle_delay_over)
 	bool  stayed;
 
 	if (!fixed_add(before, amount, &raised))
-		return GATEWAY_PROOF_NONE;
+		return GATEWAY_EVIDENCE_NONE;
 	if (fixed_compare(tolerance_of(raised), tolerance) > 0)
 		tolerance = tolerance_of(raised);
 	stayed = same_total(after, before, tolerance);
 	moved = same_total(after, raised, tolerance);
 	if (moved == stayed)
-		return GATEWAY_PROOF_NONE;
+		return GATEWAY_EVIDENCE_NONE;
 	if (moved)
-		return GATEWAY_PROOF_APPLIED;
-	return settle_delay_over ? GATEWAY_PROOF_NOT_APPLIED : GATEWAY_PROOF_LATER;
+		return GATEWAY_EVIDENCE_APPLIED;
+	return settle_delay_over ? GATEWAY_EVIDENCE_NOT_APPLIED : GATEWAY_EVIDENCE_LATER;
 }
 
 /*
@@ -90,7 +90,7 @@ explained_by_usage(Fixed from, Fixed to, const Fixed *used)
  * neither explains proves nothing: another writer was at work, or the gateway's number
  * has wrapped around (builds with integers of 32 bits).
  */
-static GatewayProof
+static GatewayEvidence
 prove_by_remainder(Fixed before, Fixed after, Fixed amount, const Fixed *used,
 				   bool settle_delay_over)
 {
@@ -99,22 +99,22 @@ prove_by_remainder(Fixed before, Fixed after, Fixed amount, const Fixed *used,
 	bool  not_applied;
 
 	if (!fixed_add(before, amount, &raised))
-		return GATEWAY_PROOF_NONE;
+		return GATEWAY_EVIDENCE_NONE;
 	applied = explained_by_usage(raised, after, fixed_compare(after, before) > 0 ? NULL : used);
 	not_applied = explained_by_usage(before, after, used);
 	if (applied && !not_applied)
-		return GATEWAY_PROOF_APPLIED;
+		return GATEWAY_EVIDENCE_APPLIED;
 	if (!settle_delay_over)
-		return GATEWAY_PROOF_LATER;
-	return not_applied && !applied ? GATEWAY_PROOF_NOT_APPLIED : GATEWAY_PROOF_NONE;
+		return GATEWAY_EVIDENCE_LATER;
+	return not_applied && !applied ? GATEWAY_EVIDENCE_NOT_APPLIED : GATEWAY_EVIDENCE_NONE;
 }
 
 /*
  * Applies the rules of docs/gateway.md; a literal that cannot be read proves
  * nothing.
  */
-GatewayProof
-gateway_prove(const GatewaySamples *samples)
+GatewayEvidence
+gateway_weigh(const GatewaySamples *samples)
 {
 	Fixed before;
 	Fixed after;
@@ -124,7 +124,7 @@ gateway_prove(const GatewaySamples *samples)
 
 	if (!fixed_read(samples->before, &before) || !fixed_read(samples->after, &after) ||
 		!fixed_read(samples->amount, &amount))
-		return GATEWAY_PROOF_NONE;
+		return GATEWAY_EVIDENCE_NONE;
 	if (samples->dialect == GATEWAY_ZGSM)
 		return prove_by_total(before, after, amount, samples->settle_delay_over);
 	if (bounded)
