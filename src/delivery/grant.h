@@ -11,7 +11,7 @@
 #include "utils/timestamp.h"
 
 #include "common/monotonic.h"
-#include "delivery/gateway_row.h"
+#include "endpoint/gateway_row.h"
 #include "gateway/gateway.h"
 
 /* Where a grant is: see grant_queue.h. */

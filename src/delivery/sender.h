@@ -20,9 +20,9 @@
 #include "common/monotonic.h"
 #include "delivery/candidates.h"
 #include "delivery/circuit.h"
-#include "delivery/gateway_row.h"
+#include "endpoint/gateway_row.h"
 #include "delivery/grant_queue.h"
-#include "delivery/rate_limit.h"
+#include "endpoint/rate_limit.h"
 #include "delivery/reconcile.h"
 #include "delivery/tally.h"
 

@@ -9,7 +9,7 @@
 #include "utils/guc.h"
 
 #include "delivery/delivery.h"
-#include "delivery/hosts.h"
+#include "endpoint/allowed_hosts.h"
 #include "delivery/settings.h"
 
 int   delivery_claim_batch = 256;

@@ -11,7 +11,7 @@
 #include "nodes/pg_list.h"
 #include "utils/memutils.h"
 
-#include "delivery/gateway_row.h"
+#include "endpoint/gateway_row.h"
 #include "scan/balance_reader.h"
 #include "scan/balance_source.h"
 

@@ -20,7 +20,7 @@
 #include "lib/stringinfo.h"
 
 #include "delivery/delivery.h"
-#include "delivery/gateway_row.h"
+#include "endpoint/gateway_row.h"
 
 typedef struct BalanceSource BalanceSource;
 typedef struct BalanceJob    BalanceJob;

@@ -22,7 +22,7 @@
 #include "utils/timestamp.h"
 
 #include "delivery/delivery.h"
-#include "worker/backoff.h"
+#include "common/backoff.h"
 
 /* Settings, defined in settings.c. */
 extern int   scan_interval; /* seconds */

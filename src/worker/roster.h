@@ -16,7 +16,7 @@
 #include "storage/lock.h"
 #include "utils/hsearch.h"
 
-#include "worker/backoff.h"
+#include "common/backoff.h"
 #include "worker/databases.h"
 #include "worker/place.h"
 #include "worker/process.h"

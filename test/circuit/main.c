@@ -7,7 +7,7 @@
 #include "common/pg_prng.h"
 
 #include "delivery/circuit.h"
-#include "delivery/rate_limit.h"
+#include "endpoint/rate_limit.h"
 #include "delivery/retry.h"
 #include "delivery/settings.h"
 #include "delivery/timing.h"

@@ -1,5 +1,5 @@
 /*
- * amount.c
+ * amount_fits.c
  *		Amounts as the gateways' dialects can carry them.
  */
 #include "postgres.h"
@@ -8,7 +8,7 @@
 #include "utils/builtins.h"
 #include "utils/numeric.h"
 
-#include "delivery/gateway_row.h"
+#include "endpoint/gateway_row.h"
 #include "gateway/gateway.h"
 
 PG_FUNCTION_INFO_V1(qm_amount_fits);

@@ -8,9 +8,9 @@
 #include "utils/builtins.h"
 
 #include "common/version.h"
-#include "delivery/credential.h"
-#include "delivery/gateway_row.h"
-#include "delivery/hosts.h"
+#include "endpoint/credential.h"
+#include "endpoint/gateway_row.h"
+#include "endpoint/allowed_hosts.h"
 #include "common/statement.h"
 
 #define USER_AGENT "quota_manager/" QUOTA_MANAGER_VERSION

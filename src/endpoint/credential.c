@@ -16,7 +16,7 @@
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 
-#include "delivery/credential.h"
+#include "endpoint/credential.h"
 #include "delivery/settings.h"
 #include "common/statement.h"
 

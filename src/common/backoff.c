@@ -4,7 +4,7 @@
  */
 #include "postgres.h"
 
-#include "worker/backoff.h"
+#include "common/backoff.h"
 
 /*
  * Doubles the delay, from min_ms up to max_ms, and counts it from now.

@@ -1,5 +1,5 @@
 /*
- * hosts.h
+ * allowed_hosts.h
  *		Where gateways may be: the setting quota_manager.allowed_hosts.
  *
  * An entry of the list is host, host:port, scheme://host or scheme://host:port,

@@ -1,5 +1,5 @@
 /*
- * hosts.c
+ * allowed_hosts.c
  *		Where gateways may be: the setting quota_manager.allowed_hosts.
  */
 #include "postgres.h"
@@ -9,8 +9,8 @@
 #include "fmgr.h"
 #include "utils/builtins.h"
 
-#include "delivery/credential.h"
-#include "delivery/hosts.h"
+#include "endpoint/credential.h"
+#include "endpoint/allowed_hosts.h"
 #include "delivery/settings.h"
 #include "gateway/gateway.h"
 

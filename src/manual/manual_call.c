@@ -1,5 +1,5 @@
 /*
- * manual.c
+ * manual_call.c
  *		Requests to a gateway by hand: gateway_query, gateway_refresh and
  *		gateway_delta.
  *
@@ -23,8 +23,8 @@
 #include "utils/wait_event.h"
 
 #include "common/rights.h"
-#include "delivery/argument.h"
-#include "delivery/gateway_row.h"
+#include "manual/argument.h"
+#include "endpoint/gateway_row.h"
 #include "common/statement.h"
 #include "scan/balance_table.h"
 

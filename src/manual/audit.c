@@ -32,9 +32,9 @@
 
 #include "common/monotonic.h"
 #include "common/rights.h"
-#include "delivery/argument.h"
+#include "manual/argument.h"
 #include "delivery/delivery.h"
-#include "delivery/gateway_row.h"
+#include "endpoint/gateway_row.h"
 #include "common/statement.h"
 
 PG_FUNCTION_INFO_V1(qm_audit_balances);

@@ -4,7 +4,7 @@
  */
 #include "postgres.h"
 
-#include "delivery/rate_limit.h"
+#include "endpoint/rate_limit.h"
 #include "delivery/timing.h"
 
 /*

@@ -7,7 +7,7 @@
 #include "utils/builtins.h"
 
 #include "common/compat.h"
-#include "delivery/argument.h"
+#include "manual/argument.h"
 
 /* As user_id_fits() and require_short() have it. */
 #define MAX_BYTES 2600
