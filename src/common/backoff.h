@@ -22,4 +22,7 @@ extern void backoff_none(Backoff *backoff);
 
 extern bool backoff_is_over(const Backoff *backoff);
 
+extern int64    backoff_ms(int failures, int64 base_ms, int64 max_ms);
+extern MonoTime backoff_by_cost(MonoTime begin, int64 min_ms, int64 max_ms, int share);
+
 #endif /* QM_BACKOFF_H */

@@ -4,6 +4,9 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
+
+#include "common/compat.h"
 #include "common/pinned_settings.h"
 
 /* All can be set by any role.  Functions that evaluate conditions have the same in SET clauses. */
@@ -52,4 +55,67 @@ settings_pin(GucAction action)
 			(void) set_config_option(pinned[i].name, pinned[i].value, PGC_USERSET, PGC_S_SESSION,
 									 action, true, 0, false);
 	}
+}
+
+/*
+ * What a transaction is isolated by, and a session; NULL: it is not.  Any role
+ * can set them.
+ */
+static const struct
+{
+	const char *transaction;
+	const char *session;
+	const char *value;
+} isolating[] = {
+	{"search_path", "search_path", "pg_catalog, pg_temp"},
+	{"row_security", "row_security", "off"},
+	{"transaction_isolation", "default_transaction_isolation", "read committed"},
+	{"transaction_read_only", "default_transaction_read_only", "off"},
+	{NULL, "default_transaction_deferrable", "off"},
+	{"statement_timeout", "statement_timeout", "0"},
+	{"lock_timeout", "lock_timeout", "0"},
+	{"idle_in_transaction_session_timeout", "idle_in_transaction_session_timeout", "0"},
+	{"quota_manager.pinned_statistics", NULL, "on"},
+};
+
+/*
+ * Sets a setting to the end of the current transaction.
+ */
+static void
+set_for_transaction(const char *name, const char *value)
+{
+	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0,
+							 false);
+}
+
+/*
+ * Ends the time limit of the current transaction.
+ */
+void
+settings_lift_transaction_timeout(void)
+{
+	if (HAVE_TRANSACTION_TIMEOUT)
+		set_for_transaction("transaction_timeout", "0");
+}
+
+void
+settings_isolate_transaction(void)
+{
+	for (int i = 0; i < lengthof(isolating); i++)
+		if (isolating[i].transaction != NULL)
+			set_for_transaction(isolating[i].transaction, isolating[i].value);
+	settings_lift_transaction_timeout();
+	settings_pin(GUC_ACTION_LOCAL);
+	if (synchronous_commit < SYNCHRONOUS_COMMIT_REMOTE_FLUSH)
+		set_for_transaction("synchronous_commit", "on");
+}
+
+void
+settings_isolate_session(void)
+{
+	for (int i = 0; i < lengthof(isolating); i++)
+		if (isolating[i].session != NULL)
+			SetConfigOption(isolating[i].session, isolating[i].value, PGC_SUSET, PGC_S_OVERRIDE);
+	if (HAVE_TRANSACTION_TIMEOUT)
+		SetConfigOption("transaction_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
 }

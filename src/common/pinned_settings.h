@@ -16,4 +16,14 @@
 
 extern void settings_pin(GucAction action);
 
+/*
+ * So that nothing that a role, a database or a session has set hides rows from
+ * code of ours, cuts it short, or has it read or commit in another way: for the
+ * current transaction, in which no snapshot was taken yet, with settings_pin;
+ * and for the session of a worker.
+ */
+extern void settings_isolate_transaction(void);
+extern void settings_isolate_session(void);
+extern void settings_lift_transaction_timeout(void);
+
 #endif /* QM_PINNED_SETTINGS_H */

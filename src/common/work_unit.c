@@ -23,29 +23,15 @@
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
 
-#include "common/compat.h"
 #include "common/pinned_settings.h"
-#include "delivery/delivery.h"
-
-/* Settings of the transaction only; all can be set by any role. */
-static const struct
-{
-	const char *name;
-	const char *value;
-} local_settings[] = {
-	{"transaction_isolation", "read committed"},
-	{"transaction_read_only", "off"},
-	{"search_path", "pg_catalog, pg_temp"},
-	{"row_security", "off"},
-	{"statement_timeout", "0"},
-	{"lock_timeout", "0"},
-	{"quota_manager.pinned_statistics", "on"},
-	{"idle_in_transaction_session_timeout", "0"},
-};
+#include "common/work_unit.h"
 
 /* Where the caller of worker_begin allocates. */
 static MemoryContext callers_memory;
 
+/*
+ * Sets a setting to the end of the current transaction.
+ */
 void
 set_local(const char *name, const char *value)
 {
@@ -54,34 +40,9 @@ set_local(const char *name, const char *value)
 }
 
 /*
- * Ends the time limit of the current transaction.
- */
-static void
-lift_transaction_timeout(void)
-{
-	if (HAVE_TRANSACTION_TIMEOUT)
-		set_local("transaction_timeout", "0");
-}
-
-/*
- * Makes the current transaction, in which no snapshot was taken yet, one of
- * the kind that the head of this file describes.
- */
-static void
-set_up_transaction(void)
-{
-	int i;
-
-	for (i = 0; i < lengthof(local_settings); i++)
-		set_local(local_settings[i].name, local_settings[i].value);
-	lift_transaction_timeout();
-	settings_pin(GUC_ACTION_LOCAL);
-	if (synchronous_commit < SYNCHRONOUS_COMMIT_REMOTE_FLUSH)
-		set_local("synchronous_commit", "on");
-}
-
-/*
- * See delivery.h.
+ * False: the wait of the last commit for a synchronous standby was cut short by
+ * a cancel, which PostgreSQL answers with a warning only.  After a failover
+ * what was committed may be lost.
  */
 bool
 commit_is_replicated(void)
@@ -97,7 +58,8 @@ commit_is_replicated(void)
 }
 
 /*
- * See delivery.h.
+ * Ends the process if its postmaster is gone, as every wait of PostgreSQL's
+ * does: whoever goes on without keeps the server from being started again.
  */
 void
 leave_dead_server(void)
@@ -112,7 +74,7 @@ worker_begin(void)
 	callers_memory = CurrentMemoryContext;
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
-	set_up_transaction();
+	settings_isolate_transaction();
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
 }
@@ -140,7 +102,7 @@ procedure_begin(void)
 	/* A time-out of the statement runs already, and would cut off the round. */
 	if (get_timeout_active(STATEMENT_TIMEOUT))
 		disable_timeout(STATEMENT_TIMEOUT, false);
-	set_up_transaction();
+	settings_isolate_transaction();
 }
 
 /*
@@ -150,14 +112,17 @@ static void
 procedure_commit(void)
 {
 	SPI_commit();
-	lift_transaction_timeout();
+	settings_lift_transaction_timeout();
 }
 
 const WorkUnit worker_work_unit = {worker_begin, worker_commit};
 const WorkUnit procedure_work_unit = {procedure_begin, procedure_commit};
 
 /*
- * See delivery.h.
+ * Connects a procedure to SPI in the way that procedure_work_unit needs; it
+ * disconnects by SPI_finish.  Raises an error that names it (such as
+ * "deliver()") if it was called in a transaction block or a function, or on a
+ * standby.  procedure_work_unit.begin commits what it did before.
  */
 void
 procedure_connect(FunctionCallInfo fcinfo, const char *name)

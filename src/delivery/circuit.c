@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include "common/backoff.h"
 #include "delivery/circuit.h"
 #include "delivery/retry.h"
 #include "delivery/settings.h"

@@ -4,13 +4,12 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 
 #include "delivery/courier.h"
 #include "common/statement.h"
-#include "delivery/trouble.h"
+#include "common/subtransaction.h"
+#include "delivery/last_error.h"
 
 static Statement find_work = {
 	"SELECT EXISTS (SELECT 1 FROM quota_manager.quota_run r"
@@ -175,36 +174,37 @@ plan_by_key(void)
 	set_local("jit", "off");
 }
 
+/* What is done in a transaction of a courier. */
+typedef struct Work
+{
+	Courier *courier;
+	void (*body)(Courier *courier, void *argument);
+	void *argument;
+} Work;
+
+static void
+do_work(void *argument)
+{
+	Work *work = argument;
+
+	work->body(work->courier, work->argument);
+}
+
 ErrorData *
 courier_transact(Courier *courier, void (*body)(Courier *courier, void *argument), void *argument)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	ResourceOwner owner;
-	ErrorData *volatile error = NULL;
+	Work          work = {courier, body, argument};
+	ErrorData    *error;
 
 	courier->unit->begin();
 	plan_by_key();
 	/* to lose a settlement in a failover is to be in doubt; to wait for a standby is to hang */
 	if (courier->is_leaving)
 		set_local("synchronous_commit", "local");
-	owner = CurrentResourceOwner;
-	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(courier->turn_memory);
-	PG_TRY();
-	{
-		body(courier, argument);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(courier->memory);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
+	error = subtransaction_try(do_work, &work, courier->memory);
 	MemoryContextSwitchTo(caller);
-	CurrentResourceOwner = owner;
 	courier->unit->commit();
 	MemoryContextReset(courier->turn_memory);
 	return error;
@@ -226,7 +226,7 @@ courier_trouble(Courier *courier, const char *message)
 static void
 write_trouble(Courier *courier, void *argument)
 {
-	trouble_write(TROUBLE_COURIER, argument);
+	last_error_write(WORK_DELIVERY, argument);
 }
 
 void
@@ -262,18 +262,15 @@ gateways_are_known(const Courier *courier, int64 count, TimestampTz update_time)
 bool
 courier_finds_work(Courier *courier, const WorkUnit *unit)
 {
-	bool        isnull;
 	bool        found;
 	int64       count;
-	Datum       value;
 	TimestampTz update_time;
 
 	unit->begin();
-	(void) statement_run_values(&find_work, NULL, NULL);
-	found = DatumGetBool(result_datum(0, 1, &isnull));
-	count = DatumGetInt64(result_datum(0, 2, &isnull));
-	value = result_datum(0, 3, &isnull);
-	update_time = isnull ? DT_NOBEGIN : DatumGetTimestampTz(value);
+	(void) statement_run(&find_work, NULL);
+	found = result_bool(0, 1);
+	count = result_int64(0, 2);
+	update_time = result_is_null(0, 3) ? DT_NOBEGIN : result_time(0, 3);
 	SPI_freetuptable(SPI_tuptable);
 	unit->commit();
 	return found || !gateways_are_known(courier, count, update_time);

@@ -23,40 +23,11 @@
 
 #include <signal.h>
 
-#include "fmgr.h"
 #include "nodes/pg_list.h"
 #include "utils/timestamp.h"
 
 #include "common/monotonic.h"
-
-/*
- * How the caller begins and ends a transaction: a worker with its own
- * transactions, a procedure with those of its CALL.  Between begin and commit
- * SPI is connected and a snapshot can be taken; outside, nothing is held.
- *
- * Within, whatever the role, the database or the session have set: isolation
- * read committed, read write, search_path pg_catalog and pg_temp, row_security
- * off, no time-outs, and what pinned_settings.h fixes.  When commit returns, what was written is on disk, and on
- * those standbys that synchronous_commit = on waits for.  The caller's current
- * memory context is the same afterwards.
- */
-typedef struct WorkUnit
-{
-	void (*begin)(void);
-	void (*commit)(void);
-} WorkUnit;
-
-/* A transaction of a background worker, and one of a procedure that was called at top level. */
-extern const WorkUnit worker_work_unit;
-extern const WorkUnit procedure_work_unit;
-
-/*
- * Connects a procedure to SPI in the way that procedure_work_unit needs; it
- * disconnects by SPI_finish.  Raises an error that names it (such as
- * "deliver()") if it was called in a transaction block or a function, or on a
- * standby.  procedure_work_unit.begin commits what it did before.
- */
-extern void procedure_connect(FunctionCallInfo fcinfo, const char *name);
+#include "common/work_unit.h"
 
 /* What one round did. */
 typedef struct DeliveryCount
@@ -110,23 +81,7 @@ extern void courier_explain(const Courier *courier);
  */
 extern bool courier_finds_work(Courier *courier, const WorkUnit *unit);
 
-/* Sets a setting to the end of the current transaction. */
-extern void set_local(const char *name, const char *value);
-
 /* Registers the settings of delivery; called once by _PG_init. */
 extern void delivery_define_settings(void);
-
-/*
- * False: the wait of the last commit for a synchronous standby was cut short
- * by a cancel, which PostgreSQL answers with a warning only.  After a failover
- * what was committed may be as if it had never been.
- */
-extern bool commit_is_replicated(void);
-
-/*
- * Ends the process if its postmaster is gone, as every wait of PostgreSQL's
- * does: whoever goes on without keeps the server from being started again.
- */
-extern void leave_dead_server(void);
 
 #endif /* QM_DELIVERY_H */

@@ -6,6 +6,7 @@
 
 #include "utils/memutils.h"
 
+#include "common/backoff.h"
 #include "delivery/grant.h"
 #include "delivery/retry.h"
 #include "delivery/settings.h"

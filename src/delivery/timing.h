@@ -40,12 +40,6 @@
 /* Without an answer for so long a gateway seems to hang. */
 #define RESPONSIVE_MS 1000
 
-/* rate_limit lets through later what it did not need for so long. */
-#define RATE_SAVED_SECONDS 0.1
-
-/* Longest sleep for the sake of a rate_limit. */
-#define RATE_WAIT_MAX_MS 1000
-
 /*
  * grant.c, reconcile.c: grants whose answer was lost.
  */

@@ -5,7 +5,6 @@
 #include "postgres.h"
 
 #include "endpoint/rate_limit.h"
-#include "delivery/timing.h"
 
 /*
  * Starts with a full bucket.

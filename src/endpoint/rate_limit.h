@@ -11,6 +11,12 @@
 
 #include "common/monotonic.h"
 
+/* rate_limit lets through later what it did not need for so long. */
+#define RATE_SAVED_SECONDS 0.1
+
+/* Longest sleep for the sake of a rate_limit. */
+#define RATE_WAIT_MAX_MS 1000
+
 typedef struct RateLimit
 {
 	double   tokens; /* requests that could be sent at `time` */

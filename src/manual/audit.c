@@ -33,7 +33,7 @@
 #include "common/monotonic.h"
 #include "common/rights.h"
 #include "manual/argument.h"
-#include "delivery/delivery.h"
+#include "common/work_unit.h"
 #include "endpoint/gateway_row.h"
 #include "common/statement.h"
 

@@ -18,7 +18,7 @@
 
 #include "postgres.h"
 
-#include "delivery/delivery.h"
+#include "common/work_unit.h"
 
 typedef struct BalanceReader BalanceReader;
 

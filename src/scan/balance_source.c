@@ -14,10 +14,11 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+#include "common/backoff.h"
 #include "common/crash_point.h"
 #include "common/monotonic.h"
 #include "common/statement.h"
-#include "delivery/rate_limit.h"
+#include "endpoint/rate_limit.h"
 #include "scan/balance_source.h"
 #include "scan/balance_table.h"
 
@@ -68,12 +69,11 @@ typedef struct BalanceBatch
 /* How the gateway answers. */
 typedef struct BalanceHealth
 {
-	int         failures;    /* in a row */
-	bool        suspect;     /* no users are asked for until a health check is answered */
-	bool        is_checking; /* the health check is in flight */
-	bool        gave_up;     /* the gateway does not answer: its jobs are to be dropped */
-	int         outage_ms;   /* the back-off; 0: it answered last */
-	MonoTime    outage_until;
+	int         failures;     /* in a row */
+	bool        suspect;      /* no users are asked for until a health check is answered */
+	bool        is_checking;  /* the health check is in flight */
+	bool        gave_up;      /* the gateway does not answer: its jobs are to be dropped */
+	Backoff     outage;       /* while it does not answer */
 	TimestampTz outage_since; /* for people */
 } BalanceHealth;
 
@@ -114,7 +114,8 @@ balance_source_create(const char *name, const WorkUnit *unit)
 	source->memory = CurrentMemoryContext;
 	source->unit = unit;
 	source->name = pstrdup(name);
-	source->not_before = source->health.outage_until = MONO_PAST;
+	source->not_before = MONO_PAST;
+	backoff_none(&source->health.outage);
 	rate_limit_init(&source->rate_limit);
 	source->batch.memory = AllocSetContextCreate(CurrentMemoryContext, "quota_manager balances",
 												 ALLOCSET_DEFAULT_SIZES);
@@ -181,8 +182,7 @@ balance_source_set_row(BalanceSource *source, GatewayRow *row)
 	if (row == NULL || source->row == NULL || !gateway_row_same(row, source->row))
 	{
 		balance_source_reset(source);
-		source->health.outage_ms = 0;
-		source->health.outage_until = MONO_PAST;
+		backoff_none(&source->health.outage);
 	}
 	source->row = row;
 }
@@ -193,7 +193,7 @@ balance_source_set_row(BalanceSource *source, GatewayRow *row)
 bool
 balance_source_is_available(const BalanceSource *source)
 {
-	return source->row != NULL && source->health.outage_until <= mono_now();
+	return source->row != NULL && backoff_is_over(&source->health.outage);
 }
 
 /*
@@ -462,7 +462,7 @@ take_answer(BalanceSource *source, const GatewayResult *result)
 		strlcpy(answer->amount, result->reply.balance, sizeof(answer->amount));
 		answer->asked = source->batch.sent[question - source->batch.questions];
 		health->failures = 0;
-		health->outage_ms = 0;
+		backoff_none(&health->outage);
 		CRASH_POINT(balance_read);
 		return;
 	}
@@ -489,10 +489,9 @@ give_up(BalanceSource *source)
 		end_job(source, job);
 	}
 	balance_source_reset(source);
-	if (health->outage_ms == 0)
+	if (health->outage.delay_ms == 0)
 		health->outage_since = GetCurrentTimestamp();
-	health->outage_ms = Min(Max(health->outage_ms * 2, OUTAGE_MIN_MS), OUTAGE_MAX_MS);
-	health->outage_until = mono_in_ms(health->outage_ms);
+	backoff_more(&health->outage, OUTAGE_MIN_MS, OUTAGE_MAX_MS);
 }
 
 /*
@@ -564,7 +563,7 @@ balance_source_describe(const BalanceSource *source, StringInfo text)
 {
 	const char *separator = text->len > 0 ? "; " : "";
 
-	if (source->health.outage_ms > 0)
+	if (source->health.outage.delay_ms > 0)
 		appendStringInfo(text, "%sgateway %s has not answered since %s", separator, source->name,
 						 timestamptz_to_str(source->health.outage_since));
 	else if (source->jobs != NIL)

@@ -19,7 +19,7 @@
 #include "access/tupdesc.h"
 #include "lib/stringinfo.h"
 
-#include "delivery/delivery.h"
+#include "common/work_unit.h"
 #include "endpoint/gateway_row.h"
 
 typedef struct BalanceSource BalanceSource;

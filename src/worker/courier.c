@@ -24,7 +24,7 @@
 #include "utils/timeout.h"
 
 #include "delivery/installation.h"
-#include "delivery/trouble.h"
+#include "delivery/last_error.h"
 #include "worker/place.h"
 #include "worker/process.h"
 #include "worker/wake.h"
@@ -140,7 +140,7 @@ note_last_words(const char *message)
 	RESUME_INTERRUPTS();
 	PG_TRY();
 	{
-		trouble_note(&delivery_unit, TROUBLE_COURIER, message);
+		last_error_record(&delivery_unit, WORK_DELIVERY, message);
 	}
 	PG_CATCH();
 	{

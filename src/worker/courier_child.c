@@ -7,7 +7,7 @@
 #include "postmaster/bgworker.h"
 #include "storage/ipc.h"
 
-#include "delivery/trouble.h"
+#include "delivery/last_error.h"
 #include "worker/courier_child.h"
 #include "worker/survive.h"
 
@@ -106,7 +106,7 @@ keep_courier_running(void)
 			 errdetail("All slots for background workers are in use. Strategies are run, grants "
 					   "wait."),
 			 errhint("You may need to increase max_worker_processes.")));
-	note_trouble(TROUBLE_COURIER, "could not start: all slots for background workers are in use");
+	note_trouble(WORK_DELIVERY, "could not start: all slots for background workers are in use");
 }
 
 /*

@@ -19,7 +19,7 @@
 #include "common/version.h"
 #include "delivery/installation.h"
 #include "common/statement.h"
-#include "delivery/trouble.h"
+#include "delivery/last_error.h"
 #include "worker/own_launcher.h"
 #include "worker/process.h"
 #include "worker/tick.h"
@@ -108,7 +108,7 @@ run_due_strategies(int64 *strategies, int64 *granted)
 		} while ((more || balance_reader_is_busy(reader) || balance_reader_made_due(reader)) &&
 				 mono_now() < end);
 		if (healthy)
-			trouble_clear(&procedure_work_unit, TROUBLE_SCHEDULER);
+			last_error_clear(&procedure_work_unit, WORK_SCHEDULER);
 	}
 	PG_FINALLY();
 	{

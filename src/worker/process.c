@@ -23,6 +23,7 @@
 #include "utils/wait_event.h"
 
 #include "common/compat.h"
+#include "common/pinned_settings.h"
 #include "worker/process.h"
 
 /* Name in pg_stat_activity.backend_type, and entry point, of each kind. */
@@ -166,17 +167,6 @@ received_order(void)
 void
 connect_child(const WorkerOrder *order, pqsigfunc on_sigterm)
 {
-	static const char *const session[][2] = {
-		{"search_path", "pg_catalog, pg_temp"},
-		{"row_security", "off"},
-		{"default_transaction_isolation", "read committed"},
-		{"default_transaction_read_only", "off"},
-		{"default_transaction_deferrable", "off"},
-		{"statement_timeout", "0"},
-		{"lock_timeout", "0"},
-		{"idle_in_transaction_session_timeout", "0"},
-	};
-
 	/* Connecting may wait for a lock on the database. */
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
@@ -185,10 +175,7 @@ connect_child(const WorkerOrder *order, pqsigfunc on_sigterm)
 	pqsignal(SIGTERM, on_sigterm);
 
 	/* What is set for the role or the database is not for its workers. */
-	for (int i = 0; i < lengthof(session); i++)
-		SetConfigOption(session[i][0], session[i][1], PGC_SUSET, PGC_S_OVERRIDE);
-	if (HAVE_TRANSACTION_TIMEOUT)
-		SetConfigOption("transaction_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+	settings_isolate_session();
 	SetConfigOption("application_name", MyBgworkerEntry->bgw_name, PGC_USERSET, PGC_S_SESSION);
 }
 

@@ -23,7 +23,7 @@
 #include "common/monotonic.h"
 #include "common/version.h"
 #include "delivery/installation.h"
-#include "delivery/trouble.h"
+#include "delivery/last_error.h"
 #include "worker/courier_child.h"
 #include "worker/doorbell.h"
 #include "worker/obstacle.h"
@@ -267,7 +267,7 @@ take_due_strategies(void)
 		noted = installation_check(&database_work_unit, true) == INSTALLATION_OURS;
 	if (!taken && !look.trouble && trouble_noted && !failed && damage == 0)
 	{
-		trouble_clear(&database_work_unit, TROUBLE_SCHEDULER);
+		last_error_clear(&database_work_unit, WORK_SCHEDULER);
 		trouble_noted = false;
 	}
 }

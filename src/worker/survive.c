@@ -10,7 +10,7 @@
 #include "storage/lwlock.h"
 #include "utils/memutils.h"
 
-#include "delivery/trouble.h"
+#include "delivery/last_error.h"
 #include "worker/process.h"
 #include "worker/survive.h"
 
@@ -24,7 +24,7 @@ note_trouble(const char *kind, const char *message)
 	begin_interruptible();
 	PG_TRY();
 	{
-		trouble_note(&database_work_unit, kind, message);
+		last_error_record(&database_work_unit, kind, message);
 	}
 	PG_CATCH();
 	{
@@ -94,7 +94,7 @@ survive_step(void (*step)(void), MemoryContext scratch, uint32 *complaint, const
 	end_interruptible();
 	MemoryContextSwitchTo(TopMemoryContext);
 	if (found != NULL && !extension_is_gone())
-		note_trouble(TROUBLE_SCHEDULER, found);
+		note_trouble(WORK_SCHEDULER, found);
 	*message = found;
 	return succeeded;
 }

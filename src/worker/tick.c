@@ -15,7 +15,7 @@
 
 #include "common/crash_point.h"
 #include "common/statement.h"
-#include "delivery/trouble.h"
+#include "delivery/last_error.h"
 #include "worker/tick.h"
 
 /* Nothing needs to be looked for later than this. */
@@ -221,8 +221,8 @@ tick_strategy(const WorkUnit *unit, BalanceReader *reader, const DueStrategy *st
 	memset(result, 0, sizeof(*result));
 	scan_strategy(unit, strategy, result);
 	if (result->error != NULL)
-		trouble_note(unit, TROUBLE_SCHEDULER,
-					 psprintf("strategy \"%s\" failed: %s", strategy->name, result->error));
+		last_error_record(unit, WORK_SCHEDULER,
+						  psprintf("strategy \"%s\" failed: %s", strategy->name, result->error));
 	if (result->unknown_balance > 0)
 		balance_reader_add(reader, strategy->id);
 }

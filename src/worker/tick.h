@@ -13,7 +13,7 @@
 #include "nodes/pg_list.h"
 
 #include "common/monotonic.h"
-#include "delivery/delivery.h"
+#include "common/work_unit.h"
 #include "scan/balance_reader.h"
 
 /* A strategy that is due. */

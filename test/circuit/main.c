@@ -6,6 +6,7 @@
 
 #include "common/pg_prng.h"
 
+#include "common/backoff.h"
 #include "delivery/circuit.h"
 #include "endpoint/rate_limit.h"
 #include "delivery/retry.h"

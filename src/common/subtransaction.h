@@ -1,0 +1,13 @@
+/*
+ * subtransaction.h
+ *		Trying something within a transaction that goes on if it fails.
+ */
+#ifndef QM_SUBTRANSACTION_H
+#define QM_SUBTRANSACTION_H
+
+#include "postgres.h"
+
+extern ErrorData *subtransaction_try(void (*body)(void *argument), void *argument,
+									 MemoryContext error_memory);
+
+#endif /* QM_SUBTRANSACTION_H */
