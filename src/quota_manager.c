@@ -12,6 +12,7 @@
 #include "common/placeholder.h"
 #include "common/progress.h"
 #include "delivery/delivery.h"
+#include "endpoint/endpoint_settings.h"
 #include "scan/pinned_statistics.h"
 #include "scan/scan.h"
 #include "schedule/schedule.h"
@@ -35,6 +36,7 @@ _PG_init(void)
 	schedule_define_settings();
 	scan_define_settings();
 	pinned_statistics_install();
+	endpoint_define_settings();
 	delivery_define_settings();
 	worker_define_settings();
 #ifdef CRASH_POINTS

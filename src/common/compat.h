@@ -45,6 +45,7 @@
 #else
 #define list_guc_variables(count) (*(count) = GetNumConfigOptions(), get_guc_variables())
 #define guc_malloc(elevel, size) malloc(size)
+#define guc_free(pointer) free(pointer)
 #endif
 
 /* Errors of input functions, which 15 cannot collect. */

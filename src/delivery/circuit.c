@@ -7,7 +7,7 @@
 #include "common/backoff.h"
 #include "delivery/circuit.h"
 #include "delivery/retry.h"
-#include "delivery/settings.h"
+#include "delivery/delivery_settings.h"
 #include "delivery/timing.h"
 
 static const char *const state_names[] = {

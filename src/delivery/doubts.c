@@ -10,7 +10,7 @@
 #include "common/crash_point.h"
 #include "delivery/doubts.h"
 #include "delivery/runs.h"
-#include "delivery/settings.h"
+#include "delivery/delivery_settings.h"
 #include "common/statement.h"
 
 /* Milliseconds for which the rows of grants in doubt are believed to be as they were. */

@@ -9,8 +9,9 @@
 #include "common/backoff.h"
 #include "delivery/grant.h"
 #include "delivery/retry.h"
-#include "delivery/settings.h"
+#include "delivery/delivery_settings.h"
 #include "delivery/timing.h"
+#include "endpoint/endpoint_settings.h"
 
 /*
  * Makes a grant, zeroed but for copies of these strings.
@@ -75,7 +76,7 @@ grant_set_sample(Grant *grant, const char *balance, TimestampTz time, MonoTime m
 MonoTime
 grant_last_arrival(const Grant *grant)
 {
-	return mono_add_ms(grant->doubt.moment, delivery_linger);
+	return mono_add_ms(grant->doubt.moment, endpoint_settle_delay_ms);
 }
 
 /*
@@ -192,8 +193,9 @@ grant_lose(Grant *grant, DoubtPolicy policy, TimestampTz now)
 		case DOUBT_RECONCILE:
 			/* without a balance before its user waits all the same: it may still arrive */
 			grant_wait_ms(grant, now,
-						  grant->before.balance != NULL ? Min(FIRST_EVIDENCE_MS, delivery_linger)
-														: delivery_linger);
+						  grant->before.balance != NULL
+							  ? Min(FIRST_EVIDENCE_MS, endpoint_settle_delay_ms)
+							  : endpoint_settle_delay_ms);
 			break;
 	}
 }

@@ -5,8 +5,9 @@
 #include "postgres.h"
 
 #include "delivery/reconcile.h"
-#include "delivery/settings.h"
+#include "delivery/delivery_settings.h"
 #include "delivery/timing.h"
+#include "endpoint/endpoint_settings.h"
 
 /*
  * Sets the grant's message.
@@ -104,7 +105,8 @@ reconcile_grant(Grant *grant, const GatewayRow *row, EvidenceSince since, const 
 	else if (!samples.settle_delay_over)
 	{
 		/* its user must not get another one before */
-		grant_wait_ms(grant, now, mono_ms_until(grant_last_arrival(grant), delivery_linger));
+		grant_wait_ms(grant, now,
+					  mono_ms_until(grant_last_arrival(grant), endpoint_settle_delay_ms));
 		set_conclusion(grant, "not reconciled yet", samples.after);
 	}
 	else

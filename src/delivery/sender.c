@@ -8,7 +8,8 @@
 
 #include "delivery/sender.h"
 #include "delivery/sender_lock.h"
-#include "delivery/settings.h"
+#include "delivery/delivery_settings.h"
+#include "endpoint/endpoint_settings.h"
 
 /*
  * A balance before is asked for so often while the gateway does not tell it and
@@ -188,7 +189,7 @@ sender_may_send(const Sender *sender)
 {
 	if (sender_policy(sender) != DOUBT_RECONCILE || sender->policy.moment == MONO_PAST)
 		return MONO_PAST;
-	return mono_add_ms(sender->policy.moment, delivery_linger);
+	return mono_add_ms(sender->policy.moment, endpoint_settle_delay_ms);
 }
 
 /*

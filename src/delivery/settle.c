@@ -10,7 +10,7 @@
 
 #include "common/crash_point.h"
 #include "delivery/runs.h"
-#include "delivery/settings.h"
+#include "delivery/delivery_settings.h"
 #include "delivery/settle.h"
 #include "common/statement.h"
 #include "scan/balance_table.h"

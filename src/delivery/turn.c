@@ -9,7 +9,7 @@
 #include "delivery/doubts.h"
 #include "delivery/runs.h"
 #include "delivery/sender_lock.h"
-#include "delivery/settings.h"
+#include "delivery/delivery_settings.h"
 #include "delivery/settle.h"
 #include "delivery/turn.h"
 

@@ -9,9 +9,9 @@
 #include "fmgr.h"
 #include "utils/builtins.h"
 
-#include "endpoint/credential.h"
+#include "common/compat.h"
 #include "endpoint/allowed_hosts.h"
-#include "delivery/settings.h"
+#include "endpoint/credential.h"
 #include "gateway/gateway.h"
 
 #define MAX_HOST 256
@@ -34,6 +34,17 @@ typedef struct Origin
 	char   host[MAX_HOST]; /* in lower case, an IPv6 address without brackets */
 	int    port;
 } Origin;
+
+/* The list in force, read. */
+typedef struct OriginList
+{
+	bool   allows_any; /* it is empty */
+	int    count;
+	Origin origins[FLEXIBLE_ARRAY_MEMBER];
+} OriginList;
+
+/* NULL: nothing is set yet, and any host is allowed. */
+static const OriginList *allowed;
 
 /*
  * Takes the next entry from a comma list, without the blanks around it; it may
@@ -153,21 +164,49 @@ read_entry(const char *entry, size_t length, Origin *origin)
 	return problem;
 }
 
-const char *
-hosts_problem(const char *list, const char **entry, int *length)
+/*
+ * Reads the list.  An entry that cannot be read would allow nothing, or not
+ * what was meant, and is refused.
+ */
+bool
+allowed_hosts_check(char **newval, void **extra, GucSource source)
 {
-	size_t entry_length;
-	Origin origin;
+	const char *list = *newval;
+	const char *entry;
+	size_t      length;
+	size_t      most = 1;
+	OriginList *origins;
 
-	while (next_entry(&list, entry, &entry_length))
+	for (const char *p = list; *p != '\0'; p++)
+		most += *p == ',';
+	origins = guc_malloc(LOG, offsetof(OriginList, origins) + sizeof(Origin) * most);
+	if (origins == NULL)
+		return false;
+	origins->allows_any = list[strspn(list, BLANKS)] == '\0';
+	origins->count = 0;
+	while (next_entry(&list, &entry, &length))
 	{
-		const char *problem = entry_length == 0 ? NULL : read_entry(*entry, entry_length, &origin);
+		const char *problem =
+			length == 0 ? NULL : read_entry(entry, length, &origins->origins[origins->count]);
 
-		*length = (int) entry_length;
 		if (problem != NULL)
-			return problem;
+		{
+			guc_free(origins);
+			GUC_check_errdetail("Entry \"%.*s\": %s.", (int) length, entry, problem);
+			GUC_check_errhint("Write host, host:port, scheme://host or scheme://host:port, "
+							  "separated by commas.");
+			return false;
+		}
+		origins->count += length > 0;
 	}
-	return NULL;
+	*extra = origins;
+	return true;
+}
+
+void
+allowed_hosts_assign(const char *newval, void *extra)
+{
+	allowed = extra;
 }
 
 /*
@@ -186,27 +225,23 @@ same_host(const char *a, const char *b)
 }
 
 /*
- * Why the list does not allow where a gateway is; NULL: it does, or is empty.
- * An entry that cannot be read allows nothing.
+ * Why the list does not allow where a gateway is; NULL: it does.
  */
 static const char *
-origin_problem(const Origin *origin, const char *list)
+origin_problem(const Origin *origin)
 {
-	const char *entry;
-	size_t      length;
-	bool        host_found = false;
+	bool host_found = false;
 
-	if (list[strspn(list, BLANKS)] == '\0')
+	if (allowed == NULL || allowed->allows_any)
 		return NULL;
-	while (next_entry(&list, &entry, &length))
+	for (int i = 0; i < allowed->count; i++)
 	{
-		Origin allowed;
+		const Origin *entry = &allowed->origins[i];
 
-		if (length == 0 || read_entry(entry, length, &allowed) != NULL ||
-			!same_host(allowed.host, origin->host))
+		if (!same_host(entry->host, origin->host))
 			continue;
-		if ((allowed.scheme == SCHEME_ANY || allowed.scheme == origin->scheme) &&
-			(allowed.port == ANY_PORT || allowed.port == origin->port))
+		if ((entry->scheme == SCHEME_ANY || entry->scheme == origin->scheme) &&
+			(entry->port == ANY_PORT || entry->port == origin->port))
 			return NULL;
 		host_found = true;
 	}
@@ -214,24 +249,23 @@ origin_problem(const Origin *origin, const char *list)
 					  : "its host is not in quota_manager.allowed_hosts";
 }
 
+/*
+ * True if the list in force names this address itself.  Reads memory and
+ * nothing more, so that it can be called while libcurl works.
+ */
 bool
 address_is_listed(const char *address)
 {
-	const char *list = delivery_allowed_hosts;
-	const char *entry;
-	size_t      length;
-
-	while (next_entry(&list, &entry, &length))
-	{
-		Origin allowed;
-
-		if (length > 0 && read_entry(entry, length, &allowed) == NULL &&
-			same_host(allowed.host, address))
+	for (int i = 0; allowed != NULL && i < allowed->count; i++)
+		if (same_host(allowed->origins[i].host, address))
 			return true;
-	}
 	return false;
 }
 
+/*
+ * What is wrong with a gateway's URL, its host included: a constant text;
+ * NULL: nothing.
+ */
 const char *
 base_url_problem(const char *url)
 {
@@ -252,7 +286,7 @@ base_url_problem(const char *url)
 		why = copy_host(host, length, origin.host);
 	if (why != NULL)
 		return why;
-	why = origin_problem(&origin, delivery_allowed_hosts);
+	why = origin_problem(&origin);
 	if (why != NULL)
 		return why;
 	if (gateway_host_fault(host) != NULL && !address_is_listed(origin.host))

@@ -9,22 +9,15 @@
 #ifndef QM_HOSTS_H
 #define QM_HOSTS_H
 
-/*
- * What is wrong with a gateway's URL, its host included: a constant text;
- * NULL: nothing.
- */
+#include "postgres.h"
+
+#include "utils/guc.h"
+
 extern const char *base_url_problem(const char *url);
+extern bool        address_is_listed(const char *address);
 
-/*
- * What is wrong with a list of hosts, and in which entry (its first byte and
- * its length); NULL: nothing.
- */
-extern const char *hosts_problem(const char *list, const char **entry, int *length);
-
-/*
- * True if the list in force names this address itself.  Reads the setting and
- * nothing more, so that it can be called while libcurl works.
- */
-extern bool address_is_listed(const char *address);
+/* Hooks of the setting, which keep the list as it was read. */
+extern bool allowed_hosts_check(char **newval, void **extra, GucSource source);
+extern void allowed_hosts_assign(const char *newval, void *extra);
 
 #endif /* QM_HOSTS_H */

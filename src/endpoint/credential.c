@@ -17,7 +17,7 @@
 #include "utils/builtins.h"
 
 #include "endpoint/credential.h"
-#include "delivery/settings.h"
+#include "endpoint/endpoint_settings.h"
 #include "common/statement.h"
 
 #define ENV_PREFIX "env:"
@@ -71,6 +71,9 @@ is_name(const char *name, const char *others)
 	return p > name && p - name <= MAX_NAME;
 }
 
+/*
+ * What is wrong with the form of a reference: a constant text; NULL: nothing.
+ */
 const char *
 credential_reference_problem(const char *reference)
 {
@@ -99,6 +102,12 @@ credential_reference_problem(const char *reference)
 	return NULL;
 }
 
+/*
+ * From here to its end the statement that the client has sent is not shown,
+ * neither with errors and whatever else the log has it with, nor in
+ * pg_stat_activity.  Not what logs statements for themselves: that has its text
+ * from elsewhere.
+ */
 void
 credential_hide_statement(void)
 {
@@ -135,12 +144,12 @@ read_file(const char *name, char *buffer, size_t size, const char **problem)
 	struct stat status;
 	ssize_t     length = -1;
 
-	if (delivery_credential_directory[0] == '\0')
+	if (endpoint_credential_directory[0] == '\0')
 	{
 		*problem = "quota_manager.credential_directory is not set";
 		return -1;
 	}
-	path = psprintf("%s/%s", delivery_credential_directory, name);
+	path = psprintf("%s/%s", endpoint_credential_directory, name);
 	file = OpenTransientFile(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | PG_BINARY);
 	pfree(path);
 	if (file < 0)
@@ -189,6 +198,11 @@ is_header_value(const char *text)
 	return true;
 }
 
+/*
+ * Fetches the key a reference stands for, allocated in memory.  NULL: it
+ * cannot be had, and *problem says why (a constant text).  SPI must be
+ * connected; the caller needs no right to read quota_credential.
+ */
 char *
 credential_fetch(const char *reference, MemoryContext memory, const char **problem)
 {
@@ -251,6 +265,9 @@ credential_fetch(const char *reference, MemoryContext memory, const char **probl
 	return secret;
 }
 
+/*
+ * Overwrites and frees a key; NULL is allowed.
+ */
 void
 credential_forget(char *secret)
 {

@@ -30,6 +30,9 @@ static Statement read_gateways = {
 static Statement see_gateway = {"SELECT 1 FROM quota_manager.quota_gateway g WHERE g.id = $1",
 								{INT4OID}};
 
+/*
+ * Reads the name of a dialect; false if there is none of that name.
+ */
 bool
 gateway_dialect_read(const char *name, GatewayDialect *dialect)
 {
@@ -110,6 +113,11 @@ wipe_with_memory(MemoryContext memory, char *key)
 	MemoryContextRegisterResetCallback(memory, callback);
 }
 
+/*
+ * Reads all gateways in the order of their ids, with their keys, into memory:
+ * a list of GatewayRow.  The keys are overwritten when the memory is freed.  SPI
+ * must be connected.
+ */
 List *
 gateway_rows_read(MemoryContext memory)
 {
@@ -153,6 +161,11 @@ is_visible(const GatewayRow *row)
 	return found;
 }
 
+/*
+ * The gateway of that name, or, without a name, the default one, among such a
+ * list, and among those that the current user can see.  Raises an error if
+ * there is none.
+ */
 GatewayRow *
 gateway_row_choose(List *rows, const char *name)
 {
@@ -180,6 +193,9 @@ same_text(const char *a, const char *b)
 	return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
 }
 
+/*
+ * True if a session opened for one serves the other just as well.
+ */
 bool
 gateway_row_same(const GatewayRow *a, const GatewayRow *b)
 {
@@ -192,6 +208,10 @@ gateway_row_same(const GatewayRow *a, const GatewayRow *b)
 		   same_text(a->problem, b->problem);
 }
 
+/*
+ * Opens a session.  NULL: it cannot be used, and *problem, allocated in the
+ * current memory context, says why.
+ */
 GatewaySession *
 gateway_row_open(const GatewayRow *row, char **problem)
 {

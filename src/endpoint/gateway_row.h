@@ -43,30 +43,10 @@ typedef struct GatewayRow
 	const char    *problem; /* why it cannot be used, a constant text; NULL: it can */
 } GatewayRow;
 
-/*
- * Reads all gateways in the order of their ids, with their keys, into memory:
- * a list of GatewayRow.  The keys are overwritten when the memory is freed.  SPI
- * must be connected.
- */
-extern List *gateway_rows_read(MemoryContext memory);
-
-/*
- * The gateway of that name, or, without a name, the default one, among such a
- * list, and among those that the current user can see.  Raises an error if
- * there is none.
- */
-extern GatewayRow *gateway_row_choose(List *rows, const char *name);
-
-/* True if a session opened for one serves the other just as well. */
-extern bool gateway_row_same(const GatewayRow *a, const GatewayRow *b);
-
-/*
- * Opens a session.  NULL: it cannot be used, and *problem, allocated in the
- * current memory context, says why.
- */
+extern List           *gateway_rows_read(MemoryContext memory);
+extern GatewayRow     *gateway_row_choose(List *rows, const char *name);
+extern bool            gateway_row_same(const GatewayRow *a, const GatewayRow *b);
 extern GatewaySession *gateway_row_open(const GatewayRow *row, char **problem);
-
-/* Reads the name of a dialect; false if there is none of that name. */
-extern bool gateway_dialect_read(const char *name, GatewayDialect *dialect);
+extern bool            gateway_dialect_read(const char *name, GatewayDialect *dialect);
 
 #endif /* QM_GATEWAY_ROW_H */

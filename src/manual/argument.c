@@ -13,7 +13,9 @@
 #define MAX_BYTES 2600
 
 /*
- * See argument.h.
+ * A text argument; NULL if it is null.  An error, which calls it by that name
+ * and does not repeat it, if it is longer than a key has room for: it may go
+ * into the log, into rows, and to a gateway.
  */
 char *
 argument_text(FunctionCallInfo fcinfo, int n, const char *name)
@@ -33,7 +35,7 @@ argument_text(FunctionCallInfo fcinfo, int n, const char *name)
 }
 
 /*
- * See argument.h.
+ * The same; an error if it is null or empty.
  */
 char *
 argument_required_text(FunctionCallInfo fcinfo, int n, const char *name)

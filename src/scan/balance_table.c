@@ -21,7 +21,7 @@
 
 #include "common/monotonic.h"
 #include "common/plain_table.h"
-#include "delivery/settings.h"
+#include "endpoint/endpoint_settings.h"
 #include "common/statement.h"
 #include "scan/balance_table.h"
 #include "scan/scan_lock.h"
@@ -310,8 +310,9 @@ qm_answer_may_arrive(PG_FUNCTION_ARGS)
 	TimestampTz now = GetCurrentTimestamp();
 	MonoTime    moment = mono_now();
 	bool        by_wall_clock =
-		now >= lost_time && now < TimestampTzPlusMilliseconds(lost_time, delivery_linger);
-	bool by_moment = moment >= lost_moment && moment < mono_add_ms(lost_moment, delivery_linger);
+		now >= lost_time && now < TimestampTzPlusMilliseconds(lost_time, endpoint_settle_delay_ms);
+	bool by_moment =
+		moment >= lost_moment && moment < mono_add_ms(lost_moment, endpoint_settle_delay_ms);
 
 	PG_RETURN_BOOL(by_wall_clock || by_moment);
 }

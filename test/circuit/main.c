@@ -10,7 +10,7 @@
 #include "delivery/circuit.h"
 #include "endpoint/rate_limit.h"
 #include "delivery/retry.h"
-#include "delivery/settings.h"
+#include "delivery/delivery_settings.h"
 #include "delivery/timing.h"
 
 #undef printf
