@@ -11,12 +11,17 @@
 #include "nodes/pg_list.h"
 #include "utils/memutils.h"
 
+#include "common/statement.h"
 #include "endpoint/gateway_row.h"
 #include "scan/balance_reader.h"
 #include "scan/balance_source.h"
 
 /* Users fetched at a time. */
 #define FETCH_ROWS 1000
+
+static Statement users_without_balance = {
+	"SELECT u.user_id, u.gateway FROM quota_manager.undecided($1) u ORDER BY u.gateway, u.user_id",
+	{INT4OID}};
 
 struct BalanceReader
 {
@@ -182,8 +187,6 @@ void
 balance_reader_add(BalanceReader *reader, int32 strategy_id)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	Oid           types[] = {INT4OID};
-	Datum         values[] = {Int32GetDatum(strategy_id)};
 	BalanceJob   *job = NULL;
 	char         *gateway = NULL;
 	Portal        portal;
@@ -192,11 +195,7 @@ balance_reader_add(BalanceReader *reader, int32 strategy_id)
 		return;
 	reader->unit->begin();
 	refresh_gateways(reader);
-	portal =
-		SPI_cursor_open_with_args(NULL,
-								  "SELECT u.user_id, u.gateway FROM quota_manager.undecided($1)"
-								  " u ORDER BY u.gateway, u.user_id",
-								  1, types, values, NULL, false, CURSOR_OPT_NO_SCROLL);
+	portal = statement_open_cursor(&users_without_balance, ARGS(arg_int32(strategy_id)));
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();

@@ -14,6 +14,7 @@
 #include "utils/xid8.h"
 
 #include "common/compat.h"
+#include "common/statement.h"
 #include "scan/evaluation.h"
 
 /* An id longer than this has no room in a key: quota_internal.user_id_fits(). */
@@ -23,6 +24,18 @@ bool incremental_scans;
 
 /* A spool has at least so many kilobytes of memory. */
 #define SPOOL_MEMORY_MIN 64
+
+static Statement strategies_to_evaluate = {
+	"SELECT s.id, s.version, s.type = 'single',"
+	" quota_internal.bound_condition(s.condition)::text, s.max_exec_per_user IS NOT NULL,"
+	" m.users, m.seen, m.base, m.base_next, m.candidate, m.candidate_next"
+	" FROM quota_manager.quota_strategy s LEFT JOIN LATERAL (SELECT k.* FROM"
+	" quota_internal.scan_mark k WHERE k.strategy_id = s.id AND k.strategy_version = s.version"
+	" AND EXISTS (SELECT 1 FROM quota_manager.quota_run r WHERE r.id = k.run_id)"
+	/* looked up for each strategy, whatever the statistics of so small a table say */
+	" OFFSET 0) m ON true"
+	" WHERE s.id = ANY ($1) ORDER BY s.id",
+	{INT4ARRAYOID}};
 
 /* The evaluations of this transaction, the latest first. */
 static Evaluation *evaluations = NULL;
@@ -120,13 +133,13 @@ read_condition(StrategyEvaluation *strategy, bool raise)
  * Reads the mark of the evaluation before, from the seventh column on.
  */
 static void
-read_mark(StrategyEvaluation *strategy, HeapTuple row, TupleDesc columns)
+read_mark(StrategyEvaluation *strategy, uint64 row)
 {
 	Datum values[5] = {0};
 	bool  nulls[5] = {false};
 
 	for (int i = 0; i < lengthof(values); i++)
-		values[i] = SPI_getbinval(row, columns, 7 + i, &nulls[i]);
+		values[i] = result_datum(row, 7 + i, &nulls[i]);
 	strategy->has_mark = !nulls[0];
 	if (nulls[0])
 		return;
@@ -168,47 +181,23 @@ reason_against_marks(const Evaluation *evaluation, const StrategyEvaluation *str
 static void
 read_strategies(Evaluation *evaluation, Datum strategy_ids)
 {
-	static SPIPlanPtr plan = NULL;
-	Oid               types[] = {INT4ARRAYOID};
-	Datum             values[] = {strategy_ids};
-	uint64            i;
+	uint64 count;
 
 	SPI_connect();
-	if (plan == NULL)
+	count = statement_run_as_user(&strategies_to_evaluate, ARGS(arg_datum(strategy_ids)));
+	for (uint64 row = 0; row < count; row++)
 	{
-		plan = SPI_prepare(
-			"SELECT s.id, s.version, s.type = 'single',"
-			" quota_internal.bound_condition(s.condition)::text, s.max_exec_per_user IS NOT NULL,"
-			" m.users, m.seen, m.base, m.base_next, m.candidate, m.candidate_next"
-			" FROM quota_manager.quota_strategy s LEFT JOIN LATERAL (SELECT k.* FROM"
-			" quota_internal.scan_mark k WHERE k.strategy_id = s.id AND k.strategy_version = "
-			"s.version"
-			" AND EXISTS (SELECT 1 FROM quota_manager.quota_run r WHERE r.id = k.run_id)"
-			/* OFFSET 0: looked up for each strategy, whatever the statistics of so small a table say. */
-			" OFFSET 0) m ON true"
-			" WHERE s.id = ANY ($1) ORDER BY s.id",
-			1, types);
-		if (plan == NULL || SPI_keepplan(plan) != 0)
-			elog(ERROR, "could not prepare to read strategies");
-	}
-	if (SPI_execute_plan(plan, values, NULL, false, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read strategies");
-	for (i = 0; i < SPI_processed; i++)
-	{
-		HeapTuple           row = SPI_tuptable->vals[i];
-		TupleDesc           columns = SPI_tuptable->tupdesc;
 		MemoryContext       caller = MemoryContextSwitchTo(evaluation->memory);
 		StrategyEvaluation *strategy = palloc0(sizeof(StrategyEvaluation));
-		bool                isnull;
 
-		strategy->strategy_id = DatumGetInt32(SPI_getbinval(row, columns, 1, &isnull));
-		strategy->version = DatumGetInt32(SPI_getbinval(row, columns, 2, &isnull));
-		strategy->is_single = DatumGetBool(SPI_getbinval(row, columns, 3, &isnull));
-		strategy->condition = TextDatumGetCString(SPI_getbinval(row, columns, 4, &isnull));
-		strategy->is_capped = DatumGetBool(SPI_getbinval(row, columns, 5, &isnull));
-		strategy->mark_users = DatumGetInt64(SPI_getbinval(row, columns, 6, &isnull));
-		read_condition(strategy, SPI_processed == 1);
-		read_mark(strategy, row, columns);
+		strategy->strategy_id = result_int32(row, 1);
+		strategy->version = result_int32(row, 2);
+		strategy->is_single = result_bool(row, 3);
+		strategy->condition = result_text(row, 4);
+		strategy->is_capped = result_bool(row, 5);
+		strategy->mark_users = result_int64(row, 6);
+		read_condition(strategy, count == 1);
+		read_mark(strategy, row);
 		evaluation->strategies = lappend(evaluation->strategies, strategy);
 		MemoryContextSwitchTo(caller);
 	}

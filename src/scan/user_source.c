@@ -21,7 +21,15 @@
 #include "common/compat.h"
 #include "common/rights.h"
 #include "common/role_danger.h"
+#include "common/statement.h"
 #include "scan/user_source.h"
+
+static Statement own_users = {"SELECT quota_internal.has_own_users()", {0}};
+
+static Statement relation_of_users = {
+	"SELECT r.relation, r.is_own, r.users, r.with_balances, r.fingerprint"
+	" FROM quota_internal.user_relation($1) r",
+	{OIDOID}};
 
 /*
  * The role that evaluates in place of one that is a superuser, or can become
@@ -86,40 +94,29 @@ is_ordinary(Oid relation)
 void
 user_source_find(UserSource *source, bool runs_others_code, MemoryContext memory)
 {
-	Oid   types[] = {OIDOID};
-	Datum values[1];
-	bool  isnull;
-	char *danger;
+	MemoryContext caller;
+	char         *danger;
+	bool          isnull;
 
 	source->reader = rights_caller();
 	SPI_connect();
 	if (!runs_others_code)
 	{
-		if (SPI_execute("SELECT quota_internal.has_own_users()", false, 1) != SPI_OK_SELECT ||
-			SPI_processed != 1)
-			elog(ERROR, "could not look up the user source");
-		runs_others_code =
-			!DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+		(void) statement_run_as_user(&own_users, NULL);
+		runs_others_code = !result_bool(0, 1);
 	}
 	danger = runs_others_code ? role_danger(source->reader) : NULL;
 	if (danger != NULL)
 		source->reader = worker_role(danger);
-	values[0] = ObjectIdGetDatum(source->reader);
-	if (SPI_execute_with_args("SELECT r.relation, r.is_own, r.users, r.with_balances, r.fingerprint"
-							  " FROM quota_internal.user_relation($1) r",
-							  1, types, values, NULL, false, 1) != SPI_OK_SELECT ||
-		SPI_processed != 1)
-		elog(ERROR, "could not look up the user source");
-	source->relation =
-		DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	source->is_own =
-		DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
-	source->users =
-		MemoryContextStrdup(memory, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3));
-	source->with_balances =
-		MemoryContextStrdup(memory, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 4));
-	source->fingerprint =
-		DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 5, &isnull));
+	(void) statement_run_as_user(&relation_of_users,
+								 ARGS(arg_datum(ObjectIdGetDatum(source->reader))));
+	source->relation = DatumGetObjectId(result_datum(0, 1, &isnull));
+	source->is_own = result_bool(0, 2);
+	caller = MemoryContextSwitchTo(memory);
+	source->users = result_text(0, 3);
+	source->with_balances = result_text(0, 4);
+	MemoryContextSwitchTo(caller);
+	source->fingerprint = result_int64(0, 5);
 	source->is_plain = is_ordinary(source->relation);
 	SPI_finish();
 }
