@@ -1,4 +1,4 @@
--- What the courier sends, to the zgsm dialect of the mock gateway.
+-- What the delivery worker sends, to the zgsm dialect of the mock gateway.
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/x-www-form-urlencoded"
 wrk.headers["x-admin-key"] = os.getenv("BENCH_KEY")
