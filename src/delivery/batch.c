@@ -1,44 +1,31 @@
 /*
- * turn.c
- *		One transaction of a round: settles what is done, claims what is sent next.
+ * batch.c
+ *		One transaction of the delivery loop: settles what is done, claims what is
+ *		sent next.
+ *
+ * What it does for a sender is noted in Sender.batch, and becomes what the
+ * sender goes on from once the transaction is committed.
  */
 #include "postgres.h"
 
 #include "common/crash_point.h"
+#include "delivery/batch.h"
 #include "delivery/claim.h"
 #include "delivery/doubts.h"
 #include "delivery/runs.h"
 #include "delivery/sender_lock.h"
 #include "delivery/delivery_settings.h"
 #include "delivery/settle.h"
-#include "delivery/turn.h"
+#include "delivery/timing.h"
 
-/*
- * Answers must be read before their requests time out, so a turn does not wait
- * for long for a row or a table that somebody has locked; it is taken again.
- */
-#define LOCK_TIMEOUT "500ms"
-
-/* Milliseconds for which an answer may wait for others to be settled with. */
-#define SETTLE_DELAY 100
-
-/*
- * Milliseconds of work after which grants that have fallen due meanwhile are
- * looked for from the beginning, and how many times as long that look may take
- * at most.
- */
-#define RESTART_INTERVAL 3000
-#define RESTART_SHARE 50
-
-/* Milliseconds after which it is a fault that a due grant was not touched. */
-#define NEGLECTED 60000
-
-/* A turn that is being taken. */
-typedef struct Turn
+/* A batch under way. */
+typedef struct BatchRun
 {
-	TurnKind kind;
-	int64    in_doubt; /* grants left by others */
-} Turn;
+	Delivery     *delivery;
+	BatchKind     kind;
+	int64         in_doubt;     /* grants that other senders left */
+	Installation *installation; /* as just read; NULL: it was not read */
+} BatchRun;
 
 /*
  * How many grants are claimed at once: no more than are sent soon, since all
@@ -57,8 +44,8 @@ claim_limit(const Sender *sender)
 }
 
 /*
- * True if the sender may claim more: what is claimed and not sent should keep
- * its connections busy, and no more than that be left behind by a crash.
+ * True if more may be claimed: what is claimed and not sent should keep the
+ * connections busy, and no more than that be left behind by a crash.
  */
 static bool
 wants_claim(const Sender *sender)
@@ -72,19 +59,20 @@ wants_claim(const Sender *sender)
 }
 
 /*
- * True if balances should be written down, so that their grants can be sent.
+ * True if balances should be written, so that their grants can be sent.
  */
 static bool
 wants_record(const Sender *sender)
 {
-	return grants_in(&sender->grants, GRANT_SAMPLED) > 0 &&
-		   (grants_in(&sender->grants, GRANT_SAMPLING) == 0 ||
-			grants_in(&sender->grants, GRANT_SAMPLED) >= sender->circuit.concurrency_limit ||
-			grants_in(&sender->grants, GRANT_SAMPLED) >= sender->row->max_connections);
+	int sampled = grants_in(&sender->grants, GRANT_SAMPLED);
+
+	return sampled > 0 && (grants_in(&sender->grants, GRANT_SAMPLING) == 0 ||
+						   sampled >= sender->circuit.concurrency_limit ||
+						   sampled >= sender->row->max_connections);
 }
 
 /*
- * True if the sender needs a user to ask the gateway about.
+ * True if a user is wanted to ask the gateway about.
  */
 static bool
 wants_candidate(const Sender *sender)
@@ -99,52 +87,69 @@ wants_candidate(const Sender *sender)
 static bool
 wants_settlement(const Sender *sender)
 {
-	if (grants_in(&sender->grants, GRANT_DONE) == 0)
-		return false;
-	return grants_in(&sender->grants, GRANT_DONE) >= delivery_claim_batch ||
-		   (grants_in(&sender->grants, GRANT_READY) == 0 && sender_in_flight(sender) == 0) ||
-		   mono_now() >= mono_add_ms(sender->grants.done_since, SETTLE_DELAY);
+	int done = grants_in(&sender->grants, GRANT_DONE);
+
+	return done > 0 &&
+		   (done >= delivery_claim_batch ||
+			(grants_in(&sender->grants, GRANT_READY) == 0 && sender_in_flight(sender) == 0) ||
+			mono_now() >= mono_add_ms(sender->grants.done_since, SETTLE_WAIT_MS));
 }
 
 /*
- * True if the state of the gateway should be written.
+ * True if the state of the gateway is to be written, by this process.
  */
 static bool
-wants_state_saved(const Sender *sender)
+wants_report(const Sender *sender)
 {
-	return sender->report.unsaved && sender->row != NULL && sender_owns_gateway(sender) &&
-		   (sender->report.tried == MONO_PAST ||
-			mono_now() >= mono_add_ms(sender->report.tried, REREAD_INTERVAL));
+	return sender->report.unsaved && sender->row != NULL && sender_owns_gateway(sender);
 }
 
+/*
+ * True if that should be done now.
+ */
+static bool
+wants_report_now(const Sender *sender)
+{
+	return wants_report(sender) &&
+		   (sender->report.tried == MONO_PAST ||
+			mono_now() >= mono_add_ms(sender->report.tried, POLL_INTERVAL_MS));
+}
+
+/*
+ * True if a sender would profit from a batch now.
+ */
 bool
-turn_is_needed(const Courier *courier)
+batch_is_needed(const Delivery *delivery)
 {
 	ListCell *cell;
 
-	foreach (cell, courier->senders)
+	foreach (cell, delivery->senders)
 	{
 		const Sender *sender = lfirst(cell);
 
 		if (wants_claim(sender) || wants_record(sender) || wants_settlement(sender) ||
-			wants_candidate(sender) || wants_state_saved(sender))
+			wants_candidate(sender) || wants_report_now(sender))
 			return true;
 	}
 	return false;
 }
 
+/*
+ * True if there is work for a gateway, as far as is known.  *due becomes the
+ * time at which the first grant may be sent, if that is earlier.
+ */
 bool
-has_backlog(const Courier *courier, const Sender *sender, MonoTime *due)
+batch_has_work(const Delivery *delivery, const Sender *sender, MonoTime *due)
 {
 	DoubtPolicy policy = sender_policy(sender);
-	bool        found = false;
+	bool        found = grants_in(&sender->grants, GRANT_UNRESOLVED) > 0;
 	ListCell   *cell;
 
 	if (sender->row == NULL)
 		return false;
-	foreach (cell, courier->runs)
+	foreach (cell, delivery->runs)
 	{
-		Backlog *backlog = run_backlog(lfirst(cell), sender->row->name);
+		const Backlog *backlog = run_backlog(lfirst(cell), sender->row->name);
 
 		if (backlog == NULL)
 			continue;
@@ -159,46 +164,47 @@ has_backlog(const Courier *courier, const Sender *sender, MonoTime *due)
 	}
 	if (policy == DOUBT_RECONCILE)
 		*due = Min(*due, sender->unresolved.next_due);
-	return found || grants_in(&sender->grants, GRANT_UNRESOLVED) > 0;
+	return found;
 }
 
 /*
- * Makes this process the gateway's sender unless another one is.
+ * Makes this process the gateway's sender unless another one is, and settles
+ * what the last one has left.
  */
 static void
-take_lock(Courier *courier, Sender *sender, Turn *turn)
+take_lock(Delivery *delivery, Sender *sender, BatchRun *run)
 {
-	int64 leftovers;
+	int64 orphaned;
 
 	if (!sender_lock_try(sender->gateway_id))
 		return;
 	sender->batch.lock_taken = true;
 	sender_take_state(sender);
 
-	/* what was seen before may have been changed by the last sender, who may have known more runs */
-	courier->runs = runs_load(courier->runs, courier->runs_memory);
-	runs_forget(courier->runs, sender->row->name, false);
-	runs_examine(courier->runs, courier->runs_memory);
+	/* the last sender may have changed what was read before, and may have known more runs */
+	delivery->runs = runs_load(delivery->runs, delivery->runs_memory);
+	runs_forget(delivery->runs, sender->row->name, false);
+	runs_examine(delivery->runs, delivery->runs_memory);
 	CRASH_POINT(lock_taken);
-	leftovers = settle_leftovers(sender, courier->runs);
-	if (leftovers > 0)
+	orphaned = settle_leftovers(sender, delivery->runs);
+	if (orphaned > 0)
+	{
 		ereport(LOG, (errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
 					  errmsg("gateway \"%s\": " INT64_FORMAT
 							 " grants are in doubt because their sender ended",
-							 sender->row->name, leftovers)));
-	if (leftovers > 0)
+							 sender->row->name, orphaned)));
 		CRASH_POINT(leftovers_settled);
-	turn->in_doubt += leftovers;
-	runs_examine(courier->runs, courier->runs_memory);
+	}
+	run->in_doubt += orphaned;
+	runs_examine(delivery->runs, delivery->runs_memory);
 }
 
 /*
- * Lets the search of a sender that is never at its end begin anew: grants that
- * were put off have fallen due behind it, and others must not be sent for ever
- * before them.  What was seen of the runs may be old, too.
+ * Begins the search of a sender that is never at its end anew: grants that were
+ * put off have fallen due behind it, and must not wait for all that is new.
  */
 static void
-restart_if_due(Courier *courier, Sender *sender)
+restart_if_due(Delivery *delivery, Sender *sender)
 {
 	MonoTime begin = mono_now();
 	MonoTime end;
@@ -206,27 +212,27 @@ restart_if_due(Courier *courier, Sender *sender)
 	if (sender->search.exhausted || !sender_owns_gateway(sender) || sender->row == NULL)
 		return;
 	if (sender->search.restart_time == MONO_NEVER)
-		sender->search.restart_time = mono_add_ms(begin, RESTART_INTERVAL);
+		sender->search.restart_time = mono_add_ms(begin, SEARCH_AGAIN_MS);
 	if (sender->search.restart_time > begin)
 		return;
-	runs_forget(courier->runs, sender->row->name, true);
-	runs_examine(courier->runs, courier->runs_memory);
+	runs_forget(delivery->runs, sender->row->name, true);
+	runs_examine(delivery->runs, delivery->runs_memory);
 	candidates_restart(&sender->search);
 	end = mono_now();
 	sender->search.restart_time =
-		mono_add_ms(end, Max(RESTART_INTERVAL, (end - begin) / 1000 * RESTART_SHARE));
+		mono_add_ms(end, Max(SEARCH_AGAIN_MS, (end - begin) / 1000 * SEARCH_AGAIN_SHARE));
 }
 
 /*
- * Sees to it that grants which are due at an open gateway are claimed: where
- * none was for a minute, something is wrong here.  The log says so, once, and
+ * Checks that grants which are due at an open gateway are claimed: where none
+ * was for a minute, something is wrong here.  The log says so, once, and
  * everything that is remembered of the gateway's work is thrown away.
  */
 static void
 watch_due(Sender *sender, MonoTime due)
 {
 	MonoTime now = mono_now();
-	bool     is_waiting = sender->row != NULL && sender->has_lock && sender_is_open(sender) &&
+	bool     is_waiting = sender->has_lock && sender_is_open(sender) &&
 					  Max(due, sender->search.rest_until) <= now &&
 					  sender_may_send(sender) <= now && grants_unsent(&sender->grants) == 0 &&
 					  grants_in(&sender->grants, GRANT_IN_FLIGHT) == 0;
@@ -239,7 +245,7 @@ watch_due(Sender *sender, MonoTime due)
 	}
 	if (sender->due.since == MONO_NEVER)
 		sender->due.since = now;
-	if (mono_add_ms(sender->due.since, NEGLECTED) > now)
+	if (mono_add_ms(sender->due.since, NEGLECTED_MS) > now)
 		return;
 	if (!sender->due.logged)
 		ereport(WARNING,
@@ -255,73 +261,69 @@ watch_due(Sender *sender, MonoTime due)
 }
 
 /*
- * Looks for work: new runs, grants that fell due, gateways without a sender.
+ * What was read about the work of a gateway is read again where it has changed
+ * since.
  */
 static void
-look(Courier *courier, Turn *turn)
+forget_changed(Delivery *delivery, Sender *sender)
 {
-	ListCell *cell;
-
-	foreach (cell, courier->senders)
+	if (sender->row == NULL)
+		return;
+	/* what is still in flight is read when it is settled */
+	if (sender->dirty && !grants_claimed(&sender->grants))
 	{
-		Sender *sender = lfirst(cell);
-
-		/* what is still in flight is looked at when it is settled */
-		if (sender->dirty && sender->row != NULL && !grants_claimed(&sender->grants))
-		{
-			runs_forget(courier->runs, sender->row->name, true);
-			sender->dirty = false;
-		}
-		if (sender->policy.changed && sender->row != NULL)
-			runs_forget(courier->runs, sender->row->name, false);
-		sender->policy.changed = false;
+		runs_forget(delivery->runs, sender->row->name, true);
+		sender->dirty = false;
 	}
-	courier->runs = runs_load(courier->runs, courier->runs_memory);
-	runs_examine(courier->runs, courier->runs_memory);
+	if (sender->policy.changed)
+		runs_forget(delivery->runs, sender->row->name, false);
+	sender->policy.changed = false;
+}
 
-	foreach (cell, courier->senders)
+/*
+ * Looks for the work of one sender: grants that fell due, a gateway without a
+ * sender, grants in doubt.
+ */
+static void
+poll_for_sender(Delivery *delivery, Sender *sender, BatchRun *run)
+{
+	MonoTime due = MONO_NEVER;
+
+	if (batch_has_work(delivery, sender, &due) && !sender->has_lock)
+		take_lock(delivery, sender, run);
+	restart_if_due(delivery, sender);
+	if (sender_owns_gateway(sender) && sender_policy(sender) == DOUBT_RECONCILE)
 	{
-		Sender  *sender = lfirst(cell);
-		MonoTime due = MONO_NEVER;
-		bool     has_work = has_backlog(courier, sender, &due);
-
-		if (has_work && !sender->has_lock)
-			take_lock(courier, sender, turn);
-		restart_if_due(courier, sender);
-		if (sender_owns_gateway(sender) && sender_policy(sender) == DOUBT_RECONCILE)
-		{
-			doubts_check(sender);
-			doubts_load(sender, courier->runs);
-		}
-		due = MONO_NEVER;
-		has_work = has_backlog(courier, sender, &due);
-		if (!has_work && !sender->report.unsaved && !grants_claimed(&sender->grants) &&
-			sender_in_flight(sender) == 0)
-			sender->batch.lock_abandoned = true;
-		if (sender_owns_gateway(sender) && sender->search.exhausted &&
-			Max(due, sender->search.rest_until) <= mono_now())
-			candidates_restart(&sender->search);
-		watch_due(sender, due);
+		doubts_check(sender);
+		doubts_load(sender, delivery->runs);
 	}
+	due = MONO_NEVER;
+	if (!batch_has_work(delivery, sender, &due) && !sender->report.unsaved &&
+		!grants_claimed(&sender->grants) && sender_in_flight(sender) == 0)
+		sender->batch.lock_abandoned = true;
+	if (sender_owns_gateway(sender) && sender->search.exhausted &&
+		Max(due, sender->search.rest_until) <= mono_now())
+		candidates_restart(&sender->search);
+	watch_due(sender, due);
 }
 
 /*
  * Settles and claims for one sender.
  */
 static void
-serve_sender(Courier *courier, Sender *sender, const Turn *turn)
+serve_sender(Delivery *delivery, Sender *sender, const BatchRun *run)
 {
 	bool may_claim =
-		sender->row != NULL && sender_owns_gateway(sender) && turn->kind != TURN_SETTLE;
+		sender->row != NULL && sender_owns_gateway(sender) && run->kind != BATCH_SETTLE;
 
 	settle_done(sender);
 	if (may_claim && sender_is_open(sender))
 		sender_open_session(sender);
 	if (may_claim && wants_claim(sender))
 	{
-		/* it is read in a transaction of its own, before the next turn */
-		courier->wants_installation = courier->installation == NULL;
-		if (courier->installation != NULL && claim_search(sender, courier->runs) &&
+		/* it is read in a transaction of its own, before the next batch */
+		delivery->wants_installation = delivery->installation == NULL;
+		if (delivery->installation != NULL && claim_search(sender, delivery->runs) &&
 			claim_batch(sender, claim_limit(sender)) > 0)
 		{
 			sender->dirty = true;
@@ -329,67 +331,76 @@ serve_sender(Courier *courier, Sender *sender, const Turn *turn)
 		}
 	}
 	else if (may_claim && wants_candidate(sender))
-		claim_search(sender, courier->runs);
+		claim_search(sender, delivery->runs);
 	if (may_claim)
 		doubts_record(sender);
-	if (sender->report.unsaved && sender->row != NULL && sender_owns_gateway(sender))
+	if (wants_report(sender))
 	{
 		sender->report.tried = mono_now();
 		sender->batch.state_saved = settle_state(sender);
 	}
 	tally_write(&sender->batch.tally, sender->row == NULL ? NULL : sender->row->name,
-				may_claim && turn->kind == TURN_LOOK);
+				may_claim && run->kind == BATCH_POLL);
 }
 
 /*
- * The body of a turn's transaction.
+ * The body of a batch's transaction.
  */
 static void
-take_turn(Courier *courier, void *argument)
+run_batch(void *argument)
 {
-	Turn     *turn = argument;
+	BatchRun *run = argument;
+	Delivery *delivery = run->delivery;
 	ListCell *cell;
 
-	set_local("lock_timeout", LOCK_TIMEOUT);
-	if (courier->gateways_read == MONO_PAST ||
-		mono_now() >= mono_add_ms(courier->gateways_read, REREAD_INTERVAL))
-		courier_read_gateways(courier);
-	if (turn->kind == TURN_LOOK)
-		look(courier, turn);
-	foreach (cell, courier->senders)
-		serve_sender(courier, lfirst(cell), turn);
+	set_local("lock_timeout", BATCH_LOCK_TIMEOUT);
+	if (delivery->gateways_read == MONO_PAST ||
+		mono_now() >= mono_add_ms(delivery->gateways_read, POLL_INTERVAL_MS))
+		senders_read_gateways(delivery);
+	if (run->kind == BATCH_POLL)
+	{
+		foreach (cell, delivery->senders)
+			forget_changed(delivery, lfirst(cell));
+		delivery->runs = runs_load(delivery->runs, delivery->runs_memory);
+		runs_examine(delivery->runs, delivery->runs_memory);
+		foreach (cell, delivery->senders)
+			poll_for_sender(delivery, lfirst(cell), run);
+	}
+	foreach (cell, delivery->senders)
+		serve_sender(delivery, lfirst(cell), run);
 }
 
 /*
- * Tells others, once, that the state of a gateway has changed.
+ * Logs, once, that the state of a gateway has changed.  One that is tried again
+ * and again is still what was logged.
  */
 static void
-announce_state(Courier *courier, Sender *sender)
+announce_state(Delivery *delivery, Sender *sender)
 {
-	char *trouble;
+	const Circuit *circuit = &sender->circuit;
+	char          *text;
 
-	/* a gateway that is tried again and again is still the one that was told of */
-	if (sender->circuit.state == sender->report.logged || sender->circuit.state == CIRCUIT_PROBING)
+	if (circuit->state == sender->report.logged || circuit->state == CIRCUIT_PROBING)
 		return;
-	sender->report.logged = sender->circuit.state;
-	if (sender->circuit.state == CIRCUIT_OPEN)
+	sender->report.logged = circuit->state;
+	if (circuit->state == CIRCUIT_OPEN)
 	{
 		ereport(LOG, (errcode(ERRCODE_SUCCESSFUL_COMPLETION),
 					  errmsg("gateway \"%s\" is open", sender->row->name)));
 		return;
 	}
-	trouble = psprintf("gateway \"%s\" is %s: %s", sender->row->name,
-					   circuit_state_name(sender->circuit.state), sender->circuit.reason);
-	ereport(LOG, (errcode(ERRCODE_CONNECTION_EXCEPTION), errmsg("%s", trouble)));
-	courier_trouble(courier, trouble);
-	pfree(trouble);
+	text = psprintf("gateway \"%s\" is %s: %s", sender->row->name,
+					circuit_state_name(circuit->state), circuit->reason);
+	ereport(LOG, (errcode(ERRCODE_CONNECTION_EXCEPTION), errmsg("%s", text)));
+	senders_note_error(delivery, text);
+	pfree(text);
 }
 
 /*
- * What a turn did is durable: the sender goes on from there.
+ * What the batch did is durable: the sender goes on from there.
  */
 static void
-finish_sender(Courier *courier, Sender *sender, DeliveryCount *count)
+finish_sender(Delivery *delivery, Sender *sender, DeliveryCount *count)
 {
 	settle_finish(sender, count);
 	doubts_finish(sender);
@@ -406,7 +417,7 @@ finish_sender(Courier *courier, Sender *sender, DeliveryCount *count)
 	if (sender->batch.state_saved)
 	{
 		sender->report.unsaved = false;
-		announce_state(courier, sender);
+		announce_state(delivery, sender);
 	}
 	sender_begin_batch(sender);
 }
@@ -415,51 +426,43 @@ finish_sender(Courier *courier, Sender *sender, DeliveryCount *count)
  * The body of the transaction that reads under which ids grants are sent.
  */
 static void
-read_installation(Courier *courier, void *argument)
+read_installation(void *argument)
 {
-	*(Installation **) argument = installation_read(courier->memory);
+	BatchRun *run = argument;
+
+	run->installation = installation_read(run->delivery->memory);
 }
 
 /*
- * Takes what a transaction did over into memory, or, after an error, throws
- * away all that was read or done in it: the next one begins with what is
- * committed.
+ * Runs a batch and adds what it settled to *count.  An error in it is returned
+ * (NULL: none): what it did is undone, in tables and in memory, what was read
+ * is forgotten, and what is to be settled stays where it is.
  */
-static void
-conclude_turn(Courier *courier, bool success, DeliveryCount *count)
-{
-	ListCell *cell;
-
-	foreach (cell, courier->senders)
-	{
-		if (success)
-			finish_sender(courier, lfirst(cell), count);
-		else
-			sender_undo_batch(lfirst(cell));
-	}
-	if (!success)
-		courier_forget(courier);
-}
-
 ErrorData *
-turn_take(Courier *courier, TurnKind kind, DeliveryCount *count)
+batch_run(Delivery *delivery, BatchKind kind, DeliveryCount *count)
 {
-	Turn       turn = {kind, 0};
+	BatchRun   run = {delivery, kind, 0, NULL};
 	ErrorData *error;
+	ListCell  *cell;
 
-	if (courier->wants_installation && kind != TURN_SETTLE)
+	if (delivery->wants_installation && kind != BATCH_SETTLE)
 	{
-		Installation *installation = NULL;
-
-		error = courier_transact(courier, read_installation, &installation);
+		error = senders_transact(delivery, read_installation, &run);
 		if (error != NULL)
 			return error;
-		courier->installation = installation;
-		courier->wants_installation = false;
+		delivery->installation = run.installation;
+		delivery->wants_installation = false;
 	}
-	error = courier_transact(courier, take_turn, &turn);
-	conclude_turn(courier, error == NULL, count);
-	if (error == NULL)
-		count->in_doubt += turn.in_doubt;
-	return error;
+	error = senders_transact(delivery, run_batch, &run);
+	if (error != NULL)
+	{
+		foreach (cell, delivery->senders)
+			sender_undo_batch(lfirst(cell));
+		senders_forget_tables(delivery);
+		return error;
+	}
+	foreach (cell, delivery->senders)
+		finish_sender(delivery, lfirst(cell), count);
+	count->in_doubt += run.in_doubt;
+	return NULL;
 }

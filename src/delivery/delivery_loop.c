@@ -1,11 +1,11 @@
 /*
- * round.c
- *		A round of a courier: claim, send, settle, until nothing is due.
+ * delivery_loop.c
+ *		Claim, send, settle, until nothing is due.
  *
- * The loop alternates between HTTP, with no transaction open, and turns: a
- * turn is one transaction that settles what is done and claims what is to be
- * sent next, for all gateways.  It is taken when a sender is about to run dry,
- * and else so often that answers do not lie about for long.
+ * The loop alternates between HTTP, with no transaction open, and batches: a
+ * batch is one transaction that settles what is done and claims what is to be
+ * sent next, for all gateways.  It is run when a sender is about to run dry,
+ * and else so often that answers are settled soon.
  */
 #include "postgres.h"
 
@@ -19,57 +19,55 @@
 
 #include "common/crash_point.h"
 #include "common/progress.h"
-#include "delivery/courier.h"
+#include "delivery/batch.h"
 #include "delivery/health_check.h"
 #include "delivery/requests.h"
 #include "delivery/runs.h"
-#include "delivery/turn.h"
+#include "delivery/timing.h"
 
-/* Milliseconds after which a gateway that another process serves is looked at again. */
-#define TAKEN_INTERVAL 5000
-
-/* Milliseconds between rounds at least: what one did not achieve, the next will not at once. */
-#define SHORTEST_PAUSE 100
-
-/* Milliseconds between looks at least, however often one is asked for while others are served. */
-#define LOOK_INTERVAL 50
-
-/* Longest wait for answers, in milliseconds, of one gateway and of several. */
-#define POLL_ONE 100
-#define POLL_SEVERAL 20
-
-/* Longest wait for answers when the caller cannot wait, in milliseconds. */
-#define LEAVE_GRACE 1000
+/* One call of delivery_loop(). */
+typedef struct Loop
+{
+	Delivery                    *delivery;
+	const volatile sig_atomic_t *stop; /* NULL: it is not asked to stop */
+	int                          grace_ms;
+	DeliveryCount               *count;
+	bool                         polls;     /* the next batch looks for new work */
+	bool                         contended; /* the last one met a lock of another session */
+	bool                         worked;    /* something was sent since the last poll */
+	MonoTime                     next_poll;
+	MonoTime                     earliest_poll;
+} Loop;
 
 /*
  * Waits for answers, at most limit_ms.  False: nothing is in flight.
  *
  * Gateways that answer are not slowed down by those that seem to hang: these
- * are only looked at while there are others to wait for.
+ * are only polled in passing while there are others to wait for.
  */
 static bool
-poll_senders(Courier *courier, int limit_ms)
+wait_for_answers(Delivery *delivery, int limit_ms)
 {
 	MonoTime  now = mono_now();
 	int       active = 0;
-	int       hot = 0;
+	int       responsive = 0;
 	ListCell *cell;
 
-	foreach (cell, courier->senders)
+	foreach (cell, delivery->senders)
 	{
-		Sender *sender = lfirst(cell);
+		const Sender *sender = lfirst(cell);
 
 		if (sender_in_flight(sender) == 0)
 			continue;
 		active++;
 		if (sender->responsive_until > now)
-			hot++;
+			responsive++;
 	}
 	if (active == 0)
 		return false;
 
 	pgstat_report_wait_start(PG_WAIT_EXTENSION);
-	foreach (cell, courier->senders)
+	foreach (cell, delivery->senders)
 	{
 		Sender *sender = lfirst(cell);
 		int     timeout_ms;
@@ -77,11 +75,13 @@ poll_senders(Courier *courier, int limit_ms)
 		if (sender_in_flight(sender) == 0)
 			continue;
 		if (active == 1)
-			timeout_ms = POLL_ONE;
-		else if (hot == 0)
-			timeout_ms = Max(POLL_SEVERAL / active, 1);
+			timeout_ms = ANSWER_WAIT_MS;
+		else if (responsive == 0)
+			timeout_ms = Max(ANSWER_WAIT_SEVERAL_MS / active, 1);
+		else if (sender->responsive_until > now)
+			timeout_ms = Max(ANSWER_WAIT_SEVERAL_MS / responsive, 1);
 		else
-			timeout_ms = sender->responsive_until > now ? Max(POLL_SEVERAL / hot, 1) : 0;
+			timeout_ms = 0;
 		requests_poll(sender, Min(timeout_ms, limit_ms));
 	}
 	pgstat_report_wait_end();
@@ -89,156 +89,70 @@ poll_senders(Courier *courier, int limit_ms)
 }
 
 /*
- * Ends the round early: what was not sent goes back, what is in flight is
+ * Ends the loop early: what was not sent goes back, what is in flight is
  * awaited for at most grace_ms, counted from when *stop (may be NULL) asks for
- * no more patience, and is then in doubt.  An error on the way
- * leaves outcomes in the senders, for another round to settle.
+ * no more patience, and is then in doubt.  An error on the way leaves outcomes in the
+ * senders, for another loop to settle.
  */
 static void
-wind_down(Courier *courier, const volatile sig_atomic_t *stop, int grace_ms, DeliveryCount *count)
+wind_down(Loop *loop, const volatile sig_atomic_t *stop, int grace_ms)
 {
-	int       grace = grace_ms;
+	Delivery *delivery = loop->delivery;
+	int       left_ms = grace_ms;
 	MonoTime  end = mono_in_ms(grace_ms);
 	ListCell *cell;
 
-	courier->is_leaving = true;
+	delivery->is_leaving = true;
 	progress_set(PROGRESS_DELIVERY, DELIVERY_PHASE, DELIVERY_WINDING_DOWN);
-	foreach (cell, courier->senders)
+	foreach (cell, delivery->senders)
 		grants_return_unsent(&((Sender *) lfirst(cell))->grants);
 	CRASH_POINT(winding_down);
-	if (turn_take(courier, TURN_SETTLE, count) != NULL)
-		grace_ms = 0;
-	while (grace_ms > 0 && poll_senders(courier, grace_ms))
+	if (batch_run(delivery, BATCH_SETTLE, loop->count) != NULL)
+		left_ms = 0;
+	while (left_ms > 0 && wait_for_answers(delivery, left_ms))
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (stop != NULL && *stop == STOP_WHEN_ANSWERED)
-			end = mono_in_ms(grace);
-		grace_ms = (int) mono_ms_until(end, grace);
+			end = mono_in_ms(grace_ms);
+		left_ms = (int) mono_ms_until(end, grace_ms);
 	}
-	foreach (cell, courier->senders)
+	foreach (cell, delivery->senders)
 		sender_abandon(lfirst(cell), "the sender was stopped before the answer came");
 	CRASH_POINT(wound_down);
-	(void) turn_take(courier, TURN_SETTLE, count);
-	courier->is_leaving = false;
+	(void) batch_run(delivery, BATCH_SETTLE, loop->count);
+	delivery->is_leaving = false;
 }
 
 /*
- * A query was cancelled, or the session is to end: winds down first, and then
+ * The same where the caller cannot wait.
+ */
+static void
+wind_down_quickly(Loop *loop)
+{
+	wind_down(loop, NULL, Min(loop->grace_ms, LEAVE_GRACE_MS));
+}
+
+/*
+ * If a query was cancelled, or the session is to end, winds down first and then
  * lets that happen.
  */
 static void
-wind_down_and_leave(Courier *courier, int grace_ms, DeliveryCount *count)
+leave_if_interrupted(Loop *loop)
 {
 	bool is_cancelled = QueryCancelPending;
 	bool is_dying = ProcDiePending;
 
-	/* otherwise the first check would end everything as it is; another cancel or signal may */
-	QueryCancelPending = ProcDiePending = false;
-	wind_down(courier, NULL, Min(grace_ms, LEAVE_GRACE), count);
-	if (is_cancelled)
-		QueryCancelPending = InterruptPending = true;
-	if (is_dying)
-		ProcDiePending = InterruptPending = true;
-	CHECK_FOR_INTERRUPTS();
-}
-
-/*
- * When is this sender to be looked at again?
- */
-static MonoTime
-sender_due(const Courier *courier, const Sender *sender, MonoTime now)
-{
-	MonoTime due = MONO_NEVER;
-	bool     has_work = has_backlog(courier, sender, &due);
-
-	if (sender->report.unsaved && sender->has_lock)
-		return mono_add_ms(now, REREAD_INTERVAL);
-	if (!has_work)
-		return MONO_NEVER;
-	if (!sender->has_lock)
-		return mono_add_ms(now, TAKEN_INTERVAL);
-	if (sender->circuit.phase != CIRCUIT_SENDING)
-		due = Max(due, sender->circuit.check_time);
-	due = Max(due, sender->search.rest_until);
-	/* someone may mend the row */
-	if (sender->circuit.state == CIRCUIT_MISCONFIGURED)
-		due = Min(due, mono_add_ms(now, REREAD_INTERVAL));
-	/* what was seen may be wrong by then */
-	due = Min(due, mono_add_ms(now, RUNS_BELIEVED));
-	return Max(due, mono_add_ms(now, SHORTEST_PAUSE));
-}
-
-/*
- * Sleeps for so many milliseconds, or until something happens to the process:
- * then was_woken() tells so.
- */
-static void
-nap(int ms)
-{
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,
-					 PG_WAIT_EXTENSION);
-}
-
-/*
- * True once if something has happened to the process since the last time:
- * there may be new grants.
- */
-static bool
-was_woken(void)
-{
-	if (!MyLatch->is_set)
-		return false;
-	ResetLatch(MyLatch);
-	return true;
-}
-
-/*
- * Waits for what a rate_limit lets go, and nothing else does not.  False:
- * there is no such thing.
- */
-static bool
-wait_for_rate(const Courier *courier)
-{
-	int       timeout_ms = -1;
-	ListCell *cell;
-
-	foreach (cell, courier->senders)
+	if (is_cancelled || is_dying)
 	{
-		int ms = requests_throttled_ms(lfirst(cell));
-
-		if (ms >= 0)
-			timeout_ms = timeout_ms < 0 ? ms : Min(timeout_ms, ms);
+		/* or the first check would end everything as it is; another cancel or signal may */
+		QueryCancelPending = ProcDiePending = false;
+		wind_down_quickly(loop);
+		if (is_cancelled)
+			QueryCancelPending = InterruptPending = true;
+		if (is_dying)
+			ProcDiePending = InterruptPending = true;
 	}
-	if (timeout_ms < 0)
-		return false;
-	nap(Min(timeout_ms, POLL_ONE));
-	return true;
-}
-
-/*
- * True if something is claimed and about to be sent.
- */
-static bool
-has_unsent(const Courier *courier)
-{
-	ListCell *cell;
-
-	foreach (cell, courier->senders)
-		if (grants_unsent(&((const Sender *) lfirst(cell))->grants) > 0)
-			return true;
-	return false;
-}
-
-/*
- * True for an error that is no fault of anybody's: a turn that meets it is
- * taken again.
- */
-static bool
-is_contention(const ErrorData *error)
-{
-	return error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
-		   error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
-		   error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE;
+	CHECK_FOR_INTERRUPTS();
 }
 
 /*
@@ -256,20 +170,55 @@ reload_settings(void)
 }
 
 /*
- * Tells others how far this process is.
+ * Sleeps for so many milliseconds, or until the process's latch is set, and
+ * leaves it so.
  */
 static void
-tell_progress(const Courier *courier, const DeliveryCount *count)
+nap(int ms)
 {
-	int64     served = 0;
-	int64     open = 0;
-	int64     unsent = 0;
-	int64     in_flight = 0;
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,
+					 PG_WAIT_EXTENSION);
+}
+
+/*
+ * Waits for what a rate_limit lets go, and nothing else does not.  False:
+ * there is no such thing.
+ */
+static bool
+wait_for_rate(const Delivery *delivery)
+{
+	int       timeout_ms = PG_INT32_MAX;
 	ListCell *cell;
 
-	foreach (cell, courier->senders)
+	foreach (cell, delivery->senders)
 	{
-		Sender *sender = lfirst(cell);
+		int ms = requests_throttled_ms(lfirst(cell));
+
+		if (ms >= 0)
+			timeout_ms = Min(timeout_ms, ms);
+	}
+	if (timeout_ms == PG_INT32_MAX)
+		return false;
+	nap(Min(timeout_ms, ANSWER_WAIT_MS));
+	return true;
+}
+
+/*
+ * Publishes how far this process is.
+ */
+static void
+report_progress(const Loop *loop)
+{
+	const DeliveryCount *count = loop->count;
+	int64                served = 0;
+	int64                open = 0;
+	int64                unsent = 0;
+	int64                in_flight = 0;
+	ListCell            *cell;
+
+	foreach (cell, loop->delivery->senders)
+	{
+		const Sender *sender = lfirst(cell);
 
 		if (!sender->has_lock)
 			continue;
@@ -278,7 +227,8 @@ tell_progress(const Courier *courier, const DeliveryCount *count)
 		unsent += grants_unsent(&sender->grants);
 		in_flight += sender_in_flight(sender);
 	}
-	progress_set(PROGRESS_DELIVERY, DELIVERY_GATEWAYS_TOTAL, list_length(courier->senders));
+	progress_set(PROGRESS_DELIVERY, DELIVERY_PHASE, DELIVERY_SENDING);
+	progress_set(PROGRESS_DELIVERY, DELIVERY_GATEWAYS_TOTAL, list_length(loop->delivery->senders));
 	progress_set(PROGRESS_DELIVERY, DELIVERY_GATEWAYS_SERVED, served);
 	progress_set(PROGRESS_DELIVERY, DELIVERY_GATEWAYS_OPEN, open);
 	progress_set(PROGRESS_DELIVERY, DELIVERY_UNSENT, unsent);
@@ -290,137 +240,219 @@ tell_progress(const Courier *courier, const DeliveryCount *count)
 }
 
 /*
- * The loop of courier_round().
+ * Decides whether the next batch looks for new work: a gateway that hangs must
+ * not keep new grants from others.
+ */
+static void
+schedule_poll(Loop *loop)
+{
+	MonoTime now = mono_now();
+
+	/* whatever has woken the process, there may be new grants */
+	if (MyLatch->is_set)
+	{
+		ResetLatch(MyLatch);
+		loop->next_poll = Min(loop->next_poll, loop->earliest_poll);
+	}
+	if (now >= loop->next_poll)
+		loop->polls = true;
+	if (loop->polls)
+	{
+		loop->next_poll = mono_add_ms(now, POLL_INTERVAL_MS);
+		loop->earliest_poll = mono_add_ms(now, POLL_INTERVAL_MIN_MS);
+	}
+}
+
+/*
+ * A batch met a lock of another session: it is repeated after a moment, in
+ * which answers are taken in.  What was known of the work was thrown away.
+ */
+static void
+wait_for_lock(Loop *loop, ErrorData *error)
+{
+	if (!loop->contended)
+		ereport(LOG, (errcode(error->sqlerrcode),
+					  errmsg("deliveries wait for another session: %s", error->message)));
+	loop->contended = loop->polls = true;
+	progress_set(PROGRESS_DELIVERY, DELIVERY_PHASE, DELIVERY_WAITING_FOR_LOCK);
+	FreeErrorData(error);
+	/* not every lock is waited for */
+	if (!wait_for_answers(loop->delivery, ANSWER_WAIT_MS))
+		nap(ANSWER_WAIT_MS);
+}
+
+/*
+ * Raises an error if grants that are to be sent may be lost in a failover,
+ * since the wait of their claim for a standby was cancelled.
+ */
+static void
+require_replicated_claims(Loop *loop)
+{
+	bool      has_unsent = false;
+	ListCell *cell;
+
+	foreach (cell, loop->delivery->senders)
+		if (grants_unsent(&((const Sender *) lfirst(cell))->grants) > 0)
+			has_unsent = true;
+	if (!has_unsent || commit_is_replicated())
+		return;
+	wind_down_quickly(loop);
+	ereport(ERROR, (errcode(ERRCODE_QUERY_CANCELED),
+					errmsg("grants were not sent because no synchronous standby is known to have "
+						   "their claim"),
+					errdetail("The wait for it was cancelled.")));
+}
+
+/*
+ * Runs a batch.  False: nothing is sent before the next one.
+ */
+static bool
+run_batch(Loop *loop)
+{
+	Delivery  *delivery = loop->delivery;
+	ErrorData *error;
+
+	progress_set(PROGRESS_DELIVERY, DELIVERY_PHASE,
+				 loop->polls ? DELIVERY_LOOKING : DELIVERY_SENDING);
+	error = batch_run(delivery, loop->polls ? BATCH_POLL : BATCH_CLAIM, loop->count);
+	if (error != NULL && (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
+						  error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
+						  error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE))
+	{
+		wait_for_lock(loop, error);
+		return false;
+	}
+	if (error != NULL)
+	{
+		wind_down_quickly(loop);
+		ReThrowError(error);
+	}
+	loop->polls = loop->contended = false;
+	/* whatever came while the transaction was committed: nothing more is sent then */
+	if (QueryCancelPending || ProcDiePending || (loop->stop != NULL && *loop->stop))
+		return false;
+	require_replicated_claims(loop);
+	/* not before: its commit is none that a claim waits for */
+	senders_write_error(delivery);
+	return true;
+}
+
+/*
+ * Waits until there is something to do.  False: nothing is due.
+ */
+static bool
+wait_for_work(Loop *loop)
+{
+	if (wait_for_answers(loop->delivery, ANSWER_WAIT_MS))
+		loop->worked = true;
+	else if (batch_is_needed(loop->delivery))
+		return true;
+	else if (wait_for_rate(loop->delivery))
+		loop->worked = true;
+	else if (!loop->worked)
+		return false;
+	else
+	{
+		loop->polls = true;
+		loop->worked = false;
+	}
+	return true;
+}
+
+/*
+ * When the work of a sender is to be polled again.
  */
 static MonoTime
-go_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, DeliveryCount *count)
+next_poll_of(const Delivery *delivery, const Sender *sender, MonoTime now)
 {
-	bool      is_look = true;    /* the next turn looks for work */
-	bool      contended = false; /* the last turn met somebody's lock */
-	bool      worked = false;    /* something was sent since the last look */
-	bool      took_turn;
-	MonoTime  next_look = MONO_PAST;
-	MonoTime  earliest_look = MONO_PAST;
-	MonoTime  now;
+	MonoTime due = MONO_NEVER;
+	bool     has_work = batch_has_work(delivery, sender, &due);
+
+	if (sender->report.unsaved && sender->has_lock)
+		return mono_add_ms(now, POLL_INTERVAL_MS);
+	if (!has_work)
+		return MONO_NEVER;
+	if (!sender->has_lock)
+		return mono_add_ms(now, SERVED_ELSEWHERE_MS);
+	if (sender->circuit.phase != CIRCUIT_SENDING)
+		due = Max(due, sender->circuit.check_time);
+	due = Max(due, sender->search.rest_until);
+	/* the row may be mended */
+	if (sender->circuit.state == CIRCUIT_MISCONFIGURED)
+		due = Min(due, mono_add_ms(now, POLL_INTERVAL_MS));
+	/* what was read may be wrong by then */
+	due = Min(due, mono_add_ms(now, RUNS_BELIEVED));
+	return Max(due, mono_add_ms(now, LOOP_PAUSE_MIN_MS));
+}
+
+/*
+ * Passes through the loop until nothing is due or it is to stop; returns when to
+ * begin again.
+ */
+static MonoTime
+loop_until_idle(Loop *loop)
+{
+	Delivery *delivery = loop->delivery;
 	MonoTime  due = MONO_NEVER;
 	ListCell *cell;
 
-	/* the first round of a courier, and every one after a pause, sees the gateways as they are */
-	courier->gateways_read = MONO_PAST;
-
 	for (;;)
 	{
+		bool runs_batch;
+
 		leave_dead_server();
 		reload_settings();
-		if (QueryCancelPending || ProcDiePending)
-			wind_down_and_leave(courier, grace_ms, count);
-		CHECK_FOR_INTERRUPTS();
-		if (stop != NULL && *stop)
+		leave_if_interrupted(loop);
+		if (loop->stop != NULL && *loop->stop)
 		{
-			wind_down(courier, stop, grace_ms, count);
+			wind_down(loop, loop->stop, loop->grace_ms);
 			return mono_now();
 		}
-
-		/* a gateway that hangs must not keep new grants from others */
-		now = mono_now();
-		if (was_woken())
-			next_look = Min(next_look, earliest_look);
-		if (now >= next_look)
-			is_look = true;
-		if (is_look)
-		{
-			next_look = mono_add_ms(now, REREAD_INTERVAL);
-			earliest_look = mono_add_ms(now, LOOK_INTERVAL);
-		}
-		took_turn = is_look || turn_is_needed(courier);
-		if (took_turn)
-		{
-			ErrorData *error;
-
-			progress_set(PROGRESS_DELIVERY, DELIVERY_PHASE,
-						 is_look ? DELIVERY_LOOKING : DELIVERY_SENDING);
-			error = turn_take(courier, is_look ? TURN_LOOK : TURN_CLAIM, count);
-
-			if (error != NULL && is_contention(error))
-			{
-				if (!contended)
-					ereport(LOG,
-							(errcode(error->sqlerrcode),
-							 errmsg("deliveries wait for another session: %s", error->message)));
-				contended = true;
-				progress_set(PROGRESS_DELIVERY, DELIVERY_PHASE, DELIVERY_WAITING_FOR_LOCK);
-				/* what was known of the work was thrown away with it */
-				is_look = true;
-				FreeErrorData(error);
-				/* not every lock is waited for */
-				if (!poll_senders(courier, POLL_ONE))
-					nap(POLL_ONE);
-				continue;
-			}
-			if (error != NULL)
-			{
-				wind_down(courier, NULL, Min(grace_ms, LEAVE_GRACE), count);
-				ReThrowError(error);
-			}
-			is_look = contended = false;
-			/* whatever came while a transaction was committed: nothing more is sent then */
-			if (QueryCancelPending || ProcDiePending || (stop != NULL && *stop))
-				continue;
-			if (has_unsent(courier) && !commit_is_replicated())
-			{
-				wind_down(courier, NULL, Min(grace_ms, LEAVE_GRACE), count);
-				ereport(ERROR,
-						(errcode(ERRCODE_QUERY_CANCELED),
-						 errmsg("grants were not sent because no synchronous standby is known to "
-								"have their claim"),
-						 errdetail("The wait for it was cancelled.")));
-			}
-			/* not before: its commit is none that a claim waits for */
-			courier_write_trouble(courier);
-		}
-		foreach (cell, courier->senders)
+		schedule_poll(loop);
+		runs_batch = loop->polls || batch_is_needed(delivery);
+		if (runs_batch && !run_batch(loop))
+			continue;
+		foreach (cell, delivery->senders)
 		{
 			Sender *sender = lfirst(cell);
 
 			if (sender->has_lock && sender_wants_check(sender))
 				health_check_send(sender);
-			requests_send(sender, courier->installation);
+			requests_send(sender, delivery->installation);
 		}
-		if (took_turn)
-		{
-			progress_set(PROGRESS_DELIVERY, DELIVERY_PHASE, DELIVERY_SENDING);
-			tell_progress(courier, count);
-		}
-		if (poll_senders(courier, POLL_ONE))
-			worked = true;
-		else if (turn_is_needed(courier))
-			continue;
-		else if (wait_for_rate(courier))
-			worked = true;
-		else if (worked)
-		{
-			is_look = true;
-			worked = false;
-		}
-		else
+		if (runs_batch)
+			report_progress(loop);
+		if (!wait_for_work(loop))
 			break;
 	}
 
-	now = mono_now();
-	foreach (cell, courier->senders)
-		due = Min(due, sender_due(courier, lfirst(cell), now));
+	foreach (cell, delivery->senders)
+		due = Min(due, next_poll_of(delivery, lfirst(cell), mono_now()));
 	return due;
 }
 
+/*
+ * Delivers what is due at every gateway whose sender lock this process can
+ * get, until nothing is due or *stop (may be NULL) is not 0: then nothing
+ * more is claimed, what is in flight is awaited for at most grace_ms after
+ * STOP_NOW, and the rest is settled as in doubt.  Adds to *count.  Returns when
+ * to call again (back-off, health check, a gateway that another process serves;
+ * while anything is open, RUNS_BELIEVED milliseconds ahead at most), or
+ * MONO_NEVER if nothing is open.  After an error the delivery can only be freed.
+ */
 MonoTime
-courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, DeliveryCount *count)
+delivery_loop(Delivery *delivery, volatile sig_atomic_t *stop, int grace_ms, DeliveryCount *count)
 {
+	Loop              loop = {delivery, stop, grace_ms, count, .polls = true};
 	volatile MonoTime due = MONO_NEVER;
 
+	loop.next_poll = loop.earliest_poll = MONO_PAST;
+	/* the first one of a process, and every one after a pause, sees the gateways as they are */
+	delivery->gateways_read = MONO_PAST;
 	progress_begin(PROGRESS_DELIVERY);
 	PG_TRY();
 	{
-		due = go_round(courier, stop, grace_ms, count);
+		due = loop_until_idle(&loop);
 	}
 	PG_FINALLY();
 	{
@@ -430,17 +462,21 @@ courier_round(Courier *courier, volatile sig_atomic_t *stop, int grace_ms, Deliv
 	return due;
 }
 
+/*
+ * After a loop has ended: says in a notice, per gateway, why grants that are
+ * due were not sent.
+ */
 void
-courier_explain(const Courier *courier)
+delivery_explain(const Delivery *delivery)
 {
 	ListCell *cell;
 
-	foreach (cell, courier->senders)
+	foreach (cell, delivery->senders)
 	{
 		const Sender *sender = lfirst(cell);
 		MonoTime      due = MONO_NEVER;
 
-		if (!has_backlog(courier, sender, &due) || due > mono_now())
+		if (!batch_has_work(delivery, sender, &due) || due > mono_now())
 			continue;
 		if (!sender->has_lock)
 			ereport(NOTICE,

@@ -27,7 +27,7 @@ qm_deliver(PG_FUNCTION_ARGS)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	DeliveryCount count = {0};
-	Courier      *courier;
+	Delivery     *delivery;
 	TupleDesc     descriptor;
 	Datum         values[4];
 	bool          nulls[4] = {false, false, false, false};
@@ -35,15 +35,15 @@ qm_deliver(PG_FUNCTION_ARGS)
 	procedure_connect(fcinfo, "deliver()");
 	require_fitting_extension();
 	installation_require(&procedure_work_unit);
-	courier = courier_create(&procedure_work_unit);
+	delivery = delivery_create(&procedure_work_unit);
 	PG_TRY();
 	{
-		(void) courier_round(courier, NULL, CANCEL_GRACE, &count);
-		courier_explain(courier);
+		(void) delivery_loop(delivery, NULL, CANCEL_GRACE, &count);
+		delivery_explain(delivery);
 	}
 	PG_FINALLY();
 	{
-		courier_free(courier);
+		delivery_free(delivery);
 	}
 	PG_END_TRY();
 	SPI_finish();

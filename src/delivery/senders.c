@@ -1,15 +1,15 @@
 /*
- * courier.c
- *		A courier: its senders, its connections, its transactions.
+ * senders.c
+ *		The senders of a process, and what it has read of tables.
  */
 #include "postgres.h"
 
 #include "utils/memutils.h"
 
-#include "delivery/courier.h"
 #include "common/statement.h"
 #include "common/subtransaction.h"
 #include "delivery/last_error.h"
+#include "delivery/senders.h"
 
 static Statement find_work = {
 	"SELECT EXISTS (SELECT 1 FROM quota_manager.quota_run r"
@@ -21,69 +21,70 @@ static Statement find_work = {
  * afterwards.
  */
 static void
-close_courier(void *argument)
+close_senders(void *argument)
 {
-	Courier  *courier = argument;
+	Delivery *delivery = argument;
 	ListCell *cell;
 
-	foreach (cell, courier->senders)
+	foreach (cell, delivery->senders)
 	{
-		Sender *sender = lfirst(cell);
-
-		sender_close(sender);
-		sender_release_lock(sender);
+		sender_close(lfirst(cell));
+		sender_release_lock(lfirst(cell));
 	}
-	courier->senders = NIL;
-	courier->gateways = NIL;
-}
-
-Courier *
-courier_create(const WorkUnit *unit)
-{
-	MemoryContext memory = AllocSetContextCreate(CurrentMemoryContext, "quota_manager courier",
-												 ALLOCSET_DEFAULT_SIZES);
-	Courier      *courier = MemoryContextAllocZero(memory, sizeof(Courier));
-
-	courier->memory = memory;
-	courier->turn_memory =
-		AllocSetContextCreate(memory, "quota_manager courier turn", ALLOCSET_DEFAULT_SIZES);
-	courier->runs_memory =
-		AllocSetContextCreate(memory, "quota_manager runs", ALLOCSET_DEFAULT_SIZES);
-	courier->unit = unit;
-	courier->gateways_read = MONO_PAST;
-	courier->on_reset.func = close_courier;
-	courier->on_reset.arg = courier;
-	MemoryContextRegisterResetCallback(memory, &courier->on_reset);
-	return courier;
-}
-
-void
-courier_free(Courier *courier)
-{
-	MemoryContextDelete(courier->memory);
+	delivery->senders = NIL;
+	delivery->gateways = NIL;
 }
 
 /*
- * The sender of a gateway; NULL: there is none yet.
+ * Makes what a process needs to deliver, in the current memory context; the
+ * context's reset or deletion closes connections and releases sender locks.
+ */
+Delivery *
+delivery_create(const WorkUnit *unit)
+{
+	MemoryContext memory = AllocSetContextCreate(CurrentMemoryContext, "quota_manager delivery",
+												 ALLOCSET_DEFAULT_SIZES);
+	Delivery     *delivery = MemoryContextAllocZero(memory, sizeof(Delivery));
+
+	delivery->memory = memory;
+	delivery->batch_memory =
+		AllocSetContextCreate(memory, "quota_manager batch", ALLOCSET_DEFAULT_SIZES);
+	delivery->runs_memory =
+		AllocSetContextCreate(memory, "quota_manager runs", ALLOCSET_DEFAULT_SIZES);
+	delivery->unit = unit;
+	delivery->gateways_read = MONO_PAST;
+	delivery->on_reset.func = close_senders;
+	delivery->on_reset.arg = delivery;
+	MemoryContextRegisterResetCallback(memory, &delivery->on_reset);
+	return delivery;
+}
+
+/*
+ * Closes and frees all of it.
+ */
+void
+delivery_free(Delivery *delivery)
+{
+	MemoryContextDelete(delivery->memory);
+}
+
+/*
+ * The sender for a gateway: the one there is, or a new one.
  */
 static Sender *
-find_sender(Courier *courier, int32 gateway_id)
+sender_for(Delivery *delivery, GatewayRow *row)
 {
 	ListCell *cell;
 
-	foreach (cell, courier->senders)
-	{
-		Sender *sender = lfirst(cell);
-
-		if (sender->gateway_id == gateway_id)
-			return sender;
-	}
-	return NULL;
+	foreach (cell, delivery->senders)
+		if (((Sender *) lfirst(cell))->gateway_id == row->id)
+			return lfirst(cell);
+	return sender_create(row, delivery->memory);
 }
 
 /*
- * Adds to a list of senders those of `gone` that still have something in flight
- * or to settle, and frees the others, and `gone`.
+ * Adds to a list of senders those of deleted gateways that still have something
+ * in flight or to settle, and frees the others.
  */
 static List *
 drop_idle_senders(List *senders, List *gone)
@@ -108,31 +109,26 @@ drop_idle_senders(List *senders, List *gone)
 }
 
 /*
- * Everything that can fail comes first: the rows and the senders for new ones are
- * made, and only then they take the place of the old ones.
+ * Reads the gateways again, and makes and updates their senders.  In a
+ * transaction; an error leaves everything as it was: what can fail comes first.
  */
 void
-courier_read_gateways(Courier *courier)
+senders_read_gateways(Delivery *delivery)
 {
-	MemoryContext memory =
-		AllocSetContextCreate(courier->turn_memory, "quota_manager gateways", ALLOCSET_SMALL_SIZES);
+	MemoryContext memory = AllocSetContextCreate(delivery->batch_memory, "quota_manager gateways",
+												 ALLOCSET_SMALL_SIZES);
 	List         *rows = gateway_rows_read(memory);
-	MemoryContext caller = MemoryContextSwitchTo(courier->memory);
+	MemoryContext caller = MemoryContextSwitchTo(delivery->memory);
 	List         *senders = NIL;
 	List         *gone;
 	ListCell     *cell;
 	ListCell     *other;
 
 	foreach (cell, rows)
-	{
-		GatewayRow *row = lfirst(cell);
-		Sender     *sender = find_sender(courier, row->id);
+		senders = lappend(senders, sender_for(delivery, lfirst(cell)));
+	gone = list_difference_ptr(delivery->senders, senders);
 
-		senders = lappend(senders, sender != NULL ? sender : sender_create(row, courier->memory));
-	}
-	gone = list_difference_ptr(courier->senders, senders);
-
-	MemoryContextSetParent(memory, courier->memory);
+	MemoryContextSetParent(memory, delivery->memory);
 	forboth (cell, senders, other, rows)
 	{
 		Sender *sender = lfirst(cell);
@@ -140,22 +136,25 @@ courier_read_gateways(Courier *courier)
 		if (sender->row != lfirst(other))
 			sender_update_row(sender, lfirst(other));
 	}
-	list_free(courier->senders);
-	courier->senders = drop_idle_senders(senders, gone);
-	if (courier->gateways_memory != NULL)
-		MemoryContextDelete(courier->gateways_memory);
-	courier->gateways_memory = memory;
-	courier->gateways = rows;
-	courier->gateways_read = mono_now();
+	list_free(delivery->senders);
+	delivery->senders = drop_idle_senders(senders, gone);
+	if (delivery->gateways_memory != NULL)
+		MemoryContextDelete(delivery->gateways_memory);
+	delivery->gateways_memory = memory;
+	delivery->gateways = rows;
+	delivery->gateways_read = mono_now();
 	MemoryContextSwitchTo(caller);
 }
 
+/*
+ * Throws away what was read of tables, after an error.
+ */
 void
-courier_forget(Courier *courier)
+senders_forget_tables(Delivery *delivery)
 {
-	MemoryContextReset(courier->runs_memory);
-	courier->runs = NIL;
-	courier->gateways_read = MONO_PAST;
+	MemoryContextReset(delivery->runs_memory);
+	delivery->runs = NIL;
+	delivery->gateways_read = MONO_PAST;
 }
 
 /*
@@ -174,104 +173,92 @@ plan_by_key(void)
 	set_local("jit", "off");
 }
 
-/* What is done in a transaction of a courier. */
-typedef struct Work
-{
-	Courier *courier;
-	void (*body)(Courier *courier, void *argument);
-	void *argument;
-} Work;
-
-static void
-do_work(void *argument)
-{
-	Work *work = argument;
-
-	work->body(work->courier, work->argument);
-}
-
+/*
+ * Runs body in a transaction of the process's kind, with a memory context that
+ * is reset afterwards.  An error in body is caught: what body did to tables is
+ * undone, the transaction is ended, and the error is returned, allocated in
+ * the delivery's memory.  NULL: all is committed.
+ */
 ErrorData *
-courier_transact(Courier *courier, void (*body)(Courier *courier, void *argument), void *argument)
+senders_transact(Delivery *delivery, void (*body)(void *argument), void *argument)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	Work          work = {courier, body, argument};
 	ErrorData    *error;
 
-	courier->unit->begin();
+	delivery->unit->begin();
 	plan_by_key();
-	/* to lose a settlement in a failover is to be in doubt; to wait for a standby is to hang */
-	if (courier->is_leaving)
+	/* to wait for a standby is to hang; a lost settlement leaves its grant in doubt, which is safe */
+	if (delivery->is_leaving)
 		set_local("synchronous_commit", "local");
-	MemoryContextSwitchTo(courier->turn_memory);
-	error = subtransaction_try(do_work, &work, courier->memory);
+	MemoryContextSwitchTo(delivery->batch_memory);
+	error = subtransaction_try(body, argument, delivery->memory);
 	MemoryContextSwitchTo(caller);
-	courier->unit->commit();
-	MemoryContextReset(courier->turn_memory);
+	delivery->unit->commit();
+	MemoryContextReset(delivery->batch_memory);
 	return error;
 }
 
+/*
+ * Notes what went wrong with a gateway, to be written when no claim waits to be
+ * sent.
+ */
 void
-courier_trouble(Courier *courier, const char *message)
+senders_note_error(Delivery *delivery, const char *message)
 {
-	char *old = courier->trouble;
+	char *old = delivery->last_error;
 
-	courier->trouble = MemoryContextStrdup(courier->memory, message);
+	delivery->last_error = MemoryContextStrdup(delivery->memory, message);
 	if (old != NULL)
 		pfree(old);
 }
 
 /*
- * The body of that transaction.
+ * The body of the transaction that writes it.
  */
 static void
-write_trouble(Courier *courier, void *argument)
+write_error(void *argument)
 {
 	last_error_write(WORK_DELIVERY, argument);
 }
 
+/*
+ * Writes what was noted, in a transaction of its own; that it cannot be written
+ * does not matter.
+ */
 void
-courier_write_trouble(Courier *courier)
+senders_write_error(Delivery *delivery)
 {
-	char      *trouble = courier->trouble;
+	char      *message = delivery->last_error;
 	ErrorData *error;
 
-	if (trouble == NULL)
+	if (message == NULL)
 		return;
-	courier->trouble = NULL;
-	error = courier_transact(courier, write_trouble, trouble);
+	delivery->last_error = NULL;
+	error = senders_transact(delivery, write_error, message);
 	if (error != NULL)
 		FreeErrorData(error);
-	pfree(trouble);
+	pfree(message);
 }
 
 /*
- * Whether the gateways are, by their number and the time of their last change,
- * those that were read last.
+ * Whether there are undelivered runs, or gateways have changed: asked in one
+ * short transaction of the unit given.  If not, and the last loop found nothing
+ * pending, another one would find nothing to do.
  */
-static bool
-gateways_are_known(const Courier *courier, int64 count, TimestampTz update_time)
+bool
+delivery_finds_work(Delivery *delivery, const WorkUnit *unit)
 {
-	TimestampTz last = DT_NOBEGIN;
+	TimestampTz known = DT_NOBEGIN;
+	bool        found;
 	ListCell   *cell;
 
-	foreach (cell, courier->gateways)
-		last = Max(last, ((const GatewayRow *) lfirst(cell))->update_time);
-	return count == list_length(courier->gateways) && update_time == last;
-}
-
-bool
-courier_finds_work(Courier *courier, const WorkUnit *unit)
-{
-	bool        found;
-	int64       count;
-	TimestampTz update_time;
-
+	foreach (cell, delivery->gateways)
+		known = Max(known, ((const GatewayRow *) lfirst(cell))->update_time);
 	unit->begin();
 	(void) statement_run(&find_work, NULL);
-	found = result_bool(0, 1);
-	count = result_int64(0, 2);
-	update_time = result_is_null(0, 3) ? DT_NOBEGIN : result_time(0, 3);
+	found = result_bool(0, 1) || result_int64(0, 2) != list_length(delivery->gateways) ||
+			(!result_is_null(0, 3) && result_time(0, 3) != known);
 	SPI_freetuptable(SPI_tuptable);
 	unit->commit();
-	return found || !gateways_are_known(courier, count, update_time);
+	return found;
 }

@@ -34,6 +34,49 @@
 #define LOST_PAUSE_MAX_MS 600000
 
 /*
+ * delivery_loop.c
+ */
+
+/* Between polls for new work, and readings of gateways that may have been mended. */
+#define POLL_INTERVAL_MS 1000
+
+/* Between polls at least, however often the process is woken. */
+#define POLL_INTERVAL_MIN_MS 50
+
+/* Between loops at least: what one did not achieve, the next will not at once. */
+#define LOOP_PAUSE_MIN_MS 100
+
+/* A gateway that another process serves is tried again after this. */
+#define SERVED_ELSEWHERE_MS 5000
+
+/* Longest wait for answers, of one gateway and of several. */
+#define ANSWER_WAIT_MS 100
+#define ANSWER_WAIT_SEVERAL_MS 20
+
+/* Longest wait for answers when the caller cannot wait. */
+#define LEAVE_GRACE_MS 1000
+
+/*
+ * batch.c
+ */
+
+/* Answers must be read before their requests time out, so locks are not waited for for long. */
+#define BATCH_LOCK_TIMEOUT "500ms"
+
+/* An answer may wait so long for others to be settled with. */
+#define SETTLE_WAIT_MS 100
+
+/*
+ * Grants that have fallen due meanwhile are searched from the beginning after
+ * so much work, and after so many times what that takes.
+ */
+#define SEARCH_AGAIN_MS 3000
+#define SEARCH_AGAIN_SHARE 50
+
+/* It is a fault if a due grant was not claimed for so long. */
+#define NEGLECTED_MS 60000
+
+/*
  * requests.c: answers.
  */
 

@@ -61,7 +61,7 @@ static uint64   looked_at = 0;
 
 /*
  * SIGTERM: the outcomes of what is in flight are to be written, so nothing of
- * a round is interrupted here; courier_round looks at the flag.
+ * a round is interrupted here; delivery_loop looks at the flag.
  */
 static void
 handle_sigterm(SIGNAL_ARGS)
@@ -181,14 +181,14 @@ give_up(void)
  * would wake the process a moment later, to look again.
  */
 static bool
-finds_work(Courier *courier)
+finds_work(Delivery *delivery)
 {
 	bool found;
 
 	looking = true;
 	if (stop)
 		proc_exit(0);
-	found = courier_finds_work(courier, &database_work_unit);
+	found = delivery_finds_work(delivery, &database_work_unit);
 	looking = false;
 	return found;
 }
@@ -198,7 +198,7 @@ finds_work(Courier *courier)
  * the last one, and no time has come, it would not.
  */
 static bool
-may_have_work(Courier *courier)
+may_have_work(Delivery *delivery)
 {
 	uint64 completed = completed_transactions();
 	bool   result;
@@ -208,7 +208,7 @@ may_have_work(Courier *courier)
 	else if (completed != 0 && completed == looked_at)
 		return false;
 	else
-		result = next_due != MONO_NEVER || finds_work(courier);
+		result = next_due != MONO_NEVER || finds_work(delivery);
 	round_wanted = false;
 	looked_at = completed;
 	return result;
@@ -218,7 +218,7 @@ may_have_work(Courier *courier)
  * Delivers what is due and returns when to look again, in milliseconds.
  */
 static long
-deliver_once(Courier *courier, MemoryContext round_context)
+deliver_once(Delivery *delivery, MemoryContext round_context)
 {
 	DeliveryCount count = {0};
 	XLogRecPtr    last_commit = XactLastCommitEnd;
@@ -230,10 +230,10 @@ deliver_once(Courier *courier, MemoryContext round_context)
 	{
 		if (!admitted)
 			admitted = installation_check(&delivery_unit, false) == INSTALLATION_OURS;
-		if (admitted && may_have_work(courier))
+		if (admitted && may_have_work(delivery))
 		{
 			report_phase("delivering");
-			next_due = courier_round(courier, &stop, STOP_GRACE_MS, &count);
+			next_due = delivery_loop(delivery, &stop, STOP_GRACE_MS, &count);
 		}
 	}
 	PG_CATCH();
@@ -281,7 +281,7 @@ qm_courier_main(Datum main_arg)
 {
 	WorkerOrder   order = received_order();
 	MemoryContext round_context;
-	Courier      *courier;
+	Delivery     *delivery;
 
 	connect_child(&order, handle_sigterm);
 	pqsignal(DISMISSAL_SIGNAL, handle_dismissal);
@@ -292,16 +292,16 @@ qm_courier_main(Datum main_arg)
 	round_context =
 		AllocSetContextCreate(TopMemoryContext, "quota_manager round", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(TopMemoryContext);
-	courier = courier_create(&delivery_unit);
+	delivery = delivery_create(&delivery_unit);
 	ereport(DEBUG1, (errmsg_internal("quota_manager courier started")));
 	while (!stop)
 	{
-		long pause = deliver_once(courier, round_context);
+		long pause = deliver_once(delivery, round_context);
 
 		if (!stop && worker_wait(pause))
 			round_wanted = true;
 	}
 
-	courier_free(courier);
+	delivery_free(delivery);
 	proc_exit(0);
 }
