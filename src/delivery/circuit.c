@@ -259,15 +259,6 @@ circuit_check_started(Circuit *circuit, MonoTime now)
 }
 
 /*
- * It could not be sent.
- */
-CircuitActions
-circuit_check_not_sent(Circuit *circuit, const char *why, MonoTime now)
-{
-	return close_for_ms(circuit, CIRCUIT_CLOSED, why, CLOSED_CHECK_MAX_MS, now);
-}
-
-/*
  * A check of this kind has ended.  False: its outcome does not matter, since it
  * belongs to an earlier one.
  */

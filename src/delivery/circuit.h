@@ -103,7 +103,6 @@ extern CircuitActions circuit_query_failed(Circuit *circuit, const GatewayReply 
 										   int in_flight, MonoTime now);
 extern CircuitActions circuit_drained(Circuit *circuit, MonoTime now);
 extern void           circuit_check_started(Circuit *circuit, MonoTime now);
-extern CircuitActions circuit_check_not_sent(Circuit *circuit, const char *why, MonoTime now);
 extern bool           circuit_check_ended(Circuit *circuit, CheckKind check);
 extern CircuitActions circuit_checked(Circuit *circuit, const GatewayReply *reply, int refused,
 									  MonoTime now);

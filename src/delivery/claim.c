@@ -303,8 +303,6 @@ has_to_wait(const Sender *sender, const Candidate *candidate)
 	char *user_id;
 	bool  waits;
 
-	if (!users_are_unresolved(&sender->grants))
-		return false;
 	user_id = text_to_cstring(candidate->user_id);
 	waits = user_is_unresolved(&sender->grants, user_id);
 	pfree(user_id);

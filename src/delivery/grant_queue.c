@@ -9,39 +9,18 @@
 
 #include "delivery/grant_queue.h"
 
-/* The claimed grants of a user: the first is under way, the others are behind it. */
-typedef struct UserChain
+/* A user with claimed grants that hold others back, or with grants in doubt. */
+typedef struct QueuedUser
 {
-	const char *user; /* of the first grant */
-	Grant      *last;
-	uint32      hash;
-	char        status;
-} UserChain;
-
-#define SH_PREFIX userchain
-#define SH_ELEMENT_TYPE UserChain
-#define SH_KEY_TYPE const char *
-#define SH_KEY user
-#define SH_HASH_KEY(table, key) hash_bytes((const unsigned char *) (key), strlen(key))
-#define SH_EQUAL(table, a, b) (strcmp((a), (b)) == 0)
-#define SH_STORE_HASH
-#define SH_GET_HASH(table, element) (element)->hash
-#define SH_SCOPE static inline
-#define SH_DECLARE
-#define SH_DEFINE
-#include "lib/simplehash.h"
-
-/* A user with grants in doubt. */
-typedef struct UnresolvedUser
-{
-	char  *user; /* a copy */
-	int    grants;
+	char  *user;       /* a copy */
+	Grant *last;       /* of the claimed ones, the first of which is under way; NULL: none */
+	int    unresolved; /* how many may have been applied or not */
 	uint32 hash;
 	char   status;
-} UnresolvedUser;
+} QueuedUser;
 
-#define SH_PREFIX unresolveduser
-#define SH_ELEMENT_TYPE UnresolvedUser
+#define SH_PREFIX queueduser
+#define SH_ELEMENT_TYPE QueuedUser
 #define SH_KEY_TYPE char *
 #define SH_KEY user
 #define SH_HASH_KEY(table, key) hash_bytes((const unsigned char *) (key), strlen(key))
@@ -67,8 +46,7 @@ grant_queue_init(GrantQueue *queue, MemoryContext memory)
 		dlist_init(&queue->lists[state].grants);
 		queue->lists[state].count = 0;
 	}
-	queue->chains = userchain_create(memory, 256, NULL);
-	queue->unresolved = unresolveduser_create(memory, 16, NULL);
+	queue->users = queueduser_create(memory, 256, NULL);
 }
 
 /*
@@ -125,46 +103,43 @@ bars_user(const Grant *grant, GrantState state)
 }
 
 /*
- * One more grant bars its user.
+ * The entry of a user, who gets one.
  */
-static void
-bar_user(GrantQueue *queue, const char *user_id)
+static QueuedUser *
+add_user(GrantQueue *queue, char *user_id)
 {
-	char           *copy = MemoryContextStrdup(queue->memory, user_id);
-	UnresolvedUser *user;
-	bool            found;
+	QueuedUser *user = queueduser_lookup(queue->users, user_id);
+	bool        found;
 
-	user = unresolveduser_insert(queue->unresolved, copy, &found);
-	if (found)
-		pfree(copy);
-	else
-		user->grants = 0;
-	user->grants++;
+	if (user != NULL)
+		return user;
+	user = queueduser_insert(queue->users, MemoryContextStrdup(queue->memory, user_id), &found);
+	user->last = NULL;
+	user->unresolved = 0;
+	return user;
 }
 
 /*
- * One grant less bars its user.
+ * The entry of a user, who has one.
+ */
+static QueuedUser *
+user_of(GrantQueue *queue, const Grant *grant)
+{
+	return queueduser_lookup(queue->users, grant->key.user_id);
+}
+
+/*
+ * Drops the entry of a user of whom nothing is left.
  */
 static void
-unbar_user(GrantQueue *queue, const char *user_id)
+drop_if_idle(GrantQueue *queue, QueuedUser *user)
 {
-	UnresolvedUser *user = unresolveduser_lookup(queue->unresolved, (char *) user_id);
-	char           *copy;
+	char *copy = user->user;
 
-	if (user == NULL || --user->grants > 0)
+	if (user->last != NULL || user->unresolved > 0)
 		return;
-	copy = user->user;
-	unresolveduser_delete(queue->unresolved, copy);
+	queueduser_delete(queue->users, copy);
 	pfree(copy);
-}
-
-/*
- * True if there is such a user as user_is_unresolved() tells of.
- */
-bool
-users_are_unresolved(const GrantQueue *queue)
-{
-	return queue->unresolved->members > 0;
 }
 
 /*
@@ -172,9 +147,11 @@ users_are_unresolved(const GrantQueue *queue)
  * grant.
  */
 bool
-user_is_unresolved(const GrantQueue *queue, const char *user_id)
+user_is_unresolved(const GrantQueue *queue, char *user_id)
 {
-	return unresolveduser_lookup(queue->unresolved, (char *) user_id) != NULL;
+	const QueuedUser *user = queueduser_lookup(queue->users, user_id);
+
+	return user != NULL && user->unresolved > 0;
 }
 
 /*
@@ -183,11 +160,12 @@ user_is_unresolved(const GrantQueue *queue, const char *user_id)
 void
 grant_move(GrantQueue *queue, Grant *grant, GrantState state)
 {
-	bool barred = bars_user(grant, grant->state);
-	bool bars = bars_user(grant, state);
+	bool        barred = bars_user(grant, grant->state);
+	bool        bars = bars_user(grant, state);
+	QueuedUser *user;
 
 	if (bars && !barred)
-		bar_user(queue, grant->key.user_id);
+		add_user(queue, grant->key.user_id)->unresolved++;
 	if (grant->state != GRANT_APART)
 	{
 		dlist_delete(&grant->node);
@@ -202,7 +180,11 @@ grant_move(GrantQueue *queue, Grant *grant, GrantState state)
 	}
 	grant->state = state;
 	if (barred && !bars)
-		unbar_user(queue, grant->key.user_id);
+	{
+		user = user_of(queue, grant);
+		user->unresolved--;
+		drop_if_idle(queue, user);
+	}
 }
 
 /*
@@ -212,13 +194,13 @@ grant_move(GrantQueue *queue, Grant *grant, GrantState state)
 void
 grant_add(GrantQueue *queue, Grant *grant)
 {
-	bool       found;
-	UserChain *chain = userchain_insert(queue->chains, grant->key.user_id, &found);
+	QueuedUser *user = add_user(queue, grant->key.user_id);
+	GrantState  state = user->last != NULL ? GRANT_BEHIND : GRANT_READY;
 
-	if (found)
-		chain->last->behind = grant;
-	chain->last = grant;
-	grant_move(queue, grant, found ? GRANT_BEHIND : GRANT_READY);
+	if (user->last != NULL)
+		user->last->behind = grant;
+	user->last = grant;
+	grant_move(queue, grant, state);
 }
 
 /*
@@ -252,16 +234,17 @@ grant_remove(GrantQueue *queue, Grant *grant)
 static void
 release_next(GrantQueue *queue, Grant *grant)
 {
-	Grant *next = grant->behind;
+	Grant      *next = grant->behind;
+	QueuedUser *user = user_of(queue, grant);
 
-	if (next == NULL)
+	if (next != NULL)
 	{
-		userchain_delete(queue->chains, grant->key.user_id);
+		grant->behind = NULL;
+		grant_move(queue, next, GRANT_READY);
 		return;
 	}
-	userchain_lookup(queue->chains, grant->key.user_id)->user = next->key.user_id;
-	grant->behind = NULL;
-	grant_move(queue, next, GRANT_READY);
+	user->last = NULL;
+	drop_if_idle(queue, user);
 }
 
 /*
@@ -289,7 +272,7 @@ return_behind(GrantQueue *queue, Grant *grant)
 {
 	if (grant->behind == NULL)
 		return;
-	userchain_lookup(queue->chains, grant->key.user_id)->last = grant;
+	user_of(queue, grant)->last = grant;
 	return_chain(queue, grant->behind);
 	grant->behind = NULL;
 }
@@ -301,8 +284,11 @@ return_behind(GrantQueue *queue, Grant *grant)
 void
 grant_return(GrantQueue *queue, Grant *grant)
 {
-	userchain_delete(queue->chains, grant->key.user_id);
+	QueuedUser *user = user_of(queue, grant);
+
 	return_chain(queue, grant);
+	user->last = NULL;
+	drop_if_idle(queue, user);
 }
 
 /*

@@ -35,8 +35,7 @@
 #include "common/monotonic.h"
 #include "delivery/grant.h"
 
-struct userchain_hash;
-struct unresolveduser_hash;
+struct queueduser_hash;
 
 typedef struct GrantList
 {
@@ -46,11 +45,10 @@ typedef struct GrantList
 
 typedef struct GrantQueue
 {
-	MemoryContext               memory;
-	GrantList                   lists[GRANT_STATE_COUNT];
-	struct userchain_hash      *chains;     /* users with a claimed grant that holds others back */
-	struct unresolveduser_hash *unresolved; /* users with grants in doubt, who get nothing */
-	MonoTime                    done_since; /* since when something is to be settled */
+	MemoryContext           memory;
+	GrantList               lists[GRANT_STATE_COUNT];
+	struct queueduser_hash *users;      /* with grants that hold others back */
+	MonoTime                done_since; /* since when something is to be settled */
 } GrantQueue;
 
 extern void grant_queue_init(GrantQueue *queue, MemoryContext memory);
@@ -80,8 +78,7 @@ extern void grant_return(GrantQueue *queue, Grant *grant);
 extern void grant_settled(GrantQueue *queue, Grant *grant);
 extern void grants_return_unsent(GrantQueue *queue);
 
-extern bool users_are_unresolved(const GrantQueue *queue);
-extern bool user_is_unresolved(const GrantQueue *queue, const char *user_id);
+extern bool user_is_unresolved(const GrantQueue *queue, char *user_id);
 extern bool grant_is_known_unresolved(GrantQueue *queue, int64 id);
 
 #endif /* QM_GRANT_QUEUE_H */

@@ -79,9 +79,11 @@ health_check_send(Sender *sender)
 	}
 	if (sender_take_token(sender))
 	{
+		GatewayReply reply = {GATEWAY_NOT_SENT, .message = "out of memory"};
+
 		circuit_check_started(circuit, mono_now());
 		if (!gateway_submit(sender->session, &request))
-			sender_act(sender, circuit_check_not_sent(circuit, "out of memory", mono_now()));
+			health_check_answered(sender, request.token, &reply);
 		CRASH_POINT(probe_sent);
 	}
 	pfree(user);

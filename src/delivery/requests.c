@@ -39,17 +39,14 @@ requests_throttled_ms(const Sender *sender)
 static bool
 submit(Sender *sender, GatewayRequest *request, Grant *grant, RequestKind kind)
 {
-	GatewayReply reply = {GATEWAY_NOT_SENT};
+	GatewayReply reply = {GATEWAY_NOT_SENT, .message = "out of memory"};
 
 	request->token = grant;
 	grant->tag.kind = kind;
 	if (gateway_submit(sender->session, request))
 		return true;
 	if (sender_in_flight(sender) == 0)
-	{
-		strlcpy(reply.message, "out of memory", sizeof(reply.message));
 		sender_act(sender, circuit_query_failed(&sender->circuit, &reply, 0, mono_now()));
-	}
 	return false;
 }
 

@@ -12,8 +12,8 @@
 #include "endpoint/endpoint_settings.h"
 
 /*
- * A balance before is asked for so often while the gateway does not tell it and
- * answers other queries: it may just have come back, or never tell this one.
+ * A balance is asked for so often before a grant, while the gateway refuses that
+ * and answers other queries: it may just have come back, or never answer this one.
  */
 #define SAMPLE_ATTEMPTS 4
 
@@ -269,7 +269,7 @@ sender_settled(Sender *sender, Grant *grant)
 		sender_add_unresolved(sender, grant);
 		return;
 	}
-	/* it may be pending again, which its run does not tell until it is read */
+	/* it may be pending again, which is known once its run is read */
 	if (was_unresolved)
 		sender->dirty = true;
 	grant_remove(&sender->grants, grant);

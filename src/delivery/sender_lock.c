@@ -11,7 +11,7 @@
 
 /*
  * Names the lock as no function of SQL can (theirs have 1 or 2 at the end), so
- * that nobody else can take it and keep grants from being delivered.
+ * that no session can take it by hand and keep grants from being delivered.
  */
 static void
 name_lock(LOCKTAG *tag, int32 gateway_id)
@@ -19,6 +19,9 @@ name_lock(LOCKTAG *tag, int32 gateway_id)
 	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, SENDER_LOCK_CLASS, (uint32) gateway_id, 3);
 }
 
+/*
+ * Takes the lock if it is free.  In a transaction; the lock outlives it.
+ */
 bool
 sender_lock_try(int32 gateway_id)
 {
@@ -28,6 +31,9 @@ sender_lock_try(int32 gateway_id)
 	return LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
 }
 
+/*
+ * Releases the lock, in a transaction or not.
+ */
 void
 sender_lock_release(int32 gateway_id)
 {

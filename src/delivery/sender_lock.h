@@ -15,10 +15,7 @@
 /* First key of the lock, "qmgw"; the second is the gateway's id. */
 #define SENDER_LOCK_CLASS 0x716d6777
 
-/* Takes the lock if it is free.  In a transaction; outlives it. */
 extern bool sender_lock_try(int32 gateway_id);
-
-/* Releases it.  Anywhere. */
 extern void sender_lock_release(int32 gateway_id);
 
 #endif /* QM_SENDER_LOCK_H */

@@ -28,7 +28,7 @@
 /*
  * Longest pauses of a gateway that answers queries and does not take grants;
  * the second where each attempt leaves one in doubt, and a write check does
- * not tell whether they are taken.
+ * not show whether they are taken.
  */
 #define FAULT_PAUSE_MAX_MS 60000
 #define LOST_PAUSE_MAX_MS 600000

@@ -293,9 +293,6 @@ test_others(void)
 	CHECK(is(&circuit, CIRCUIT_WAITING, CIRCUIT_MISCONFIGURED));
 	CHECK(wait_ms(&circuit) == MISCONFIGURED_CHECK_BASE_MS);
 	CHECK((circuit_unusable(&circuit, "no key", now) & CIRCUIT_SHOW_STATE) == 0);
-	CHECK(circuit_check_not_sent(&circuit, "out of memory", now) == CIRCUIT_SHOW_STATE);
-	CHECK(is(&circuit, CIRCUIT_WAITING, CIRCUIT_CLOSED));
-	CHECK(strcmp(circuit.reason, "out of memory") == 0);
 }
 
 /* One random event; so many grants are in flight. */
