@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "common/backoff.h"
 #include "common/crash_point.h"
 #include "delivery/batch.h"
 #include "delivery/claim.h"
@@ -207,7 +208,6 @@ static void
 restart_if_due(Delivery *delivery, Sender *sender)
 {
 	MonoTime begin = mono_now();
-	MonoTime end;
 
 	if (sender->search.exhausted || !sender_owns_gateway(sender) || sender->row == NULL)
 		return;
@@ -218,9 +218,8 @@ restart_if_due(Delivery *delivery, Sender *sender)
 	runs_forget(delivery->runs, sender->row->name, true);
 	runs_examine(delivery->runs, delivery->runs_memory);
 	candidates_restart(&sender->search);
-	end = mono_now();
 	sender->search.restart_time =
-		mono_add_ms(end, Max(SEARCH_AGAIN_MS, (end - begin) / 1000 * SEARCH_AGAIN_SHARE));
+		backoff_by_cost(begin, SEARCH_AGAIN_MS, PG_INT32_MAX, SEARCH_AGAIN_SHARE);
 }
 
 /*
