@@ -48,7 +48,7 @@ subtest 'what does not' => sub {
 	ok(!happens(sub { 0 }, 0.1), 'code, as a check: it is false');
 };
 
-subtest 'a check that nobody looks at' => sub {
+subtest 'a check whose result nobody uses' => sub {
 	like(death(sub { becomes_true($node, 'SELECT true'); return }), qr/not checked/, 'becomes_true() dies');
 	like(death(sub { happens(sub { 1 }); return }), qr/not checked/, 'happens() dies');
 };

@@ -81,7 +81,7 @@ foreach my $dialect ('higress', 'zgsm')
 		is(scalar($mock->applied), 200, "$dialect: nothing is sent twice");
 	};
 
-	# The same where a rate_limit has the probes wait as well.
+	# The same where a rate_limit delays the health checks as well.
 	$mock->reset;
 	$node->safe_psql('postgres', "UPDATE quota_manager.quota_gateway SET rate_limit = 9 WHERE name = '$gateway'");
 	$mock->fault(kind => 'apply_close', match => 'delta');

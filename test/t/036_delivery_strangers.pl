@@ -41,8 +41,8 @@ sub holder
 	return $session;
 }
 # Its own session holds what they wait for.
-my $gate = $node->background_psql('postgres');
-$gate->query_safe('SELECT pg_advisory_lock(7)');
+my $barrier = $node->background_psql('postgres');
+$barrier->query_safe('SELECT pg_advisory_lock(7)');
 
 # A role without any right takes the numbers that the sender's lock is made of.
 $node->safe_psql('postgres', 'CREATE ROLE stranger LOGIN');
@@ -97,7 +97,7 @@ subtest 'without the synchronous standby a claim is not known to be there after 
 	delivered_once($node, 'g', $mock, 'without a standby');
 };
 
-$gate->quit;
+$barrier->quit;
 $mock->stop;
 $node->stop;
 done_testing();

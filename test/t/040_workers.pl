@@ -59,7 +59,7 @@ subtest 'a strategy that cannot be scanned does not hold the others up' => sub {
 $node->safe_psql('postgres', "INSERT INTO quota_manager.user_info (id) VALUES ('late')");
 QuotaTest::Workers::set($node, 'quota_manager.scan_interval', '1s');
 QuotaTest::Workers::await_grants($node, 'postgres', 'once', 21);
-pass('single strategies are looked at again after scan_interval');
+pass('single strategies are read again after scan_interval');
 
 # Balances are read where a condition asks for one.
 $gateway->ask('balance', { user => 'user1', quota => 500 });

@@ -101,16 +101,16 @@ subtest 'the role is dropped' => sub {
 	is(QuotaTest::Workers::log_count($node, qr/PANIC|terminated by signal/), 0, 'no crash is in the log');
 };
 
-# One place for two databases: said once, and both are served.
+# One pair of slots for two databases: logged once, and both are served.
 $node->append_conf('postgresql.conf', "quota_manager.max_workers = 2\n");
 $node->safe_psql('postgres', 'CREATE DATABASE three');
 QuotaTest::Workers::database($node, 'three', $gateway);
 $node->restart;
 $node->wait_for_log(qr/2 databases take turns in 1 places for quota_manager workers.*\n.*HINT: .*quota_manager.max_workers to 4 or more/);
 QuotaTest::Workers::users($node, 'three', 4);
-QuotaTest::Workers::strategy($node, $_, name => 'in turns') foreach qw(uno three);
-QuotaTest::Workers::await_grants($node, $_, 'in turns', 4) foreach qw(uno three);
-is(QuotaTest::Workers::log_count($node, qr/databases take turns/), 1, 'databases that take turns are reported once');
+QuotaTest::Workers::strategy($node, $_, name => 'in time slices') foreach qw(uno three);
+QuotaTest::Workers::await_grants($node, $_, 'in time slices', 4) foreach qw(uno three);
+is(QuotaTest::Workers::log_count($node, qr/databases take turns/), 1, 'databases that share slots are reported once');
 
 $node->stop;
 done_testing();

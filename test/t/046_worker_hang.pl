@@ -45,7 +45,7 @@ my %hang = (
 		fault => { kind => 'drip', match => 'delta', delay_ms => 2000 },
 		is_there => q{count(*) FILTER (WHERE status = 'processing') > 0},
 		becomes => 'in_doubt' },
-	'a probe' => {
+	'a health check' => {
 		gateway => {},
 		fault => { kind => 'hang', match => 'query' },
 		first_fault => { kind => 'reset', match => 'delta' },
@@ -96,7 +96,7 @@ foreach my $where (sort keys %hang)
 	}
 	$courier = await_hang($gateway, $case->{is_there});
 
-	subtest "$where: it looks for work each second, for a moment" => sub {
+	subtest "$where: it polls for work each second, for a moment" => sub {
 		my ($samples, $waiting, $holding, $long) = (0, 0, 0, 0);
 		my $until = time + 1.5;
 		while (time < $until || $waiting == 0)
@@ -115,7 +115,7 @@ foreach my $where (sort keys %hang)
 		}
 		is($long, 0, "$where: it has no transaction that lasts");
 		cmp_ok($holding, '<=', $waiting / 20, "$where: while it waits it has no snapshot, no transaction id and no lock on rows or tables");
-		note "$where: waited in $waiting of $samples looks, held something in $holding";
+		note "$where: waited in $waiting of $samples samples, held something in $holding";
 
 		is( $node->safe_psql('postgres', q{
 				SET lock_timeout = '5s';

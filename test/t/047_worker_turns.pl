@@ -1,4 +1,4 @@
-# Twenty databases at the default number of places take turns, while some of them are broken, dropped, renamed or copied.
+# Twenty databases at the default number of worker slots get time slices, while some of them are broken, dropped, renamed or copied.
 
 use strict;
 use warnings FATAL => 'all';
@@ -12,7 +12,7 @@ use Test::More;
 use Time::HiRes qw(time);
 
 my $gateway = QuotaTest::Workers::gateway();
-my $node = QuotaTest::Workers::cluster('turns', preload => 1, settings => "log_min_messages = debug1\nquota_manager.workers = off\n");
+my $node = QuotaTest::Workers::cluster('time_slices', preload => 1, settings => "log_min_messages = debug1\nquota_manager.workers = off\n");
 
 is($node->safe_psql('postgres', 'SHOW quota_manager.max_workers'), '8', 'the default leaves room for four databases at a time');
 
@@ -65,7 +65,7 @@ cmp_ok($took, '<', 60, sprintf 'all databases are served (%.1f s)', $took);
 $node->wait_for_log(qr/\d+ databases take turns in 4 places for quota_manager workers/);
 QuotaTest::Workers::await($node, 'postgres',
 	q{SELECT query = '19 databases take turns in 4 places' FROM pg_stat_activity WHERE backend_type = 'quota_manager launcher'});
-pass('pg_stat_activity shows that they take turns');
+pass('pg_stat_activity shows that they share the slots');
 is(QuotaTest::Workers::log_count($node, qr/LOG:  \d+ databases take turns/), 1, 'the log says it once');
 
 my ($since, @left);
@@ -81,18 +81,18 @@ subtest 'broken, dropped, renamed, copied' => sub {
 	pass('a database is copied while workers run');
 	@left = ('postgres', 'renamed', map { "db$_" } 4 .. 18);
 	$took = await_all_with_new('second', @left);
-	cmp_ok($took, '<', 60, sprintf 'all others are served within their next turn (%.1f s)', $took);
+	cmp_ok($took, '<', 60, sprintf 'all others are served within their next time slice (%.1f s)', $took);
 	my $seconds = time - $since;
 	my $starts = starts($mark);
-	# four places, two processes each, a second at least; besides, four turns were broken off by what was done here
-	cmp_ok($starts, '<=', 8 * ($seconds + 1) + 8, sprintf 'no more than four turns a second are begun (%d processes in %.1f s)', $starts, $seconds);
+	# four slots, two processes each, a second at least; besides, four time slices were broken off by what was done here
+	cmp_ok($starts, '<=', 8 * ($seconds + 1) + 8, sprintf 'no more than four time slices a second are begun (%d processes in %.1f s)', $starts, $seconds);
 	$node->wait_for_log(qr/role "quota_worker" may not run quota_manager in database "db1".*\n.*DETAIL:  It lacks the privilege \w+ on table quota_manager.quota_run/);
 	is(QuotaTest::Workers::log_count($node, qr/lacks the privilege \w+ on table quota_manager.quota_run/), 1, 'the broken one is reported once');
 	QuotaTest::Workers::await($node, 'copy', q{SELECT count(*) = 0 FROM quota_manager.quota_execute WHERE status <> 'completed'});
 	$node->wait_for_log(qr/database "copy" is a copy: nothing is scanned/);
 };
 
-# Calls reach the launcher: a database that waits for its turn, or for a mended right, has it soon.
+# Calls reach the launcher: a database that waits for its time slice, or for a mended right, has it soon.
 QuotaTest::Workers::strategy($node, 'db1', name => 'second');
 $node->safe_psql('db1', q{SELECT quota_manager.grant_access('quota_worker', 'worker')});
 await_all('second', 'db1');

@@ -37,7 +37,7 @@ sub length_of_log
 	return length slurp_file($node->logfile);
 }
 
-# How often a pattern occurs in the log since a place.
+# How often a pattern occurs in the log from a position on.
 sub count_since
 {
 	my ($since, $pattern) = @_;
@@ -179,7 +179,7 @@ subtest 'room for a scheduler and no courier: strategies are run, and grants del
 	pass('and they are delivered when there is room');
 };
 
-subtest 'two databases and room for one: both have their turn with a courier' => sub {
+subtest 'two databases and room for one: both have their time slice with a courier' => sub {
 	$node->safe_psql('postgres', 'CREATE DATABASE other');
 	QuotaTest::Workers::database($node, 'other', $gateway);
 	QuotaTest::Workers::users($node, 'other', $users);
@@ -189,7 +189,7 @@ subtest 'two databases and room for one: both have their turn with a courier' =>
 		QuotaTest::Workers::strategy($node, $_, name => $name) foreach qw(postgres other);
 		QuotaTest::Workers::await_grants($node, $_, $name, $users) foreach qw(postgres other);
 	}
-	pass('databases take turns where max_worker_processes leaves room for one');
+	pass('databases share the slots where max_worker_processes leaves enough for one');
 	cmp_ok(count_since($mark, qr/could not start a quota_manager/), '<=', 1, 'and that is said once');
 	is(QuotaTest::Workers::log_count($node, qr/PANIC|terminated by signal/), 0, 'no crash is in the log');
 };

@@ -125,18 +125,18 @@ sub scan_at
 	return "SET quota_manager.schedule_clock = '2025-07-0$day $time+00'; SELECT coalesce(sum(granted), 0) FROM quota_manager.scan()";
 }
 
-# Runs statements in sessions of their own at the same time: all wait at a gate
+# Runs statements in sessions of their own at the same time: all wait for a lock
 # until the last is there.  Returns what they print.
 sub at_once
 {
 	my @statements = @_;
-	my ($gate_in, $gate_out) = ("SELECT pg_advisory_lock(77) IS NULL;\n", '');
+	my ($barrier_in, $barrier_out) = ("SELECT pg_advisory_lock(77) IS NULL;\n", '');
 	my @psql = ('psql', '-X', '-A', '-t', '-q', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres'));
 	my $timer = IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default);
-	my $gate = IPC::Run::start(\@psql, \$gate_in, \$gate_out, $timer);
+	my $barrier = IPC::Run::start(\@psql, \$barrier_in, \$barrier_out, $timer);
 	my @sessions;
 
-	$gate->pump until $gate_out =~ /f\n/;
+	$barrier->pump until $barrier_out =~ /f\n/;
 	foreach my $statement (@statements)
 	{
 		my @commands = map { ('-c', $_) } "DO 'BEGIN PERFORM pg_advisory_lock_shared(77); END'", split(/;\s*/, $statement);
@@ -147,7 +147,7 @@ sub at_once
 	}
 	wait_until($node,
 		"SELECT count(*) = @{[ scalar @statements ]} FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = 77");
-	$gate->finish;
+	$barrier->finish;
 	foreach my $session (@sessions)
 	{
 		$session->{run}->finish;

@@ -112,7 +112,7 @@ subtest 'everything a guest may create in public and in pg_temp, in front of eve
 		{
 			# A procedure is to be the only statement, so what surrounds it is sent before.
 			my $setup = temporary_objects() . "SET search_path = $path;";
-			# It tells of the gateway that it has found closed, if its next probe is not due.
+			# It reports the gateway that it has found closed, if the next health check is not due.
 			$setup .= 'SET client_min_messages = warning;' if $statement =~ /deliver\(\)/;
 			($code, $out, $error) = $node->psql('postgres', "$setup\n$statement;\n", extra_params => ['-q']);
 			is("$code $error", '0 ', "search_path $path: $statement");

@@ -145,7 +145,7 @@ subtest 'workers run' => sub {
 			connstr => $node->connstr('postgres') . ' user=onlooker'),
 		'courier quota_worker t 0,launcher t,scheduler quota_worker t 0', 'a viewer sees all of it');
 	await(q{SELECT activity = '1 database is served' FROM quota_manager.worker_status WHERE kind = 'launcher'});
-	pass('the launcher counts a database as served from its first turn on');
+	pass('the launcher counts a database as served from its first time slice on');
 	foreach my $kind (qw(launcher scheduler courier))
 	{
 		my $tick = status($kind, 'last_tick');

@@ -110,7 +110,7 @@ sub scenario
 	$node->reload;
 	$until->(completed(16) . q{ AND (SELECT count(*) = 6 FROM quota_manager.quota_run WHERE state = 'done' AND scheduled_time IS NOT NULL)});
 
-	# How often single strategies are looked at is not the same, nor what of them must wait for a balance that a delivery has just changed.
+	# How often single strategies are read is not the same, nor what of them must wait for a balance that a delivery has just changed.
 	$content{runs} = $node->safe_psql('postgres', q{
 		SELECT s.name, r.scheduled_time::timestamp, r.state, r.reason, r.matched, r.granted, r.already_granted, r.capped, r.unknown_balance
 		FROM quota_manager.quota_run r JOIN quota_manager.quota_strategy s ON s.id = r.strategy_id

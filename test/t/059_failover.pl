@@ -17,7 +17,7 @@ use Time::HiRes qw(time);
 my $gateway = QuotaTest::Workers::gateway();
 my $day = '2025-07-01';
 my $users = 100;
-my $rounds = 0;
+my $servers = 0;
 my @seconds;
 
 # Every firing since the strategies were made, how often it is accounted for, and how.
@@ -98,11 +98,11 @@ subtest 'synchronous replication, continue' => sub {
 	is(paid(), join(' ', '1 x 10', '100 x 6', '10000 x 1'), 'and paid once');
 };
 
-my $doubts;
+my $in_doubt;
 subtest 'killed while firings are run and delivered: just when they are due, and in the middle; in a long run anywhere' => sub {
 	my $minute = 40;
 	my ($all, $latest) = (10, 6);
-	$doubts = 0;
+	$in_doubt = 0;
 	my @moments = (0, $users);
 	push @moments, 1, 2 * $users - 1, map { int(rand(2 * $users)) } 1 .. 12 if $ENV{QUOTA_MANAGER_LONG};
 	foreach my $moment (@moments)
@@ -118,13 +118,13 @@ subtest 'killed while firings are run and delivered: just when they are due, and
 		QuotaTest::Workers::end_postmaster($primary);
 		$gateway->mend;
 		take_over("continue, killed after $moment of @{[ 2 * $users ]} deliveries", open_is(0) . ' AND ' . run_is('all', $time) . ' AND ' . run_is('latest', $time));
-		$doubts += decide_by_gateway($before);
+		$in_doubt += decide_by_gateway($before);
 		QuotaTest::Workers::await($primary, 'postgres', settled());
 		is(paid(), join(' ', '1 x ' . ++$all, '100 x ' . ++$latest, '10000 x 1'), 'each is paid once');
 		is(history($time, $time), "all $time:00 done\nlatest $time:00 done\n", 'each is run once');
 		$minute += 10;
 	}
-	cmp_ok($doubts, '>', 0, "$doubts requests were in flight when their servers were killed");
+	cmp_ok($in_doubt, '>', 0, "$in_doubt requests were in flight when their servers were killed");
 	my %times;
 	$times{ $_->{idempotency_key} }++ foreach $gateway->applied;
 	is(scalar(grep { $_ > 1 } values %times), 0, 'no request was sent twice');
@@ -138,10 +138,10 @@ done_testing();
 sub standby
 {
 	my ($synchronous) = @_;
-	my $node = PostgreSQL::Test::Cluster->new('server' . ++$rounds);
+	my $node = PostgreSQL::Test::Cluster->new('server' . ++$servers);
 
-	$primary->backup("backup$rounds");
-	$node->init_from_backup($primary, "backup$rounds", has_streaming => 1);
+	$primary->backup("backup$servers");
+	$node->init_from_backup($primary, "backup$servers", has_streaming => 1);
 	$node->start;
 	if ($synchronous)
 	{
@@ -240,7 +240,7 @@ sub decide_by_gateway
 	my @applied = $gateway->applied;
 	my $ids = join ',', 0, map { $_->{idempotency_key} =~ /-(\d+)$/ } @applied[ $before .. $#applied ];
 
-	my $doubts = $primary->safe_psql('postgres', q{SELECT count(*) FROM quota_manager.quota_execute WHERE status = 'in_doubt'});
+	my $in_doubt = $primary->safe_psql('postgres', q{SELECT count(*) FROM quota_manager.quota_execute WHERE status = 'in_doubt'});
 
 	is($primary->safe_psql('postgres', qq{
 			SELECT count(*) FROM quota_manager.quota_execute
@@ -249,7 +249,7 @@ sub decide_by_gateway
 	$primary->safe_psql('postgres', qq{
 		SELECT quota_manager.resolve(array_agg(id), id = ANY (ARRAY[$ids])) FROM quota_manager.quota_execute
 		WHERE status = 'in_doubt' GROUP BY id = ANY (ARRAY[$ids])});
-	return $doubts;
+	return $in_doubt;
 }
 
 # How often each amount was paid, which is to be the same for all users.

@@ -231,7 +231,7 @@ sub paid
 	return \%paid;
 }
 
-# Waits until a worker has looked so many times whether it may go on.
+# Waits until a worker has checked so many times whether it may go on.
 sub await_looks
 {
 	my ($node, $pid, $times) = @_;

@@ -79,7 +79,7 @@ foreach my $dialect ('zgsm', 'higress')
 		grant($node, $gateway, 4, 'slow', 'slow2');
 		grant($node, $gateway, 5, 'slow', 'slow2');
 		deliver($node, q{SET quota_manager.linger = '1h';});
-		is(grants_of('slow'), "in_doubt|0\npending|", "$dialect: a user waits for the proof");
+		is(grants_of('slow'), "in_doubt|0\npending|", "$dialect: a user waits for the evidence");
 		is(grants_of('slow2'), "completed|0\ncompleted|4", "$dialect: others do not");
 		is( $node->safe_psql('postgres', qq{SELECT pending, doubts_to_settle FROM quota_manager.delivery_status WHERE gateway = '$gateway'}),
 			'1|1', "$dialect: delivery_status tells");
@@ -168,7 +168,7 @@ foreach my $dialect ('zgsm', 'higress')
 		is(deliver($node), '500|0|1|0', "$dialect: all is delivered within a rate");
 		is( $node->safe_psql('postgres', q{SELECT count(*) > 100 FROM quota_manager.quota_execute
 				WHERE update_time > (SELECT update_time FROM quota_manager.quota_execute WHERE user_id = 'user1')}),
-			't', "$dialect: doubts do not wait for the end of what is to be sent");
+			't', "$dialect: grants in doubt do not wait for the end of what is to be sent");
 		$node->safe_psql('postgres', q{UPDATE quota_manager.quota_gateway SET rate_limit = NULL});
 	};
 

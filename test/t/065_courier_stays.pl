@@ -55,17 +55,17 @@ sub courier_load
 	return (processor_time($pid) - $used) / (time - $begin);
 }
 
-my $noting;
-subtest 'another transaction is noting that this database is the one that grants' => sub {
-	$noting = $node->background_psql('postgres');
-	$noting->query_safe('BEGIN; SELECT quota_internal.check_identity(true)');
+my $recording;
+subtest 'another transaction is recording that this database is the one that grants' => sub {
+	$recording = $node->background_psql('postgres');
+	$recording->query_safe('BEGIN; SELECT quota_internal.check_identity(true)');
 	grant($node, 'gateway', 4, 'user1');
 	$node->safe_psql('postgres', q{CREATE ROLE quota_worker LOGIN;
 		SELECT quota_manager.grant_access('quota_worker', 'worker')});
 	$node->wait_for_log(qr/deliveries wait for another session/);
 	cmp_ok(courier_load(), '<', 0.3, 'a courier that waits for another session sleeps');
-	$noting->query_safe('COMMIT');
-	$noting->quit;
+	$recording->query_safe('COMMIT');
+	$recording->quit;
 	wait_until($node, q{SELECT count(*) = 0 FROM quota_manager.quota_execute WHERE status <> 'completed'});
 	is(delivered_once($node, 'gateway', $mock, 'then'), 1, 'and then it delivers');
 };

@@ -136,7 +136,7 @@ subtest 'gateways: a strategy that failed for want of one need not wait for its 
 	});
 	sql(q{UPDATE quota_manager.quota_gateway SET is_default = true;
 		INSERT INTO quota_manager.quota_gateway (name, dialect, base_url) VALUES ('second', 'higress', 'http://127.0.0.1:1')});
-	QuotaTest::Workers::within_a_second('also if a later change of another one was committed and looked at before', sub {
+	QuotaTest::Workers::within_a_second('also if a later change of another one was committed and read before', sub {
 		my $failed = sub {
 			my ($since) = @_;
 			QuotaTest::Workers::await($node, 'postgres', qq{SELECT count(*) = 1 FROM quota_manager.quota_run r JOIN quota_manager.quota_strategy s ON s.id = r.strategy_id
@@ -158,14 +158,14 @@ subtest 'gateways: a strategy that failed for want of one need not wait for its 
 };
 
 my $older;
-subtest 'what nobody was woken for is found by looking: prepared transactions, and writers without triggers' => sub {
+subtest 'what nobody was woken for is found by polling: prepared transactions, and writers without triggers' => sub {
 	QuotaTest::Workers::set($node, 'quota_manager.poll_interval', '100ms');
 	cmp_ok(seconds_to_first_byte(strategy('prepared') . "PREPARE TRANSACTION 'prepared'", q{COMMIT PREPARED 'prepared'}), '<', 30, 'a prepared transaction is noticed');
 	$older = $node->background_psql('postgres');
 	$older->query_safe(q{SET session_replication_role = replica; BEGIN;
 		INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition, version, schedule_since)
 			VALUES ('silent', 'single', 1, 'm', 'match-user("user1")', 1, now())});
-	# A later transaction is over before it, and was looked at.
+	# A later transaction is over before it, and was read.
 	seconds_to_first_byte(strategy('overtakes'));
 	await_rest();
 	$older->query_safe('COMMIT');

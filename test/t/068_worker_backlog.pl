@@ -1,4 +1,4 @@
-# One place for two databases, of which one has a backlog without end: the other has its turn all the same, and making
+# One pair of slots for two databases, of which one has pending work without end: the other has its time slice, and making
 # room for it puts nothing in doubt.
 
 use strict;
@@ -14,7 +14,7 @@ use Time::HiRes qw(time);
 
 my $slow = QuotaTest::Workers::gateway();
 my $gateway = QuotaTest::Workers::gateway();
-my $node = QuotaTest::Workers::cluster('backlog', preload => 1, settings => "quota_manager.max_workers = 2\n");
+my $node = QuotaTest::Workers::cluster('pending_work', preload => 1, settings => "quota_manager.max_workers = 2\n");
 
 # Each answer takes longer than SIGTERM would wait, so some are always on their way.
 $slow->fault('slow', match => 'write', delay_ms => 900);
@@ -25,7 +25,7 @@ QuotaTest::Workers::strategy($node, 'postgres', name => 'endless');
 my $completed = q{(SELECT count(*) FROM quota_manager.quota_execute WHERE status = 'completed')};
 QuotaTest::Workers::await($node, 'postgres', "$completed > 0");
 
-# While nobody waits, it keeps its place.
+# While no other database waits, it keeps its slots.
 my $courier = QuotaTest::Workers::worker($node, 'postgres', 'courier');
 $node->safe_psql('postgres', 'CREATE DATABASE other');
 QuotaTest::Workers::database($node, 'other', $gateway);
@@ -33,9 +33,9 @@ QuotaTest::Workers::users($node, 'other', 5);
 QuotaTest::Workers::strategy($node, 'other', name => 'short');
 my $since = time;
 QuotaTest::Workers::await_grants($node, 'other', 'short', 5);
-cmp_ok(time - $since, '<', 30, sprintf 'the other database has its turn (after %.1f s)', time - $since);
+cmp_ok(time - $since, '<', 30, sprintf 'the other database has its time slice (after %.1f s)', time - $since);
 
-subtest 'it gets its place back, and goes on' => sub {
+subtest 'it gets its slots back, and goes on' => sub {
 	my $before = $node->safe_psql('postgres', "SELECT $completed");
 	isnt(QuotaTest::Workers::await_worker($node, 'postgres', 'courier', $courier), $courier, 'the first one is back');
 	QuotaTest::Workers::await($node, 'postgres', "$completed > $before");

@@ -1,5 +1,5 @@
-# Two databases in one place: what is committed while a turn ends is not overlooked, and who waits for a lock of somebody
-# keeps the place from nobody.
+# Two databases for one pair of worker slots: what is committed while a time slice ends is not overlooked, and a database
+# that waits for a lock keeps the slots from no other.
 
 use strict;
 use warnings FATAL => 'all';
@@ -14,7 +14,7 @@ use Test::More;
 use Time::HiRes qw(time);
 
 my $gateway = QuotaTest::Workers::gateway();
-my $node = QuotaTest::Workers::cluster('turn_wakes', preload => 1, settings => "quota_manager.max_workers = 2\n");
+my $node = QuotaTest::Workers::cluster('time_slice_wakes', preload => 1, settings => "quota_manager.max_workers = 2\n");
 
 $node->safe_psql('postgres', 'CREATE DATABASE other');
 foreach my $database ('postgres', 'other')
@@ -47,7 +47,7 @@ sub insert
 	return "INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition) VALUES ('$name', 'single', 1, 'm', 'true()')";
 }
 
-# Seconds until a strategy that was just written has been run and delivered. Without a call a database has its next turn
+# Seconds until a strategy that was just written has been run and delivered. Without a call a database has its next time slice
 # five seconds after its last one.
 sub seconds_to_grant
 {
@@ -76,13 +76,13 @@ sub is_soon
 }
 
 # Written while the scheduler runs, committed when it has gone.
-is_soon('what is committed after the turn in which it was written gives its database a turn', sub {
+is_soon('what is committed after the time slice in which it was written gives its database another one', sub {
 	my $session = $node->background_psql('postgres');
 	my $name = 'late' . ++$number;
 
 	QuotaTest::Workers::await($node, 'postgres', processes('postgres', q{backend_type LIKE '%scheduler' AND state = 'idle'}) . ' = 1');
 	$session->query_safe('BEGIN; ' . insert($name));
-	# it has had its turn, and another database has its own
+	# it has had its time slice, and another database has its own
 	QuotaTest::Workers::await($node, 'postgres', processes('other', q{backend_type LIKE '%courier'}) . ' = 1');
 	$session->query_safe('COMMIT');
 	my $seconds = seconds_to_grant('postgres', $name);
@@ -90,8 +90,8 @@ is_soon('what is committed after the turn in which it was written gives its data
 	return $seconds;
 });
 
-# Committed while the scheduler waits for its courier to end, and looks at nothing any more.
-is_soon('what is committed while a turn ends gives its database another one', sub {
+# Committed while the scheduler waits for its courier to end, and reads nothing any more.
+is_soon('what is committed while a time slice ends gives its database another one', sub {
 	my $name = 'leaving' . ++$number;
 	my $courier;
 
@@ -112,7 +112,7 @@ subtest 'somebody keeps a strategy, and then a table, locked, for as long as the
 	QuotaTest::Workers::await($node, 'postgres', processes('postgres', q{wait_event_type = 'Lock'}) . ' = 1');
 	$name = 'served' . ++$number;
 	$node->safe_psql('other', insert($name));
-	cmp_ok(seconds_to_grant('other', $name), '<', 40, 'a scan that waits for a lock keeps no other database from its turn');
+	cmp_ok(seconds_to_grant('other', $name), '<', 40, 'a scan that waits for a lock keeps no other database from its time slice');
 	$locker->query_safe('ROLLBACK');
 	seconds_to_grant('postgres', 'locked');
 	pass('it is done when the lock is gone');
@@ -120,7 +120,7 @@ subtest 'somebody keeps a strategy, and then a table, locked, for as long as the
 	QuotaTest::Workers::await($node, 'postgres', processes('postgres', q{wait_event_type = 'Lock'}) . ' = 1');
 	$name = 'served' . ++$number;
 	$node->safe_psql('other', insert($name));
-	cmp_ok(seconds_to_grant('other', $name), '<', 40, 'a locked table keeps no other database from its turn');
+	cmp_ok(seconds_to_grant('other', $name), '<', 40, 'a locked table keeps no other database from its time slice');
 	$node->wait_for_log(qr/database "postgres" has waited for a lock/);
 	$locker->query_safe('ROLLBACK');
 	$locker->quit;

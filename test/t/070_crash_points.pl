@@ -237,7 +237,7 @@ foreach my $dialect (@dialects)
 note sprintf '%d times dead in %.1f s', $places, time - $start;
 
 my ($mock, $doubt);
-subtest 'it can stand still as well, so that others can look' => sub {
+subtest 'it can stand still as well, so that others can read' => sub {
 	# A claim is on disk before anything is sent, and while requests are under way nothing is held.
 	$mock = $mock{'zgsm-hold'};
 	my $applied = $mock->stats->{applied};

@@ -1,6 +1,6 @@
 # The wall clock is set back and ahead, by an hour and by ten years, under running workers: what they wait for comes when
-# it would have come.  Before the clock is set, something is waited for each time: the next look at single strategies, a
-# retry, the turn of another database, the list of databases.
+# it would have come.  Before the clock is set, something is waited for each time: the next poll of single strategies, a
+# retry, the time slice of another database, the list of databases.
 
 use strict;
 use warnings FATAL => 'all';
@@ -25,8 +25,8 @@ my $workers = q{SELECT count(*) FROM pg_stat_activity WHERE backend_type ~ '^quo
 my $clock;
 my $node;
 
-# One place for two databases.
-start('turns', preload => 1, settings => 'quota_manager.max_workers = 2');
+# One pair of slots for two databases.
+start('time_slices', preload => 1, settings => 'quota_manager.max_workers = 2');
 $node->safe_psql('postgres', 'CREATE DATABASE other');
 foreach my $database (qw(postgres other))
 {
@@ -53,12 +53,12 @@ foreach my $step (@steps)
 			SELECT count(*) = 1 FROM quota_manager.quota_execute e JOIN quota_manager.quota_strategy s ON s.id = e.strategy_id
 			WHERE s.name = 'all' AND e.user_id = '$step->[0]' AND e.status = 'completed'});
 	}
-	pass("turns: $step->[0], both databases have theirs");
+	pass("time slices: $step->[0], both databases have theirs");
 }
 $node->stop;
 
-# A place for each.
-start('places', preload => 1);
+# Slots for each.
+start('slots', preload => 1);
 QuotaTest::Workers::database($node, 'postgres', $gateway);
 QuotaTest::Workers::users($node, 'postgres', 2);
 $node->safe_psql('postgres', q{
@@ -80,10 +80,10 @@ foreach my $step (@steps)
 	QuotaTest::Workers::await_grants($node, 'postgres', "retry $what", $count);
 	pass("$what: a strategy that failed is tried again");
 
-	# A new user is found by looking.
+	# A new user is found by polling.
 	$node->safe_psql('postgres', "INSERT INTO quota_manager.user_info (id) VALUES ('$what')");
 	QuotaTest::Workers::await_grants($node, 'postgres', 'all', ++$count);
-	pass("$what: single strategies are looked at");
+	pass("$what: single strategies are read");
 
 	subtest "$step: those that end are started again" => sub {
 		foreach my $kind (qw(courier scheduler))
@@ -103,7 +103,7 @@ foreach my $step (@steps)
 		pass("$what, and the other way: a courier that waits to be started again is");
 	};
 
-	# The role is looked at each second.
+	# The role is checked each second.
 	$node->safe_psql('postgres', 'ALTER ROLE quota_worker NOLOGIN');
 	QuotaTest::Workers::await($node, 'postgres', "($workers) = 0");
 	$clock->advance($seconds);
@@ -151,7 +151,7 @@ foreach my $step (@steps)
 $node->stop;
 done_testing();
 
-# A server with a clock of its own, that looks at single strategies each second.
+# A server with a clock of its own, that reads single strategies each second.
 sub start
 {
 	my ($name, %option) = @_;

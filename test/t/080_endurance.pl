@@ -22,7 +22,7 @@ my $deliveries = $ENV{QUOTA_MANAGER_LONG} ? 500_000 : 30_000;
 my $restarts = $ENV{QUOTA_MANAGER_LONG} ? 1_000 : 30;
 my $calls = $ENV{QUOTA_MANAGER_LONG} ? 1_000 : 60;
 
-# How much private memory may grow between the first look and the last, in KiB.
+# How much private memory may grow between the first sample and the last, in KiB.
 my $growth = 1024;
 
 plan skip_all => 'needs /proc/PID/smaps_rollup' unless -r '/proc/self/smaps_rollup';
@@ -77,8 +77,8 @@ sub write_grants
 	return;
 }
 
-# Waits until nothing is left to be done. (The grants are too many to be looked
-# through each time.)
+# Waits until nothing is left to be done. (The grants are too many to be
+# read each time.)
 sub await_delivery
 {
 	wait_until($node, q{SELECT count(*) = 0 FROM quota_manager.quota_run WHERE undelivered});
@@ -96,7 +96,7 @@ sub is_flat
 	my $every = int(@series / 20) || 1;
 
 	note "$name, KiB: @series[ grep { $_ % $every == 0 } 0 .. $#series ]";
-	cmp_ok($after - $before, '<', $growth, sprintf '%s: %+d KiB over %d looks', $name, $after - $before, scalar(@series));
+	cmp_ok($after - $before, '<', $growth, sprintf '%s: %+d KiB over %d samples', $name, $after - $before, scalar(@series));
 	return;
 }
 

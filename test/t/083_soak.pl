@@ -24,7 +24,7 @@ my $seed = $ENV{QUOTA_MANAGER_SOAK_SEED} // int(rand(1_000_000_000));
 my $users = 50;
 my $grants = 10_000;
 
-# What docs/delivery.md promises, and what a busy machine may add to the moment at which this test looks.
+# What docs/delivery.md promises, and what a busy machine may add to the moment at which this test reads.
 my $bound = 10;
 my $slack = 5;
 
@@ -154,7 +154,7 @@ my $oldest_due = q{
 	WHERE g.state = 'open'};
 my (%seen, %since, @left, $longest);
 
-# Looks for grants that nobody touches.
+# Finds grants that nobody touches.
 sub watch
 {
 	my %now = map { split /\|/, $_, 2 } split /\n/, ask_session($monitor, $oldest_due);

@@ -1,4 +1,4 @@
-# A turn of a sender that fails, because somebody has locked a table, leaves nothing behind that the next one would take
+# A batch of a sender that fails, because somebody has locked a table, leaves nothing behind that the next one would take
 # for its own; and whatever happened, a due grant is found.
 
 use strict;
@@ -15,7 +15,7 @@ use QuotaTest::Wait qw(becomes_true happens);
 use Test::More;
 use Time::HiRes qw(usleep);
 
-my $node = delivery_node('failed_turns', "shared_preload_libraries = 'quota_manager'\n");
+my $node = delivery_node('failed_batches', "shared_preload_libraries = 'quota_manager'\n");
 my $mock = QuotaTest::Mock->start(dialect => 'higress', key => 'key');
 
 add_gateway($node, 'g', $mock, max_connections => 4);
@@ -41,7 +41,7 @@ subtest 'a sender in the middle of its work meets a lock for longer than it wait
 		ask_session($session, "BEGIN; LOCK TABLE quota_manager.$table IN $mode MODE");
 		$node->wait_for_log(qr/deliveries wait for another session/, $log);
 		my $applied = () = $mock->applied;
-		# what it had claimed is answered meanwhile, and must be settled by a turn that claims nothing
+		# what it had claimed is answered meanwhile, and must be settled by a batch that claims nothing
 		ok(becomes_quiet($mock), "$table: what was in flight is answered");
 		ask_session($session, 'COMMIT');
 		end_session($session);
@@ -53,7 +53,7 @@ subtest 'a sender in the middle of its work meets a lock for longer than it wait
 	}
 };
 
-subtest 'a turn that has just become the sender fails: the next one becomes it, and nobody is told that a sender has ended' => sub {
+subtest 'a batch that has just become the sender fails: the next one becomes it, and no message says that a sender has ended' => sub {
 	{
 		my $log = -s $node->logfile;
 

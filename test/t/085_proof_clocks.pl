@@ -11,7 +11,7 @@ use PostgreSQL::Test::Utils;
 use QuotaTest::Clock;
 use QuotaTest::Delivery qw(delivery_node start_workers add_gateway grant deliver statuses delivered_once);
 use QuotaTest::Mock;
-use QuotaTest::Wait qw(becomes_true);
+use QuotaTest::Wait qw(becomes_true happens);
 use Test::More;
 
 my $hour = 3600;
@@ -53,14 +53,13 @@ sub settled
 sub deliver_until_settled
 {
 	my ($gateway) = @_;
-	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
 
-	while ($node->safe_psql('postgres', settled($gateway)) eq 'f')
-	{
-		return 0 if time > $end;
-		deliver($node);
-	}
-	return 1;
+	return happens(
+		sub {
+			return 1 if $node->safe_psql('postgres', settled($gateway)) eq 't';
+			deliver($node);
+			return 0;
+		});
 }
 
 subtest 'a request that arrives late, and a clock that is set ahead meanwhile: a balance that has not moved proves nothing yet' => sub {

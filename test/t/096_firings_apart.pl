@@ -1,4 +1,4 @@
-# Firings of a strategy are run one by one, each in a transaction of its own, and others have their turn between them,
+# Firings of a strategy are run one by one, each in a transaction of its own, and others run between them,
 # however many are to be made up for. A run that is recorded for a time to come stops nothing.
 
 use strict;

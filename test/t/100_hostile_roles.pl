@@ -69,7 +69,7 @@ SQL
 my $id = sub { $node->safe_psql('postgres', "SELECT id FROM quota_manager.quota_execute WHERE user_id = '$_[0]'") };
 my %grant = map { $_ => $id->($_) } map { "u$_" } 1 .. 6;
 
-sub look
+sub known_state
 {
 	return $node->safe_psql('postgres', 'SELECT public.fingerprint()');
 }
@@ -79,7 +79,7 @@ sub attempt
 {
 	my ($role, $sql, $answer, $name) = @_;
 	my (undef, $out, $error) = $node->psql('postgres', $sql, extra_params => [ '-U', $role ], on_error_stop => 0);
-	my $now = look();
+	my $now = known_state();
 
 	$attempts++;
 	$name //= $sql;
@@ -94,7 +94,7 @@ sub attempt
 	$known = $now;
 	return;
 }
-$known = look();
+$known = known_state();
 my $refused = qr/permission denied for (table|function|procedure|schema|sequence|view)|must be owner of|permission denied: /;
 
 # Tables that only the owner writes, by everybody.
@@ -225,7 +225,7 @@ subtest 'strategies, users and gateways: what is restored only, and what is kept
 		CREATE ROLE application LOGIN;
 		GRANT USAGE ON SCHEMA quota_manager TO application;
 		GRANT SELECT, INSERT, UPDATE ON quota_manager.quota_strategy, quota_manager.quota_gateway TO application});
-	$known = look();
+	$known = known_state();
 	attempt('application', q{INSERT INTO quota_manager.quota_strategy (id, name, type, amount, model, periodic_expr, condition, version, schedule_since)
 		VALUES (99, 'past', 'periodic', 5, 'm', '* * * * *', 'true()', 1, '2000-01-01')}, qr/cannot be written with a version|permission denied/, 'a restored strategy');
 	attempt('application', q{INSERT INTO quota_manager.quota_gateway (id, name, dialect, base_url, create_time) VALUES (99, 'x', 'zgsm', 'nonsense', '2000-01-01')},
@@ -237,7 +237,7 @@ subtest 'who may read all data, or write all, reads no key' => sub {
 	$node->safe_psql('postgres', q{
 		CREATE ROLE reader LOGIN IN ROLE pg_read_all_data;
 		CREATE ROLE writer LOGIN IN ROLE pg_read_all_data, pg_write_all_data});
-	$known = look();
+	$known = known_state();
 	foreach my $role (qw(reader writer))
 	{
 		attempt($role, $_, qr/^(0|copied)?$/)
@@ -279,7 +279,7 @@ SQL
 	$node->safe_psql('postgres', "SET ROLE operator; CREATE FUNCTION workshop.settle() RETURNS text LANGUAGE plpgsql VOLATILE AS 'BEGIN PERFORM quota_manager.resolve($grant{u5}, true); RETURN null; END';
 		CREATE FUNCTION workshop.pay() RETURNS text LANGUAGE plpgsql VOLATILE AS 'BEGIN PERFORM quota_manager.gateway_delta(''u1'', 5, ''mine''); RETURN null; END';
 		CREATE FUNCTION workshop.again() RETURNS text LANGUAGE plpgsql VOLATILE AS 'BEGIN PERFORM quota_manager.import_grants(''VALUES (''''gift'''', ''''u9'''', now())''); RETURN null; END'");
-	$known = look();
+	$known = known_state();
 	$within = qr/within a security-restricted operation|within security-restricted operation/;
 	my @imports = (
 		[ q{SELECT ''gift'', workshop.rise(), now()}, qr/must be superuser|permission denied/ ],
@@ -354,7 +354,7 @@ CREATE MATERIALIZED VIEW workshop.paid AS SELECT workshop.pay() WITH NO DATA;
 CREATE TABLE workshop.bait (id text);
 INSERT INTO workshop.bait VALUES ('a');
 SQL
-$known = look();
+$known = known_state();
 attempt('postgres', "REFRESH MATERIALIZED VIEW workshop.$_", $within) foreach qw(settled paid);
 
 subtest 'policies of a site: what a role may not see it does not act on' => sub {
@@ -370,7 +370,7 @@ SQL
 		$node->safe_psql('postgres', "ALTER TABLE quota_manager.$table ENABLE ROW LEVEL SECURITY;
 			CREATE POLICY own ON quota_manager.$table TO local, local_admin USING ($own); CREATE POLICY rest ON quota_manager.$table TO viewer, operator, admin, worker USING (true)");
 	}
-	$known = look();
+	$known = known_state();
 	attempt('local', @$_)
 	  foreach (
 		[ "SELECT quota_manager.cancel($grant{u1})", qr/grant $grant{u1} does not exist/ ],
@@ -394,7 +394,7 @@ SQL
 	# Grants that are hidden from somebody keep what they belong to.
 	$node->safe_psql('postgres', q{CREATE POLICY gifts ON quota_manager.quota_strategy TO local USING (name = 'gift');
 		CREATE POLICY others ON quota_manager.quota_gateway TO local_admin USING (name = 'other')});
-	$known = look();
+	$known = known_state();
 	attempt('local', q{DELETE FROM quota_manager.quota_strategy WHERE name = 'gift'}, qr/has grants and cannot be deleted/);
 	attempt('local_admin', q{DELETE FROM quota_manager.quota_gateway WHERE name = 'other'}, qr/grants that are not settled/);
 	attempt('local_admin', q{UPDATE quota_manager.quota_gateway SET dialect = 'higress' WHERE name = 'other'}, qr/grants that are not settled/);

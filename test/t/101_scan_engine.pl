@@ -95,8 +95,8 @@ sql('CREATE TABLE asked AS SELECT t.id AS s, s.id AS u FROM quota_manager.quota_
 sub differences { return sql("SELECT count(*) FROM (($_[0]) EXCEPT ($_[1]) UNION ALL (($_[1]) EXCEPT ($_[0]))) d"); }
 cmp_ok(sql('SELECT count(*) FROM asked'), '>', 10_000, 'enough pairs match');
 is(differences($granted, 'TABLE asked'), 0, 'the shared pass finds whom the condition finds that is run for each user');
-# Incremental scans find nobody here: they look at all users.
-is(sql('SELECT count(*) FROM alone'), 0, 'who has not changed is not looked at again');
+# Incremental scans find nobody here: they read all users.
+is(sql('SELECT count(*) FROM alone'), 0, 'who has not changed is not read again');
 sql('TRUNCATE alone', 'SET quota_manager.incremental_scans = off', $alone);
 is(differences('TABLE alone', 'TABLE asked'), 0, 'and so does the query of each strategy');
 
@@ -169,7 +169,7 @@ SKIP:
 	sql('ALTER TABLE quota_manager.user_info ADD COLUMN twice bigint GENERATED ALWAYS AS (vip * 2) VIRTUAL',
 		'SELECT count(*) FROM quota_manager.scan()', 'SELECT count(*) FROM quota_manager.scan()', 'SELECT count(*) FROM quota_manager.scan()');
 	is(sql(q{SELECT count(*) FROM (SELECT DISTINCT ON (strategy_id) whole_reason FROM quota_manager.quota_run ORDER BY strategy_id, id DESC) r
-		WHERE whole_reason IS NULL}), 0, 'with a virtual column all users are looked at each time');
+		WHERE whole_reason IS NULL}), 0, 'with a virtual column all users are read each time');
 	sql('ALTER TABLE quota_manager.user_info DROP COLUMN twice');
 }
 

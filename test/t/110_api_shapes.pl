@@ -238,7 +238,7 @@ subtest 'deciding' => sub {
 		0, 'headers are not kept');
 };
 
-subtest 'functions that only look' => sub {
+subtest 'functions that only read' => sub {
 	foreach my $method ('GET', 'POST')
 	{
 		is($api->rpc('viewer', $method, 'describe', { schedule => '0 8 * * *' })->{rows}, 'every day at 08:00', "$method describe");

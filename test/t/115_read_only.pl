@@ -31,7 +31,7 @@ $node->safe_psql('postgres', q{
 	UPDATE quota_manager.quota_execute SET status = 'in_doubt', next_attempt_time = 'infinity' WHERE user_id = 'u1';
 	INSERT INTO quota_manager.balance_suspension (gateway, reason) VALUES ('g', 'test')});
 
-# Each function that may write, as it is called to do so; those that only look are called, too, and answer.
+# Each function that may write, as it is called to do so; those that only read are called, too, and answer.
 my $one = q{(SELECT id FROM quota_manager.quota_execute WHERE user_id = 'u1')};
 my %call = (
 	'scan(text)' => q{scan()},
@@ -62,7 +62,7 @@ my @nothing = (
 	q{restart_schedule('none')}, q{release_balances('none', NULL)}, q{import_grants(NULL)}, q{scan('none')},
 	q{gateway_delta(NULL, NULL, NULL)}, q{gateway_refresh('u1', 9, 'none')});
 # Nothing but POST, PATCH, PUT and DELETE changes anything: a query is a GET at the gateway, too.
-my %look = (
+my %reader = (
 	'gateway_query(text,text)' => q{quota_manager.gateway_query('u1')},
 	'audit_balances(text)' => q{count(*) FROM quota_manager.audit_balances()},
 	'undecided(integer)' => q{count(*) FROM quota_manager.undecided((SELECT id FROM quota_manager.quota_strategy WHERE name = 'low'))},
@@ -106,7 +106,7 @@ my $before = fingerprint();
 is($node->safe_psql('postgres', q{
 	SELECT string_agg(f, ', ' ORDER BY f) FROM (SELECT replace(p.oid::regprocedure::text, 'quota_manager.', '') AS f FROM pg_proc p
 		WHERE p.pronamespace = 'quota_manager'::regnamespace AND p.provolatile = 'v' AND p.prorettype <> 'trigger'::regtype) x}),
-	join(', ', sort { $a cmp $b } keys %call, keys %look, keys %elsewhere), 'each function that may write is known here');
+	join(', ', sort { $a cmp $b } keys %call, keys %reader, keys %elsewhere), 'each function that may write is known here');
 
 is($node->safe_psql('postgres', q{
 	SELECT string_agg(f, ', ' ORDER BY f) FROM (SELECT replace(p.oid::regprocedure::text, 'quota_api.', '') AS f FROM pg_proc p
@@ -130,11 +130,11 @@ foreach my $procedure ('deliver', 'tick')
 }
 is(fingerprint(), $before, 'nothing has changed: tables, rights, workers, locks, quotas at the gateway');
 
-foreach my $look (map { $look{$_} } sort keys %look)
+foreach my $reader (map { $reader{$_} } sort keys %reader)
 {
-	my ($status, $out, $err) = ask("SET client_min_messages = warning; BEGIN READ ONLY; SELECT $look; COMMIT");
+	my ($status, $out, $err) = ask("SET client_min_messages = warning; BEGIN READ ONLY; SELECT $reader; COMMIT");
 
-	is($err, '', "answers: $look");
+	is($err, '', "answers: $reader");
 }
 is(fingerprint(), $before, 'and has changed nothing');
 
@@ -152,7 +152,7 @@ subtest 'whoever may not write does not have workers of another database step as
 };
 
 my $standby;
-subtest 'a standby: what only looks works there, and so does the view of the workers, who are not there' => sub {
+subtest 'a standby: what only reads works there, and so does the view of the workers, who are not there' => sub {
 	$node->backup('backup');
 	$standby = PostgreSQL::Test::Cluster->new('read_only_standby');
 	$standby->init_from_backup($node, 'backup', has_streaming => 1);

@@ -81,7 +81,7 @@ my %step = (
 	});
 my @steps = (sort(keys %step), ('deliver') x 6, ('grant') x 2);
 
-for my $round (1 .. 12)
+for my $pass (1 .. 12)
 {
 	my @taken;
 
@@ -92,7 +92,7 @@ for my $round (1 .. 12)
 		push @taken, $name;
 		$step{$name}->();
 	}
-	counts_are_true("round $round: @taken");
+	counts_are_true("pass $pass: @taken");
 }
 $step{clear}->();
 ok(deliver_all($node, $_), "$_: all is delivered") foreach @gateways;
@@ -115,7 +115,7 @@ subtest 'a sender that is killed leaves grants that were claimed; the next one f
 	cmp_ok(sql(q{SELECT in_doubt_grants FROM quota_manager.metrics WHERE gateway = 'hold'}), '>', 0, 'some are in doubt');
 };
 
-# Lists and counts are had without a look at other grants.
+# Lists and counts are had without reading other grants.
 is(sql(q{SELECT count(*) FROM quota_manager.troubled_grant t JOIN quota_manager.quota_execute e ON e.id = t.grant_id AND e.status = t.status}),
 	sql(q{SELECT count(*) FROM quota_manager.quota_execute WHERE status IN ('failed', 'in_doubt')}), 'the list of those in trouble is whole');
 

@@ -263,7 +263,7 @@ subtest 'workers that come and go' => sub {
 	{
 		my $pid = QuotaTest::Workers::worker($served, 'postgres', $worker);
 
-		# It hangs: how long ago its last look was grows, and passes the limit in time.
+		# It hangs: how long ago its last poll was grows, and passes the limit in time.
 		kill STOP => $pid;
 		QuotaTest::Workers::await($served, 'postgres', "SELECT ${worker}_tick_seconds > 3 FROM quota_manager.metrics WHERE gateway IS NULL");
 		my $later = samples($served);
@@ -272,7 +272,7 @@ subtest 'workers that come and go' => sub {
 		my ($alert) = grep { $rule{$_}{expr} =~ /^\Q$name\E / } keys %rule;
 		my ($limit) = $rule{$alert}{expr} =~ /(\d+)$/;
 
-		cmp_ok($later->{$name}, '>', 3, "$worker: its last look was long ago");
+		cmp_ok($later->{$name}, '>', 3, "$worker: its last poll was long ago");
 		ok(fires($rule{$alert}, { %$later, $name => $later->{$name} + $limit }), "$alert: it hangs");
 		$fired{$alert}++;
 	}

@@ -12,8 +12,7 @@ QuotaTest::Workers - clusters with background workers, and a gateway to deliver 
   QuotaTest::Workers::database($node, 'postgres', $gateway);
   QuotaTest::Workers::users($node, 'postgres', 10);
 
-The role of the workers is quota_worker.  QUOTA_MANAGER_MOCK names the program
-of the mock gateway.
+The role of the workers is quota_worker.
 
 =cut
 
@@ -22,44 +21,20 @@ package QuotaTest::Workers;
 use strict;
 use warnings FATAL => 'all';
 
-use FindBin;
-use HTTP::Tiny;
-use IPC::Open3 ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
-use Test::More;
+use QuotaTest::Mock;
 use QuotaTest::Wait qw(wait_until wait_for);
+use Test::More;
 use Time::HiRes qw(time);
-
-my %mock_pids;
 
 # Starts the mock gateway; an object that knows its url.
 sub gateway
 {
-	my (%option) = (dialect => 'higress', @_);
-	my $program = $ENV{QUOTA_MANAGER_MOCK}
-	  || "$FindBin::RealBin/../aigateway-mock/aigateway-mock";
-	my $pid = IPC::Open3::open3(
-		my $in, my $out, undef, $program,
-		'--port' => 0,
-		'--lifetime' => 900,
-		map { ("--$_" => $option{$_}) } sort keys %option);
-	my $line = <$out> // '';
+	my $gateway = QuotaTest::Workers::Gateway->start(dialect => 'higress', @_);
 
-	$line =~ /^listening on (\S+)/ or die "the mock gateway said: $line";
-	$mock_pids{$pid} = 1;
-	# The pipe stays open: the mock may still want to say something.
-	return bless { url => "http://$1", pid => $pid, out => $out, http => HTTP::Tiny->new },
-	  'QuotaTest::Workers::Gateway';
-}
-
-END
-{
-	my $code = $?;
-
-	kill TERM => keys %mock_pids;
-	waitpid $_, 0 foreach keys %mock_pids;
-	$? = $code;
+	$gateway->{url} = $gateway->url;
+	return $gateway;
 }
 
 # A cluster, started.  preload: whether the library is; settings: lines of
@@ -277,7 +252,10 @@ sub log_count
 	return scalar @found;
 }
 
+# QuotaTest::Mock, with what is asked of it in fewer words.
 package QuotaTest::Workers::Gateway;
+
+use parent -norequire, 'QuotaTest::Mock';
 
 # Asks for a path of the mock; parameters are posted as a form.
 sub ask
