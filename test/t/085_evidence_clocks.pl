@@ -19,7 +19,7 @@ my $clock = QuotaTest::Clock->new('2027-03-01 12:00:00');
 my $node;
 
 $clock->with(sub {
-	$node = delivery_node('proof_clocks', <<'CONF');
+	$node = delivery_node('evidence_clocks', <<'CONF');
 shared_preload_libraries = 'quota_manager'
 quota_manager.retry_base = 1ms
 quota_manager.retry_max = 2ms
