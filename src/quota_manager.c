@@ -12,6 +12,7 @@
 #include "common/placeholder.h"
 #include "common/progress.h"
 #include "delivery/delivery.h"
+#include "endpoint/allowed_hosts.h"
 #include "endpoint/endpoint_settings.h"
 #include "scan/pinned_statistics.h"
 #include "scan/scan.h"
@@ -37,6 +38,7 @@ _PG_init(void)
 	scan_define_settings();
 	pinned_statistics_install();
 	endpoint_define_settings();
+	allowed_hosts_define_setting();
 	delivery_define_settings();
 	worker_define_settings();
 #ifdef CRASH_POINTS

@@ -8,6 +8,7 @@
 
 #include "fmgr.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 
 #include "common/compat.h"
 #include "endpoint/allowed_hosts.h"
@@ -42,6 +43,9 @@ typedef struct OriginList
 	int    count;
 	Origin origins[FLEXIBLE_ARRAY_MEMBER];
 } OriginList;
+
+/* As it was written. */
+static char *setting;
 
 /* NULL: nothing is set yet, and any host is allowed. */
 static const OriginList *allowed;
@@ -168,8 +172,8 @@ read_entry(const char *entry, size_t length, Origin *origin)
  * Reads the list.  An entry that cannot be read would allow nothing, or not
  * what was meant, and is refused.
  */
-bool
-allowed_hosts_check(char **newval, void **extra, GucSource source)
+static bool
+check_setting(char **newval, void **extra, GucSource source)
 {
 	const char *list = *newval;
 	const char *entry;
@@ -203,8 +207,11 @@ allowed_hosts_check(char **newval, void **extra, GucSource source)
 	return true;
 }
 
-void
-allowed_hosts_assign(const char *newval, void *extra)
+/*
+ * Puts the list that was read into force.
+ */
+static void
+assign_setting(const char *newval, void *extra)
 {
 	allowed = extra;
 }
@@ -310,4 +317,17 @@ qm_check_base_url(PG_FUNCTION_ARGS)
 	if (strchr(url, '@') != NULL)
 		credential_hide_statement();
 	PG_RETURN_TEXT_P(cstring_to_text(problem));
+}
+
+/*
+ * Registers the setting; called once by _PG_init.
+ */
+void
+allowed_hosts_define_setting(void)
+{
+	DefineCustomStringVariable(
+		"quota_manager.allowed_hosts", "Hosts that gateways may be on, separated by commas.",
+		"Each as host, host:port, scheme://host or scheme://host:port. "
+		"Empty: any host.",
+		&setting, "", PGC_SUSET, GUC_SUPERUSER_ONLY, check_setting, assign_setting, NULL);
 }

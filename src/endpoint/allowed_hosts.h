@@ -6,18 +6,13 @@
  * and allows what it says: one that names a scheme without a port means the
  * scheme's own port, one without both any of either.
  */
-#ifndef QM_HOSTS_H
-#define QM_HOSTS_H
+#ifndef QM_ALLOWED_HOSTS_H
+#define QM_ALLOWED_HOSTS_H
 
 #include "postgres.h"
 
-#include "utils/guc.h"
-
 extern const char *base_url_problem(const char *url);
 extern bool        address_is_listed(const char *address);
+extern void        allowed_hosts_define_setting(void);
 
-/* Hooks of the setting, which keep the list as it was read. */
-extern bool allowed_hosts_check(char **newval, void **extra, GucSource source);
-extern void allowed_hosts_assign(const char *newval, void *extra);
-
-#endif /* QM_HOSTS_H */
+#endif /* QM_ALLOWED_HOSTS_H */

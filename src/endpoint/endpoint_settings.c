@@ -6,14 +6,10 @@
 
 #include "utils/guc.h"
 
-#include "endpoint/allowed_hosts.h"
 #include "endpoint/endpoint_settings.h"
 
 int   endpoint_settle_delay_ms = 120000;
 char *endpoint_credential_directory;
-
-/* As it was written; allowed_hosts.c has it read. */
-static char *allowed_hosts_text;
 
 /*
  * A directory is named in full: a relative one would mean a folder of the
@@ -44,10 +40,4 @@ endpoint_define_settings(void)
 							   "Empty: such references cannot be used.",
 							   &endpoint_credential_directory, "", PGC_SUSET, GUC_SUPERUSER_ONLY,
 							   check_directory, NULL, NULL);
-	DefineCustomStringVariable("quota_manager.allowed_hosts",
-							   "Hosts that gateways may be on, separated by commas.",
-							   "Each as host, host:port, scheme://host or scheme://host:port. "
-							   "Empty: any host.",
-							   &allowed_hosts_text, "", PGC_SUSET, GUC_SUPERUSER_ONLY,
-							   allowed_hosts_check, allowed_hosts_assign, NULL);
 }
