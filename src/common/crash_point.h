@@ -31,8 +31,8 @@
 	POINT(scan_committing) /* all written, not committed */                                        \
 	POINT(scan_committed)  /* committed, the delivery worker not woken */                          \
 	/* delivery: becoming the sender */                                                            \
-	POINT(lock_taken)        /* orphaned claims are not read yet */                                \
-	POINT(leftovers_settled) /* they are in doubt, not committed */                                \
+	POINT(lock_taken)      /* orphaned claims are not read yet */                                  \
+	POINT(orphans_settled) /* they are in doubt, not committed */                                  \
 	/* delivery: claiming and sending */                                                           \
 	POINT(claim_starting)  /* candidates known, not claimed */                                     \
 	POINT(claim_made)      /* claimed, not committed */                                            \
@@ -44,16 +44,16 @@
 	POINT(before_read)      /* a balance before was taken in */                                    \
 	POINT(before_recording) /* such balances are written, not committed */                         \
 	POINT(before_recorded)  /* committed, their grants not sent */                                 \
-	POINT(proof_read)       /* a balance after was taken in, its evidence not settled */           \
+	POINT(evidence_read)    /* a balance after was taken in, its evidence not settled */           \
 	/* delivery: settling */                                                                       \
 	POINT(settle_starting)  /* verdicts known, none written */                                     \
 	POINT(settle_made)      /* written, not committed */                                           \
 	POINT(settle_committed) /* committed, still in memory */                                       \
 	POINT(run_closing)      /* a run marked delivered, not committed */                            \
 	/* delivery: the gateway's state */                                                            \
-	POINT(state_saved)    /* written, not committed */                                             \
-	POINT(probe_sent)     /* a query was given to libcurl */                                       \
-	POINT(probe_answered) /* its answer taken in, the circuit not moved */                         \
+	POINT(state_saved)           /* written, not committed */                                      \
+	POINT(health_check_sent)     /* a query was given to libcurl */                                \
+	POINT(health_check_answered) /* its answer taken in, the circuit not moved */                  \
 	/* delivery: stopping */                                                                       \
 	POINT(winding_down) /* what was not sent goes back, not settled */                             \
 	POINT(wound_down)   /* what is in flight was given up, not settled */

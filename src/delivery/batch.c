@@ -194,7 +194,7 @@ take_lock(Delivery *delivery, Sender *sender, BatchRun *run)
 					  errmsg("gateway \"%s\": " INT64_FORMAT
 							 " grants are in doubt because their sender ended",
 							 sender->row->name, orphaned)));
-		CRASH_POINT(leftovers_settled);
+		CRASH_POINT(orphans_settled);
 	}
 	run->in_doubt += orphaned;
 	runs_examine(delivery->runs, delivery->runs_memory);

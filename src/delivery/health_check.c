@@ -84,7 +84,7 @@ health_check_send(Sender *sender)
 		circuit_check_started(circuit, mono_now());
 		if (!gateway_submit(sender->session, &request))
 			health_check_answered(sender, request.token, &reply);
-		CRASH_POINT(probe_sent);
+		CRASH_POINT(health_check_sent);
 	}
 	pfree(user);
 }
@@ -115,6 +115,6 @@ health_check_answered(Sender *sender, const RequestTag *tag, const GatewayReply 
 
 	if (!circuit_check_ended(&sender->circuit, check))
 		return;
-	CRASH_POINT(probe_answered);
+	CRASH_POINT(health_check_answered);
 	sender_act(sender, circuit_checked(&sender->circuit, reply, count_refused(sender), mono_now()));
 }

@@ -256,7 +256,7 @@ take_evidence(Sender *sender, Grant *grant, const GatewayReply *reply, Timestamp
 	}
 	reconcile_grant(grant, sender->row, sender_evidence_since(sender), reply, now);
 	grant_move(grants, grant, GRANT_DONE);
-	CRASH_POINT(proof_read);
+	CRASH_POINT(evidence_read);
 	if (reply->outcome == GATEWAY_NOT_SENT || reply->outcome == GATEWAY_THROTTLED)
 		sender_act(sender, circuit_query_failed(&sender->circuit, reply,
 												grants_in(grants, GRANT_IN_FLIGHT), mono_now()));

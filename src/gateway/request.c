@@ -58,7 +58,7 @@ is_header_value(const char *text)
 {
 	size_t length = strlen(text);
 
-	return length > 0 && text_is_visible(text, true) && text[0] != ' ' && text[length - 1] != ' ';
+	return length > 0 && text_is_printable(text) && text[0] != ' ' && text[length - 1] != ' ';
 }
 
 /* Appends several texts to a buffer.  False: out of memory. */
@@ -93,7 +93,7 @@ static bool
 check_config(const GatewayConfig *config, char *error, size_t error_size)
 {
 	if (config->admin_path &&
-		(config->admin_path[0] != '/' || !text_is_visible(config->admin_path, false) ||
+		(config->admin_path[0] != '/' || !text_is_visible(config->admin_path) ||
 		 strpbrk(config->admin_path, "?#\\") != NULL))
 		return refuse(error, error_size,
 					  "the admin path must begin with / and must not contain blanks, ?, # or \\");

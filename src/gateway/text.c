@@ -419,18 +419,25 @@ text_begins(const char *text, size_t length, const char *prefix)
 }
 
 /*
- * True if every byte of text is a visible ASCII character or, if blanks are
- * allowed, a blank.
+ * True if every byte of text is a visible ASCII character.
  */
 bool
-text_is_visible(const char *text, bool blanks)
+text_is_visible(const char *text)
 {
 	for (; *text; text++)
-	{
-		if (*text == ' ' && blanks)
-			continue;
-		if (*text <= 0x20 || *text >= 0x7f)
+		if (*text <= ' ' || *text >= 0x7f)
 			return false;
-	}
+	return true;
+}
+
+/*
+ * True if every byte of text is a visible ASCII character or a blank.
+ */
+bool
+text_is_printable(const char *text)
+{
+	for (; *text; text++)
+		if (*text < ' ' || *text >= 0x7f)
+			return false;
 	return true;
 }

@@ -101,7 +101,7 @@ url_fault(const char *url, char host[MAX_HOST + 1])
 		authority = url + 8;
 	else
 		return "it does not begin with http:// or https://";
-	if (!text_is_visible(url, false))
+	if (!text_is_visible(url))
 		return "it contains a blank, a control character or one that is not ASCII";
 	if (strchr(url, '?') != NULL)
 		return "it has a query";

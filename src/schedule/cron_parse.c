@@ -2,7 +2,7 @@
  * cron_parse.c
  *		Text of a schedule <-> its fields.
  *
- * Nothing here raises an error or looks at anything but the text: the type's
+ * Nothing here raises an error or depends on anything but the text: the type's
  * input function must give the same answer wherever a dump is restored.
  */
 #include "postgres.h"

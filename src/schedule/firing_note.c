@@ -169,7 +169,7 @@ add_missing_times(const Note *note, Named named)
 }
 
 /*
- * Tells of the dates inside a gap, [low, high), that the zone does not have
+ * Adds the dates inside a gap, [low, high), that the zone does not have
  * although the schedule names them.
  */
 static void
@@ -188,8 +188,8 @@ note_missing_dates(const Note *note, int64 low, int64 high)
 }
 
 /*
- * Tells of the named times of a gap that ends at the firing, which are this
- * firing, or that nothing has fired for.
+ * Adds the named times of a gap that ends at the firing: those that this firing
+ * stands for, or for which nothing has fired.
  */
 static void
 note_gap(const Note *note, Change gap, bool ends_here)
@@ -214,7 +214,7 @@ note_gap(const Note *note, Change gap, bool ends_here)
 }
 
 /*
- * Tells of the gaps at and before the firing.
+ * Adds the gaps at and before the firing.
  */
 static void
 note_gaps(const Note *note)
@@ -241,7 +241,7 @@ note_gaps(const Note *note)
 }
 
 /*
- * Tells whether the clock shows the time of the firing twice.
+ * Adds that the clock shows the time of the firing twice, if it does.
  */
 static void
 note_fold(const Note *note)
