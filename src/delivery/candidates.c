@@ -5,7 +5,6 @@
  */
 #include "postgres.h"
 
-#include "common/pg_prng.h"
 #include "utils/memutils.h"
 
 #include "delivery/candidates.h"
@@ -36,24 +35,4 @@ candidates_restart(CandidateSearch *search)
 	search->searched_id = PG_INT64_MIN;
 	search->exhausted = false;
 	search->restart_time = MONO_NEVER;
-}
-
-/*
- * How many candidates are left to be claimed.
- */
-int
-candidates_left(const CandidateSearch *search)
-{
-	return search->count - search->next;
-}
-
-/*
- * The user of one of the candidates that are left, by chance; there must be one.
- */
-const text *
-candidates_any_user(const CandidateSearch *search)
-{
-	uint64 offset = pg_prng_uint64_range(&pg_global_prng_state, 0, candidates_left(search) - 1);
-
-	return search->candidates[search->next + (int) offset].user_id;
 }

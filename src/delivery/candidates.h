@@ -38,9 +38,14 @@ typedef struct CandidateSearch
 							* no time is set */
 } CandidateSearch;
 
-extern void        candidates_init(CandidateSearch *search, MemoryContext memory);
-extern void        candidates_restart(CandidateSearch *search);
-extern int         candidates_left(const CandidateSearch *search);
-extern const text *candidates_any_user(const CandidateSearch *search);
+extern void candidates_init(CandidateSearch *search, MemoryContext memory);
+extern void candidates_restart(CandidateSearch *search);
+
+/* How many candidates are left to be claimed. */
+static inline int
+candidates_left(const CandidateSearch *search)
+{
+	return search->count - search->next;
+}
 
 #endif /* QM_CANDIDATES_H */

@@ -6,7 +6,6 @@
 
 #include "common/backoff.h"
 #include "delivery/circuit.h"
-#include "delivery/retry.h"
 #include "delivery/delivery_settings.h"
 #include "delivery/timing.h"
 

@@ -38,10 +38,12 @@ typedef struct DeliveryCount
 	int64 deferred; /* attempts that were not applied: pending again */
 } DeliveryCount;
 
-/* What the flag `stop` of delivery_loop() asks for, if it is not 0. */
-#define STOP_NOW 1 /* be done soon */
-#define STOP_WHEN_ANSWERED                                                                         \
-	2 /* wait for what is in flight as long as the gateways' time-outs allow */
+/*
+ * What the flag `stop` of delivery_loop() asks for: to be done soon, or to wait
+ * for what is in flight as long as the gateways' time-outs allow.
+ */
+#define STOP_NOW 1
+#define STOP_WHEN_ANSWERED 2
 
 /* What one process delivers with: sessions with gateways, kept open from loop to loop. */
 typedef struct Delivery Delivery;

@@ -8,7 +8,6 @@
 
 #include "common/backoff.h"
 #include "delivery/grant.h"
-#include "delivery/retry.h"
 #include "delivery/delivery_settings.h"
 #include "delivery/timing.h"
 #include "endpoint/endpoint_settings.h"

@@ -29,6 +29,7 @@ static char *
 choose_user(Sender *sender)
 {
 	int          candidates = candidates_left(&sender->search);
+	int          chosen = sender->search.next;
 	const Grant *refused = grants_first(&sender->grants, GRANT_AWAITING_VERDICT);
 	const Grant *grant;
 	bool         is_suspect;
@@ -44,7 +45,9 @@ choose_user(Sender *sender)
 	if ((sender->circuit.failed_checks + is_suspect) % 2 == 1 ||
 		pg_prng_uint64_range(&pg_global_prng_state, 0, candidates <= 1 ? 1 : 3) == 0)
 		return pstrdup(MADE_UP_USER);
-	user = candidates > 0 ? text_to_cstring(candidates_any_user(&sender->search))
+	if (candidates > 0)
+		chosen += (int) pg_prng_uint64_range(&pg_global_prng_state, 0, candidates - 1);
+	user = candidates > 0 ? text_to_cstring(sender->search.candidates[chosen].user_id)
 						  : pstrdup(grant->key.user_id);
 	if (user[0] != '\0' && strlen(user) <= USER_ID_MAX)
 		return user;

@@ -32,7 +32,6 @@ close_senders(void *argument)
 		sender_release_lock(lfirst(cell));
 	}
 	delivery->senders = NIL;
-	delivery->gateways = NIL;
 }
 
 /*
@@ -141,7 +140,6 @@ senders_read_gateways(Delivery *delivery)
 	if (delivery->gateways_memory != NULL)
 		MemoryContextDelete(delivery->gateways_memory);
 	delivery->gateways_memory = memory;
-	delivery->gateways = rows;
 	delivery->gateways_read = mono_now();
 	MemoryContextSwitchTo(caller);
 }
@@ -249,14 +247,22 @@ bool
 delivery_finds_work(Delivery *delivery, const WorkUnit *unit)
 {
 	TimestampTz known = DT_NOBEGIN;
+	int         gateways = 0;
 	bool        found;
 	ListCell   *cell;
 
-	foreach (cell, delivery->gateways)
-		known = Max(known, ((const GatewayRow *) lfirst(cell))->update_time);
+	foreach (cell, delivery->senders)
+	{
+		const GatewayRow *row = ((const Sender *) lfirst(cell))->row;
+
+		if (row == NULL)
+			continue;
+		known = Max(known, row->update_time);
+		gateways++;
+	}
 	unit->begin();
 	(void) statement_run(&find_work, NULL);
-	found = result_bool(0, 1) || result_int64(0, 2) != list_length(delivery->gateways) ||
+	found = result_bool(0, 1) || result_int64(0, 2) != gateways ||
 			(!result_is_null(0, 3) && result_time(0, 3) != known);
 	SPI_freetuptable(SPI_tuptable);
 	unit->commit();

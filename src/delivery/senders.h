@@ -26,8 +26,7 @@ struct Delivery
 	char *last_error; /* of a gateway, not written yet; NULL: none */
 
 	/* what was read of tables; it can be thrown away at any time and is read again */
-	MemoryContext gateways_memory;
-	List         *gateways; /* of GatewayRow */
+	MemoryContext gateways_memory; /* of the rows of the senders */
 	MonoTime      gateways_read;
 	MemoryContext runs_memory;
 	List         *runs; /* of Run, undelivered when last read */

@@ -2,7 +2,7 @@
  * timing.h
  *		How long things last in delivery.
  *
- * What operators can choose is a setting (settings.h).
+ * What operators can choose is a setting.
  */
 #ifndef QM_DELIVERY_TIMING_H
 #define QM_DELIVERY_TIMING_H
@@ -84,7 +84,7 @@
 #define RESPONSIVE_MS 1000
 
 /*
- * grant.c, reconcile.c: grants whose answer was lost.
+ * grant.c, reconcile.c, circuit.c: answers that were lost, and pauses asked for.
  */
 
 /* Most requests that were applied are applied so long after their answer was lost. */
@@ -95,5 +95,12 @@
 
 /* The longest Retry-After that is honoured. */
 #define RETRY_AFTER_MAX_MS 3600000
+
+/* Retry-After (seconds; 0 or less: none) in milliseconds, within the limit. */
+static inline int64
+retry_after_ms(double retry_after)
+{
+	return retry_after > 0 ? (int64) (Min(retry_after, RETRY_AFTER_MAX_MS / 1000.0) * 1000) : 0;
+}
 
 #endif /* QM_DELIVERY_TIMING_H */

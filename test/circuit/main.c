@@ -9,7 +9,6 @@
 #include "common/backoff.h"
 #include "delivery/circuit.h"
 #include "endpoint/rate_limit.h"
-#include "delivery/retry.h"
 #include "delivery/delivery_settings.h"
 #include "delivery/timing.h"
 

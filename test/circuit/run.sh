@@ -19,5 +19,5 @@ flags=(-std=gnu11 -g -O2 -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-c
 [ "${1:-}" != --sanitize ] || flags+=('-fsanitize=address,undefined' -fno-sanitize-recover=undefined)
 
 "${CC:-gcc}" "${flags[@]}" -o "$work/circuit-test" test/circuit/*.c \
-	src/common/backoff.c src/delivery/{circuit,retry}.c src/endpoint/rate_limit.c
+	src/common/backoff.c src/delivery/circuit.c src/endpoint/rate_limit.c
 "$work/circuit-test"
