@@ -257,7 +257,7 @@ load_run(Sender *sender, const Run *run, const Backlog *backlog)
 	{
 		Grant *grant = doubtful_grant(sender, i);
 
-		if (grant_is_known_unresolved(&sender->grants, grant->id))
+		if (grant_is_known_unresolved(&sender->grants, grant->key.user_id, grant->id))
 		{
 			grant_free(grant);
 			continue;

@@ -339,31 +339,27 @@ grant_settled(GrantQueue *queue, Grant *grant)
 }
 
 /*
- * True if a list has the grant of this id as one in doubt.
- */
-static bool
-list_has_unresolved(GrantQueue *queue, GrantState state, int64 id)
-{
-	dlist_iter iter;
-
-	grants_foreach(iter, queue, state)
-	{
-		const Grant *grant = dlist_container(Grant, node, iter.cur);
-
-		if (grant->id == id && (grant->in_doubt || grant->outcome.sent == MAYBE_SENT))
-			return true;
-	}
-	return false;
-}
-
-/*
- * True if the grant of this id is here to be reconciled, or to be settled as
- * such.
+ * True if this grant of a user is here to be reconciled, or to be settled as
+ * such.  Cheap for a user without such grants.
  */
 bool
-grant_is_known_unresolved(GrantQueue *queue, int64 id)
+grant_is_known_unresolved(GrantQueue *queue, char *user_id, int64 id)
 {
-	return list_has_unresolved(queue, GRANT_UNRESOLVED, id) ||
-		   list_has_unresolved(queue, GRANT_RECONCILING, id) ||
-		   list_has_unresolved(queue, GRANT_DONE, id);
+	static const GrantState states[] = {GRANT_UNRESOLVED, GRANT_RECONCILING, GRANT_DONE};
+	size_t                  i;
+	dlist_iter              iter;
+
+	if (!user_is_unresolved(queue, user_id))
+		return false;
+	for (i = 0; i < lengthof(states); i++)
+	{
+		grants_foreach(iter, queue, states[i])
+		{
+			const Grant *grant = dlist_container(Grant, node, iter.cur);
+
+			if (grant->id == id && bars_user(grant, states[i]))
+				return true;
+		}
+	}
+	return false;
 }

@@ -79,6 +79,6 @@ extern void grant_settled(GrantQueue *queue, Grant *grant);
 extern void grants_return_unsent(GrantQueue *queue);
 
 extern bool user_is_unresolved(const GrantQueue *queue, char *user_id);
-extern bool grant_is_known_unresolved(GrantQueue *queue, int64 id);
+extern bool grant_is_known_unresolved(GrantQueue *queue, char *user_id, int64 id);
 
 #endif /* QM_GRANT_QUEUE_H */
