@@ -97,23 +97,15 @@ wants_settlement(const Sender *sender)
 }
 
 /*
- * True if the state of the gateway is to be written, by this process.
+ * True if the state of the gateway is to be written by this process, and was
+ * not found locked within so many milliseconds.
  */
 static bool
-wants_report(const Sender *sender)
+wants_report(const Sender *sender, int64 since_ms)
 {
-	return sender->report.unsaved && sender->row != NULL && sender_owns_gateway(sender);
-}
-
-/*
- * True if that should be done now.
- */
-static bool
-wants_report_now(const Sender *sender)
-{
-	return wants_report(sender) &&
+	return sender->report.unsaved && sender->row != NULL && sender_owns_gateway(sender) &&
 		   (sender->report.tried == MONO_PAST ||
-			mono_now() >= mono_add_ms(sender->report.tried, POLL_INTERVAL_MS));
+			mono_now() >= mono_add_ms(sender->report.tried, since_ms));
 }
 
 /*
@@ -129,7 +121,7 @@ batch_is_needed(const Delivery *delivery)
 		const Sender *sender = lfirst(cell);
 
 		if (wants_claim(sender) || wants_record(sender) || wants_settlement(sender) ||
-			wants_candidate(sender) || wants_report_now(sender))
+			wants_candidate(sender) || wants_report(sender, POLL_INTERVAL_MS))
 			return true;
 	}
 	return false;
@@ -333,7 +325,7 @@ serve_sender(Delivery *delivery, Sender *sender, const BatchRun *run)
 		claim_search(sender, delivery->runs);
 	if (may_claim)
 		doubts_record(sender);
-	if (wants_report(sender))
+	if (wants_report(sender, 0))
 	{
 		sender->report.tried = mono_now();
 		sender->batch.state_saved = settle_state(sender);

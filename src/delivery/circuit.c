@@ -110,25 +110,10 @@ circuit_take_state(Circuit *circuit, CircuitState state)
 }
 
 /* How much an outcome says about the gateway as a whole. */
-static int
-gravity(GatewayOutcome outcome)
-{
-	switch (outcome)
-	{
-		case GATEWAY_NOT_SENT:
-			return 4;
-		case GATEWAY_THROTTLED:
-			return 3;
-		case GATEWAY_BLOCKED:
-			return 2;
-		case GATEWAY_IN_DOUBT:
-			return 1;
-		case GATEWAY_COMPLETED:
-		case GATEWAY_REFUSED:
-			break;
-	}
-	return 0;
-}
+static const int gravity[] = {
+	[GATEWAY_NOT_SENT] = 4, [GATEWAY_THROTTLED] = 3, [GATEWAY_BLOCKED] = 2,
+	[GATEWAY_IN_DOUBT] = 1, [GATEWAY_COMPLETED] = 0, [GATEWAY_REFUSED] = 0,
+};
 
 /*
  * Nothing is in flight any more: when is the gateway asked, and what is it
@@ -178,7 +163,7 @@ note_fault(Circuit *circuit, const GatewayReply *reply, bool lost_grant, int in_
 	}
 	if (lost_grant)
 		circuit->write_lost = fault->lost_grant = true;
-	if (gravity(reply->outcome) > gravity(fault->outcome))
+	if (gravity[reply->outcome] > gravity[fault->outcome])
 	{
 		fault->outcome = reply->outcome;
 		copy_text(fault->text, reply->message, sizeof(fault->text));

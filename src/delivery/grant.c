@@ -84,21 +84,11 @@ grant_last_arrival(const Grant *grant)
 const char *
 grant_status(const Grant *grant)
 {
-	bool maybe_sent = grant->earlier == MAYBE_SENT;
-
-	switch (grant->outcome.verdict)
-	{
-		case VERDICT_COMPLETED:
-			return "completed";
-		case VERDICT_FAILED:
-			return maybe_sent ? "in_doubt" : "failed";
-		case VERDICT_IN_DOUBT:
-			return "in_doubt";
-		case VERDICT_DEFERRED:
-		case VERDICT_UNSENT:
-			return maybe_sent ? "in_doubt" : "pending";
-	}
-	return NULL;
+	if (grant->outcome.verdict == VERDICT_COMPLETED)
+		return "completed";
+	if (grant->outcome.verdict == VERDICT_IN_DOUBT || grant->earlier == MAYBE_SENT)
+		return "in_doubt";
+	return grant->outcome.verdict == VERDICT_FAILED ? "failed" : "pending";
 }
 
 /*
