@@ -12,19 +12,17 @@
 #include "storage/lock.h"
 #include "storage/proc.h"
 
+#include "common/monotonic.h"
 #include "worker/own_launcher.h"
 #include "worker/process.h"
+#include "worker/timing.h"
 
-/* How long, and how often, a launcher waits for another one to end. */
-#define PATIENCE_MS 5000
-#define LOOK_MS 250
-
-/* What it is told, in bgw_extra; all zero for the launcher of the cluster. */
-typedef struct LauncherOrder
+/* What the session passes to it, in bgw_extra; all zero for the launcher of the cluster. */
+typedef struct LauncherArguments
 {
 	Oid                  database;
 	VirtualTransactionId starter;
-} LauncherOrder;
+} LauncherArguments;
 
 /*
  * Starts one for the database of this session.  It begins its work when the
@@ -35,16 +33,16 @@ start_own_launcher(void)
 {
 	BackgroundWorker        worker;
 	BackgroundWorkerHandle *handle;
-	LauncherOrder           order = {0};
+	LauncherArguments       arguments = {0};
 	char                   *name = get_database_name(MyDatabaseId);
 	pid_t                   pid;
 
 	describe_worker(&worker, WORKER_LAUNCHER, name);
 	worker.bgw_restart_time = LAUNCHER_RESTART_SECONDS;
 	worker.bgw_notify_pid = MyProcPid;
-	order.database = MyDatabaseId;
-	GET_VXID_FROM_PGPROC(order.starter, *MyProc);
-	memcpy(worker.bgw_extra, &order, sizeof(order));
+	arguments.database = MyDatabaseId;
+	GET_VXID_FROM_PGPROC(arguments.starter, *MyProc);
+	memcpy(worker.bgw_extra, &arguments, sizeof(arguments));
 
 	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
 		ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -65,34 +63,34 @@ start_own_launcher(void)
 Oid
 await_starter(void)
 {
-	LauncherOrder order;
+	LauncherArguments arguments;
 
-	memcpy(&order, MyBgworkerEntry->bgw_extra, sizeof(order));
-	if (OidIsValid(order.database))
+	memcpy(&arguments, MyBgworkerEntry->bgw_extra, sizeof(arguments));
+	if (OidIsValid(arguments.database))
 	{
 		begin_interruptible();
 		StartTransactionCommand();
-		VirtualXactLock(order.starter, true);
+		VirtualXactLock(arguments.starter, true);
 		CommitTransactionCommand();
 		end_interruptible();
 	}
-	return order.database;
+	return arguments.database;
 }
 
 /*
  * In a launcher: takes the lock of the launcher of a database that another one
- * has, which may just be about to end because it was told to.  Ends the
+ * has, which may be about to end.  Ends the
  * process if that one stays.
  */
 void
-await_place(Oid database)
+await_predecessor(Oid database)
 {
-	MonoTime until = mono_in_ms(PATIENCE_MS);
+	MonoTime until = mono_in_ms(PREDECESSOR_MS);
 
 	while (!take_worker_lock(database, WORKER_LAUNCHER))
 	{
 		if (ShutdownRequestPending || until <= mono_now())
 			proc_exit(0);
-		worker_wait(LOOK_MS);
+		worker_wait(PREDECESSOR_POLL_MS);
 	}
 }

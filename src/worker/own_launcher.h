@@ -3,7 +3,7 @@
  *		A launcher for one database, where the library is not preloaded.
  *
  * It is the launcher of the cluster in all but this: it is asked for by
- * start_workers(), looks at one database only, and ends for good when the
+ * start_workers(), serves one database only, and ends for good when the
  * workers of that database are stopped, or the extension or the database is
  * dropped.  It is started again after a crash, but not with the server.
  */
@@ -12,10 +12,11 @@
 
 #include "postgres.h"
 
+/* Of a session. */
 extern void start_own_launcher(void);
 
-extern Oid await_starter(void);
-
-extern void await_place(Oid database);
+/* Of the launcher. */
+extern Oid  await_starter(void);
+extern void await_predecessor(Oid database);
 
 #endif /* QM_OWN_LAUNCHER_H */

@@ -20,15 +20,11 @@
 #include "delivery/installation.h"
 #include "common/statement.h"
 #include "delivery/last_error.h"
+#include "worker/due.h"
 #include "worker/own_launcher.h"
 #include "worker/process.h"
-#include "worker/tick.h"
+#include "worker/timing.h"
 #include "worker/wake.h"
-
-/* How long tick() waits for balances at most, how often it looks for what is due, and for answers. */
-#define TICK_MAX_MS (INT64CONST(10) * 60 * 1000)
-#define TICK_LOOK_MS 500
-#define TICK_POLL_MS 50
 
 PG_FUNCTION_INFO_V1(qm_tick);
 PG_FUNCTION_INFO_V1(qm_start_workers);
@@ -42,35 +38,34 @@ static Statement write_enabled = {
 
 /*
  * Runs what is due now.  Adds to *granted, and to the list of those that were
- * run; *more tells whether firings are left.  False: some strategy is in
- * trouble.
+ * run; *more: firings are left.  False: some strategy has failed.
  */
 static bool
 run_due_once(BalanceReader *reader, List **run, int64 *granted, bool *more)
 {
-	DueLook   look;
+	DueList   due;
 	ListCell *cell;
 
 	*more = false;
-	look_for_due(&procedure_work_unit, &look);
+	due_poll(&procedure_work_unit, &due);
 	/* here and not in the first scan, which would keep the row locked for as long as it takes */
-	if (look.due != NIL)
+	if (due.strategies != NIL)
 		(void) installation_check(&procedure_work_unit, true);
-	foreach (cell, look.due)
+	foreach (cell, due.strategies)
 	{
 		const DueStrategy *strategy = lfirst(cell);
-		TickResult         result;
+		RunResult          result;
 
 		CHECK_FOR_INTERRUPTS();
-		tick_strategy(&procedure_work_unit, reader, strategy, &result);
+		due_run(&procedure_work_unit, reader, strategy, &result);
 		*run = list_append_unique_int(*run, strategy->id);
 		*granted += result.granted;
 		*more = *more || result.more;
-		look.trouble = look.trouble || result.error != NULL;
+		due.failed = due.failed || result.error != NULL;
 		if (balance_reader_is_busy(reader))
 			balance_reader_step(reader, 1);
 	}
-	return !look.trouble;
+	return !due.failed;
 }
 
 /*
@@ -87,21 +82,21 @@ run_due_strategies(int64 *strategies, int64 *granted)
 	*granted = 0;
 	PG_TRY();
 	{
-		MonoTime look_at;
+		MonoTime poll_at;
 		bool     more;
 
 		installation_require(&procedure_work_unit);
-		/* what was read while others were run, too, is looked for */
+		/* balances that were read while other strategies were run count, too */
 		do
 		{
 			(void) balance_reader_made_due(reader);
 			healthy = run_due_once(reader, &run, granted, &more);
-			look_at = mono_in_ms(TICK_LOOK_MS);
-			while (!more && balance_reader_is_busy(reader) && mono_now() < look_at)
+			poll_at = mono_in_ms(TICK_DUE_POLL_MS);
+			while (!more && balance_reader_is_busy(reader) && mono_now() < poll_at)
 			{
 				CHECK_FOR_INTERRUPTS();
 				leave_dead_server();
-				balance_reader_step(reader, TICK_POLL_MS);
+				balance_reader_step(reader, TICK_ANSWER_POLL_MS);
 				if (!balance_reader_in_flight(reader))
 					pg_usleep(1000);
 			}
@@ -119,7 +114,7 @@ run_due_strategies(int64 *strategies, int64 *granted)
 }
 
 /*
- * CALL tick(INOUT strategies bigint, INOUT granted bigint): one turn of the
+ * CALL tick(INOUT strategies bigint, INOUT granted bigint): one cycle of the
  * scheduler, for those who run without background workers.
  */
 Datum
@@ -191,7 +186,7 @@ qm_start_workers(PG_FUNCTION_ARGS)
 	require_fitting_extension();
 	enable_workers(true);
 	if (launcher_is_preloaded)
-		tell_when_committed(WORKER_LAUNCHER);
+		retry_when_committed(WORKER_LAUNCHER);
 	else
 		start_own_launcher();
 	PG_RETURN_VOID();
@@ -210,12 +205,12 @@ qm_stop_workers(PG_FUNCTION_ARGS)
 }
 
 /*
- * wake_workers(): the launcher looks into this database again.
+ * wake_workers(): the launcher serves this database soon, if it can.
  */
 Datum
 qm_wake_workers(PG_FUNCTION_ARGS)
 {
 	require_writable("wake_workers()");
-	tell_when_committed(WORKER_LAUNCHER);
+	retry_when_committed(WORKER_LAUNCHER);
 	PG_RETURN_VOID();
 }

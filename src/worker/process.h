@@ -2,27 +2,25 @@
  * process.h
  *		What the three kinds of worker processes have in common.
  *
- * A parent takes its children along: a launcher that ends terminates its
- * schedulers, a scheduler its courier.  Children are registered to be never
- * restarted by the postmaster, since their parent does it, with a back-off.
- * So the state of a crash or of a lost signal is never kept: every parent
- * compares what runs with what should, each few seconds.
+ * The launcher starts the scheduler and the delivery worker of a database and
+ * takes them along when it ends.  They are registered to be never restarted by
+ * the postmaster: the launcher does it, with a back-off.
  *
- * Everything here is for worker processes only, unless it says otherwise, and
- * is called from their main loop, never from a signal handler.
+ * For worker processes only, unless a function says otherwise, and called from
+ * their main loop, never from a signal handler.
  */
 #ifndef QM_PROCESS_H
 #define QM_PROCESS_H
 
 #include "postgres.h"
 
+#include <signal.h>
+
 #include "libpq/pqsignal.h"
 #include "postmaster/bgworker.h"
 #include "storage/dsm_impl.h"
-#include "utils/timestamp.h"
 
-#include "delivery/delivery.h"
-#include "common/backoff.h"
+#include "common/work_unit.h"
 
 /* Settings, defined in settings.c. */
 extern int   scan_interval; /* seconds */
@@ -34,94 +32,72 @@ extern char *worker_role;
 /*
  * The kinds of workers.  The number is also the second half of the advisory
  * lock that a worker holds while it lives, so that there is one of its kind
- * in a database, and so that anyone can see who it is.
+ * in a database, and so that anyone can see who it is.  People know the
+ * delivery worker as "courier".
  */
 typedef enum WorkerKind
 {
 	WORKER_LAUNCHER = 0,
 	WORKER_SCHEDULER = 1,
-	WORKER_COURIER = 2,
+	WORKER_DELIVERY = 2,
 } WorkerKind;
+
+#define WORKER_KINDS 3
 
 /* First half of those advisory locks: "qmwc". */
 #define WORKER_LOCK_CLASS 0x716d7763
 
-/* Room for the version of a library. */
+/* What the launcher passes to a worker of a database, in bgw_extra. */
 #define LIBRARY_SIZE 16
-
-/* What a child is told by its parent, in bgw_extra. */
-typedef struct WorkerOrder
+typedef struct WorkerArguments
 {
-	Oid        database;
-	Oid        role;
-	dsm_handle board;                      /* segment with the places: place.h */
-	int        place;                      /* which one is its own */
-	char       database_name[NAMEDATALEN]; /* for people: a database can be renamed */
-	char       library[LIBRARY_SIZE];      /* version of the parent's library */
-} WorkerOrder;
+	dsm_handle table; /* slot table */
+	int        slot;
+	char       library[LIBRARY_SIZE]; /* version of the launcher's library */
+} WorkerArguments;
 
-/* Seconds after which the postmaster starts a launcher again. */
-#define LAUNCHER_RESTART_SECONDS 5
+typedef struct WorkerSlot WorkerSlot;
 
-/*
- * Signal by which a scheduler lets its courier claim nothing more, wait for
- * what is in flight, and end.
- */
-#define DISMISSAL_SIGNAL SIGUSR2
+/* Lets a delivery worker claim nothing more, wait for what is in flight, and end. */
+#define GRACEFUL_STOP_SIGNAL SIGUSR2
 
 /* The library was preloaded, so there is a launcher for the whole cluster. */
 extern bool launcher_is_preloaded;
 
+/* Starting workers. */
 extern const char *worker_type(WorkerKind kind);
+extern void        describe_worker(BackgroundWorker *worker, WorkerKind kind, const char *suffix);
+extern BackgroundWorkerHandle *start_worker(WorkerKind kind, const WorkerArguments *arguments,
+											const char *database);
+extern WorkerSlot             *connect_worker(WorkerKind kind, pqsigfunc on_sigterm);
 
-extern void describe_worker(BackgroundWorker *worker, WorkerKind kind, const char *suffix);
-
-extern bool is_worker_of_database(const char *type);
-
-extern BackgroundWorkerHandle *start_child(WorkerKind kind, const WorkerOrder *order);
-
-extern bool child_has_ended(BackgroundWorkerHandle *handle);
-
-extern void wake_child(BackgroundWorkerHandle *handle);
-
-extern void connect_child(const WorkerOrder *order, pqsigfunc on_sigterm);
-
-extern WorkerOrder received_order(void);
-
+/* Signals, and waiting. */
 extern void handle_stop_request(SIGNAL_ARGS);
+extern void handle_cancel_request(SIGNAL_ARGS);
 extern void begin_interruptible(void);
 extern void end_interruptible(void);
-
-extern void handle_cancel_request(SIGNAL_ARGS);
-
-extern bool take_worker_lock(Oid database, WorkerKind kind);
-
-extern void await_worker_lock(WorkerKind kind, volatile sig_atomic_t *stop);
-
-extern bool database_is_free(Oid database);
-
+extern bool worker_reload(void);
 extern bool worker_wait(long timeout_ms);
 
-extern bool worker_reload(void);
+/* Locks. */
+extern bool take_worker_lock(Oid database, WorkerKind kind);
+extern void await_worker_lock(WorkerKind kind, volatile sig_atomic_t *stop);
+extern bool database_is_unlocked(Oid database);
 
+/* What pg_stat_activity shows. */
 extern void report_phase(const char *phase);
-
-extern void report_notice(const char *notice);
-
+extern void report_notice(const char *text);
 extern void report_idle(const char *state);
+extern void report_suspended(void);
 
+/* The error that is being handled. */
 extern uint32 hash_error(void);
+extern char  *error_message(void);
+extern bool   extension_is_gone(void);
 
-/*
- * Shows that this database is a copy and waits for resume(), which is looked
- * for again after so many milliseconds.
- */
-#define FENCED_NAP_MS 1000
-extern void report_fence(void);
-
+/* The role of workers. */
 extern const char *check_worker_role(Oid *role, const char **hint);
-
-extern Oid find_worker_role(const char **problem);
+extern Oid         find_worker_role(const char **problem);
 
 /*
  * Transactions of a worker that serves a database.  They begin by waiting
@@ -133,9 +109,5 @@ extern Oid find_worker_role(const char **problem);
  * notice says so.
  */
 extern const WorkUnit database_work_unit;
-
-extern char *error_message(void);
-
-extern bool extension_is_gone(void);
 
 #endif /* QM_PROCESS_H */

@@ -60,7 +60,7 @@ check_worker_role(Oid *role, const char **hint)
 
 /*
  * Of the launcher: who the workers are to be.  InvalidOid: nobody; *problem
- * tells why (NULL: they are switched off), valid until the next call, and the
+ * says why (NULL: they are switched off), valid until the next call, and the
  * log does, once.  Must be called in a transaction.
  */
 Oid

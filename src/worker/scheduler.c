@@ -1,13 +1,12 @@
 /*
  * scheduler.c
- *		The scheduler worker: runs the strategies of one database when they
- *		are due, and keeps the courier of the database running.
+ *		The scheduler: runs the strategies of one database when they are due.
  *
- * An error while strategies run is reported and survived: deliveries, which
- * would end with this process, go on.  That is safe since nothing of a tick
- * outlives it but connections for reading balances, and those are thrown
- * away.  An error outside of that ends the process, and the launcher starts
- * another one after a while.
+ * An error while strategies run is reported and survived: balances that are
+ * being read, and what is known of what is due, would be lost for the error of
+ * one.  That is safe since nothing of a cycle outlives it but connections for
+ * reading balances, and those are thrown away.  An error outside of that ends
+ * the process, and the launcher starts another one after a while.
  */
 #include "postgres.h"
 
@@ -18,98 +17,57 @@
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/lwlock.h"
 #include "utils/memutils.h"
 
 #include "common/monotonic.h"
 #include "common/version.h"
 #include "delivery/installation.h"
 #include "delivery/last_error.h"
-#include "worker/courier_child.h"
-#include "worker/doorbell.h"
-#include "worker/obstacle.h"
-#include "worker/place.h"
+#include "common/backoff.h"
+#include "worker/due.h"
 #include "worker/process.h"
-#include "worker/survive.h"
-#include "worker/tick.h"
+#include "worker/slot.h"
+#include "worker/timing.h"
 #include "worker/wake.h"
-
-/* After errors, work is tried again after these times. */
-#define RETRY_MIN_MS 1000
-#define RETRY_MAX_MS (10 * 1000)
-
-/*
- * Where other databases wait, a turn lasts at least so long, which bounds how
- * often processes are started, and at most so long unless a single scan does:
- * ten seconds are long enough for a courier to come to full speed and to wind
- * down, and short enough for the others to wait through a few of them.
- */
-#define TURN_MIN_MS 1000
-#define TURN_MAX_MS (10 * 1000)
-
-/* How often answers are looked for while balances are read. */
-#define READING_NAP_MS 10
-
-/* By so much the wall clock is out of step with the other one when somebody has set it. */
-#define CLOCK_STEP_MS INT64CONST(100)
-
-/* How far ahead a scheduler says when it wants to be back. */
-#define WANTED_MAX_MS (INT64CONST(60) * 60 * 1000)
 
 PGDLLEXPORT void qm_scheduler_main(Datum main_arg);
 
-static WorkerOrder order;
-static Board      *board;
-static Place      *place = NULL;
-static MonoTime    turn_start;
-
-/* SIGHUP came: reading balances is broken off, to look at everything anew. */
-static volatile sig_atomic_t reload_requested = false;
-
-/* Since the last tick that failed. */
-static Backoff backoff;
-
-/* An error was survived since the database was last looked over. */
-static bool failed = false;
-
-/* Hash of the error that was logged last, and of what was found missing; 0: nothing is the matter. */
-static uint32 complaint = 0;
-static uint32 damage = 0;
-
 /*
- * This database is no copy that waits for resume(), and is noted as the one
- * that runs strategies.  fenced: it is one, and that was said.
+ * All that the process remembers.  What the log has said is in the slot.
  */
-static bool admitted = false;
-static bool noted = false;
-static bool fenced = false;
+static struct
+{
+	WorkerSlot *slot;
 
-/*
- * What the view strategy_due said when it was last asked, and when that was by
- * each clock and by the count of transactions that have ended.  It is all that
- * is remembered of strategies, and holds until one of the three moves on.
- */
-static DueLook     look;
-static bool        look_holds = false;
-static uint64      looked_at; /* completed_transactions() before; 0: that cannot be told */
-static TimestampTz looked_wall;
-static MonoTime    looked_mono;
+	/* SIGHUP came: what runs is left after its transaction, to poll everything. */
+	volatile sig_atomic_t reload_requested;
 
-/* The table of troubles may say something that is over. */
-static bool trouble_noted = true;
+	Backoff backoff;           /* since the last cycle that failed */
+	bool    failed;            /* an error was survived since preconditions were checked */
+	bool    error_kept;        /* quota_worker may have an error that is over */
+	bool    identity_verified; /* this database is no copy that waits for resume(), */
+	bool    identity_recorded; /* and is known as the one that runs strategies */
 
-/*
- * Of one tick: whether something was due (false also if nothing was looked
- * for), the strategy whose turn it is, what broke it off, and the courier that
- * reads balances.
- */
-static MemoryContext tick_context;
-static bool          taken;
-static DueStrategy  *current;
-static const char   *broken_off;
-static bool          got_something_done;
+	/*
+	 * What the view strategy_due said, and when that was by each clock and by
+	 * the count of transactions that have ended.  It holds until one of the
+	 * three moves on, and is all that is remembered of strategies.
+	 */
+	DueList     due;
+	bool        due_holds;
+	uint64      polled_transactions; /* 0: not known */
+	TimestampTz polled_wall;
+	MonoTime    polled_mono;
 
-/* Reads balances beside everything else; NULL: an error has left none. */
-static BalanceReader *reader = NULL;
+	/* Of one cycle. */
+	MemoryContext  cycle_context;
+	bool           found_due;  /* something was due; false also without a poll */
+	DueStrategy   *current;    /* the one that is being run */
+	const char    *broken_off; /* the error that broke it off */
+	bool           progressed; /* something came of what was run */
+	BalanceReader *reader;     /* beside all that; NULL: an error has left none */
+} scheduler = {.error_kept = true};
 
 /*
  * SIGHUP handler.
@@ -119,82 +77,151 @@ handle_sighup(SIGNAL_ARGS)
 {
 	int save_errno = errno;
 
-	reload_requested = true;
+	scheduler.reload_requested = true;
 	ConfigReloadPending = true;
 	SetLatch(MyLatch);
 	errno = save_errno;
 }
 
 /*
- * Ends the process on purpose, and lets the launcher know why.
+ * Ends the process because a precondition failed; the launcher says so.
  */
 static void
-end_scheduler(SchedulerEnd reason)
+end_unserved(PreconditionFailure failure)
 {
-	place->end = reason;
+	scheduler.slot->failure = failure;
+	scheduler.slot->end = END_PRECONDITION;
 	proc_exit(0);
 }
 
 /*
- * True if the turn has lasted so long.
+ * Finds out what is missing, in a transaction of its own.
  */
-static bool
-turn_has_lasted(int ms)
+static PreconditionFailure
+check_preconditions(void)
 {
-	return mono_now() >= mono_add_ms(turn_start, ms);
-}
-
-/*
- * Ends the process because the extension is gone, or is another one.
- */
-static void
-end_without_extension(void)
-{
-	SchedulerEnd obstacle;
+	PreconditionFailure failure;
 
 	StartTransactionCommand();
-	obstacle = find_obstacle(place->obstacle);
+	failure = find_precondition_failure(scheduler.slot->missing);
 	CommitTransactionCommand();
-	end_scheduler(obstacle == SCHEDULER_INCOMPATIBLE ? obstacle : SCHEDULER_ABSENT);
+	return failure;
 }
 
 /*
- * Takes a step of the work.  Returns false if it raised an error, which is
- * then reported.
+ * Records what went wrong with a kind of work for worker_status.  That it cannot
+ * be recorded does not matter.
+ */
+static void
+record_last_error(const char *kind, const char *message)
+{
+	begin_interruptible();
+	PG_TRY();
+	{
+		last_error_record(&database_work_unit, kind, message);
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		AbortOutOfAnyTransaction();
+		MemoryContextSwitchTo(TopMemoryContext);
+		FlushErrorState();
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+	end_interruptible();
+	MemoryContextSwitchTo(TopMemoryContext);
+}
+
+/*
+ * Reports the error that is being handled, unless the log has it or it comes
+ * from a dropped extension, and cleans up behind it.  Returns its message, in
+ * the context of the cycle.
+ */
+static char *
+recover(void)
+{
+	uint32 *logged = &scheduler.slot->memory.scheduler_error;
+	uint32  hash;
+	char   *message;
+
+	HOLD_INTERRUPTS();
+	MemoryContextSwitchTo(scheduler.cycle_context);
+	hash = hash_error();
+	message = error_message();
+	if (hash != *logged && !extension_is_gone())
+		EmitErrorReport();
+	*logged = hash;
+	LWLockReleaseAll();
+	pgstat_report_wait_end();
+	AbortOutOfAnyTransaction();
+	MemoryContextSwitchTo(TopMemoryContext);
+	FlushErrorState();
+	RESUME_INTERRUPTS();
+	return message;
+}
+
+/*
+ * Takes a step of the work, in which SIGTERM interrupts.  False: it raised an
+ * error, which is reported and kept for worker_status; all transactions are
+ * ended then.  Afterwards the current memory context is TopMemoryContext.
  */
 static bool
 survives(void (*step)(void))
 {
-	if (survive_step(step, tick_context, &complaint, &broken_off))
+	/* Changes between setjmp and longjmp. */
+	volatile bool succeeded = false;
+
+	scheduler.broken_off = NULL;
+	begin_interruptible();
+	PG_TRY();
+	{
+		step();
+		succeeded = true;
+	}
+	PG_CATCH();
+	{
+		scheduler.broken_off = recover();
+	}
+	PG_END_TRY();
+	end_interruptible();
+	MemoryContextSwitchTo(TopMemoryContext);
+	if (succeeded)
 		return true;
+	/* it is gone, or is another one */
 	if (extension_is_gone())
-		end_without_extension();
-	failed = trouble_noted = true;
+		end_unserved(check_preconditions() == FAILURE_VERSION ? FAILURE_VERSION
+															  : FAILURE_EXTENSION);
+	record_last_error(WORK_SCHEDULER, scheduler.broken_off);
+	scheduler.failed = scheduler.error_kept = true;
 	return false;
 }
 
 /*
- * Finds out whether strategies may be run in this database, and says so once
- * if they may not.
+ * Whether strategies may be run in this database, which the log says once if
+ * they may not.
  */
 static bool
-is_admitted(void)
+verify_identity(void)
 {
-	if (admitted)
+	SliceMemory *memory = &scheduler.slot->memory;
+
+	if (scheduler.identity_verified)
 		return true;
-	admitted = installation_check(&database_work_unit, false) == INSTALLATION_OURS;
-	if (!admitted)
+	scheduler.identity_verified =
+		installation_check(&database_work_unit, false) == INSTALLATION_OURS;
+	if (!scheduler.identity_verified)
 	{
-		if (!fenced)
+		if (!memory->suspended)
 			ereport(LOG, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						  errmsg("database \"%s\" is a copy: nothing is scanned or delivered until "
 								 "it is resumed",
-								 order.database_name),
+								 scheduler.slot->database_name),
 						  errhint("See quota_manager.resume() in that database.")));
-		report_fence();
+		report_suspended();
 	}
-	fenced = !admitted;
-	return admitted;
+	memory->suspended = !scheduler.identity_verified;
+	return scheduler.identity_verified;
 }
 
 /*
@@ -202,96 +229,93 @@ is_admitted(void)
  * by which firings are due, is seen by its difference from the other one.
  */
 static bool
-must_look(void)
+must_poll(void)
 {
 	uint64 completed = completed_transactions();
-	int64  step = (GetCurrentTimestamp() - looked_wall) - (int64) (mono_now() - looked_mono);
+	int64  step = (GetCurrentTimestamp() - scheduler.polled_wall) -
+				 (int64) (mono_now() - scheduler.polled_mono);
 
-	return !look_holds || completed == 0 || completed != looked_at || mono_now() >= look.next ||
-		   step > CLOCK_STEP_MS * 1000 || step < -CLOCK_STEP_MS * 1000;
-}
-
-/*
- * Milliseconds until there may be something to do, at most limit_ms.
- */
-static long
-look_pause(long limit_ms)
-{
-	return look_holds ? Max(mono_ms_until(look.next, limit_ms), 1) : 1;
+	return !scheduler.due_holds || completed == 0 || completed != scheduler.polled_transactions ||
+		   mono_now() >= scheduler.due.next || step > CLOCK_STEP_MS * 1000 ||
+		   step < -CLOCK_STEP_MS * 1000;
 }
 
 /*
  * Ends the process if its role was given rights in this database and has them
- * no more: what it does as the owner of the extension would not tell.  What is
- * missing is looked at once the tick is over; a run may only have recorded it.
+ * no more: what it does as the owner of the extension would not show that.  What is
+ * missing is polled for once the cycle is over; a run may only have recorded it.
  */
 static void
-look_for_obstacles(void)
+check_rights(void)
 {
-	SchedulerEnd obstacle;
+	PreconditionFailure failure = check_preconditions();
 
-	StartTransactionCommand();
-	obstacle = find_obstacle(place->obstacle);
-	CommitTransactionCommand();
-	if (obstacle == SCHEDULER_FORBIDDEN)
-		end_scheduler(obstacle);
-	if (obstacle == SCHEDULER_DAMAGED)
-		failed = true;
+	if (failure == FAILURE_PRIVILEGE)
+		end_unserved(failure);
+	if (failure == FAILURE_OBJECT)
+		scheduler.failed = true;
 }
 
 /*
  * Step: finds out what is due.
  */
 static void
-take_due_strategies(void)
+poll_due(void)
 {
-	if (!must_look())
+	scheduler.found_due = false;
+	if (!must_poll())
 		return;
-	look_for_obstacles();
-	looked_at = completed_transactions();
-	looked_wall = GetCurrentTimestamp();
-	looked_mono = mono_now();
-	MemoryContextSwitchTo(tick_context);
-	look_for_due(&database_work_unit, &look);
-	look_holds = true;
-	if (!look.enabled)
-		end_scheduler(SCHEDULER_DISABLED);
-	if (!is_admitted())
+	check_rights();
+	scheduler.polled_transactions = completed_transactions();
+	scheduler.polled_wall = GetCurrentTimestamp();
+	scheduler.polled_mono = mono_now();
+	MemoryContextSwitchTo(scheduler.cycle_context);
+	due_poll(&database_work_unit, &scheduler.due);
+	scheduler.due_holds = true;
+	if (!scheduler.due.enabled)
+		end_unserved(FAILURE_STOPPED);
+	if (!verify_identity())
 	{
-		look.due = NIL;
-		look_holds = false;
+		scheduler.due.strategies = NIL;
+		scheduler.due_holds = false;
 	}
-	taken = look.due != NIL;
+	scheduler.found_due = scheduler.due.strategies != NIL;
 	/* here and not in the first scan, which would keep the row locked for as long as it takes */
-	if (taken && !noted)
-		noted = installation_check(&database_work_unit, true) == INSTALLATION_OURS;
-	if (!taken && !look.trouble && trouble_noted && !failed && damage == 0)
+	if (scheduler.found_due && !scheduler.identity_recorded)
+		scheduler.identity_recorded =
+			installation_check(&database_work_unit, true) == INSTALLATION_OURS;
+	if (!scheduler.found_due && !scheduler.due.failed && scheduler.error_kept &&
+		!scheduler.failed && scheduler.slot->memory.missing_object == 0)
 	{
 		last_error_clear(&database_work_unit, WORK_SCHEDULER);
-		trouble_noted = false;
+		scheduler.error_kept = false;
 	}
 }
 
 /*
- * Step: runs the strategy whose turn it is, unless it is to look at everything
+ * Step: runs the strategy that is next, unless everything is to be polled
  * first: who asked for that may have asked to break off what is run, too.
  */
 static void
-run_current_strategy(void)
+run_current(void)
 {
-	TickResult result;
+	WorkerSlot *slot = scheduler.slot;
+	RunResult   result;
 
-	if (reload_requested)
+	if (scheduler.reload_requested)
 		return;
-	MemoryContextSwitchTo(tick_context);
-	report_phase(psprintf("running strategy \"%s\"", current->name));
-	tick_strategy(&database_work_unit, reader, current, &result);
+	MemoryContextSwitchTo(scheduler.cycle_context);
+	report_phase(psprintf("running strategy \"%s\"", scheduler.current->name));
+	due_run(&database_work_unit, scheduler.reader, scheduler.current, &result);
 	if (result.error != NULL)
-		trouble_noted = true;
+		scheduler.error_kept = true;
 	if (result.done)
-		got_something_done = true;
+		scheduler.progressed = true;
 	if (result.granted > 0)
-		ask_courier();
+	{
+		slot->delivery_wanted = true;
+		slot_wake(slot, WORKER_DELIVERY);
+	}
 }
 
 /*
@@ -300,21 +324,21 @@ run_current_strategy(void)
 static void
 record_current_failure(void)
 {
-	if (record_failure(&database_work_unit, current, broken_off))
-		got_something_done = true;
+	if (due_record_failure(&database_work_unit, scheduler.current, scheduler.broken_off))
+		scheduler.progressed = true;
 }
 
 /*
- * Step: moves the readings on.
+ * Step: sends and takes in what balances are asked for.
  */
 static void
 step_reader(void)
 {
 	char *activity;
 
-	MemoryContextSwitchTo(tick_context);
-	balance_reader_step(reader, 1);
-	activity = balance_reader_activity(reader);
+	MemoryContextSwitchTo(scheduler.cycle_context);
+	balance_reader_step(scheduler.reader, 1);
+	activity = balance_reader_activity(scheduler.reader);
 	if (activity != NULL)
 		report_phase(activity);
 }
@@ -325,72 +349,68 @@ step_reader(void)
 static void
 renew_reader(void)
 {
-	balance_reader_free(reader);
+	balance_reader_free(scheduler.reader);
 	MemoryContextSwitchTo(TopMemoryContext);
-	reader = balance_reader_create(&database_work_unit);
+	scheduler.reader = balance_reader_create(&database_work_unit);
 }
 
 /*
- * Moves the readings on, beside other work.
+ * Reads balances beside other work.
  */
 static void
 read_balances(void)
 {
-	if (balance_reader_is_busy(reader) && !survives(step_reader))
+	if (balance_reader_is_busy(scheduler.reader) && !survives(step_reader))
 		renew_reader();
 }
 
 /*
- * Runs the strategy whose turn it is.  False: it was broken off by an error,
+ * Runs the strategy that is next.  False: it was broken off by an error,
  * and the database does not take down even that.  What was broken off because
- * everything is to be looked at has not failed.
+ * everything is to be polled has not failed.
  */
 static bool
 run_one(void)
 {
-	if (survives(run_current_strategy))
+	if (survives(run_current))
 		return true;
 	renew_reader();
-	return reload_requested || survives(record_current_failure);
+	return scheduler.reload_requested || survives(record_current_failure);
 }
 
 /*
- * One tick: runs what is due.  Returns false if that could not be found out,
+ * One cycle: runs what is due.  Returns false if that could not be found out,
  * what was run could not be recorded, or nothing came of all that was due: it
  * would be due again at once.
  */
 static bool
-tick(void)
+run_cycle(void)
 {
 	bool      success;
 	bool      ran = false;
 	ListCell *cell;
 
-	taken = got_something_done = false;
-	success = survives(take_due_strategies);
-	if (success)
-		keep_courier_running();
-	foreach (cell, taken ? look.due : NIL)
+	scheduler.progressed = false;
+	success = survives(poll_due);
+	foreach (cell, success && scheduler.found_due ? scheduler.due.strategies : NIL)
 	{
-		look_holds = false;
-		if (reload_requested || ShutdownRequestPending)
+		scheduler.due_holds = false;
+		/* each time slice gets something done */
+		if (scheduler.reload_requested || ShutdownRequestPending ||
+			(ran && scheduler.slot->stopping))
 			break;
-		/* each turn gets something done */
-		if (ran && board_is_contended(board) && turn_has_lasted(TURN_MAX_MS))
-			break;
-		current = lfirst(cell);
+		scheduler.current = lfirst(cell);
 		ran = true;
 		success = run_one() && success;
 		read_balances();
-		keep_courier_running();
 	}
-	if (ran && !got_something_done && !reload_requested)
+	if (ran && !scheduler.progressed && !scheduler.reload_requested)
 		success = false;
-	look.due = NIL;
-	pgstat_report_stat(taken);
-	if (!balance_reader_is_busy(reader))
+	scheduler.due.strategies = NIL;
+	pgstat_report_stat(scheduler.found_due);
+	if (!balance_reader_is_busy(scheduler.reader))
 		report_phase(NULL);
-	MemoryContextReset(tick_context);
+	MemoryContextReset(scheduler.cycle_context);
 	return success;
 }
 
@@ -400,173 +420,192 @@ tick(void)
 static void
 end_back_offs(void)
 {
-	look_holds = false;
-	retry_all(&database_work_unit);
+	scheduler.due_holds = false;
+	due_retry_all(&database_work_unit);
 }
 
 /*
- * Step: ends the process if there is nothing that it may do in this database.
- * What is missing there for a while is waited for once the process does its
- * work, and said once.
+ * Step: ends the process if a precondition failed.  For an object that is
+ * missing it waits once it has served the database, and says so once.
  */
 static void
 check_database(void)
 {
-	char         state[OBSTACLE_SIZE + 32];
-	SchedulerEnd obstacle;
-	uint32       hash = 0;
+	WorkerSlot         *slot = scheduler.slot;
+	PreconditionFailure failure = check_preconditions();
+	char                state[MISSING_SIZE + 32];
+	uint32              hash = 0;
 
-	StartTransactionCommand();
-	obstacle = find_obstacle(place->obstacle);
-	CommitTransactionCommand();
-	if (obstacle != SCHEDULER_YIELDED && (obstacle != SCHEDULER_DAMAGED || !place->served))
-		end_scheduler(obstacle);
-
-	if (obstacle == SCHEDULER_DAMAGED)
-		hash = string_hash(place->obstacle, OBSTACLE_SIZE) | 1;
-	if (hash != 0 && hash != damage)
-		explain_obstacle(obstacle, place->obstacle, order.database_name);
-	snprintf(state, sizeof(state), "waiting: %s is missing", place->obstacle);
-	if (hash != 0)
-		report_idle(state);
-	else if (damage != 0)
+	if (failure != FAILURE_NONE && (failure != FAILURE_OBJECT || !slot->served))
+		end_unserved(failure);
+	if (failure == FAILURE_OBJECT)
 	{
-		/* it is mended: what failed may be tried at once */
-		backoff_none(&backoff);
-		retry_courier();
+		hash = string_hash(slot->missing, MISSING_SIZE) | 1;
+		if (hash != slot->memory.missing_object)
+			log_precondition_failure(failure, slot->missing, slot->database_name);
+		snprintf(state, sizeof(state), "waiting: %s is missing", slot->missing);
+		report_idle(state);
+	}
+	else if (slot->memory.missing_object != 0)
+	{
+		/* what failed may be tried at once */
+		backoff_none(&scheduler.backoff);
+		slot->delivery_retry = true;
+		slot_wake_launcher();
 		(void) survives(end_back_offs);
 	}
-	damage = hash;
+	slot->memory.missing_object = hash;
 }
 
 /*
- * Lets the log tell who works where, and what is to be done there.
+ * Begins with what the last time slice has left, unless that was of another
+ * extension, and lets the launcher start deliveries.  The log says once who
+ * works where, and what is to be done there.
  */
 static void
-announce(void)
+begin_service(void)
 {
+	WorkerSlot        *slot = scheduler.slot;
 	InstalledExtension extension;
 
-	place->served = true;
-	if (place->announced)
-		return;
-	place->announced = true;
 	StartTransactionCommand();
-	ereport(LOG, (errmsg("quota_manager serves database \"%s\" as role \"%s\"", order.database_name,
-						 GetUserNameFromId(order.role, true))));
 	extension = installed_extension();
-	if (extension.version != NULL && !extension_is_current(&extension))
-		ereport(LOG, (errmsg("extension quota_manager in database \"%s\" is at version %s and is "
-							 "served by the library of version %s",
-							 order.database_name, extension.version, QUOTA_MANAGER_VERSION),
-					  errhint("%s", UPDATE_HINT)));
-	CommitTransactionCommand();
-}
-
-/*
- * Begins with what the last turn of this database has left.
- */
-static void
-resume_turn(void)
-{
-	TurnMemory *memory = &place->memory;
-	Oid         extension;
-
-	StartTransactionCommand();
-	extension = installed_extension().oid;
+	if (slot->memory.extension != extension.oid)
+	{
+		slot->memory.suspended = false;
+		slot->memory.scheduler_error = slot->memory.missing_object = 0;
+	}
+	slot->memory.extension = extension.oid;
+	slot->served = true;
+	slot_wake_launcher();
+	if (!slot->announced)
+	{
+		ereport(LOG, (errmsg("quota_manager serves database \"%s\" as role \"%s\"",
+							 slot->database_name, GetUserNameFromId(slot->role, true))));
+		if (extension.version != NULL && !extension_is_current(&extension))
+			ereport(LOG,
+					(errmsg("extension quota_manager in database \"%s\" is at version %s and is "
+							"served by the library of version %s",
+							slot->database_name, extension.version, QUOTA_MANAGER_VERSION),
+					 errhint("%s", UPDATE_HINT)));
+	}
+	slot->announced = true;
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(TopMemoryContext);
-	if (memory->extension == extension)
-	{
-		fenced = memory->fenced;
-		complaint = memory->complaint;
-		damage = memory->damage;
-	}
-	memory->extension = extension;
 }
 
 /*
- * When this database wants to have its next turn.
+ * When this process has something to do next; MONO_PAST: now.
  */
 static MonoTime
-next_turn(void)
+next_due(void)
 {
-	MonoTime wanted;
-
-	if (fenced)
-		return mono_in_ms(WANTED_MAX_MS);
-	wanted = mono_in_ms(look_pause(WANTED_MAX_MS));
-	wanted = Max(wanted, backoff.not_before);
-	return Min(wanted, courier_wanted());
+	if (scheduler.backoff.delay_ms > 0)
+		return scheduler.backoff.not_before;
+	if (scheduler.slot->memory.suspended)
+		return mono_in_ms(SUSPENDED_REVISIT_MS);
+	if (scheduler.found_due || !scheduler.due_holds || balance_reader_is_busy(scheduler.reader))
+		return MONO_PAST;
+	return scheduler.due.next;
 }
 
 /*
- * True if a turn has achieved what it can: what is due was run, as far as
- * that is possible, and what is pending delivered, as far as that is.
- */
-static bool
-turn_is_complete(bool ticked)
-{
-	if (!turn_has_lasted(TURN_MIN_MS))
-		return false;
-	if (turn_has_lasted(TURN_MAX_MS))
-		return true;
-	if (!ticked || (backoff.delay_ms == 0 && !fenced &&
-					(taken || must_look() || balance_reader_is_busy(reader))))
-		return false;
-	return courier_has_delivered();
-}
-
-/*
- * Lets sessions know whether this process may have looked for the last time.
- * True if they do since before the last look, and the courier's.
- */
-static bool
-is_about_to_leave(bool leaves)
-{
-	bool before = place->about_to_leave;
-
-	if (leaves == before)
-		return before;
-	place->about_to_leave = leaves;
-	doorbell_count_leaving(leaves ? 1 : -1);
-	if (leaves)
-		ask_courier();
-	return false;
-}
-
-/*
- * Steps aside for another database.
+ * The time slice is over: runs nothing any more, and ends once the delivery
+ * worker has.  The last poll is after the request to end: what is committed
+ * later is for the next time slice, which the session asks for.
  */
 static void
-yield_place(void)
+give_way(void)
 {
-	TurnMemory *memory = &place->memory;
-
-	place->leaving = true;
 	report_phase("making room for another database");
-	dismiss_courier(&ShutdownRequestPending);
-	if (ShutdownRequestPending)
-		proc_exit(0);
-	memory->fenced = fenced;
-	memory->complaint = complaint;
-	memory->damage = damage;
-	place->wanted = next_turn();
-	end_scheduler(SCHEDULER_YIELDED);
+	if (!scheduler.slot->leaving)
+	{
+		scheduler.slot->leaving = true;
+		slot_wake_launcher();
+	}
+	if (scheduler.slot->delivery_running)
+	{
+		(void) worker_wait(poll_interval);
+		return;
+	}
+	if (scheduler.backoff.delay_ms == 0 && !survives(poll_due))
+		backoff_more(&scheduler.backoff, CYCLE_RETRY_MIN_MS, CYCLE_RETRY_MAX_MS);
+	slot_publish_next(scheduler.slot, WORKER_SCHEDULER, next_due());
+	scheduler.slot->end = END_OF_SLICE;
+	proc_exit(0);
 }
 
 /*
- * How long to sleep until there is something to do: at most pause_ms, and
- * until the turn may end if others wait for that.
+ * Runs a cycle, and checks preconditions where something failed.
+ */
+static void
+work(void)
+{
+	WorkerSlot *slot = scheduler.slot;
+
+	if (!run_cycle())
+		backoff_more(&scheduler.backoff, CYCLE_RETRY_MIN_MS, CYCLE_RETRY_MAX_MS);
+	else
+	{
+		backoff_none(&scheduler.backoff);
+		if (scheduler.found_due && !scheduler.failed)
+			slot->memory.scheduler_error = 0;
+	}
+	if (scheduler.failed || slot->memory.missing_object != 0 || slot->delivery_broke)
+	{
+		scheduler.failed = slot->delivery_broke = false;
+		(void) survives(check_database);
+	}
+}
+
+/*
+ * Ends all waiting because settings were reloaded, or somebody asked for it.
+ */
+static void
+retry_all(void)
+{
+	scheduler.reload_requested = false;
+	/* it may have come after worker_wait has checked */
+	(void) worker_reload();
+	backoff_none(&scheduler.backoff);
+	(void) survives(end_back_offs);
+}
+
+/*
+ * One pass of the main loop.  Returns for how many milliseconds there is nothing
+ * to do.
  */
 static long
-shorten_pause(long pause_ms)
+run_once(void)
 {
-	int length = turn_has_lasted(TURN_MIN_MS) ? TURN_MAX_MS : TURN_MIN_MS;
+	WorkerSlot *slot = scheduler.slot;
+	long        pause = mono_ms_until(scheduler.backoff.not_before, poll_interval);
 
-	if (!board_is_contended(board) || turn_has_lasted(TURN_MAX_MS))
-		return pause_ms;
-	return mono_ms_until(mono_add_ms(turn_start, length), pause_ms);
+	if (pause == 0)
+	{
+		work();
+		if (slot->memory.suspended)
+			pause = SUSPENDED_POLL_MS;
+		else
+			pause =
+				scheduler.due_holds ? Max(mono_ms_until(scheduler.due.next, poll_interval), 1) : 1;
+	}
+	if (slot->out_of_slots)
+	{
+		slot->out_of_slots = false;
+		record_last_error(WORK_DELIVERY,
+						  "could not start: all slots for background workers are in use");
+	}
+	if (balance_reader_is_busy(scheduler.reader))
+	{
+		read_balances();
+		MemoryContextReset(scheduler.cycle_context);
+		if (!balance_reader_is_busy(scheduler.reader))
+			report_phase(NULL);
+		pause = Min(pause, BALANCES_POLL_MS);
+	}
+	slot_publish_next(slot, WORKER_SCHEDULER, next_due());
+	return pause;
 }
 
 /*
@@ -575,75 +614,26 @@ shorten_pause(long pause_ms)
 void
 qm_scheduler_main(Datum main_arg)
 {
-	bool ticked = false;
-
-	order = received_order();
-	connect_child(&order, handle_stop_request);
+	scheduler.slot = connect_worker(WORKER_SCHEDULER, handle_stop_request);
 	pqsignal(SIGHUP, handle_sighup);
 	pqsignal(SIGINT, handle_cancel_request);
-	place = board_attach(order.board, order.place, &board);
-	place->connected = true;
+	scheduler.slot->connected = true;
 	check_database();
 	await_worker_lock(WORKER_SCHEDULER, &ShutdownRequestPending);
 	MemoryContextSwitchTo(TopMemoryContext);
-	tick_context =
-		AllocSetContextCreate(TopMemoryContext, "quota_manager tick", ALLOCSET_DEFAULT_SIZES);
-	reader = balance_reader_create(&database_work_unit);
-	prepare_courier(&order, place);
-	resume_turn();
-	announce();
-	turn_start = mono_now();
+	scheduler.cycle_context =
+		AllocSetContextCreate(TopMemoryContext, "quota_manager cycle", ALLOCSET_DEFAULT_SIZES);
+	scheduler.reader = balance_reader_create(&database_work_unit);
+	begin_service();
 
 	while (!ShutdownRequestPending)
 	{
-		long pause = mono_ms_until(backoff.not_before, poll_interval);
-
-		if (pause == 0)
-		{
-			if (tick())
-			{
-				backoff_none(&backoff);
-				if (taken && !failed)
-					complaint = 0;
-			}
-			else
-				backoff_more(&backoff, RETRY_MIN_MS, RETRY_MAX_MS);
-			ticked = true;
-			if (failed || damage != 0 || courier_broke())
-			{
-				failed = false;
-				(void) survives(check_database);
-			}
-			pause = fenced ? FENCED_NAP_MS : look_pause(poll_interval);
-		}
-		keep_courier_running();
-		if (balance_reader_is_busy(reader))
-		{
-			read_balances();
-			MemoryContextReset(tick_context);
-			if (!balance_reader_is_busy(reader))
-				report_phase(NULL);
-			pause = Min(pause, READING_NAP_MS);
-		}
-		if (board_is_contended(board) && turn_is_complete(ticked))
-		{
-			if (!is_about_to_leave(true))
-				continue;
-			if (board_make_room(board))
-				yield_place();
-		}
-		else if (!board_is_contended(board))
-			(void) is_about_to_leave(false);
-		worker_wait(shorten_pause(pause));
-		if (reload_requested)
-		{
-			reload_requested = false;
-			/* it may have come after worker_wait has looked */
-			(void) worker_reload();
-			backoff_none(&backoff);
-			retry_courier();
-			(void) survives(end_back_offs);
-		}
+		if (scheduler.slot->stopping)
+			give_way();
+		else
+			(void) worker_wait(run_once());
+		if (scheduler.reload_requested)
+			retry_all();
 	}
 	proc_exit(0);
 }

@@ -27,12 +27,12 @@ void
 worker_define_settings(void)
 {
 	DefineCustomIntVariable("quota_manager.scan_interval",
-							"Time between two looks of the scheduler at all single strategies.",
-							"New and edited ones are looked at as soon as they are noticed.",
+							"Time between two polls of the scheduler for all single strategies.",
+							"New and edited ones are evaluated as soon as they are noticed.",
 							&scan_interval, 3600, 1, INT_MAX / 1000, PGC_SIGHUP, GUC_UNIT_S, NULL,
 							NULL, NULL);
 	DefineCustomIntVariable(
-		"quota_manager.poll_interval", "Longest time a worker sleeps before it looks for work.",
+		"quota_manager.poll_interval", "Longest time a worker sleeps before it polls for work.",
 		NULL, &poll_interval, 1000, 10, 60 * 1000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomBoolVariable("quota_manager.workers", "Lets background workers run.",
 							 "Off: those that run end, in all databases.", &workers_setting, true,

@@ -4,16 +4,14 @@
  *		database: DROP DATABASE, ALTER DATABASE ... RENAME and SET TABLESPACE,
  *		CREATE DATABASE.
  *
- * Workers do so without being asked, since their launcher looks out for the
- * locks that such commands take (launcher.c); the hook spares the command the
- * wait of a second, and the few rights that one with FORCE would need to end
- * processes of another role.
+ * Workers do so anyway, since their launcher watches for the locks that such
+ * commands take (lock_watch.c).  The hook spares the command the wait, and one
+ * with FORCE the rights to end processes of another role.
  *
  * Only who may give the command can interrupt workers, and not where nothing may
- * be changed: there the command is refused.  The lock that the
- * command is going to take anyway is taken first: it keeps workers that are
- * started meanwhile from connecting, until the command has ended in whatever
- * way.
+ * be changed: there the command is refused.  The lock that the command is going
+ * to take is taken first: it keeps workers that are started meanwhile from
+ * connecting, until the command has ended in whatever way.
  */
 #include "postgres.h"
 
@@ -26,22 +24,19 @@
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "miscadmin.h"
-#include "postmaster/bgworker.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
-#include "utils/backend_status.h"
 #include "utils/syscache.h"
 #include "utils/wait_event.h"
 
 #include "common/compat.h"
+#include "common/monotonic.h"
 #include "worker/process.h"
+#include "worker/timing.h"
+#include "worker/wake.h"
 #include "worker/worker.h"
-
-/* How long workers are waited for, and how often it is looked whether they are gone. */
-#define PATIENCE_MS 10000
-#define LOOK_MS 10
 
 static ProcessUtility_hook_type prev_ProcessUtility = NULL;
 
@@ -153,36 +148,14 @@ wanted_database(Node *statement, bool is_top_level, LOCKMODE *lock)
 }
 
 /*
- * Tells the workers that are connected to a database to end.  Returns how many
- * there are.
+ * Sends a signal (0: none) to the workers of a database.  Returns how many there
+ * are.
  */
 static int
-terminate_workers(Oid database, bool tell)
+signal_both(Oid database, int signal)
 {
-	int count = 0;
-	int backends;
-
-	pgstat_clear_backend_activity_snapshot();
-	backends = pgstat_fetch_stat_numbackends();
-	for (int i = 1; i <= backends; i++)
-	{
-		LocalPgBackendStatus *local = pgstat_get_local_beentry_by_index(i);
-		const char           *type;
-		int                   pid;
-
-		if (local == NULL || local->backendStatus.st_databaseid != database ||
-			local->backendStatus.st_backendType != B_BG_WORKER)
-			continue;
-		pid = local->backendStatus.st_procpid;
-		type = GetBackgroundWorkerTypeByPid(pid);
-		if (type == NULL || !is_worker_of_database(type))
-			continue;
-		count++;
-		if (tell)
-			(void) kill(pid, SIGTERM);
-	}
-	pgstat_clear_backend_activity_snapshot();
-	return count;
+	return signal_workers(database, WORKER_SCHEDULER, signal) +
+		   signal_workers(database, WORKER_DELIVERY, signal);
 }
 
 /*
@@ -192,13 +165,13 @@ terminate_workers(Oid database, bool tell)
 static void
 await_departure(Oid database)
 {
-	MonoTime until = mono_in_ms(PATIENCE_MS);
-	bool     tell = true;
+	MonoTime until = mono_in_ms(COMMAND_PATIENCE_MS);
+	int      signal = SIGTERM;
 
-	while (terminate_workers(database, tell) > 0 && mono_now() < until)
+	while (signal_both(database, signal) > 0 && mono_now() < until)
 	{
-		tell = false;
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOOK_MS,
+		signal = 0;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, COMMAND_POLL_MS,
 						 PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();

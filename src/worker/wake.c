@@ -1,10 +1,9 @@
 /*
  * wake.c
- *		Tells workers, when a transaction has committed, that there is something
- *		to see for them.
+ *		Wakes workers when a transaction commits that made something due for them.
  *
  * Workers are found by their type among the processes of the server.  The lock
- * that each holds would name it, too, but to look that up is to copy the whole
+ * that each holds would name it, too, but finding that copies the whole
  * table of locks, which a scan may have filled.
  */
 #include "postgres.h"
@@ -28,42 +27,32 @@
 #include "utils/snapmgr.h"
 
 #include "common/compat.h"
-#include "worker/doorbell.h"
 #include "worker/wake.h"
+#include "worker/wake_request.h"
 
 PG_FUNCTION_INFO_V1(qm_wake_at_commit);
 
-/* What is to be done at commit, bits by WorkerKind. */
-static uint32 to_wake = 0;
-static uint32 to_tell = 0;
-
-/* At commit, a scheduler is to break off what it runs. */
-static bool to_break_off = false;
-
-/* Workers run in this database or may, so that the launcher is told if they do not. */
-static bool wanted = false;
-
-/*
- * Whether a process is a background worker; others need not be looked up.
- */
-static bool
-may_be_worker(const PGPROC *proc)
+/* What this transaction asks for, bits by WorkerKind. */
+static struct
 {
-	return proc_may_be_worker(proc);
-}
+	bool   registered; /* the callback is, for the life of the process */
+	bool   wanted;     /* workers run here or may, so the launcher is asked if they do not */
+	uint32 wake;       /* these are to poll at once, */
+	uint32 retry;      /* these to end all waiting, */
+	bool   break_off;  /* and the scheduler to break off what it runs */
+} at_commit;
 
 /*
- * Finds workers of a kind of this database, or launchers, and wakes them, or
- * sends them a signal (0: none).  False: there is none.
+ * Sends a signal (0: none; SIGUSR1: sets the latch) to the workers of a kind of a
+ * database, or to launchers.  Returns how many there are.
  *
  * Raises no error and allocates nothing.  Who ends meanwhile is not harmed,
- * nor is who gets its place: a latch may be set at any time.
+ * nor is who gets its entry: a latch may be set at any time.
  */
-static bool
-reach_workers(WorkerKind kind, bool wake, int signal)
+int
+signal_workers(Oid database, WorkerKind kind, int signal)
 {
-	Oid    database = kind == WORKER_LAUNCHER ? InvalidOid : MyDatabaseId;
-	bool   found = false;
+	int    count = 0;
 	uint32 i;
 
 	for (i = 0; i < ProcGlobal->allProcCount; i++)
@@ -72,52 +61,58 @@ reach_workers(WorkerKind kind, bool wake, int signal)
 		int         pid = proc->pid;
 		const char *type;
 
-		if (pid == 0 || proc->databaseId != database || !may_be_worker(proc))
+		if (pid == 0 || proc->databaseId != database || !proc_may_be_worker(proc))
 			continue;
 		type = GetBackgroundWorkerTypeByPid(pid);
 		if (type == NULL || strcmp(type, worker_type(kind)) != 0)
 			continue;
-		found = true;
-		if (wake)
+		count++;
+		if (signal == SIGUSR1)
 			SetLatch(&proc->procLatch);
-		if (signal != 0)
+		else if (signal != 0)
 			(void) kill(pid, signal);
 	}
-	return found;
+	return count;
 }
 
 /*
- * Does what was asked for.  A scheduler that is there may have looked for the
- * last time: then the launcher is told, too.
+ * The same for a worker of this database, or the launcher.
+ */
+static bool
+reach(WorkerKind kind, int signal)
+{
+	return signal_workers(kind == WORKER_LAUNCHER ? InvalidOid : MyDatabaseId, kind, signal) > 0;
+}
+
+/*
+ * Does what was asked for.  Workers that are there may have polled for the last
+ * time before their time slice ends: then the launcher is asked, too.
  */
 static void
 reach_all(void)
 {
-	uint32 missing = 0;
-	int    kind;
+	bool missing = false;
 
-	for (kind = WORKER_LAUNCHER; kind <= WORKER_COURIER; kind++)
+	for (WorkerKind kind = WORKER_LAUNCHER; kind <= WORKER_DELIVERY; kind++)
 	{
-		if ((to_wake & (1 << kind)) && !reach_workers(kind, true, 0))
-			missing |= 1 << kind;
+		if ((at_commit.wake & (1 << kind)) && !reach(kind, SIGUSR1))
+			missing = true;
 	}
-	/* A courier that has ended is started again by its scheduler. */
-	if (wanted && missing != 0 && !reach_workers(WORKER_SCHEDULER, false, 0))
-		to_tell |= 1 << WORKER_LAUNCHER;
-	if (to_wake != 0 && doorbell_turn_ends())
-		to_tell |= 1 << WORKER_LAUNCHER;
-	for (kind = WORKER_LAUNCHER; kind <= WORKER_COURIER; kind++)
+	if ((at_commit.wanted && missing && !reach(WORKER_SCHEDULER, 0)) ||
+		(at_commit.wake != 0 && wake_requests_expected()))
+		at_commit.retry |= 1 << WORKER_LAUNCHER;
+	for (WorkerKind kind = WORKER_LAUNCHER; kind <= WORKER_DELIVERY; kind++)
 	{
-		if ((to_tell & (1 << kind)) == 0)
+		if ((at_commit.retry & (1 << kind)) == 0)
 			continue;
 		if (kind == WORKER_LAUNCHER && launcher_is_preloaded)
-			doorbell_ring(MyDatabaseId);
+			wake_request(MyDatabaseId);
 		else
-			(void) reach_workers(kind, false, SIGHUP);
+			(void) reach(kind, SIGHUP);
 	}
-	/* after it was told, so that it begins nothing new */
-	if (to_break_off)
-		(void) reach_workers(WORKER_SCHEDULER, false, SIGINT);
+	/* afterwards, so that it begins nothing new */
+	if (at_commit.break_off)
+		(void) reach(WORKER_SCHEDULER, SIGINT);
 }
 
 /*
@@ -126,39 +121,28 @@ reach_all(void)
 static void
 at_transaction_end(XactEvent event, void *arg)
 {
-	switch (event)
-	{
-		case XACT_EVENT_COMMIT:
-			if (to_wake != 0 || to_tell != 0)
-				reach_all();
-			break;
-		case XACT_EVENT_ABORT:
-		case XACT_EVENT_PREPARE:
-			break;
-		default:
-			return;
-	}
-	to_wake = to_tell = 0;
-	to_break_off = false;
-	wanted = false;
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
+		return;
+	if (event == XACT_EVENT_COMMIT && (at_commit.wake != 0 || at_commit.retry != 0))
+		reach_all();
+	at_commit.wake = at_commit.retry = 0;
+	at_commit.break_off = at_commit.wanted = false;
 }
 
 /*
- * Has the callback called.
+ * Registers the callback.
  */
 static void
 register_callback(void)
 {
-	static bool registered = false;
-
-	if (!registered)
+	if (!at_commit.registered)
 		RegisterXactCallback(at_transaction_end, NULL);
-	registered = true;
+	at_commit.registered = true;
 }
 
 /*
  * False after stop_workers(), and if workers are switched off: then nobody
- * waits for being told.  Read with no regard to rights: who may write a
+ * is to be woken.  Read with no regard to rights: who may write a
  * strategy need not be allowed to see this.
  */
 static bool
@@ -193,41 +177,41 @@ workers_are_wanted(void)
 }
 
 /*
- * Lets a worker of this database look for work at once.  If none runs although
- * they are wanted, the launcher is told.
+ * Lets a worker of this database poll as soon as this transaction is committed.
+ * If none runs although they are wanted, the launcher is asked.
  */
 void
 wake_when_committed(WorkerKind kind)
 {
-	if (to_wake & (1 << kind))
+	if (at_commit.wake & (1 << kind))
 		return;
 	register_callback();
 	/* one that runs now may have gone when this is committed */
-	if (to_wake == 0)
-		wanted = reach_workers(WORKER_SCHEDULER, false, 0) || workers_are_wanted();
-	to_wake |= 1 << kind;
+	if (at_commit.wake == 0)
+		at_commit.wanted = reach(WORKER_SCHEDULER, 0) || workers_are_wanted();
+	at_commit.wake |= 1 << kind;
 }
 
 /*
- * Lets a worker of this database forget all waiting and look at everything; or
- * the launcher give this database a turn soon.
+ * Lets a worker of this database end all waiting and poll everything; or the
+ * launcher serve this database soon.
  */
 void
-tell_when_committed(WorkerKind kind)
+retry_when_committed(WorkerKind kind)
 {
 	register_callback();
-	to_tell |= 1 << kind;
+	at_commit.retry |= 1 << kind;
 }
 
 /*
- * Lets the scheduler of this database break off what it runs, forget all
- * waiting and look at everything.
+ * Lets the scheduler of this database break off what it runs, end all waiting
+ * and poll everything.
  */
 void
 break_off_when_committed(void)
 {
-	tell_when_committed(WORKER_SCHEDULER);
-	to_break_off = true;
+	retry_when_committed(WORKER_SCHEDULER);
+	at_commit.break_off = true;
 }
 
 /*
@@ -245,14 +229,14 @@ qm_wake_at_commit(PG_FUNCTION_ARGS)
 						errmsg("wake_at_commit() is a trigger")));
 	trigger = ((TriggerData *) fcinfo->context)->tg_trigger;
 	for (i = 0; i < trigger->tgnargs; i++)
-		wake_when_committed(strcmp(trigger->tgargs[i], "courier") == 0 ? WORKER_COURIER
+		wake_when_committed(strcmp(trigger->tgargs[i], "courier") == 0 ? WORKER_DELIVERY
 																	   : WORKER_SCHEDULER);
 	return PointerGetDatum(NULL);
 }
 
 /*
  * How many transactions that may have changed something have ended since the
- * server started; 0: that cannot be told.  As long as it stays what it was
+ * server started; 0: not known.  As long as it stays what it was
  * before a snapshot was taken, the snapshot is up to date.
  */
 uint64

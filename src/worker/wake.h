@@ -1,7 +1,6 @@
 /*
  * wake.h
- *		Tells workers, when a transaction has committed, that there is something
- *		to see for them.
+ *		Wakes workers when a transaction commits that made something due for them.
  *
  * For any session.  What is asked for is done once per transaction, at its
  * commit, and forgotten if it is aborted or prepared: workers find out by
@@ -15,11 +14,11 @@
 #include "worker/process.h"
 
 extern void wake_when_committed(WorkerKind kind);
-
-extern void tell_when_committed(WorkerKind kind);
-
+extern void retry_when_committed(WorkerKind kind);
 extern void break_off_when_committed(void);
+extern int  signal_workers(Oid database, WorkerKind kind, int signal);
 
+/* For workers. */
 extern uint64 completed_transactions(void);
 
 #endif /* QM_WAKE_H */

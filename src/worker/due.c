@@ -1,5 +1,5 @@
 /*
- * tick.c
+ * due.c
  *		Finds out which strategies are due, and runs them.
  */
 #include "postgres.h"
@@ -16,17 +16,12 @@
 #include "common/crash_point.h"
 #include "common/statement.h"
 #include "delivery/last_error.h"
-#include "worker/tick.h"
-
-/* Nothing needs to be looked for later than this. */
-#define LOOK_MAX_MS (INT64CONST(60) * 60 * 1000)
-
-/* For so long the firings of one strategy are run before others have their turn. */
-#define STRATEGY_MAX_MS 1000
+#include "worker/due.h"
+#include "worker/timing.h"
 
 /*
- * The first row tells when to look again, the others what is due.  A look
- * that comes a moment too early comes again.  A view finds its tables also
+ * The first row tells when to poll again, the others what is due.  A poll that
+ * comes a moment too early is repeated.  A view finds its tables also
  * when they are renamed; what runs strategies does not, so they are named.
  */
 static Statement ask_view = {
@@ -56,15 +51,15 @@ static Statement write_failure = {"SELECT quota_internal.record_failure($1, $2)"
 static Statement end_back_offs = {"SELECT quota_internal.end_back_offs()"};
 
 /*
- * Takes in the row that tells when to look again.
+ * Takes in the row that tells when to poll again.
  */
 static void
-take_prospect(DueLook *look)
+take_prospect(DueList *list)
 {
-	look->next =
-		mono_in_ms(result_is_null(0, 4) ? LOOK_MAX_MS : (int64) ceil(Max(result_double(0, 4), 0)));
-	look->trouble = result_bool(0, 5);
-	look->enabled = result_bool(0, 6);
+	list->next =
+		mono_in_ms(result_is_null(0, 4) ? DUE_MAX_MS : (int64) ceil(Max(result_double(0, 4), 0)));
+	list->failed = result_bool(0, 5);
+	list->enabled = result_bool(0, 6);
 }
 
 /*
@@ -72,15 +67,15 @@ take_prospect(DueLook *look)
  * current memory context.
  */
 void
-look_for_due(const WorkUnit *unit, DueLook *look)
+due_poll(const WorkUnit *unit, DueList *list)
 {
 	MemoryContext caller_context = CurrentMemoryContext;
 	List         *due = NIL;
 	uint64        rows;
 
 	unit->begin();
-	rows = statement_run(&ask_view, ARGS(arg_datum(Float8GetDatum(LOOK_MAX_MS))));
-	take_prospect(look);
+	rows = statement_run(&ask_view, ARGS(arg_datum(Float8GetDatum(DUE_MAX_MS))));
+	take_prospect(list);
 	for (uint64 row = 1; row < rows; row++)
 	{
 		MemoryContext spi_context = MemoryContextSwitchTo(caller_context);
@@ -95,7 +90,7 @@ look_for_due(const WorkUnit *unit, DueLook *look)
 	SPI_freetuptable(SPI_tuptable);
 	unit->commit();
 	MemoryContextSwitchTo(caller_context);
-	look->due = due;
+	list->strategies = due;
 }
 
 /*
@@ -129,7 +124,7 @@ log_run(const DueStrategy *strategy, uint64 row)
  * that are due after it, allocated in memory; 0: none.
  */
 static Datum
-take_run(const DueStrategy *strategy, MemoryContext memory, TickResult *result)
+take_run(const DueStrategy *strategy, MemoryContext memory, RunResult *result)
 {
 	char         *state = result_text(0, 1);
 	bool          isnull;
@@ -164,7 +159,7 @@ take_run(const DueStrategy *strategy, MemoryContext memory, TickResult *result)
  * who has others to run, does not wait for somebody who edits the strategy.
  */
 static Datum
-run_firing(const WorkUnit *unit, const DueStrategy *strategy, Datum firings, TickResult *result)
+run_firing(const WorkUnit *unit, const DueStrategy *strategy, Datum firings, RunResult *result)
 {
 	MemoryContext caller_context = CurrentMemoryContext;
 	Datum         later = (Datum) 0;
@@ -186,7 +181,7 @@ run_firing(const WorkUnit *unit, const DueStrategy *strategy, Datum firings, Tic
  * Runs the firings of a strategy that are due, for a while.
  */
 static void
-scan_strategy(const WorkUnit *unit, const DueStrategy *strategy, TickResult *result)
+scan_strategy(const WorkUnit *unit, const DueStrategy *strategy, RunResult *result)
 {
 	MonoTime end = mono_in_ms(STRATEGY_MAX_MS);
 	Datum    firings = (Datum) 0;
@@ -215,8 +210,7 @@ scan_strategy(const WorkUnit *unit, const DueStrategy *strategy, TickResult *res
  * left with some garbage.
  */
 void
-tick_strategy(const WorkUnit *unit, BalanceReader *reader, const DueStrategy *strategy,
-			  TickResult *result)
+due_run(const WorkUnit *unit, BalanceReader *reader, const DueStrategy *strategy, RunResult *result)
 {
 	memset(result, 0, sizeof(*result));
 	scan_strategy(unit, strategy, result);
@@ -233,13 +227,13 @@ tick_strategy(const WorkUnit *unit, BalanceReader *reader, const DueStrategy *st
  * was recorded.
  */
 bool
-record_failure(const WorkUnit *unit, const DueStrategy *strategy, const char *reason)
+due_record_failure(const WorkUnit *unit, const DueStrategy *strategy, const char *reason)
 {
 	MemoryContext caller_context = CurrentMemoryContext;
 	bool          recorded;
 
 	unit->begin();
-	set_local("lock_timeout", "100ms");
+	set_local("lock_timeout", SHORT_LOCK_TIMEOUT);
 	recorded = statement_is_true(&write_failure, ARGS(arg_int32(strategy->id), arg_text(reason)));
 	unit->commit();
 	MemoryContextSwitchTo(caller_context);
@@ -250,12 +244,12 @@ record_failure(const WorkUnit *unit, const DueStrategy *strategy, const char *re
  * Lets everything that failed be tried again now.
  */
 void
-retry_all(const WorkUnit *unit)
+due_retry_all(const WorkUnit *unit)
 {
 	MemoryContext caller_context = CurrentMemoryContext;
 
 	unit->begin();
-	set_local("lock_timeout", "100ms");
+	set_local("lock_timeout", SHORT_LOCK_TIMEOUT);
 	(void) statement_run(&end_back_offs, NULL);
 	unit->commit();
 	MemoryContextSwitchTo(caller_context);
