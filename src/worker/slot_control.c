@@ -280,18 +280,24 @@ note_out_of_slots(Database *database, WorkerKind kind)
 	if (launcher.out_of_slots.delay_ms < OUT_OF_SLOTS_MAX_MS || launcher.logged_no_slot)
 		return;
 	launcher.logged_no_slot = true;
+	if (kind == WORKER_SCHEDULER)
+	{
+		ereport(WARNING, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+						  errmsg("could not start a quota_manager scheduler for database \"%s\"",
+								 database->name),
+						  errdetail("All slots for background workers are in use."),
+						  errhint("You may need to increase max_worker_processes.")));
+		return;
+	}
 	ereport(WARNING,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-			 errmsg("could not start a %s for database \"%s\"", worker_type(kind), database->name),
-			 errdetail("All slots for background workers are in use.%s",
-					   kind == WORKER_DELIVERY ? " Strategies are run, grants wait." : ""),
+			 errmsg("could not start a quota_manager courier for database \"%s\"", database->name),
+			 errdetail("All slots for background workers are in use. Strategies are run, grants "
+					   "wait."),
 			 errhint("You may need to increase max_worker_processes.")));
 	/* the launcher is connected to no database; the scheduler records it there */
-	if (kind == WORKER_DELIVERY)
-	{
-		database->slot->out_of_slots = true;
-		slot_wake(database->slot, WORKER_SCHEDULER);
-	}
+	database->slot->out_of_slots = true;
+	slot_wake(database->slot, WORKER_SCHEDULER);
 }
 
 /*

@@ -148,17 +148,6 @@ wanted_database(Node *statement, bool is_top_level, LOCKMODE *lock)
 }
 
 /*
- * Sends a signal (0: none) to the workers of a database.  Returns how many there
- * are.
- */
-static int
-signal_both(Oid database, int signal)
-{
-	return signal_workers(database, WORKER_SCHEDULER, signal) +
-		   signal_workers(database, WORKER_DELIVERY, signal);
-}
-
-/*
  * Ends the workers of a database and waits until they are gone, for a while:
  * the command itself says who is left.
  */
@@ -168,7 +157,10 @@ await_departure(Oid database)
 	MonoTime until = mono_in_ms(COMMAND_PATIENCE_MS);
 	int      signal = SIGTERM;
 
-	while (signal_both(database, signal) > 0 && mono_now() < until)
+	while (signal_workers(database, WORKER_SCHEDULER, signal) +
+				   signal_workers(database, WORKER_DELIVERY, signal) >
+			   0 &&
+		   mono_now() < until)
 	{
 		signal = 0;
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, COMMAND_POLL_MS,
