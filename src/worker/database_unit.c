@@ -11,11 +11,12 @@
 #include "common/version.h"
 #include "worker/process.h"
 
-static Oid  extension = InvalidOid;
-static bool gone = false;
-
-/* The notice says that ALTER EXTENSION UPDATE is waited for. */
-static bool update_waits = false;
+static struct
+{
+	Oid  extension;    /* that this process serves; InvalidOid: not known yet */
+	bool gone;         /* it is not in this database any more, or is another one */
+	bool update_waits; /* the notice says that ALTER EXTENSION UPDATE is waited for */
+} served;
 
 /*
  * Lets worker_status tell whether an update of the extension is waiting.
@@ -25,9 +26,9 @@ note_version(const InstalledExtension *found)
 {
 	bool waits = !extension_is_current(found);
 
-	if (waits == update_waits)
+	if (waits == served.update_waits)
 		return;
-	update_waits = waits;
+	served.update_waits = waits;
 	report_notice(waits
 					  ? psprintf("version %s waits for ALTER EXTENSION quota_manager UPDATE to %s",
 								 found->version, QUOTA_MANAGER_VERSION)
@@ -46,17 +47,17 @@ begin_guarded(void)
 	InstalledExtension found;
 
 	worker_work_unit.begin();
-	if (!OidIsValid(extension))
-		extension = installed_extension().oid;
-	if (OidIsValid(extension))
-		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
+	if (!OidIsValid(served.extension))
+		served.extension = installed_extension().oid;
+	if (OidIsValid(served.extension))
+		LockDatabaseObject(ExtensionRelationId, served.extension, 0, AccessShareLock);
 	found = installed_extension();
-	if (OidIsValid(found.oid) && found.oid == extension && extension_fits(&found))
+	if (OidIsValid(found.oid) && found.oid == served.extension && extension_fits(&found))
 	{
 		note_version(&found);
 		return;
 	}
-	gone = true;
+	served.gone = true;
 	ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
 					errmsg("extension \"quota_manager\" was dropped from this database, or updated "
 						   "to a version that the library does not serve")));
@@ -78,7 +79,7 @@ commit_guarded(void)
 bool
 extension_is_gone(void)
 {
-	return gone;
+	return served.gone;
 }
 
 const WorkUnit database_work_unit = {begin_guarded, commit_guarded};
