@@ -254,7 +254,7 @@ foreach my $database (sort keys %plans)
 			SELECT count(*) > 0 AND bool_and(e.status = 'completed') AND NOT EXISTS (SELECT FROM quota_manager.quota_run r WHERE r.undelivered)
 			FROM quota_manager.quota_execute e JOIN quota_manager.quota_strategy s ON s.id = e.strategy_id
 			WHERE s.name = 'by workers' -- of this test
-		}), "$database: workers grant and deliver");
+		}, database => $database), "$database: workers grant and deliver");
 }
 $plans{workers} = plans('', log_part($node, $from));
 cmp_ok(scalar(grep { !$plans{never}{$_} } keys %{ $plans{workers} }), '>', 0, 'workers: statements of their own were seen');
