@@ -245,30 +245,3 @@ result_text(uint64 row, int column)
 
 	return isnull ? NULL : TextDatumGetCString(value);
 }
-
-/*
- * The older form of statement_run().
- */
-uint64
-statement_run_values(Statement *statement, Datum *values, const char *nulls)
-{
-	NullableDatum args[STATEMENT_MAX_ARGS];
-
-	for (int i = 0; i < arg_count(statement); i++)
-		args[i] = (NullableDatum){values[i], nulls != NULL && nulls[i] == 'n'};
-	return statement_run(statement, args);
-}
-
-/*
- * An array of elements; nulls tells which are null, NULL: none.
- */
-Datum
-array_of(Oid type, Datum *elements, bool *nulls, int count)
-{
-	ArrayBuildState *array = initArrayResult(type, CurrentMemoryContext, false);
-
-	for (int i = 0; i < count; i++)
-		(void) accumArrayResult(array, elements[i], nulls != NULL && nulls[i], type,
-								CurrentMemoryContext);
-	return makeArrayResult(array, CurrentMemoryContext);
-}

@@ -120,8 +120,4 @@ extern bool        result_bool(uint64 row, int column);
 extern TimestampTz result_time(uint64 row, int column);
 extern char       *result_text(uint64 row, int column);
 
-/* Older forms, for what is not converted yet. */
-extern uint64 statement_run_values(Statement *statement, Datum *values, const char *nulls);
-extern Datum  array_of(Oid type, Datum *elements, bool *nulls, int count);
-
 #endif /* QM_STATEMENT_H */

@@ -12,8 +12,8 @@
 #include "common/crash_point.h"
 #include "delivery/batch.h"
 #include "delivery/claim.h"
-#include "delivery/doubts.h"
-#include "delivery/runs.h"
+#include "delivery/unresolved.h"
+#include "delivery/pending_work.h"
 #include "delivery/sender_lock.h"
 #include "delivery/delivery_settings.h"
 #include "delivery/settle.h"
@@ -142,18 +142,18 @@ batch_has_work(const Delivery *delivery, const Sender *sender, MonoTime *due)
 		return false;
 	foreach (cell, delivery->runs)
 	{
-		const Backlog *backlog = run_backlog(lfirst(cell), sender->row->name);
+		const PendingWork *work = pending_work_at(lfirst(cell), sender->row->name);
 
-		if (backlog == NULL)
+		if (work == NULL)
 			continue;
-		if (backlog->due != MONO_NEVER || backlog->processing > 0)
+		if (work->due != MONO_NEVER || work->processing > 0)
 			found = true;
-		*due = Min(*due, Max(backlog->due, sender_may_send(sender)));
-		if (policy == DOUBT_HOLD || backlog->doubt_due == MONO_NEVER)
+		*due = Min(*due, Max(work->due, sender_may_send(sender)));
+		if (policy == DOUBT_HOLD || work->doubt_due == MONO_NEVER)
 			continue;
 		found = true;
 		if (policy == DOUBT_RESEND)
-			*due = Min(*due, backlog->doubt_due);
+			*due = Min(*due, work->doubt_due);
 	}
 	if (policy == DOUBT_RECONCILE)
 		*due = Min(*due, sender->unresolved.next_due);
@@ -175,11 +175,11 @@ take_lock(Delivery *delivery, Sender *sender, BatchRun *run)
 	sender_take_state(sender);
 
 	/* the last sender may have changed what was read before, and may have known more runs */
-	delivery->runs = runs_load(delivery->runs, delivery->runs_memory);
-	runs_forget(delivery->runs, sender->row->name, false);
-	runs_examine(delivery->runs, delivery->runs_memory);
+	delivery->runs = pending_work_load(delivery->runs, delivery->runs_memory);
+	pending_work_forget(delivery->runs, sender->row->name);
+	pending_work_read(delivery->runs, delivery->runs_memory);
 	CRASH_POINT(lock_taken);
-	orphaned = settle_leftovers(sender, delivery->runs);
+	orphaned = settle_orphaned(sender, delivery->runs);
 	if (orphaned > 0)
 	{
 		ereport(LOG, (errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
@@ -189,7 +189,7 @@ take_lock(Delivery *delivery, Sender *sender, BatchRun *run)
 		CRASH_POINT(orphans_settled);
 	}
 	run->in_doubt += orphaned;
-	runs_examine(delivery->runs, delivery->runs_memory);
+	pending_work_read(delivery->runs, delivery->runs_memory);
 }
 
 /*
@@ -207,8 +207,8 @@ restart_if_due(Delivery *delivery, Sender *sender)
 		sender->search.restart_time = mono_add_ms(begin, SEARCH_AGAIN_MS);
 	if (sender->search.restart_time > begin)
 		return;
-	runs_forget(delivery->runs, sender->row->name, true);
-	runs_examine(delivery->runs, delivery->runs_memory);
+	pending_work_forget_dirty(delivery->runs, sender->row->name);
+	pending_work_read(delivery->runs, delivery->runs_memory);
 	candidates_restart(&sender->search);
 	sender->search.restart_time =
 		backoff_by_cost(begin, SEARCH_AGAIN_MS, PG_INT32_MAX, SEARCH_AGAIN_SHARE);
@@ -263,11 +263,11 @@ forget_changed(Delivery *delivery, Sender *sender)
 	/* what is still in flight is read when it is settled */
 	if (sender->dirty && !grants_claimed(&sender->grants))
 	{
-		runs_forget(delivery->runs, sender->row->name, true);
+		pending_work_forget_dirty(delivery->runs, sender->row->name);
 		sender->dirty = false;
 	}
 	if (sender->policy.changed)
-		runs_forget(delivery->runs, sender->row->name, false);
+		pending_work_forget(delivery->runs, sender->row->name);
 	sender->policy.changed = false;
 }
 
@@ -285,8 +285,8 @@ poll_for_sender(Delivery *delivery, Sender *sender, BatchRun *run)
 	restart_if_due(delivery, sender);
 	if (sender_owns_gateway(sender) && sender_policy(sender) == DOUBT_RECONCILE)
 	{
-		doubts_check(sender);
-		doubts_load(sender, delivery->runs);
+		unresolved_check(sender);
+		unresolved_load(sender, delivery->runs);
 	}
 	due = MONO_NEVER;
 	if (!batch_has_work(delivery, sender, &due) && !sender->report.unsaved &&
@@ -324,14 +324,15 @@ serve_sender(Delivery *delivery, Sender *sender, const BatchRun *run)
 	else if (may_claim && wants_candidate(sender))
 		claim_search(sender, delivery->runs);
 	if (may_claim)
-		doubts_record(sender);
+		samples_write(sender);
 	if (wants_report(sender, 0))
 	{
 		sender->report.tried = mono_now();
 		sender->batch.state_saved = settle_state(sender);
 	}
-	tally_write(&sender->batch.tally, sender->row == NULL ? NULL : sender->row->name,
-				may_claim && run->kind == BATCH_POLL);
+	if (tally_write(&sender->batch.tally, sender->row == NULL ? NULL : sender->row->name) &&
+		may_claim && run->kind == BATCH_POLL)
+		tally_fold(sender->row->name);
 }
 
 /*
@@ -352,8 +353,8 @@ run_batch(void *argument)
 	{
 		foreach (cell, delivery->senders)
 			forget_changed(delivery, lfirst(cell));
-		delivery->runs = runs_load(delivery->runs, delivery->runs_memory);
-		runs_examine(delivery->runs, delivery->runs_memory);
+		delivery->runs = pending_work_load(delivery->runs, delivery->runs_memory);
+		pending_work_read(delivery->runs, delivery->runs_memory);
 		foreach (cell, delivery->senders)
 			poll_for_sender(delivery, lfirst(cell), run);
 	}
@@ -394,7 +395,7 @@ static void
 finish_sender(Delivery *delivery, Sender *sender, DeliveryCount *count)
 {
 	settle_finish(sender, count);
-	doubts_finish(sender);
+	samples_finish(sender);
 	while (!dlist_is_empty(&sender->batch.claimed))
 	{
 		CRASH_POINT(claim_committed);

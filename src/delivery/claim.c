@@ -2,12 +2,12 @@
  * claim.c
  *		From pending to processing.
  *
- * Candidates are searched along the ids of the runs, a window at a time.  A
+ * Candidates are searched along the ids of the runs, a range at a time.  A
  * batch of them is then claimed by one UPDATE that names each row by its
  * primary key and takes it only if it is still pending.  That needs no row locks
  * before, and works as well where the table is distributed by user.
  *
- * Where it is, the candidates of a window are taken in the order of the hash of
+ * Where it is, the candidates of a range are taken in the order of the hash of
  * their users, by which users are distributed: so a batch, and what is settled
  * after it, are about the users of few servers and parts.  A user's grants stay
  * in their order.
@@ -27,20 +27,18 @@
 #include "common/hashfn.h"
 #include "common/plain_table.h"
 #include "delivery/claim.h"
-#include "delivery/runs.h"
-#include "common/statement.h"
+#include "delivery/grant_rows.h"
+#include "delivery/pending_work.h"
+#include "delivery/timing.h"
 
 /* Ids searched by one statement, and the most candidates kept. */
-#define WINDOW 32768
+#define RANGE_IDS 32768
 #define CANDIDATES_MAX 32768
 #define CANDIDATES_MAX_TEXT "32768"
 
-/* Milliseconds before users are looked for again who have to wait. */
-#define REST 1000
-
 /*
- * What was written later than now is from before the clock was set back: it is
- * due, unless it is left to an operator.
+ * A row that was written later than now was written before the clock was set
+ * back: the grant is due, unless it is left to an operator.
  */
 #define IS_DUE(now)                                                                                \
 	"(e.next_attempt_time <= " now " OR (e.update_time > " now                                     \
@@ -54,44 +52,30 @@ static Statement read_candidates = {
 		"$6") " ORDER BY e.id LIMIT " CANDIDATES_MAX_TEXT,
 	{INT8ARRAYOID, INT8OID, INT8OID, TEXTOID, TEXTOID, TIMESTAMPTZOID}};
 
-/* Where candidates are searched: in these runs, between these ids. */
-typedef struct Window
-{
-	Datum *runs;
-	int    count;
-	int64  low;
-	int64  high;
-} Window;
-
 /*
- * What an earlier attempt has read is forgotten in any case: it must not be
- * taken for a reading before this one.  The number of a claim must differ from
- * the one before; no first claim is number 0.
+ * The balance that an earlier attempt has sampled is dropped in any case: it
+ * must not be taken for one of this attempt.  The number of a claim must differ
+ * from the one before; no first claim is number 0.
  */
-#define CLAIM_CANDIDATES(of_users, end)                                                            \
-	{                                                                                              \
-		"UPDATE quota_manager.quota_execute AS e"                                                  \
-		" SET status = 'processing', update_time = $8,"                                            \
-		" claim_number = CASE e.claim_number WHEN 2147483647 THEN 0 ELSE e.claim_number + 1 END,"  \
-		" awaits_balance = $6, balance_time = NULL, balance_before = NULL"                         \
-		" FROM unnest($1, $2, $3, $4) AS k(strategy_id, user_id, scheduled_time, revision)"        \
-		" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"                           \
-		" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision" of_users            \
-		" AND e.gateway = $5 AND (e.status = 'pending' OR e.status = $7)"                          \
-		" AND " IS_DUE("$8") end                                                                   \
-			" RETURNING e.strategy_id, e.user_id, e.scheduled_time, e.revision, "                  \
-			"e.claim_number, e.id,"                                                                \
-			" e.attempts, trim_scale(e.amount)::text, e.doubt_time IS NOT NULL",                   \
-		{                                                                                          \
-			INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, TEXTOID, BOOLOID,       \
-				TEXTOID, TIMESTAMPTZOID                                                            \
-		}                                                                                          \
-	}
+#define CLAIM_GRANTS(of_users, end)                                                                \
+	"UPDATE quota_manager.quota_execute AS e"                                                      \
+	" SET status = 'processing', update_time = $8,"                                                \
+	" claim_number = CASE e.claim_number WHEN 2147483647 THEN 0 ELSE e.claim_number + 1 END,"      \
+	" awaits_balance = $6, balance_time = NULL, balance_before = NULL"                             \
+	" FROM unnest($1, $2, $3, $4) AS k(" KEY_COLUMNS ")"                                           \
+	" WHERE " IS_GRANT_OF_KEY of_users                                                             \
+	" AND e.gateway = $5 AND (e.status = 'pending' OR e.status = $7)"                              \
+	" AND " IS_DUE("$8") end " RETURNING " GRANT_RESULT ", e.doubt_time IS NOT NULL"
 
-/* For a plain table, and for one that is spread. */
-static Statement claim_candidates[] = {
-	CLAIM_CANDIDATES("", ""),
-	CLAIM_CANDIDATES(OF_USERS("e.user_id", 2) UNKNOWN_BEGIN, UNKNOWN_END)};
+static Statement claim_grants[] =
+	PLAIN_AND_SPREAD(CLAIM_GRANTS, KEY_TYPES, TEXTOID, BOOLOID, TEXTOID, TIMESTAMPTZOID);
+
+/* The ids that a statement searches. */
+typedef struct IdRange
+{
+	int64 low;
+	int64 high;
+} IdRange;
 
 /*
  * The status besides pending that the gateway's policy sends: grants in doubt
@@ -104,37 +88,30 @@ other_status(const Sender *sender)
 }
 
 /*
- * When the first of the grants may be sent that the sender looks for.
- */
-static MonoTime
-backlog_due(const Sender *sender, const Backlog *backlog)
-{
-	if (sender_policy(sender) == DOUBT_RESEND)
-		return Min(backlog->due, backlog->doubt_due);
-	return backlog->due;
-}
-
-/*
  * The open grants of a run for the sender's gateway that are due and above what
  * was searched already; NULL: none.
  */
-static Backlog *
-backlog_to_search(const Sender *sender, const Run *run, MonoTime now)
+static PendingWork *
+work_to_search(const Sender *sender, const Run *run, MonoTime now)
 {
-	Backlog *backlog = run_backlog(run, sender->row->name);
+	PendingWork *work = pending_work_at(run, sender->row->name);
+	MonoTime     due;
 
-	if (backlog == NULL || backlog_due(sender, backlog) > now ||
-		backlog->high <= sender->search.searched_id)
+	if (work == NULL || work->high <= sender->search.searched_id)
 		return NULL;
-	return backlog;
+	due = work->due;
+	if (sender_policy(sender) == DOUBT_RESEND)
+		due = Min(due, work->doubt_due);
+	return due <= now ? work : NULL;
 }
 
 /*
- * Lays a window of so many ids over the next ones to be searched, and moves
- * the sender's place to its end.  False: nothing is left.
+ * Sets the range of at most so many ids that is to be searched next, adds the
+ * runs that have some in it, and moves the search to its end.  False: nothing is
+ * left.
  */
 static bool
-lay_window(Sender *sender, List *runs, int64 size, Window *window)
+next_range(Sender *sender, List *runs, int64 size, IdRange *range, RowArrays *searched)
 {
 	MonoTime  now = mono_now();
 	bool      found = false;
@@ -142,33 +119,31 @@ lay_window(Sender *sender, List *runs, int64 size, Window *window)
 
 	foreach (cell, runs)
 	{
-		Backlog *backlog = backlog_to_search(sender, lfirst(cell), now);
+		PendingWork *work = work_to_search(sender, lfirst(cell), now);
 
-		if (backlog == NULL)
+		if (work == NULL)
 			continue;
-		window->low = found ? Min(window->low, backlog->low) : backlog->low;
-		window->high = found ? Max(window->high, backlog->high) : backlog->high;
+		range->low = found ? Min(range->low, work->low) : work->low;
+		range->high = found ? Max(range->high, work->high) : work->high;
 		found = true;
 	}
 	if (!found)
 		return false;
-	window->low = Max(window->low, sender->search.searched_id + 1);
-	if ((uint64) window->high - (uint64) window->low >= (uint64) size)
-		window->high = window->low + size - 1;
+	range->low = Max(range->low, sender->search.searched_id + 1);
+	if ((uint64) range->high - (uint64) range->low >= (uint64) size)
+		range->high = range->low + size - 1;
 
-	window->runs = palloc(sizeof(Datum) * list_length(runs));
-	window->count = 0;
 	foreach (cell, runs)
 	{
-		Run     *run = lfirst(cell);
-		Backlog *backlog = backlog_to_search(sender, run, now);
+		Run         *run = lfirst(cell);
+		PendingWork *work = work_to_search(sender, run, now);
 
-		if (backlog == NULL || backlog->low > window->high)
+		if (work == NULL || work->low > range->high)
 			continue;
-		backlog->touched = true;
-		window->runs[window->count++] = Int64GetDatum(run->id);
+		work->dirty = true;
+		rows_add(searched, ARGS(arg_int64(run->id)));
 	}
-	sender->search.searched_id = window->high;
+	sender->search.searched_id = range->high;
 	return true;
 }
 
@@ -217,77 +192,75 @@ compare_candidates(const void *a, const void *b)
  * Brings those together that are likely to be kept together.
  */
 static void
-order_by_part(Sender *sender)
+order_by_part(CandidateSearch *search)
 {
-	int i;
-
-	for (i = 0; i < sender->search.count; i++)
+	for (int i = 0; i < search->count; i++)
 	{
-		sender->search.candidates[i].hash = user_hash(sender->search.candidates[i].user_id);
-		sender->search.candidates[i].position = i;
+		search->candidates[i].hash = user_hash(search->candidates[i].user_id);
+		search->candidates[i].position = i;
 	}
-	qsort(sender->search.candidates, sender->search.count, sizeof(Candidate), compare_candidates);
+	qsort(search->candidates, search->count, sizeof(Candidate), compare_candidates);
 }
 
 /*
- * Makes candidates of the pending grants in a window.
+ * Makes candidates of the pending grants in a range of ids.
  */
 static void
-load_candidates(Sender *sender, Window *window)
+load_candidates(Sender *sender, IdRange range, RowArrays *runs)
 {
-	Datum         values[6];
-	uint64        count;
-	uint64        i;
-	bool          isnull;
-	MemoryContext caller;
+	CandidateSearch *search = &sender->search;
+	uint64           count;
+	MemoryContext    caller;
 
-	values[0] = array_of(INT8OID, window->runs, NULL, window->count);
-	values[1] = Int64GetDatum(window->low);
-	values[2] = Int64GetDatum(window->high);
-	values[3] = CStringGetTextDatum(sender->row->name);
-	values[4] = CStringGetTextDatum(other_status(sender));
-	values[5] = TimestampTzGetDatum(GetCurrentTimestamp());
-	count = statement_run_values(&read_candidates, values, NULL);
-
-	MemoryContextReset(sender->search.memory);
-	caller = MemoryContextSwitchTo(sender->search.memory);
-	sender->search.candidates = palloc(sizeof(Candidate) * Max(count, 1));
-	for (i = 0; i < count; i++)
+	count = statement_run_rows(&read_candidates, runs,
+							   ARGS(arg_int64(range.low), arg_int64(range.high),
+									arg_text(sender->row->name), arg_text(other_status(sender)),
+									arg_time(GetCurrentTimestamp())));
+	MemoryContextReset(search->memory);
+	caller = MemoryContextSwitchTo(search->memory);
+	search->candidates = palloc(sizeof(Candidate) * Max(count, 1));
+	for (uint64 row = 0; row < count; row++)
 	{
-		Candidate *candidate = &sender->search.candidates[i];
+		Candidate *candidate = &search->candidates[row];
+		bool       isnull;
 
-		candidate->strategy_id = DatumGetInt32(result_datum(i, 1, &isnull));
-		candidate->user_id = DatumGetTextPCopy(result_datum(i, 2, &isnull));
-		candidate->scheduled_time = DatumGetTimestampTz(result_datum(i, 3, &isnull));
-		candidate->revision = DatumGetInt32(result_datum(i, 4, &isnull));
+		candidate->strategy_id = result_int32(row, 1);
+		candidate->user_id = DatumGetTextPCopy(result_datum(row, 2, &isnull));
+		candidate->scheduled_time = result_time(row, 3);
+		candidate->revision = result_int32(row, 4);
 	}
-	/* there may be more in the window */
+	/* there may be more in the range */
 	if (count == CANDIDATES_MAX)
-		sender->search.searched_id = DatumGetInt64(result_datum(count - 1, 5, &isnull));
-	sender->search.count = (int) count;
-	sender->search.next = 0;
+		search->searched_id = result_int64(count - 1, 5);
+	search->count = (int) count;
+	search->next = 0;
 	MemoryContextSwitchTo(caller);
 	SPI_freetuptable(SPI_tuptable);
 	sender->is_spread = grants_are_spread();
 	if (sender->is_spread)
-		order_by_part(sender);
+		order_by_part(search);
 }
 
+/*
+ * Makes sure the sender has candidates: pending grants of its gateway that are
+ * due, oldest first.  False: the search came to the end of the runs.
+ */
 bool
 claim_search(Sender *sender, List *runs)
 {
-	int64 size = WINDOW;
+	int64 size = RANGE_IDS;
 
 	while (candidates_left(&sender->search) == 0 && !sender->search.exhausted)
 	{
-		Window window;
+		RowArrays *searched = rows_create(&read_candidates);
+		IdRange    range;
 
 		CHECK_FOR_INTERRUPTS();
-		if (lay_window(sender, runs, size, &window))
-			load_candidates(sender, &window);
+		if (next_range(sender, runs, size, &range, searched))
+			load_candidates(sender, range, searched);
 		else
 			sender->search.exhausted = true;
-		/* whatever ids there are, few empty windows cover them */
+		/* whatever ids there are, few empty ranges cover them */
 		size = Min(size, PG_INT64_MAX / 2) * 2;
 	}
 	return candidates_left(&sender->search) > 0;
@@ -310,23 +283,14 @@ has_to_wait(const Sender *sender, const Candidate *candidate)
 }
 
 /*
- * Makes a grant of row i of what was claimed.
+ * Makes a grant of a row that was claimed.
  */
 static Grant *
 claimed_grant(const Sender *sender, uint64 row)
 {
-	char  *user_id = result_text(row, 2);
-	char  *amount = result_text(row, 8);
-	Grant *grant = grant_create(sender->memory, user_id, amount);
-	bool   isnull;
+	Grant *grant = grant_of_row(sender->memory, row);
 
-	grant->key.strategy_id = DatumGetInt32(result_datum(row, 1, &isnull));
-	grant->key.scheduled_time = DatumGetTimestampTz(result_datum(row, 3, &isnull));
-	grant->key.revision = DatumGetInt32(result_datum(row, 4, &isnull));
-	grant->key.claim_number = DatumGetInt32(result_datum(row, 5, &isnull));
-	grant->id = DatumGetInt64(result_datum(row, 6, &isnull));
-	grant->attempts = DatumGetInt32(result_datum(row, 7, &isnull));
-	grant->earlier = DatumGetBool(result_datum(row, 9, &isnull)) ? MAYBE_SENT : NOT_SENT;
+	grant->earlier = result_bool(row, 9) ? MAYBE_SENT : NOT_SENT;
 	grant->before.needed = sender_policy(sender) == DOUBT_RECONCILE;
 	if (grant->key.claim_number == 0)
 		ereport(WARNING, (errcode(ERRCODE_DATA_EXCEPTION),
@@ -339,7 +303,7 @@ claimed_grant(const Sender *sender, uint64 row)
 }
 
 static int
-compare_ids(const void *a, const void *b)
+compare_grants(const void *a, const void *b)
 {
 	const Grant *x = *(Grant *const *) a;
 	const Grant *y = *(Grant *const *) b;
@@ -349,18 +313,18 @@ compare_ids(const void *a, const void *b)
 
 /*
  * Takes over the rows that were claimed, oldest first, in whatever order the
- * executor came by them.
+ * executor returned them.
  */
 static void
 take_claimed(Sender *sender, int count)
 {
 	Grant **grants = palloc(sizeof(Grant *) * Max(count, 1));
-	int     i;
 
-	for (i = 0; i < count; i++)
+	for (int i = 0; i < count; i++)
 		grants[i] = claimed_grant(sender, i);
-	qsort(grants, count, sizeof(Grant *), compare_ids);
-	for (i = 0; i < count; i++)
+	SPI_freetuptable(SPI_tuptable);
+	qsort(grants, count, sizeof(Grant *), compare_grants);
+	for (int i = 0; i < count; i++)
 	{
 		dlist_push_tail(&sender->batch.claimed, &grants[i]->node);
 		tally_claimed(&sender->batch.tally, grants[i]);
@@ -368,45 +332,38 @@ take_claimed(Sender *sender, int count)
 	pfree(grants);
 }
 
+/*
+ * Claims up to limit candidates.  Those that are still pending become
+ * `processing` and are put into sender->batch.claimed; they must not be sent
+ * before the transaction has been committed.  Returns how many.
+ */
 int
 claim_batch(Sender *sender, int limit)
 {
-	int    most = Min(limit, candidates_left(&sender->search));
-	Datum *strategy_ids = palloc(sizeof(Datum) * most);
-	Datum *user_ids = palloc(sizeof(Datum) * most);
-	Datum *scheduled_times = palloc(sizeof(Datum) * most);
-	Datum *revisions = palloc(sizeof(Datum) * most);
-	Datum  values[8];
-	int    count = 0;
+	Statement *statement = &claim_grants[sender->is_spread];
+	RowArrays *rows = rows_create(statement);
+	int        count;
 
-	while (count < most && candidates_left(&sender->search) > 0)
+	while (rows->count < limit && candidates_left(&sender->search) > 0)
 	{
-		Candidate *candidate = &sender->search.candidates[sender->search.next++];
+		const Candidate *candidate = &sender->search.candidates[sender->search.next++];
 
 		if (has_to_wait(sender, candidate))
-		{
-			sender->search.rest_until = mono_in_ms(REST);
-			continue;
-		}
-		strategy_ids[count] = Int32GetDatum(candidate->strategy_id);
-		user_ids[count] = PointerGetDatum(candidate->user_id);
-		scheduled_times[count] = TimestampTzGetDatum(candidate->scheduled_time);
-		revisions[count++] = Int32GetDatum(candidate->revision);
+			sender->search.rest_until = mono_in_ms(WAITING_USERS_REST_MS);
+		else
+			rows_add(rows,
+					 ARGS(arg_int32(candidate->strategy_id),
+						  arg_datum(PointerGetDatum(candidate->user_id)),
+						  arg_time(candidate->scheduled_time), arg_int32(candidate->revision)));
 	}
-	if (count == 0)
+	if (rows->count == 0)
 		return 0;
-	values[0] = array_of(INT4OID, strategy_ids, NULL, count);
-	values[1] = array_of(TEXTOID, user_ids, NULL, count);
-	values[2] = array_of(TIMESTAMPTZOID, scheduled_times, NULL, count);
-	values[3] = array_of(INT4OID, revisions, NULL, count);
-	values[4] = CStringGetTextDatum(sender->row->name);
-	values[5] = BoolGetDatum(sender_policy(sender) == DOUBT_RECONCILE);
-	values[6] = CStringGetTextDatum(other_status(sender));
-	values[7] = TimestampTzGetDatum(GetCurrentTimestamp());
 	CRASH_POINT(claim_starting);
-	count = (int) statement_run_values(&claim_candidates[sender->is_spread], values, NULL);
+	count = (int) statement_run_rows(
+		statement, rows,
+		ARGS(arg_text(sender->row->name), arg_bool(sender_policy(sender) == DOUBT_RECONCILE),
+			 arg_text(other_status(sender)), arg_time(GetCurrentTimestamp())));
 	CRASH_POINT(claim_made);
 	take_claimed(sender, count);
-	SPI_freetuptable(SPI_tuptable);
 	return count;
 }

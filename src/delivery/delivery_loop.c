@@ -22,7 +22,7 @@
 #include "delivery/batch.h"
 #include "delivery/health_check.h"
 #include "delivery/requests.h"
-#include "delivery/runs.h"
+#include "delivery/pending_work.h"
 #include "delivery/timing.h"
 
 /* One call of delivery_loop(). */
@@ -381,7 +381,7 @@ next_poll_of(const Delivery *delivery, const Sender *sender, MonoTime now)
 	if (sender->circuit.state == CIRCUIT_MISCONFIGURED)
 		due = Min(due, mono_add_ms(now, POLL_INTERVAL_MS));
 	/* what was read may be wrong by then */
-	due = Min(due, mono_add_ms(now, RUNS_BELIEVED));
+	due = Min(due, mono_add_ms(now, PENDING_READ_MIN_MS));
 	return Max(due, mono_add_ms(now, LOOP_PAUSE_MIN_MS));
 }
 
@@ -437,7 +437,7 @@ loop_until_idle(Loop *loop)
  * more is claimed, what is in flight is awaited for at most grace_ms after
  * STOP_NOW, and the rest is settled as in doubt.  Adds to *count.  Returns when
  * to call again (back-off, health check, a gateway that another process serves;
- * while anything is open, RUNS_BELIEVED milliseconds ahead at most), or
+ * while anything is open, PENDING_READ_MIN_MS milliseconds ahead at most), or
  * MONO_NEVER if nothing is open.  After an error the delivery can only be freed.
  */
 MonoTime

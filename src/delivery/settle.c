@@ -5,82 +5,58 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
-#include "miscadmin.h"
 #include "utils/builtins.h"
 
 #include "common/crash_point.h"
-#include "delivery/runs.h"
 #include "delivery/delivery_settings.h"
+#include "delivery/grant_rows.h"
+#include "delivery/pending_work.h"
 #include "delivery/settle.h"
-#include "common/statement.h"
 #include "scan/balance_table.h"
 
-/* No probe is further ahead than this, in milliseconds. */
-#define PROBE_SHOWN_MAX (INT64CONST(24) * 3600 * 1000)
+/* The time of the next health check is shown as no later than this. */
+#define CHECK_SHOWN_MAX_MS (INT64CONST(24) * 3600 * 1000)
 
-#define LEFTOVER_TEXT "the sender ended before the answer was recorded"
-
-/* Of two statements, the second is for tables that are spread over parts. */
+#define ORPHAN_TEXT "the sender ended before the answer was recorded"
 
 /*
- * What was not tried keeps the text of an earlier attempt, and its time.  A
- * grant stays doubtful as long as it is in doubt.
+ * A grant that was not tried keeps the text of an earlier attempt, and its time.
+ * doubt_time stays as long as it is in doubt.
  */
 #define SETTLE_GRANTS(of_users, end)                                                               \
-	{                                                                                              \
-		"UPDATE quota_manager.quota_execute AS e"                                                  \
-		" SET status = k.status, awaits_balance = false,"                                          \
-		" attempts = least(e.attempts::int8 + k.charge, 2147483647),"                              \
-		" last_status = CASE WHEN k.tried THEN k.http_status ELSE e.last_status END,"              \
-		" last_error = CASE WHEN k.tried THEN k.message ELSE e.last_error END,"                    \
-		" next_attempt_time = coalesce(k.next_attempt_time, e.next_attempt_time),"                 \
-		" doubt_time = CASE WHEN k.status = 'in_doubt' THEN coalesce(k.doubt_time, e.doubt_time) " \
-		"END,"                                                                                     \
-		" doubt_moment = CASE WHEN k.doubt_time IS NULL THEN e.doubt_moment ELSE k.doubt_moment "  \
-		"END,"                                                                                     \
-		" update_time = $15"                                                                       \
-		" FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) AS "            \
-		"k(strategy_id,"                                                                           \
-		" user_id, scheduled_time, revision, claim_number, status, charge, tried, http_status, "   \
-		"message,"                                                                                 \
-		" next_attempt_time, doubt_time, was, doubt_moment)"                                       \
-		" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"                           \
-		" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision" of_users            \
-		" AND e.status = k.was AND e.claim_number = k.claim_number" end " RETURNING e.id",         \
-		{                                                                                          \
-			INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, INT4ARRAYOID,           \
-				TEXTARRAYOID, INT4ARRAYOID, BOOLARRAYOID, INT4ARRAYOID, TEXTARRAYOID,              \
-				TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, TEXTARRAYOID, INT8ARRAYOID,              \
-				TIMESTAMPTZOID                                                                     \
-		}                                                                                          \
-	}
+	"UPDATE quota_manager.quota_execute AS e"                                                      \
+	" SET status = k.status, awaits_balance = false,"                                              \
+	" attempts = least(e.attempts::int8 + k.failed_attempts, 2147483647),"                         \
+	" last_status = CASE WHEN k.tried THEN k.http_status ELSE e.last_status END,"                  \
+	" last_error = CASE WHEN k.tried THEN k.message ELSE e.last_error END,"                        \
+	" next_attempt_time = coalesce(k.next_attempt_time, e.next_attempt_time),"                     \
+	" doubt_time = CASE WHEN k.status = 'in_doubt' THEN coalesce(k.doubt_time, e.doubt_time) END," \
+	" doubt_moment = CASE WHEN k.doubt_time IS NULL THEN e.doubt_moment ELSE k.doubt_moment END,"  \
+	" update_time = $15"                                                                           \
+	" FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"                    \
+	" AS k(" CLAIM_COLUMNS ", status, failed_attempts, tried, http_status, message,"               \
+	" next_attempt_time, doubt_time, was, doubt_moment)"                                           \
+	" WHERE " IS_GRANT_OF_KEY of_users                                                             \
+	" AND e.status = k.was AND e.claim_number = k.claim_number" end " RETURNING e.id"
 
-static Statement settle_grants[] = {
-	SETTLE_GRANTS("", ""), SETTLE_GRANTS(OF_USERS("e.user_id", 2) UNKNOWN_BEGIN, UNKNOWN_END)};
+static Statement settle_grants[] =
+	PLAIN_AND_SPREAD(SETTLE_GRANTS, CLAIM_TYPES, TEXTARRAYOID, INT4ARRAYOID, BOOLARRAYOID,
+					 INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID,
+					 TEXTARRAYOID, INT8ARRAYOID, TIMESTAMPTZOID);
 
 /*
  * The same for grants that were all completed with one status: a statement
  * costs as much for the columns of its table as for the rows it changes.
  */
 #define SETTLE_COMPLETED(of_users, end)                                                            \
-	{                                                                                              \
-		"UPDATE quota_manager.quota_execute AS e"                                                  \
-		" SET status = 'completed', last_status = $6, last_error = NULL,"                          \
-		" update_time = $7"                                                                        \
-		" FROM unnest($1, $2, $3, $4, $5) AS k(strategy_id, user_id, scheduled_time, revision,"    \
-		" claim_number)"                                                                           \
-		" WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id"                           \
-		" AND e.scheduled_time = k.scheduled_time AND e.revision = k.revision" of_users            \
-		" AND e.status = 'processing' AND e.claim_number = k.claim_number" end " RETURNING e.id",  \
-		{                                                                                          \
-			INT4ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT4OID,  \
-				TIMESTAMPTZOID                                                                     \
-		}                                                                                          \
-	}
+	"UPDATE quota_manager.quota_execute AS e"                                                      \
+	" SET status = 'completed', last_status = $6, last_error = NULL, update_time = $7"             \
+	" FROM unnest($1, $2, $3, $4, $5) AS k(" CLAIM_COLUMNS ")"                                     \
+	" WHERE " IS_GRANT_OF_KEY of_users                                                             \
+	" AND e.status = 'processing' AND e.claim_number = k.claim_number" end " RETURNING e.id"
 
-static Statement settle_completed[] = {
-	SETTLE_COMPLETED("", ""),
-	SETTLE_COMPLETED(OF_USERS("e.user_id", 2) UNKNOWN_BEGIN, UNKNOWN_END)};
+static Statement settle_completed[] =
+	PLAIN_AND_SPREAD(SETTLE_COMPLETED, CLAIM_TYPES, INT4OID, TIMESTAMPTZOID);
 
 /*
  * Nothing is known of the balances of users who have something open: grants
@@ -89,27 +65,24 @@ static Statement settle_completed[] = {
  * is spread in the parts that have these users.
  */
 #define FORGET_BALANCES(condition)                                                                 \
-	{                                                                                              \
-		"UPDATE quota_manager.user_balance AS b SET balance = NULL, token = NULL"                  \
-		" FROM unnest($1) AS k(user_id)"                                                           \
-		" WHERE b.user_id = k.user_id AND b.gateway = $2"                                          \
-		" AND (b.balance IS NOT NULL OR b.token IS NOT NULL)" condition,                           \
-		{                                                                                          \
-			TEXTARRAYOID, TEXTOID                                                                  \
-		}                                                                                          \
-	}
+	"UPDATE quota_manager.user_balance AS b SET balance = NULL, token = NULL"                      \
+	" FROM unnest($1) AS k(user_id)"                                                               \
+	" WHERE b.user_id = k.user_id AND b.gateway = $2"                                              \
+	" AND (b.balance IS NOT NULL OR b.token IS NOT NULL)" condition
 
 static Statement forget_balances[] = {
-	FORGET_BALANCES(
-		" AND (SELECT EXISTS (SELECT 1 FROM quota_manager.user_balance a WHERE a.gateway = $2"
-		" AND (a.balance IS NOT NULL OR a.token IS NOT NULL)))"),
-	FORGET_BALANCES(OF_USERS("b.user_id", 1))};
+	{FORGET_BALANCES(
+		 " AND (SELECT EXISTS (SELECT 1 FROM quota_manager.user_balance a WHERE a.gateway = $2"
+		 " AND (a.balance IS NOT NULL OR a.token IS NOT NULL)))"),
+	 {TEXTARRAYOID, TEXTOID}},
+	{FORGET_BALANCES(OF_USERS("b.user_id", 1)), {TEXTARRAYOID, TEXTOID}},
+};
 
 /*
- * Grants that were claimed to be sent after a balance had been written down,
- * and have none, were not sent.
+ * Grants that were claimed to be sent after a balance had been written, and have
+ * none, were not sent.
  */
-static Statement settle_leftover_grants = {
+static Statement settle_orphans = {
 	"UPDATE quota_manager.quota_execute AS e"
 	" SET status = k.status, awaits_balance = false,"
 	" attempts = least(e.attempts::int8 + CASE WHEN k.status = 'in_doubt' THEN $7 ELSE 0 END,"
@@ -143,63 +116,24 @@ static Statement read_lost_users = {
 	" AND e.status = 'in_doubt' AND e.doubt_time = $5",
 	{INT8OID, INT8OID, INT8OID, TEXTOID, TIMESTAMPTZOID}};
 
-/* The columns of the table k above. */
-enum
-{
-	K_STRATEGY_ID,
-	K_USER_ID,
-	K_SCHEDULED_TIME,
-	K_REVISION,
-	K_CLAIM_NUMBER,
-	K_STATUS,
-	K_CHARGE,
-	K_TRIED,
-	K_HTTP_STATUS,
-	K_MESSAGE,
-	K_NEXT_ATTEMPT_TIME,
-	K_DOUBT_TIME,
-	K_WAS,
-	K_DOUBT_MOMENT,
-	K_COUNT
-};
-
-static const Oid k_types[K_COUNT] = {
-	INT4OID, TEXTOID, TIMESTAMPTZOID, INT4OID,        INT4OID,        TEXTOID, INT4OID,
-	BOOLOID, INT4OID, TEXTOID,        TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, INT8OID};
-
 /*
- * The columns that settle_completed needs; it takes the status for all rows
- * where the next column would be.
- */
-#define K_COMPLETED_COUNT (K_CLAIM_NUMBER + 1)
-
-/*
- * Fills row i of the table k: the columns that settle_completed needs, or all.
+ * Adds what is settled of a grant to the rows of settle_grants.
  */
 static void
-fill_row(Datum *k[K_COUNT], bool *nulls[K_COUNT], int i, const Grant *grant, bool all)
+add_row(RowArrays *rows, const Grant *grant)
 {
-	k[K_STRATEGY_ID][i] = Int32GetDatum(grant->key.strategy_id);
-	k[K_USER_ID][i] = CStringGetTextDatum(grant->key.user_id);
-	k[K_SCHEDULED_TIME][i] = TimestampTzGetDatum(grant->key.scheduled_time);
-	k[K_REVISION][i] = Int32GetDatum(grant->key.revision);
-	k[K_CLAIM_NUMBER][i] = Int32GetDatum(grant->key.claim_number);
-	if (!all)
-		return;
-	k[K_STATUS][i] = CStringGetTextDatum(grant_status(grant));
-	k[K_CHARGE][i] = Int32GetDatum(grant->outcome.failed_attempt ? 1 : 0);
-	k[K_TRIED][i] = BoolGetDatum(grant->outcome.verdict != VERDICT_UNSENT);
-	k[K_HTTP_STATUS][i] = Int32GetDatum(grant->outcome.http_status);
-	nulls[K_HTTP_STATUS][i] = grant->outcome.http_status == 0;
-	nulls[K_MESSAGE][i] = grant->outcome.message == NULL;
-	if (grant->outcome.message != NULL)
-		k[K_MESSAGE][i] = CStringGetTextDatum(grant->outcome.message);
-	k[K_NEXT_ATTEMPT_TIME][i] = TimestampTzGetDatum(grant->outcome.next_attempt_time);
-	nulls[K_NEXT_ATTEMPT_TIME][i] = !grant_sets_time(grant);
-	k[K_DOUBT_TIME][i] = TimestampTzGetDatum(grant->doubt.time);
-	nulls[K_DOUBT_TIME][i] = grant->outcome.sent != MAYBE_SENT && !grant->doubt.moved;
-	k[K_DOUBT_MOMENT][i] = Int64GetDatum(grant->doubt.moment);
-	k[K_WAS][i] = CStringGetTextDatum(grant->in_doubt ? "in_doubt" : "processing");
+	const GrantOutcome *outcome = &grant->outcome;
+	bool                sets_doubt = outcome->sent == MAYBE_SENT || grant->doubt.moved;
+
+	rows_add(rows, ARGS(CLAIM_ARGS(grant), arg_text(grant_status(grant)),
+						arg_int32(outcome->failed_attempt ? 1 : 0),
+						arg_bool(outcome->verdict != VERDICT_UNSENT),
+						outcome->http_status != 0 ? arg_int32(outcome->http_status) : arg_null(),
+						arg_text(outcome->message),
+						grant_sets_time(grant) ? arg_time(outcome->next_attempt_time) : arg_null(),
+						sets_doubt ? arg_time(grant->doubt.time) : arg_null(),
+						arg_text(grant->in_doubt ? "in_doubt" : "processing"),
+						arg_int64(grant->doubt.moment)));
 }
 
 /*
@@ -223,106 +157,69 @@ all_completed(Sender *sender)
 	return true;
 }
 
-static int
-compare_ids(const void *a, const void *b)
-{
-	int64 x = *(const int64 *) a;
-	int64 y = *(const int64 *) b;
-
-	return x < y ? -1 : x > y;
-}
-
 /*
- * Notes for whom answers were lost: their balances are not asked for until
- * what was sent cannot arrive any more.
+ * Writes the verdicts of what is done.  Returns how many rows were found; their
+ * ids are in SPI_tuptable.
  */
-static void
-note_lost_answers(Sender *sender)
+static uint64
+write_verdicts(Sender *sender)
 {
-	Datum     *users = palloc(sizeof(Datum) * grants_in(&sender->grants, GRANT_DONE));
-	int        count = 0;
+	bool       completed = all_completed(sender);
+	Statement *statement = &(completed ? settle_completed : settle_grants)[sender->is_spread];
+	int        http_status = grants_first(&sender->grants, GRANT_DONE)->outcome.http_status;
+	RowArrays *rows = rows_create(statement);
+	List      *lost = NIL;
 	dlist_iter iter;
 
 	grants_foreach(iter, &sender->grants, GRANT_DONE)
 	{
 		const Grant *grant = dlist_container(Grant, node, iter.cur);
 
+		if (completed)
+			rows_add(rows, ARGS(CLAIM_ARGS(grant)));
+		else
+			add_row(rows, grant);
 		if (grant->outcome.sent == MAYBE_SENT)
-			users[count++] = CStringGetTextDatum(grant->key.user_id);
+			lost = lappend(lost, grant->key.user_id);
 	}
-	if (count > 0)
-		balance_table_note_lost(sender->row->name, array_of(TEXTOID, users, NULL, count));
+	if (sender->row != NULL)
+	{
+		statement_run(&forget_balances[sender->is_spread],
+					  ARGS(rows_column(rows, 1), arg_text(sender->row->name)));
+		/* balances are not asked for until what was sent cannot arrive any more */
+		balance_table_note_lost(sender->row->name, lost);
+	}
+	return statement_run_rows(statement, rows,
+							  completed
+								  ? ARGS(arg_int32(http_status), arg_time(GetCurrentTimestamp()))
+								  : ARGS(arg_time(GetCurrentTimestamp())));
 }
 
+/*
+ * Writes the verdicts of the grants in GRANT_DONE, each guarded by the number of
+ * the claim, and notes in every grant whether its row was found.  The grants
+ * stay in the list until the transaction has been committed: then settle_finish.
+ */
 void
 settle_done(Sender *sender)
 {
-	Datum     *k[K_COUNT];
-	bool      *nulls[K_COUNT];
-	Datum      values[K_COUNT + 1];
-	Datum      balances[2];
-	int        rows = grants_in(&sender->grants, GRANT_DONE);
-	int        columns = K_COUNT;
-	int64     *found;
-	uint64     count;
-	uint64     row;
-	int        column;
-	int        i = 0;
+	IdSet      found;
 	dlist_iter iter;
 
-	if (rows == 0)
+	if (grants_in(&sender->grants, GRANT_DONE) == 0)
 		return;
 	CRASH_POINT(settle_starting);
-	if (all_completed(sender))
-		columns = K_COMPLETED_COUNT;
-	for (column = 0; column < columns; column++)
-	{
-		k[column] = palloc0(sizeof(Datum) * rows);
-		nulls[column] = palloc0(sizeof(bool) * rows);
-	}
-	grants_foreach(iter, &sender->grants, GRANT_DONE)
-		fill_row(k, nulls, i++, dlist_container(Grant, node, iter.cur), columns == K_COUNT);
-	for (column = 0; column < columns; column++)
-		values[column] = array_of(k_types[column], k[column], nulls[column], rows);
-	if (sender->row != NULL)
-	{
-		balances[0] = values[K_USER_ID];
-		balances[1] = CStringGetTextDatum(sender->row->name);
-		statement_run_values(&forget_balances[sender->is_spread], balances, NULL);
-		note_lost_answers(sender);
-	}
-	if (columns == K_COUNT)
-	{
-		values[K_COUNT] = TimestampTzGetDatum(GetCurrentTimestamp());
-		count = statement_run_values(&settle_grants[sender->is_spread], values, NULL);
-	}
-	else
-	{
-		values[K_COMPLETED_COUNT] =
-			Int32GetDatum(grants_first(&sender->grants, GRANT_DONE)->outcome.http_status);
-		values[K_COMPLETED_COUNT + 1] = TimestampTzGetDatum(GetCurrentTimestamp());
-		count = statement_run_values(&settle_completed[sender->is_spread], values, NULL);
-	}
+	found = ids_of_result(write_verdicts(sender));
 	CRASH_POINT(settle_made);
-
-	found = palloc(sizeof(int64) * Max(count, 1));
-	for (row = 0; row < count; row++)
-	{
-		bool isnull;
-
-		found[row] = DatumGetInt64(result_datum(row, 1, &isnull));
-	}
-	SPI_freetuptable(SPI_tuptable);
-	qsort(found, count, sizeof(int64), compare_ids);
 	grants_foreach(iter, &sender->grants, GRANT_DONE)
 	{
 		Grant *grant = dlist_container(Grant, node, iter.cur);
 
-		grant->row_found = bsearch(&grant->id, found, count, sizeof(int64), compare_ids) != NULL;
+		grant->row_found = ids_contain(&found, grant->id);
 		if (grant->row_found)
 			tally_settled(&sender->batch.tally, grant);
 	}
-	sender->batch.settling = rows;
+	sender->batch.settling = grants_in(&sender->grants, GRANT_DONE);
 }
 
 /*
@@ -355,6 +252,10 @@ count_grant(const Grant *grant, DeliveryCount *count)
 	}
 }
 
+/*
+ * The transaction was committed: counts what was settled, frees the grants,
+ * and warns about those whose row was not found.
+ */
 void
 settle_finish(Sender *sender, DeliveryCount *count)
 {
@@ -379,102 +280,87 @@ settle_finish(Sender *sender, DeliveryCount *count)
 }
 
 /*
- * Notes that answers were lost: of the grants of a run that have just become
- * in doubt.  The run, its range and the gateway are the first of the values.
- */
-static void
-note_lost_of_run(const Datum *range, TimestampTz doubt_time)
-{
-	Datum  values[5] = {range[0], range[1], range[2], range[3], TimestampTzGetDatum(doubt_time)};
-	uint64 count = statement_run_values(&read_lost_users, values, NULL);
-	Datum *users = palloc(sizeof(Datum) * Max(count, 1));
-	uint64 row;
-	bool   isnull;
-
-	for (row = 0; row < count; row++)
-		users[row] = PointerGetDatum(DatumGetTextPCopy(result_datum(row, 1, &isnull)));
-	SPI_freetuptable(SPI_tuptable);
-	balance_table_note_lost(TextDatumGetCString(range[3]),
-							array_of(TEXTOID, users, NULL, (int) count));
-}
-
-/*
- * Settles what another sender has left of a run; returns how many are in doubt.
+ * Settles the orphaned claims of a run; returns how many grants are in doubt.
  */
 static int64
-settle_leftovers_of_run(Sender *sender, const Run *run, const Backlog *backlog)
+settle_orphans_of_run(Sender *sender, const Run *run, const PendingWork *work)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	Datum       values[10];
-	int64       in_doubt = 0;
-	uint64      count;
-	uint64      row;
+	TimestampTz   now = GetCurrentTimestamp();
+	DoubtPolicy   policy = sender_policy(sender);
+	NullableDatum run_id = arg_int64(run->id);
+	NullableDatum low = arg_int64(work->low);
+	NullableDatum high = arg_int64(work->high);
+	NullableDatum gateway = arg_text(sender->row->name);
+	List         *lost = NIL;
+	int64         in_doubt = 0;
+	uint64        count;
 
-	values[0] = Int64GetDatum(run->id);
-	values[1] = Int64GetDatum(backlog->low);
-	values[2] = Int64GetDatum(backlog->high);
-	values[3] = CStringGetTextDatum(sender->row->name);
-	values[4] = CStringGetTextDatum(LEFTOVER_TEXT);
-	values[5] = TimestampTzGetDatum(sender_policy(sender) == DOUBT_HOLD ? DT_NOEND : now);
-	values[6] = Int32GetDatum(sender_policy(sender) == DOUBT_RESEND ? 1 : 0);
-	values[7] = Int32GetDatum(delivery_max_attempts);
-	values[8] = TimestampTzGetDatum(now);
-	values[9] = Int64GetDatum(mono_now());
-	count = statement_run_values(&settle_leftover_grants, values, NULL);
-	for (row = 0; row < count; row++)
+	count = statement_run(&settle_orphans, ARGS(run_id, low, high, gateway, arg_text(ORPHAN_TEXT),
+												arg_time(policy == DOUBT_HOLD ? DT_NOEND : now),
+												arg_int32(policy == DOUBT_RESEND ? 1 : 0),
+												arg_int32(delivery_max_attempts), arg_time(now),
+												arg_int64(mono_now())));
+	for (uint64 row = 0; row < count; row++)
 	{
-		bool isnull;
 		bool is_in_doubt = strcmp(result_text(row, 1), "in_doubt") == 0;
 
 		in_doubt += is_in_doubt;
-		tally_left_over(&sender->batch.tally, DatumGetInt64(result_datum(row, 2, &isnull)),
-						is_in_doubt);
+		tally_orphaned(&sender->batch.tally, result_int64(row, 2), is_in_doubt);
 	}
 	SPI_freetuptable(SPI_tuptable);
-	if (in_doubt > 0)
-		note_lost_of_run(values, now);
+	if (in_doubt == 0)
+		return 0;
+
+	count = statement_run(&read_lost_users, ARGS(run_id, low, high, gateway, arg_time(now)));
+	for (uint64 row = 0; row < count; row++)
+		lost = lappend(lost, result_text(row, 1));
+	SPI_freetuptable(SPI_tuptable);
+	balance_table_note_lost(sender->row->name, lost);
 	return in_doubt;
 }
 
+/*
+ * Settles orphaned claims, when this process has just taken the sender lock:
+ * grants of another sender that are `processing` were never answered, or the
+ * answer was never recorded.  They become in doubt.  The pending work must have
+ * been read since.  Returns how many.
+ */
 int64
-settle_leftovers(Sender *sender, List *runs)
+settle_orphaned(Sender *sender, List *runs)
 {
 	int64     in_doubt = 0;
 	ListCell *cell;
 
 	foreach (cell, runs)
 	{
-		Run     *run = lfirst(cell);
-		Backlog *backlog = run_backlog(run, sender->row->name);
+		Run         *run = lfirst(cell);
+		PendingWork *work = pending_work_at(run, sender->row->name);
 
-		if (backlog == NULL || backlog->processing == 0)
+		if (work == NULL || work->processing == 0)
 			continue;
-		in_doubt += settle_leftovers_of_run(sender, run, backlog);
-		run->examined = false;
+		in_doubt += settle_orphans_of_run(sender, run, work);
+		run->is_read = false;
 	}
 	return in_doubt;
 }
 
+/*
+ * Writes the state of the sender's circuit to the gateway's row.  False: the row
+ * is locked right now.
+ */
 bool
 settle_state(Sender *sender)
 {
-	Datum values[4];
-	char  nulls[4] = {' ', ' ', ' ', ' '};
-	bool  written;
-
-	values[0] = Int32GetDatum(sender->row->id);
-	values[1] = CStringGetTextDatum(circuit_state_name(sender->circuit.state));
-	if (sender->circuit.reason[0] == '\0')
-		nulls[2] = 'n';
-	else
-		values[2] = CStringGetTextDatum(sender->circuit.reason);
+	const Circuit *circuit = &sender->circuit;
+	bool           is_closed = circuit->state != CIRCUIT_OPEN && circuit->state != CIRCUIT_PROBING;
+	int64          wait_ms = mono_ms_until(circuit->check_time, CHECK_SHOWN_MAX_MS);
 	/* for people, who read the clock on the wall */
-	values[3] = TimestampTzGetDatum(TimestampTzPlusMilliseconds(
-		GetCurrentTimestamp(), mono_ms_until(sender->circuit.check_time, PROBE_SHOWN_MAX)));
-	if (sender->circuit.state == CIRCUIT_OPEN || sender->circuit.state == CIRCUIT_PROBING)
-		nulls[3] = 'n';
-	written = statement_run_values(&save_state, values, nulls) > 0;
-	if (!written)
+	TimestampTz check_time = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait_ms);
+
+	if (statement_run(&save_state,
+					  ARGS(arg_int32(sender->row->id), arg_text(circuit_state_name(circuit->state)),
+						   arg_text(circuit->reason[0] != '\0' ? circuit->reason : NULL),
+						   is_closed ? arg_time(check_time) : arg_null())) == 0)
 		return false;
 	CRASH_POINT(state_saved);
 	return true;

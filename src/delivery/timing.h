@@ -103,4 +103,21 @@ retry_after_ms(double retry_after)
 	return retry_after > 0 ? (int64) (Min(retry_after, RETRY_AFTER_MAX_MS / 1000.0) * 1000) : 0;
 }
 
+/*
+ * pending_work.c, unresolved.c, claim.c: what is read of tables.
+ */
+
+/* The pending work of a run is read again after so long in any case, */
+#define PENDING_READ_MIN_MS 5000
+#define PENDING_READ_MAX_MS 60000
+
+/* grants in doubt are compared with their rows so often, */
+#define UNRESOLVED_READ_MS 1000
+
+/* and less often if it would take more than one part in so many of the time. */
+#define READ_COST_SHARE 50
+
+/* Users who have to wait are looked for again after this. */
+#define WAITING_USERS_REST_MS 1000
+
 #endif /* QM_DELIVERY_TIMING_H */

@@ -290,10 +290,18 @@ balance_table_end_change(const BalanceChange *change)
  * which may repeat users.
  */
 void
-balance_table_note_lost(const char *gateway, Datum user_ids)
+balance_table_note_lost(const char *gateway, List *user_ids)
 {
-	statement_run(&note_lost, ARGS(arg_datum(user_ids), arg_text(gateway),
-								   arg_time(GetCurrentTimestamp()), arg_int64(mono_now())));
+	RowArrays *users = rows_create(&note_lost);
+	ListCell  *cell;
+
+	if (user_ids == NIL)
+		return;
+	foreach (cell, user_ids)
+		rows_add(users, ARGS(arg_text(lfirst(cell))));
+	statement_run_rows(
+		&note_lost, users,
+		ARGS(arg_text(gateway), arg_time(GetCurrentTimestamp()), arg_int64(mono_now())));
 }
 
 /*

@@ -17,6 +17,8 @@
 
 #include "postgres.h"
 
+#include "nodes/pg_list.h"
+
 #include "utils/timestamp.h"
 
 /* No token: the balance must not be asked for now. */
@@ -52,6 +54,6 @@ typedef struct BalanceChange
 
 extern void balance_table_begin_change(BalanceChange *change);
 extern void balance_table_end_change(const BalanceChange *change);
-extern void balance_table_note_lost(const char *gateway, Datum user_ids);
+extern void balance_table_note_lost(const char *gateway, List *user_ids);
 
 #endif /* QM_BALANCE_TABLE_H */
