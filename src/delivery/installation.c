@@ -86,15 +86,39 @@ qm_try_identity_lock(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL);
 }
 
-InstallationState
-installation_check(const WorkUnit *unit, bool runs)
+/*
+ * Asks in a transaction of its own.  If the server was promoted since, what
+ * quota_manager.after_promotion says has been done, once for all processes,
+ * when it returns.
+ */
+static InstallationState
+check(const WorkUnit *unit, bool runs)
 {
 	bool ours;
 
 	unit->begin();
 	ours = statement_is_true(&check_identity, ARGS(arg_bool(runs)));
 	unit->commit();
-	return ours ? INSTALLATION_OURS : INSTALLATION_FENCED;
+	return ours ? INSTALLATION_OURS : INSTALLATION_SUSPENDED;
+}
+
+/*
+ * Verifies that this database is the one that grants and delivers.
+ */
+InstallationState
+installation_verify(const WorkUnit *unit)
+{
+	return check(unit, false);
+}
+
+/*
+ * The same before strategies are run: from now on this database is the one that
+ * does, which is recorded.
+ */
+InstallationState
+installation_record(const WorkUnit *unit)
+{
+	return check(unit, true);
 }
 
 /*
@@ -107,6 +131,9 @@ require_ours(bool runs)
 	SPI_freetuptable(SPI_tuptable);
 }
 
+/*
+ * Verifies it for a procedure: an error if this database is a copy.
+ */
 void
 installation_require(const WorkUnit *unit)
 {
@@ -115,6 +142,11 @@ installation_require(const WorkUnit *unit)
 	unit->commit();
 }
 
+/*
+ * Reads the ids that the installation has had, in memory.  The current
+ * transaction, which must be on disk before anything is sent, records that this
+ * database is the one that sends.
+ */
 Installation *
 installation_read(MemoryContext memory)
 {
@@ -139,6 +171,10 @@ installation_read(MemoryContext memory)
 	return installation;
 }
 
+/*
+ * The key of a grant, the same for every attempt.  Grants of an earlier life of
+ * the database keep the id that it had then.
+ */
 void
 installation_key(const Installation *installation, int64 grant_id, char *key, size_t size)
 {

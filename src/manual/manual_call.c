@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include <limits.h>
 #include <math.h>
 
 #include "access/xact.h"
@@ -16,14 +17,13 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "pgstat.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/numeric.h"
-#include "utils/wait_event.h"
 
 #include "common/rights.h"
 #include "manual/argument.h"
+#include "endpoint/await.h"
 #include "endpoint/gateway_row.h"
 #include "common/statement.h"
 #include "scan/balance_table.h"
@@ -31,9 +31,6 @@
 PG_FUNCTION_INFO_V1(qm_gateway_query);
 PG_FUNCTION_INFO_V1(qm_gateway_refresh);
 PG_FUNCTION_INFO_V1(qm_gateway_delta);
-
-/* Longest wait between checks for interrupts, in milliseconds. */
-#define POLL_SLICE 100
 
 /* Of an amount that cannot be sent so many digits are shown. */
 #define SHOWN_DIGITS 60
@@ -114,10 +111,8 @@ exchange(GatewaySession *session, ManualCall *call)
 
 		if (!gateway_submit(session, &request))
 			ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
-		pgstat_report_wait_start(PG_WAIT_EXTENSION);
-		while (gateway_poll(session, POLL_SLICE, &result, 1) == 0)
-			CHECK_FOR_INTERRUPTS();
-		pgstat_report_wait_end();
+		while (await_answers(session, LONG_MAX, &result, 1) == 0)
+			continue;
 		call->reply = result.reply;
 	}
 	PG_CATCH();

@@ -24,6 +24,7 @@
 #include "utils/memutils.h"
 #include "utils/timeout.h"
 
+#include "delivery/delivery.h"
 #include "delivery/installation.h"
 #include "delivery/last_error.h"
 #include "worker/process.h"
@@ -218,8 +219,7 @@ deliver_once(Delivery *delivery, MemoryContext pass_context)
 	PG_TRY();
 	{
 		if (!worker.identity_verified)
-			worker.identity_verified =
-				installation_check(&delivery_unit, false) == INSTALLATION_OURS;
+			worker.identity_verified = installation_verify(&delivery_unit) == INSTALLATION_OURS;
 		if (worker.identity_verified && may_have_work(delivery))
 		{
 			if (worker.stop == 0)

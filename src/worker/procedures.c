@@ -50,7 +50,7 @@ run_due_once(BalanceReader *reader, List **run, int64 *granted, bool *more)
 	due_poll(&procedure_work_unit, &due);
 	/* here and not in the first scan, which would keep the row locked for as long as it takes */
 	if (due.strategies != NIL)
-		(void) installation_check(&procedure_work_unit, true);
+		(void) installation_record(&procedure_work_unit);
 	foreach (cell, due.strategies)
 	{
 		const DueStrategy *strategy = lfirst(cell);

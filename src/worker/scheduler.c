@@ -208,8 +208,7 @@ verify_identity(void)
 
 	if (scheduler.identity_verified)
 		return true;
-	scheduler.identity_verified =
-		installation_check(&database_work_unit, false) == INSTALLATION_OURS;
+	scheduler.identity_verified = installation_verify(&database_work_unit) == INSTALLATION_OURS;
 	if (!scheduler.identity_verified)
 	{
 		if (!memory->suspended)
@@ -282,8 +281,7 @@ poll_due(void)
 	scheduler.found_due = scheduler.due.strategies != NIL;
 	/* here and not in the first scan, which would keep the row locked for as long as it takes */
 	if (scheduler.found_due && !scheduler.identity_recorded)
-		scheduler.identity_recorded =
-			installation_check(&database_work_unit, true) == INSTALLATION_OURS;
+		scheduler.identity_recorded = installation_record(&database_work_unit) == INSTALLATION_OURS;
 	if (!scheduler.found_due && !scheduler.due.failed && scheduler.error_kept &&
 		!scheduler.failed && scheduler.slot->memory.missing_object == 0)
 	{
