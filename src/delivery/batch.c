@@ -22,10 +22,10 @@
 /* A batch under way. */
 typedef struct BatchRun
 {
-	Delivery     *delivery;
-	BatchKind     kind;
-	int64         in_doubt;     /* grants that other senders left */
-	Installation *installation; /* as just read; NULL: it was not read */
+	Delivery *delivery;
+	BatchKind kind;
+	int64     in_doubt;     /* grants that other senders left */
+	Identity *installation; /* as just read; NULL: it was not read */
 } BatchRun;
 
 /*
@@ -422,7 +422,7 @@ read_installation(void *argument)
 {
 	BatchRun *run = argument;
 
-	run->installation = installation_read(run->delivery->memory);
+	run->installation = identity_read(run->delivery->memory);
 }
 
 /*

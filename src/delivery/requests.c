@@ -54,12 +54,12 @@ submit(Sender *sender, GatewayRequest *request, Grant *grant, RequestKind kind)
  * Sends a grant.
  */
 static bool
-send_grant(Sender *sender, Grant *grant, const Installation *installation)
+send_grant(Sender *sender, Grant *grant, const Identity *installation)
 {
 	GatewayRequest request = {GATEWAY_DELTA, grant->key.user_id, grant->amount};
 	char           key[128];
 
-	installation_key(installation, grant->id, key, sizeof(key));
+	identity_key(installation, grant->id, key, sizeof(key));
 	request.idempotency_key = key;
 	if (grant->earlier == MAYBE_SENT)
 		CRASH_POINT(grant_resending);
@@ -143,7 +143,7 @@ send_evidence_queries(Sender *sender)
  * Sends what can be sent now.
  */
 void
-requests_send(Sender *sender, const Installation *installation)
+requests_send(Sender *sender, const Identity *installation)
 {
 	GrantQueue *grants = &sender->grants;
 	int         limit = sender->circuit.concurrency_limit;

@@ -10,10 +10,10 @@
 
 #include "postgres.h"
 
-#include "delivery/installation.h"
+#include "common/identity.h"
 #include "delivery/sender.h"
 
-extern void requests_send(Sender *sender, const Installation *installation);
+extern void requests_send(Sender *sender, const Identity *installation);
 extern bool requests_poll(Sender *sender, int timeout_ms);
 extern int  requests_throttled_ms(const Sender *sender);
 

@@ -8,7 +8,7 @@
 
 #include "common/statement.h"
 #include "common/subtransaction.h"
-#include "delivery/last_error.h"
+#include "common/last_error.h"
 #include "delivery/senders.h"
 
 static Statement find_work = {

@@ -12,7 +12,7 @@
 #include "nodes/pg_list.h"
 
 #include "delivery/delivery.h"
-#include "delivery/installation.h"
+#include "common/identity.h"
 #include "delivery/sender.h"
 
 struct Delivery
@@ -32,8 +32,8 @@ struct Delivery
 	List         *runs; /* of Run, undelivered when last read */
 
 	/* set once the transaction that read it is committed, and then for good; NULL: not read yet */
-	Installation *installation;
-	bool          wants_installation; /* nothing can be claimed without */
+	Identity *installation;
+	bool      wants_installation; /* nothing can be claimed without */
 };
 
 extern void       senders_read_gateways(Delivery *delivery);

@@ -25,8 +25,8 @@
 #include "utils/timeout.h"
 
 #include "delivery/delivery.h"
-#include "delivery/installation.h"
-#include "delivery/last_error.h"
+#include "common/identity.h"
+#include "common/last_error.h"
 #include "worker/process.h"
 #include "worker/slot.h"
 #include "worker/timing.h"
@@ -219,7 +219,7 @@ deliver_once(Delivery *delivery, MemoryContext pass_context)
 	PG_TRY();
 	{
 		if (!worker.identity_verified)
-			worker.identity_verified = installation_verify(&delivery_unit) == INSTALLATION_OURS;
+			worker.identity_verified = identity_verify(&delivery_unit) == IDENTITY_OURS;
 		if (worker.identity_verified && may_have_work(delivery))
 		{
 			if (worker.stop == 0)

@@ -17,10 +17,10 @@
 #include "common/monotonic.h"
 #include "common/rights.h"
 #include "common/version.h"
-#include "delivery/installation.h"
+#include "common/identity.h"
 #include "common/statement.h"
-#include "delivery/last_error.h"
-#include "worker/due.h"
+#include "common/last_error.h"
+#include "scan/due.h"
 #include "worker/own_launcher.h"
 #include "worker/process.h"
 #include "worker/timing.h"
@@ -50,7 +50,7 @@ run_due_once(BalanceReader *reader, List **run, int64 *granted, bool *more)
 	due_poll(&procedure_work_unit, &due);
 	/* here and not in the first scan, which would keep the row locked for as long as it takes */
 	if (due.strategies != NIL)
-		(void) installation_record(&procedure_work_unit);
+		(void) identity_record(&procedure_work_unit);
 	foreach (cell, due.strategies)
 	{
 		const DueStrategy *strategy = lfirst(cell);
@@ -85,7 +85,7 @@ run_due_strategies(int64 *strategies, int64 *granted)
 		MonoTime poll_at;
 		bool     more;
 
-		installation_require(&procedure_work_unit);
+		identity_require(&procedure_work_unit);
 		/* balances that were read while other strategies were run count, too */
 		do
 		{

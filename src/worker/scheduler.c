@@ -22,10 +22,10 @@
 
 #include "common/monotonic.h"
 #include "common/version.h"
-#include "delivery/installation.h"
-#include "delivery/last_error.h"
+#include "common/identity.h"
+#include "common/last_error.h"
 #include "common/backoff.h"
-#include "worker/due.h"
+#include "scan/due.h"
 #include "worker/process.h"
 #include "worker/slot.h"
 #include "worker/timing.h"
@@ -208,7 +208,7 @@ verify_identity(void)
 
 	if (scheduler.identity_verified)
 		return true;
-	scheduler.identity_verified = installation_verify(&database_work_unit) == INSTALLATION_OURS;
+	scheduler.identity_verified = identity_verify(&database_work_unit) == IDENTITY_OURS;
 	if (!scheduler.identity_verified)
 	{
 		if (!memory->suspended)
@@ -281,7 +281,7 @@ poll_due(void)
 	scheduler.found_due = scheduler.due.strategies != NIL;
 	/* here and not in the first scan, which would keep the row locked for as long as it takes */
 	if (scheduler.found_due && !scheduler.identity_recorded)
-		scheduler.identity_recorded = installation_record(&database_work_unit) == INSTALLATION_OURS;
+		scheduler.identity_recorded = identity_record(&database_work_unit) == IDENTITY_OURS;
 	if (!scheduler.found_due && !scheduler.due.failed && scheduler.error_kept &&
 		!scheduler.failed && scheduler.slot->memory.missing_object == 0)
 	{

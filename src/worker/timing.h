@@ -98,12 +98,6 @@
 /* The wall clock was set if it moved by so much more or less than the monotonic one. */
 #define CLOCK_STEP_MS INT64CONST(100)
 
-/* A scheduler polls no later than this, whatever is due next. */
-#define DUE_MAX_MS (INT64CONST(60) * 60 * 1000)
-
-/* Firings of one strategy are run for so long before others are. */
-#define STRATEGY_MAX_MS 1000
-
 /* A copy polls for resume() so often. */
 #define SUSPENDED_POLL_MS 1000
 
@@ -118,8 +112,5 @@
 #define TICK_MAX_MS (INT64CONST(10) * 60 * 1000)
 #define TICK_DUE_POLL_MS 500
 #define TICK_ANSWER_POLL_MS 50
-
-/* Writing what is not worth waiting for gives up after this time. */
-#define SHORT_LOCK_TIMEOUT "100ms"
 
 #endif /* QM_WORKER_TIMING_H */

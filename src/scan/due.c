@@ -15,9 +15,17 @@
 
 #include "common/crash_point.h"
 #include "common/statement.h"
-#include "delivery/last_error.h"
-#include "worker/due.h"
-#include "worker/timing.h"
+#include "common/last_error.h"
+#include "scan/due.h"
+
+/* What is due is read again no later than this, whatever is due next. */
+#define DUE_MAX_MS (INT64CONST(60) * 60 * 1000)
+
+/* Firings of one strategy are run for so long before others are. */
+#define STRATEGY_MAX_MS 1000
+
+/* Writing what is not worth waiting for gives up after this time. */
+#define SHORT_LOCK_TIMEOUT "100ms"
 
 /*
  * The first row tells when to poll again, the others what is due.  A poll that

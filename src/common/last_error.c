@@ -9,7 +9,7 @@
 
 #include "common/statement.h"
 #include "common/subtransaction.h"
-#include "delivery/last_error.h"
+#include "common/last_error.h"
 
 /* Longer messages are cut, in bytes: the log has them whole. */
 #define MESSAGE_MAX 2000

@@ -1,5 +1,5 @@
 /*
- * procedures.c
+ * deliver.c
  *		CALL quota_manager.deliver()
  */
 #include "postgres.h"
@@ -11,10 +11,10 @@
 
 #include "common/version.h"
 #include "delivery/delivery.h"
-#include "delivery/installation.h"
+#include "common/identity.h"
 
-/* Milliseconds for which a cancelled call waits for what is in flight. */
-#define CANCEL_GRACE 1000
+/* A cancelled call waits for so long for what is in flight. */
+#define CANCEL_GRACE_MS 1000
 
 PG_FUNCTION_INFO_V1(qm_deliver);
 
@@ -34,11 +34,11 @@ qm_deliver(PG_FUNCTION_ARGS)
 
 	procedure_connect(fcinfo, "deliver()");
 	require_fitting_extension();
-	installation_require(&procedure_work_unit);
+	identity_require(&procedure_work_unit);
 	delivery = delivery_create(&procedure_work_unit);
 	PG_TRY();
 	{
-		(void) delivery_loop(delivery, NULL, CANCEL_GRACE, &count);
+		(void) delivery_loop(delivery, NULL, CANCEL_GRACE_MS, &count);
 		delivery_explain(delivery);
 	}
 	PG_FINALLY();

@@ -1,5 +1,5 @@
 /*
- * installation.c
+ * identity.c
  *		Whether this database is the one that granted and delivered before, and
  *		under which ids it does.
  *
@@ -16,7 +16,7 @@
 #include "miscadmin.h"
 #include "storage/lock.h"
 
-#include "delivery/installation.h"
+#include "common/identity.h"
 #include "common/statement.h"
 
 PG_FUNCTION_INFO_V1(qm_present_identity);
@@ -26,17 +26,17 @@ PG_FUNCTION_INFO_V1(qm_try_identity_lock);
 #define IDENTITY_LOCK_CLASS 0x716d6964
 
 /* An id, and the first number of a grant that has another. */
-typedef struct InstallationId
+typedef struct IdentityId
 {
 	char *id;
 	int64 before_grant;
-} InstallationId;
+} IdentityId;
 
 /* In the order of before_grant; the last one, which holds now, fits every grant. */
-struct Installation
+struct Identity
 {
-	int            count;
-	InstallationId ids[FLEXIBLE_ARRAY_MEMBER];
+	int        count;
+	IdentityId ids[FLEXIBLE_ARRAY_MEMBER];
 };
 
 static Statement check_identity = {"SELECT quota_internal.check_identity($1)", {BOOLOID}};
@@ -91,7 +91,7 @@ qm_try_identity_lock(PG_FUNCTION_ARGS)
  * quota_manager.after_promotion says has been done, once for all processes,
  * when it returns.
  */
-static InstallationState
+static IdentityState
 check(const WorkUnit *unit, bool runs)
 {
 	bool ours;
@@ -99,14 +99,14 @@ check(const WorkUnit *unit, bool runs)
 	unit->begin();
 	ours = statement_is_true(&check_identity, ARGS(arg_bool(runs)));
 	unit->commit();
-	return ours ? INSTALLATION_OURS : INSTALLATION_SUSPENDED;
+	return ours ? IDENTITY_OURS : IDENTITY_SUSPENDED;
 }
 
 /*
  * Verifies that this database is the one that grants and delivers.
  */
-InstallationState
-installation_verify(const WorkUnit *unit)
+IdentityState
+identity_verify(const WorkUnit *unit)
 {
 	return check(unit, false);
 }
@@ -115,8 +115,8 @@ installation_verify(const WorkUnit *unit)
  * The same before strategies are run: from now on this database is the one that
  * does, which is recorded.
  */
-InstallationState
-installation_record(const WorkUnit *unit)
+IdentityState
+identity_record(const WorkUnit *unit)
 {
 	return check(unit, true);
 }
@@ -135,7 +135,7 @@ require_ours(bool runs)
  * Verifies it for a procedure: an error if this database is a copy.
  */
 void
-installation_require(const WorkUnit *unit)
+identity_require(const WorkUnit *unit)
 {
 	unit->begin();
 	require_ours(false);
@@ -147,20 +147,19 @@ installation_require(const WorkUnit *unit)
  * transaction, which must be on disk before anything is sent, records that this
  * database is the one that sends.
  */
-Installation *
-installation_read(MemoryContext memory)
+Identity *
+identity_read(MemoryContext memory)
 {
-	Installation *installation;
-	uint64        count;
-	uint64        i;
+	Identity *installation;
+	uint64    count;
+	uint64    i;
 
 	require_ours(true);
 	count = statement_run(&read_ids, NULL);
 	if (count == 0)
 		ereport(ERROR, (errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 						errmsg("a scan is noting that this is the database that grants")));
-	installation =
-		MemoryContextAlloc(memory, offsetof(Installation, ids) + sizeof(InstallationId) * count);
+	installation = MemoryContextAlloc(memory, offsetof(Identity, ids) + sizeof(IdentityId) * count);
 	installation->count = (int) count;
 	for (i = 0; i < count; i++)
 	{
@@ -176,7 +175,7 @@ installation_read(MemoryContext memory)
  * the database keep the id that it had then.
  */
 void
-installation_key(const Installation *installation, int64 grant_id, char *key, size_t size)
+identity_key(const Identity *installation, int64 grant_id, char *key, size_t size)
 {
 	int i = 0;
 
