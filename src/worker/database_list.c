@@ -16,7 +16,7 @@
 #include "utils/snapmgr.h"
 
 #include "common/compat.h"
-#include "worker/launcher.h"
+#include "worker/launcher_state.h"
 #include "worker/timing.h"
 
 /* In datconnlimit: a DROP DATABASE was interrupted. */
@@ -38,31 +38,25 @@ database_list_create(void)
 }
 
 /*
- * Begins a walk through all of them, which is not to be left before its end.
+ * Forgets the databases that are gone and have no slot.
  */
 void
-database_list_begin(HASH_SEQ_STATUS *walk)
+database_list_forget_dropped(void)
 {
-	hash_seq_init(walk, launcher.databases);
-}
+	Database **link = &launcher.first;
 
-/*
- * The next of a walk; NULL after the last one.  The one that the walk has come
- * to may be removed.
- */
-Database *
-database_list_next(HASH_SEQ_STATUS *walk)
-{
-	return hash_seq_search(walk);
-}
+	while (*link != NULL)
+	{
+		Database *database = *link;
 
-/*
- * Forgets a database that has no slot.
- */
-void
-database_list_remove(Database *database)
-{
-	hash_search(launcher.databases, &database->oid, HASH_REMOVE, NULL);
+		if (database->slot != NULL || database->listed)
+		{
+			link = &database->next;
+			continue;
+		}
+		*link = database->next;
+		hash_search(launcher.databases, &database->oid, HASH_REMOVE, NULL);
+	}
 }
 
 /*
@@ -80,6 +74,8 @@ list_database(Form_pg_database form)
 	{
 		memset(database, 0, sizeof(*database));
 		database->oid = form->oid;
+		database->next = launcher.first;
+		launcher.first = database;
 		database->wanted = mono_now();
 	}
 	strlcpy(database->name, NameStr(form->datname), sizeof(database->name));
@@ -107,14 +103,11 @@ list_database(Form_pg_database form)
 void
 database_list_read(void)
 {
-	HASH_SEQ_STATUS walk;
-	Database       *database;
-	Relation        relation;
-	TableScanDesc   scan;
-	HeapTuple       tuple;
+	Relation      relation;
+	TableScanDesc scan;
+	HeapTuple     tuple;
 
-	database_list_begin(&walk);
-	while ((database = database_list_next(&walk)) != NULL)
+	for (Database *database = launcher.first; database != NULL; database = database->next)
 		database->listed = false;
 	launcher.read_databases = mono_in_ms(DATABASES_READ_MS);
 
@@ -145,12 +138,9 @@ database_list_read(void)
 void
 database_list_retry_all(void)
 {
-	HASH_SEQ_STATUS walk;
-	MonoTime        now = mono_now();
-	Database       *database;
+	MonoTime now = mono_now();
 
-	database_list_begin(&walk);
-	while ((database = database_list_next(&walk)) != NULL)
+	for (Database *database = launcher.first; database != NULL; database = database->next)
 	{
 		for (int kind = 0; kind < WORKER_KINDS; kind++)
 			backoff_none(&database->workers[kind].backoff);
@@ -205,13 +195,10 @@ database_is_startable(const Database *database)
 Database *
 database_next_wanted(void)
 {
-	HASH_SEQ_STATUS walk;
-	MonoTime        now = mono_now();
-	Database       *database;
-	Database       *best = NULL;
+	MonoTime  now = mono_now();
+	Database *best = NULL;
 
-	database_list_begin(&walk);
-	while ((database = database_list_next(&walk)) != NULL)
+	for (Database *database = launcher.first; database != NULL; database = database->next)
 	{
 		if (database_is_startable(database) && database->wanted <= now &&
 			(best == NULL || database->wanted < best->wanted))
@@ -226,13 +213,10 @@ database_next_wanted(void)
 int
 database_count_overdue(void)
 {
-	HASH_SEQ_STATUS walk;
-	MonoTime        now = mono_now();
-	Database       *database;
-	int             count = 0;
+	MonoTime now = mono_now();
+	int      count = 0;
 
-	database_list_begin(&walk);
-	while ((database = database_list_next(&walk)) != NULL)
+	for (Database *database = launcher.first; database != NULL; database = database->next)
 		count += database_is_startable(database) && database->wanted <= now;
 	return count;
 }
@@ -243,12 +227,9 @@ database_count_overdue(void)
 int
 database_count_served(void)
 {
-	HASH_SEQ_STATUS walk;
-	Database       *database;
-	int             count = 0;
+	int count = 0;
 
-	database_list_begin(&walk);
-	while ((database = database_list_next(&walk)) != NULL)
+	for (Database *database = launcher.first; database != NULL; database = database->next)
 		count +=
 			(database->slot != NULL ? database->slot->announced : database->announced) &&
 			(database->slot != NULL || database->end == END_OF_SLICE || database->ddl.is_locked);

@@ -19,7 +19,6 @@
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "storage/lwlock.h"
 #include "tcop/tcopprot.h"
 #include "utils/memutils.h"
 #include "utils/timeout.h"
@@ -28,7 +27,6 @@
 #include "common/identity.h"
 #include "common/last_error.h"
 #include "worker/process.h"
-#include "worker/slot.h"
 #include "worker/timing.h"
 #include "worker/wake.h"
 
@@ -118,50 +116,18 @@ commit_delivery(void)
 static const WorkUnit delivery_unit = {begin_delivery, commit_delivery};
 
 /*
- * Records an error, which ends the process, for worker_status.
- */
-static void
-note_last_words(const char *message)
-{
-	HOLD_INTERRUPTS();
-	AbortOutOfAnyTransaction();
-	RESUME_INTERRUPTS();
-	PG_TRY();
-	{
-		last_error_record(&delivery_unit, WORK_DELIVERY, message);
-	}
-	PG_CATCH();
-	{
-		AbortOutOfAnyTransaction();
-		MemoryContextSwitchTo(TopMemoryContext);
-		FlushErrorState();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(TopMemoryContext);
-}
-
-/*
  * Ends the process because of the error that is being handled.  The log has
  * it once until another one or none occurs: the next process will meet it, too.
  */
 static void
 give_up(void)
 {
-	uint32 last = worker.slot->memory.delivery_error;
-	char  *message;
+	uint32 *logged = &worker.slot->memory.delivery_error;
+	uint32  last = *logged;
+	char   *message = end_error(TopMemoryContext, logged);
 
-	HOLD_INTERRUPTS();
-	error_context_stack = NULL;
-	MemoryContextSwitchTo(TopMemoryContext);
-	worker.slot->memory.delivery_error = hash_error();
-	message = error_message();
-	if (worker.slot->memory.delivery_error != last)
-		EmitErrorReport();
-	FlushErrorState();
-	LWLockReleaseAll();
-	RESUME_INTERRUPTS();
-	note_last_words(message);
-	proc_exit(worker.slot->memory.delivery_error == last ? 0 : 1);
+	record_last_error(&delivery_unit, WORK_DELIVERY, message);
+	proc_exit(*logged == last ? 0 : 1);
 }
 
 /*

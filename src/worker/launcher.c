@@ -12,8 +12,7 @@
 #include "storage/latch.h"
 #include "utils/memutils.h"
 
-#include "worker/launcher.h"
-#include "worker/own_launcher.h"
+#include "worker/launcher_state.h"
 #include "worker/timing.h"
 #include "worker/wake_request.h"
 #include "worker/worker.h"
@@ -54,11 +53,7 @@ read_requests(void)
 static long
 pause_until_wanted(long pause)
 {
-	HASH_SEQ_STATUS walk;
-	Database       *database;
-
-	database_list_begin(&walk);
-	while ((database = database_list_next(&walk)) != NULL)
+	for (Database *database = launcher.first; database != NULL; database = database->next)
 	{
 		long wait = mono_ms_until(database->wanted, pause);
 
@@ -77,9 +72,9 @@ log_time_slices(int served, int slots)
 	if (served > slots && !launcher.logged_time_slices)
 		ereport(LOG,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("%d databases take turns in %d places for quota_manager workers", served,
+				 errmsg("%d databases share %d quota_manager worker slots in time slices", served,
 						slots),
-				 errhint("For a place each set quota_manager.max_workers to %d or more, and allow "
+				 errhint("For a slot each set quota_manager.max_workers to %d or more, and allow "
 						 "for them in max_worker_processes.",
 						 served * 2)));
 	launcher.logged_time_slices = served > slots;
@@ -103,14 +98,14 @@ report(int waiting)
 	else if (launcher.role_problem != NULL)
 		snprintf(state, sizeof(state), "waiting: %s", launcher.role_problem);
 	else if (served > slots)
-		snprintf(state, sizeof(state), "%d databases take turns in %d places", served, slots);
+		snprintf(state, sizeof(state), "%d databases share %d worker slots", served, slots);
 	else if (waiting > 0)
 		snprintf(state, sizeof(state), "%d served, %d waiting for room in max_worker_processes",
 				 served, waiting);
 	else
 		snprintf(state, sizeof(state), "%d database%s served", served,
 				 served == 1 ? " is" : "s are");
-	report_idle(state);
+	pgstat_report_activity(STATE_IDLE, state);
 }
 
 /*
@@ -183,8 +178,6 @@ qm_launcher_main(Datum main_arg)
 	database_list_create();
 	launcher.table = slot_table_create(OidIsValid(launcher.only_database) ? 1 : max_workers / 2,
 									   &launcher.table_handle);
-	launcher.starts_left = launcher.table->count;
-	launcher.starts_counted = mono_now();
 	database_list_retry_all();
 	before_shmem_exit(slots_terminate_all, 0);
 	if (!OidIsValid(launcher.only_database))

@@ -23,7 +23,7 @@
 #include "storage/proc.h"
 #include "storage/procarray.h"
 
-#include "worker/launcher.h"
+#include "worker/launcher_state.h"
 #include "worker/timing.h"
 
 /*
@@ -85,15 +85,12 @@ poll_database(Database *database)
 bool
 ddl_locks_poll(bool *released)
 {
-	MonoTime        now = mono_now();
-	bool            unsure = false;
-	HASH_SEQ_STATUS walk;
-	Database       *database;
+	MonoTime now = mono_now();
+	bool     unsure = false;
 
 	*released = false;
 	StartTransactionCommand();
-	database_list_begin(&walk);
-	while ((database = database_list_next(&walk)) != NULL)
+	for (Database *database = launcher.first; database != NULL; database = database->next)
 	{
 		bool was_locked = database->ddl.is_locked;
 
@@ -132,11 +129,7 @@ waits_for_lock(Database *database, pid_t pid, int ms)
 void
 lock_waits_cancel(void)
 {
-	HASH_SEQ_STATUS walk;
-	Database       *database;
-
-	database_list_begin(&walk);
-	while ((database = database_list_next(&walk)) != NULL)
+	for (Database *database = launcher.first; database != NULL; database = database->next)
 	{
 		BackgroundWorkerHandle *scheduler = database->workers[WORKER_SCHEDULER].handle;
 		pid_t                   pid;

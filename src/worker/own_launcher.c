@@ -1,6 +1,11 @@
 /*
  * own_launcher.c
  *		A launcher for one database, where the library is not preloaded.
+ *
+ * It is the launcher of the cluster in all but this: it is asked for by
+ * start_workers(), serves one database only, and ends for good when the
+ * workers of that database are stopped, or the extension or the database is
+ * dropped.  It is started again after a crash, but not with the server.
  */
 #include "postgres.h"
 
@@ -13,7 +18,6 @@
 #include "storage/proc.h"
 
 #include "common/monotonic.h"
-#include "worker/own_launcher.h"
 #include "worker/process.h"
 #include "worker/timing.h"
 
@@ -78,9 +82,8 @@ await_starter(void)
 }
 
 /*
- * In a launcher: takes the lock of the launcher of a database that another one
- * has, which may be about to end.  Ends the
- * process if that one stays.
+ * In a launcher: takes its lock, which another one of the database has that may
+ * be about to end.  Ends the process if that one stays.
  */
 void
 await_predecessor(Oid database)

@@ -19,7 +19,7 @@
 #include "common/compat.h"
 #include "common/version.h"
 #include "worker/precondition.h"
-#include "worker/process.h"
+#include "worker/worker.h"
 
 /*
  * What workers cannot do without, schemas first; for what else they need, an

@@ -21,7 +21,6 @@
 #include "common/statement.h"
 #include "common/last_error.h"
 #include "scan/due.h"
-#include "worker/own_launcher.h"
 #include "worker/process.h"
 #include "worker/timing.h"
 #include "worker/wake.h"

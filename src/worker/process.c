@@ -7,7 +7,6 @@
 
 #include "access/xact.h"
 #include "catalog/pg_database.h"
-#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
@@ -22,7 +21,6 @@
 #include "common/compat.h"
 #include "common/pinned_settings.h"
 #include "worker/process.h"
-#include "worker/slot.h"
 #include "worker/timing.h"
 
 /* Name in pg_stat_activity.backend_type, and entry point, of each kind. */
@@ -35,6 +33,9 @@ static const struct
 	[WORKER_SCHEDULER] = {"quota_manager scheduler", "qm_scheduler_main"},
 	[WORKER_DELIVERY] = {"quota_manager courier", "qm_courier_main"},
 };
+
+/* First half of the advisory locks of workers: "qmwc". */
+#define WORKER_LOCK_CLASS 0x716d7763
 
 static struct
 {
@@ -286,7 +287,7 @@ void
 report_phase(const char *phase)
 {
 	if (phase == NULL && process.notice[0] != '\0')
-		report_idle(process.notice);
+		pgstat_report_activity(STATE_IDLE, process.notice);
 	else
 		pgstat_report_activity(phase ? STATE_RUNNING : STATE_IDLE, phase);
 }
@@ -307,15 +308,6 @@ report_notice(const char *text)
 }
 
 /*
- * Shows it as the state of a process that sleeps.
- */
-void
-report_idle(const char *state)
-{
-	pgstat_report_activity(STATE_IDLE, state);
-}
-
-/*
  * Shows that this database is a copy and waits for resume().
  */
 void
@@ -323,30 +315,4 @@ report_suspended(void)
 {
 	report_phase("waiting for resume(): this database is a copy");
 	report_phase(NULL);
-}
-
-/*
- * A hash of the message of the error that is being handled, never 0.  Leaves a
- * copy of the error in the current memory context.
- */
-uint32
-hash_error(void)
-{
-	ErrorData *error = CopyErrorData();
-
-	return string_hash(error->message, strlen(error->message) + 1) | 1;
-}
-
-/*
- * Message of the error that is being handled, allocated in the current memory
- * context.
- */
-char *
-error_message(void)
-{
-	ErrorData *error = CopyErrorData();
-	char      *message = pstrdup(error->message ? error->message : "");
-
-	FreeErrorData(error);
-	return message;
 }

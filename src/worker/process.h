@@ -21,31 +21,8 @@
 #include "storage/dsm_impl.h"
 
 #include "common/work_unit.h"
-
-/* Settings, defined in settings.c. */
-extern int   scan_interval; /* seconds */
-extern int   poll_interval; /* milliseconds */
-extern int   max_workers;
-extern bool  workers_setting;
-extern char *worker_role;
-
-/*
- * The kinds of workers.  The number is also the second half of the advisory
- * lock that a worker holds while it lives, so that there is one of its kind
- * in a database, and so that anyone can see who it is.  People know the
- * delivery worker as "courier".
- */
-typedef enum WorkerKind
-{
-	WORKER_LAUNCHER = 0,
-	WORKER_SCHEDULER = 1,
-	WORKER_DELIVERY = 2,
-} WorkerKind;
-
-#define WORKER_KINDS 3
-
-/* First half of those advisory locks: "qmwc". */
-#define WORKER_LOCK_CLASS 0x716d7763
+#include "worker/slot.h"
+#include "worker/worker.h"
 
 /* What the launcher passes to a worker of a database, in bgw_extra. */
 #define LIBRARY_SIZE 16
@@ -56,13 +33,8 @@ typedef struct WorkerArguments
 	char       library[LIBRARY_SIZE]; /* version of the launcher's library */
 } WorkerArguments;
 
-typedef struct WorkerSlot WorkerSlot;
-
 /* Lets a delivery worker claim nothing more, wait for what is in flight, and end. */
 #define GRACEFUL_STOP_SIGNAL SIGUSR2
-
-/* The library was preloaded, so there is a launcher for the whole cluster. */
-extern bool launcher_is_preloaded;
 
 /* Starting workers. */
 extern const char *worker_type(WorkerKind kind);
@@ -70,6 +42,11 @@ extern void        describe_worker(BackgroundWorker *worker, WorkerKind kind, co
 extern BackgroundWorkerHandle *start_worker(WorkerKind kind, const WorkerArguments *arguments,
 											const char *database);
 extern WorkerSlot             *connect_worker(WorkerKind kind, pqsigfunc on_sigterm);
+
+/* A launcher for one database, where the library is not preloaded. */
+extern void start_own_launcher(void);
+extern Oid  await_starter(void);
+extern void await_predecessor(Oid database);
 
 /* Signals, and waiting. */
 extern void handle_stop_request(SIGNAL_ARGS);
@@ -87,17 +64,16 @@ extern bool database_is_unlocked(Oid database);
 /* What pg_stat_activity shows. */
 extern void report_phase(const char *phase);
 extern void report_notice(const char *text);
-extern void report_idle(const char *state);
 extern void report_suspended(void);
 
-/* The error that is being handled. */
-extern uint32 hash_error(void);
-extern char  *error_message(void);
-extern bool   extension_is_gone(void);
+/* Errors. */
+extern char *end_error(MemoryContext context, uint32 *logged);
+extern void  record_last_error(const WorkUnit *unit, const char *kind, const char *message);
+extern bool  extension_is_gone(void);
 
 /* The role of workers. */
 extern const char *check_worker_role(Oid *role, const char **hint);
-extern Oid         find_worker_role(const char **problem);
+extern Oid         find_worker_role(char **problem);
 
 /*
  * Transactions of a worker that serves a database.  They begin by waiting

@@ -59,25 +59,23 @@ check_worker_role(Oid *role, const char **hint)
 }
 
 /*
- * Of the launcher: who the workers are to be.  InvalidOid: nobody; *problem
- * says why (NULL: they are switched off), valid until the next call, and the
- * log does, once.  Must be called in a transaction.
+ * Of the launcher: the role of the workers.  InvalidOid: none are to run;
+ * *problem says why (NULL: they are switched off), and the log does where that
+ * is not what *problem was.  Must be called in a transaction.
  */
 Oid
-find_worker_role(const char **problem)
+find_worker_role(char **problem)
 {
-	static char *last_problem = NULL;
-	Oid          role = InvalidOid;
-	const char  *hint = NULL;
+	Oid         role = InvalidOid;
+	const char *hint = NULL;
+	const char *found = workers_setting ? check_worker_role(&role, &hint) : NULL;
 
-	*problem = workers_setting ? check_worker_role(&role, &hint) : NULL;
-	if (*problem != NULL && (last_problem == NULL || strcmp(*problem, last_problem) != 0))
+	if (found != NULL && (*problem == NULL || strcmp(found, *problem) != 0))
 		ereport(WARNING,
 				(errcode(ERRCODE_CONFIG_FILE_ERROR),
-				 errmsg("quota_manager workers do not run: %s", *problem), errhint("%s", hint)));
-	if (last_problem != NULL)
-		pfree(last_problem);
-	last_problem = *problem ? MemoryContextStrdup(TopMemoryContext, *problem) : NULL;
-	*problem = last_problem;
+				 errmsg("quota_manager workers do not run: %s", found), errhint("%s", hint)));
+	if (*problem != NULL)
+		pfree(*problem);
+	*problem = found ? MemoryContextStrdup(TopMemoryContext, found) : NULL;
 	return role;
 }

@@ -17,7 +17,6 @@
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "storage/lwlock.h"
 #include "utils/memutils.h"
 
 #include "common/monotonic.h"
@@ -27,7 +26,6 @@
 #include "common/backoff.h"
 #include "scan/due.h"
 #include "worker/process.h"
-#include "worker/slot.h"
 #include "worker/timing.h"
 #include "worker/wake.h"
 
@@ -109,56 +107,14 @@ check_preconditions(void)
 }
 
 /*
- * Records what went wrong with a kind of work for worker_status.  That it cannot
- * be recorded does not matter.
+ * Records an error for worker_status; SIGTERM interrupts that.
  */
 static void
-record_last_error(const char *kind, const char *message)
+record_error(const char *kind, const char *message)
 {
 	begin_interruptible();
-	PG_TRY();
-	{
-		last_error_record(&database_work_unit, kind, message);
-	}
-	PG_CATCH();
-	{
-		HOLD_INTERRUPTS();
-		AbortOutOfAnyTransaction();
-		MemoryContextSwitchTo(TopMemoryContext);
-		FlushErrorState();
-		RESUME_INTERRUPTS();
-	}
-	PG_END_TRY();
+	record_last_error(&database_work_unit, kind, message);
 	end_interruptible();
-	MemoryContextSwitchTo(TopMemoryContext);
-}
-
-/*
- * Reports the error that is being handled, unless the log has it or it comes
- * from a dropped extension, and cleans up behind it.  Returns its message, in
- * the context of the cycle.
- */
-static char *
-recover(void)
-{
-	uint32 *logged = &scheduler.slot->memory.scheduler_error;
-	uint32  hash;
-	char   *message;
-
-	HOLD_INTERRUPTS();
-	MemoryContextSwitchTo(scheduler.cycle_context);
-	hash = hash_error();
-	message = error_message();
-	if (hash != *logged && !extension_is_gone())
-		EmitErrorReport();
-	*logged = hash;
-	LWLockReleaseAll();
-	pgstat_report_wait_end();
-	AbortOutOfAnyTransaction();
-	MemoryContextSwitchTo(TopMemoryContext);
-	FlushErrorState();
-	RESUME_INTERRUPTS();
-	return message;
 }
 
 /*
@@ -181,7 +137,8 @@ survives(void (*step)(void))
 	}
 	PG_CATCH();
 	{
-		scheduler.broken_off = recover();
+		scheduler.broken_off =
+			end_error(scheduler.cycle_context, &scheduler.slot->memory.scheduler_error);
 	}
 	PG_END_TRY();
 	end_interruptible();
@@ -192,7 +149,7 @@ survives(void (*step)(void))
 	if (extension_is_gone())
 		end_unserved(check_preconditions() == FAILURE_VERSION ? FAILURE_VERSION
 															  : FAILURE_EXTENSION);
-	record_last_error(WORK_SCHEDULER, scheduler.broken_off);
+	record_error(WORK_SCHEDULER, scheduler.broken_off);
 	scheduler.failed = scheduler.error_kept = true;
 	return false;
 }
@@ -442,7 +399,7 @@ check_database(void)
 		if (hash != slot->memory.missing_object)
 			log_precondition_failure(failure, slot->missing, slot->database_name);
 		snprintf(state, sizeof(state), "waiting: %s is missing", slot->missing);
-		report_idle(state);
+		pgstat_report_activity(STATE_IDLE, state);
 	}
 	else if (slot->memory.missing_object != 0)
 	{
@@ -591,8 +548,7 @@ run_once(void)
 	if (slot->out_of_slots)
 	{
 		slot->out_of_slots = false;
-		record_last_error(WORK_DELIVERY,
-						  "could not start: all slots for background workers are in use");
+		record_error(WORK_DELIVERY, "could not start: all slots for background workers are in use");
 	}
 	if (balance_reader_is_busy(scheduler.reader))
 	{

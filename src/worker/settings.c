@@ -9,7 +9,6 @@
 #include "miscadmin.h"
 #include "utils/guc.h"
 
-#include "worker/process.h"
 #include "worker/worker.h"
 
 int   scan_interval = 3600;

@@ -17,11 +17,12 @@
 #include "postgres.h"
 
 #include "port/atomics.h"
+#include "storage/dsm_impl.h"
 #include "storage/proc.h"
 
 #include "common/monotonic.h"
 #include "worker/precondition.h"
-#include "worker/process.h"
+#include "worker/worker.h"
 
 /* How a scheduler ended. */
 typedef enum SchedulerEnd
@@ -41,7 +42,7 @@ typedef struct SliceMemory
 	uint32 delivery_error;  /* like scheduler_error; written by the delivery worker */
 } SliceMemory;
 
-struct WorkerSlot
+typedef struct WorkerSlot
 {
 	/* Written by the launcher while no worker runs in it. */
 	Oid  database; /* InvalidOid: the slot is free */
@@ -71,7 +72,7 @@ struct WorkerSlot
 	/* By WorkerKind, written by the worker: its process, and when it has something to do. */
 	PGPROC          *process[WORKER_KINDS];
 	pg_atomic_uint64 next_due[WORKER_KINDS];
-};
+} WorkerSlot;
 
 typedef struct SlotTable
 {

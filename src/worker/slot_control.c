@@ -14,7 +14,7 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 
-#include "worker/launcher.h"
+#include "worker/launcher_state.h"
 #include "worker/timing.h"
 
 /*
@@ -23,11 +23,7 @@
 void
 slots_terminate_all(int code, Datum arg)
 {
-	HASH_SEQ_STATUS walk;
-	Database       *database;
-
-	database_list_begin(&walk);
-	while ((database = database_list_next(&walk)) != NULL)
+	for (Database *database = launcher.first; database != NULL; database = database->next)
 	{
 		for (int kind = WORKER_SCHEDULER; kind <= WORKER_DELIVERY; kind++)
 		{
@@ -234,11 +230,7 @@ must_leave(const Database *database)
 void
 slots_review(void)
 {
-	HASH_SEQ_STATUS walk;
-	Database       *database;
-
-	database_list_begin(&walk);
-	while ((database = database_list_next(&walk)) != NULL)
+	for (Database *database = launcher.first; database != NULL; database = database->next)
 	{
 		LaunchedWorker *scheduler = &database->workers[WORKER_SCHEDULER];
 		LaunchedWorker *delivery = &database->workers[WORKER_DELIVERY];
@@ -263,9 +255,8 @@ slots_review(void)
 			if (scheduler->handle == NULL && delivery->handle == NULL)
 				free_slot(database);
 		}
-		if (database->slot == NULL && !database->listed)
-			database_list_remove(database);
 	}
+	database_list_forget_dropped();
 }
 
 /*
@@ -280,21 +271,16 @@ note_out_of_slots(Database *database, WorkerKind kind)
 	if (launcher.out_of_slots.delay_ms < OUT_OF_SLOTS_MAX_MS || launcher.logged_no_slot)
 		return;
 	launcher.logged_no_slot = true;
-	if (kind == WORKER_SCHEDULER)
-	{
-		ereport(WARNING, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-						  errmsg("could not start a quota_manager scheduler for database \"%s\"",
-								 database->name),
-						  errdetail("All slots for background workers are in use."),
-						  errhint("You may need to increase max_worker_processes.")));
-		return;
-	}
 	ereport(WARNING,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-			 errmsg("could not start a quota_manager courier for database \"%s\"", database->name),
-			 errdetail("All slots for background workers are in use. Strategies are run, grants "
-					   "wait."),
+			 errmsg("could not start a %s for database \"%s\"", worker_type(kind), database->name),
+			 kind == WORKER_SCHEDULER
+				 ? errdetail("All slots for background workers are in use.")
+				 : errdetail("All slots for background workers are in use. Strategies are run, "
+							 "grants wait."),
 			 errhint("You may need to increase max_worker_processes.")));
+	if (kind == WORKER_SCHEDULER)
+		return;
 	/* the launcher is connected to no database; the scheduler records it there */
 	database->slot->out_of_slots = true;
 	slot_wake(database->slot, WORKER_SCHEDULER);
@@ -354,12 +340,9 @@ is_missing(const Database *database, WorkerKind kind)
 static bool
 complete_slots(long *pause)
 {
-	HASH_SEQ_STATUS walk;
-	Database       *database;
-	bool            success = true;
+	bool success = true;
 
-	database_list_begin(&walk);
-	while ((database = database_list_next(&walk)) != NULL)
+	for (Database *database = launcher.first; database != NULL; database = database->next)
 	{
 		for (int kind = WORKER_SCHEDULER; kind <= WORKER_DELIVERY; kind++)
 		{
@@ -377,50 +360,18 @@ complete_slots(long *pause)
 }
 
 /*
- * True if a scheduler may yet be joined by its delivery worker.
- */
-static bool
-is_joining(const Database *database)
-{
-	return database->slot != NULL && !database->slot->stopping &&
-		   database->workers[WORKER_SCHEDULER].handle != NULL &&
-		   database->workers[WORKER_DELIVERY].handle == NULL &&
-		   database->workers[WORKER_DELIVERY].backoff.delay_ms == 0 &&
-		   mono_now() < mono_add_ms(database->workers[WORKER_SCHEDULER].start_time, JOIN_MS);
-}
-
-/*
- * True if any may.
- */
-static bool
-any_is_joining(void)
-{
-	HASH_SEQ_STATUS walk;
-	Database       *database;
-	bool            result = false;
-
-	database_list_begin(&walk);
-	while ((database = database_list_next(&walk)) != NULL)
-		result = result || is_joining(database);
-	return result;
-}
-
-/*
  * How many databases have a slot and no delivery worker, for lack of a worker
  * slot, beside others that have one.
  */
 static int
 count_lacking(void)
 {
-	HASH_SEQ_STATUS walk;
-	Database       *database;
-	int             lacking = 0;
-	int             others = 0;
+	int lacking = 0;
+	int others = 0;
 
 	if (launcher.out_of_slots.delay_ms == 0)
 		return 0;
-	database_list_begin(&walk);
-	while ((database = database_list_next(&walk)) != NULL)
+	for (Database *database = launcher.first; database != NULL; database = database->next)
 	{
 		if (is_missing(database, WORKER_DELIVERY) &&
 			database->workers[WORKER_DELIVERY].backoff.delay_ms == 0)
@@ -429,22 +380,6 @@ count_lacking(void)
 			others++;
 	}
 	return others > 0 || lacking > 1 ? lacking : 0;
-}
-
-/*
- * True if a database may get a slot now, as far as their number in a second is
- * concerned.
- */
-static bool
-may_start(void)
-{
-	MonoTime now = mono_now();
-
-	launcher.starts_left =
-		Min(launcher.starts_left + (now - launcher.starts_counted) / 1e6 * STARTS_PER_SECOND,
-			launcher.table->count);
-	launcher.starts_counted = now;
-	return launcher.starts_left >= 1;
 }
 
 /*
@@ -485,15 +420,13 @@ open_slot(Database *database, WorkerSlot *slot)
 	}
 	database->slice_start = database->workers[WORKER_SCHEDULER].start_time;
 	database->stop_time = database->slice_end = MONO_NEVER;
-	launcher.starts_left -= 1;
+	launcher.next_start = mono_in_ms(START_INTERVAL_MS);
 	return true;
 }
 
 /*
  * Starts what is missing: workers of databases that have a slot first, then
- * those of databases that are wanted.  Where the server was short of worker
- * slots lately, each database gets both its workers before the next one gets
- * any.  *pause is shortened to when to try again.  Returns how many databases
+ * those of databases that are wanted.  *pause is shortened to when to try again.  Returns how many databases
  * wait for a slot, or for their delivery worker, until others make room.
  */
 int
@@ -508,14 +441,9 @@ slots_start_workers(long *pause)
 	{
 		while ((slot = find_free_slot()) != NULL && (database = database_next_wanted()) != NULL)
 		{
-			if (launcher.short_of_slots > mono_now() && any_is_joining())
+			if (launcher.next_start > mono_now())
 			{
-				*pause = Min(*pause, JOIN_POLL_MS);
-				break;
-			}
-			if (!may_start())
-			{
-				*pause = Min(*pause, 1000 / STARTS_PER_SECOND);
+				*pause = Min(*pause, Max(mono_ms_until(launcher.next_start, *pause), 1));
 				return 0;
 			}
 			if (!open_slot(database, slot))
@@ -588,13 +516,10 @@ is_about_to_be_free(const Database *database)
 static Database *
 find_slice_to_end(long *pause)
 {
-	HASH_SEQ_STATUS walk;
-	Database       *database;
-	Database       *best = NULL;
-	int             best_progress = 1;
+	Database *best = NULL;
+	int       best_progress = 1;
 
-	database_list_begin(&walk);
-	while ((database = database_list_next(&walk)) != NULL)
+	for (Database *database = launcher.first; database != NULL; database = database->next)
 	{
 		int progress;
 
@@ -619,12 +544,9 @@ find_slice_to_end(long *pause)
 int
 slots_stop(int waiting, long *pause)
 {
-	HASH_SEQ_STATUS walk;
-	Database       *database;
-	int             stopping = 0;
+	int stopping = 0;
 
-	database_list_begin(&walk);
-	while ((database = database_list_next(&walk)) != NULL)
+	for (Database *database = launcher.first; database != NULL; database = database->next)
 	{
 		if (database->slot == NULL || !database->slot->stopping)
 			continue;
@@ -635,8 +557,12 @@ slots_stop(int waiting, long *pause)
 		else
 			*pause = Min(*pause, SLICE_ANSWER_MS);
 	}
-	for (; waiting > 0 && (database = find_slice_to_end(pause)) != NULL; waiting--)
+	for (; waiting > 0; waiting--)
 	{
+		Database *database = find_slice_to_end(pause);
+
+		if (database == NULL)
+			break;
 		stopping++;
 		database->stop_time = mono_now();
 		database->slot->stopping = true;

@@ -32,18 +32,10 @@
 #define OUT_OF_SLOTS_MAX_MS (5 * 1000)
 #define SHORT_OF_SLOTS_MS (INT64CONST(60) * 1000)
 
-/* While it is short of them, a scheduler gets so long to be joined by its delivery worker. */
-#define JOIN_MS 2000
-#define JOIN_POLL_MS 100
+/* Databases get a slot one at a time, in such intervals: most may have nothing to serve. */
+#define START_INTERVAL_MS 100
 
-/* Databases get a slot one at a time, so many in a second, after a few at once. */
-#define STARTS_PER_SECOND 10
-
-/*
- * Where other databases wait, a time slice lasts at least so long, which bounds
- * how often processes are started, and at most so long unless a single scan
- * does: ten seconds are enough for deliveries to come to full speed.
- */
+/* How long a time slice lasts at least, to bound starts of processes, and at most, unless a scan does. */
 #define SLICE_MIN_MS 1000
 #define SLICE_MAX_MS (10 * 1000)
 
@@ -54,10 +46,7 @@
 /* A scheduler that has not answered the request after so long is in a scan. */
 #define SLICE_ANSWER_MS 1000
 
-/*
- * A database gets its next slice after so long even if nothing is due by then:
- * what is written without triggers is noticed only by a poll.
- */
+/* The next slice comes even if nothing is due: only a poll sees what is written without triggers. */
 #define REVISIT_MIN_MS (5 * 1000)
 #define REVISIT_PER_DATABASE_MS 500
 #define REVISIT_MAX_MS (60 * 1000)

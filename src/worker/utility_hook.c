@@ -41,15 +41,6 @@
 static ProcessUtility_hook_type prev_ProcessUtility = NULL;
 
 /*
- * Whether the current role owns a database.
- */
-static bool
-owns_database(Oid database)
-{
-	return object_ownercheck(DatabaseRelationId, database, GetUserId());
-}
-
-/*
  * Whether the current role may create and rename databases.
  */
 static bool
@@ -141,7 +132,8 @@ wanted_database(Node *statement, bool is_top_level, LOCKMODE *lock)
 		return InvalidOid;
 	if ((renames || copies) && !may_create_databases())
 		return InvalidOid;
-	if (!owns_database(database) && !(copies && is_template(database)))
+	if (!object_ownercheck(DatabaseRelationId, database, GetUserId()) &&
+		!(copies && is_template(database)))
 		return InvalidOid;
 	*lock = copies ? ShareLock : AccessExclusiveLock;
 	return database;

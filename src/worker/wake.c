@@ -27,6 +27,7 @@
 #include "utils/snapmgr.h"
 
 #include "common/compat.h"
+#include "worker/process.h"
 #include "worker/wake.h"
 #include "worker/wake_request.h"
 

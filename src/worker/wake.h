@@ -11,7 +11,7 @@
 
 #include "postgres.h"
 
-#include "worker/process.h"
+#include "worker/worker.h"
 
 extern void wake_when_committed(WorkerKind kind);
 extern void retry_when_committed(WorkerKind kind);

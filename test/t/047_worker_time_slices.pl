@@ -62,11 +62,11 @@ sub await_all_with_new
 QuotaTest::Workers::set($node, 'quota_manager.workers', 'on');
 my $took = await_all('first', @served);
 cmp_ok($took, '<', 60, sprintf 'all databases are served (%.1f s)', $took);
-$node->wait_for_log(qr/\d+ databases take turns in 4 places for quota_manager workers/);
+$node->wait_for_log(qr/\d+ databases share 4 quota_manager worker slots in time slices/);
 QuotaTest::Workers::await($node, 'postgres',
-	q{SELECT query = '19 databases take turns in 4 places' FROM pg_stat_activity WHERE backend_type = 'quota_manager launcher'});
+	q{SELECT query = '19 databases share 4 worker slots' FROM pg_stat_activity WHERE backend_type = 'quota_manager launcher'});
 pass('pg_stat_activity shows that they share the slots');
-is(QuotaTest::Workers::log_count($node, qr/LOG:  \d+ databases take turns/), 1, 'the log says it once');
+is(QuotaTest::Workers::log_count($node, qr/LOG:  \d+ databases share/), 1, 'the log says it once');
 
 my ($since, @left);
 subtest 'broken, dropped, renamed, copied' => sub {

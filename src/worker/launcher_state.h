@@ -1,5 +1,5 @@
 /*
- * launcher.h
+ * launcher_state.h
  *		Shared by the files of the launcher: its state, and the databases that it
  *		knows.
  *
@@ -7,8 +7,8 @@
  * whenever a worker ends or publishes something, so a signal that is lost costs
  * time only.  It is connected to no database and reads shared catalogues only.
  */
-#ifndef QM_LAUNCHER_H
-#define QM_LAUNCHER_H
+#ifndef QM_LAUNCHER_STATE_H
+#define QM_LAUNCHER_STATE_H
 
 #include "postgres.h"
 
@@ -18,7 +18,6 @@
 
 #include "common/backoff.h"
 #include "worker/process.h"
-#include "worker/slot.h"
 
 /* A worker of a database, as its launcher sees it.  The back-off outlives time slices. */
 typedef struct LaunchedWorker
@@ -35,16 +34,17 @@ typedef struct LaunchedWorker
  */
 typedef struct Database
 {
-	Oid          oid; /* hash key; must be first */
-	char         name[NAMEDATALEN];
-	bool         listed;      /* it is still there, and can be served */
-	bool         can_connect; /* the role may connect to it */
-	bool         logged;      /* the log says what keeps it from being served */
-	bool         requested;   /* it was asked for while its workers were about to end */
-	MonoTime     wanted;      /* since when it should have a slot */
-	SchedulerEnd end;         /* how its last scheduler ended, */
-	bool         announced;   /* that the log says that it is served, */
-	SliceMemory  memory;      /* and what else the log says */
+	Oid              oid; /* hash key; must be first */
+	struct Database *next;
+	char             name[NAMEDATALEN];
+	bool             listed;      /* it is still there, and can be served */
+	bool             can_connect; /* the role may connect to it */
+	bool             logged;      /* the log says what keeps it from being served */
+	bool             requested;   /* it was asked for while its workers were about to end */
+	MonoTime         wanted;      /* since when it should have a slot */
+	SchedulerEnd     end;         /* how its last scheduler ended, */
+	bool             announced;   /* that the log says that it is served, */
+	SliceMemory      memory;      /* and what else the log says */
 
 	PreconditionFailure failure;
 	char                missing[MISSING_SIZE];
@@ -78,16 +78,16 @@ typedef struct LauncherState
 	MemoryContext cycle_context;
 	SlotTable    *table;
 	dsm_handle    table_handle;
-	HTAB         *databases;
+	HTAB         *databases; /* by oid, */
+	Database     *first;     /* and each linked to the next */
 
 	/* Who the workers are; InvalidOid: none are to run, and why (NULL: they are switched off). */
-	Oid         role;
-	const char *role_problem;
+	Oid   role;
+	char *role_problem;
 
 	MonoTime read_databases;     /* when the list of databases is read again, */
 	MonoTime read_requests;      /* and when wake-up requests are */
-	double   starts_left;        /* databases that may get a slot now, */
-	MonoTime starts_counted;     /* and when that was counted */
+	MonoTime next_start;         /* when a database may get a slot, */
 	Backoff  out_of_slots;       /* the server is out of worker slots */
 	MonoTime short_of_slots;     /* it was so lately, until then */
 	bool     logged_no_slot;     /* the log says so, */
@@ -99,9 +99,7 @@ extern LauncherState launcher;
 /* database_list.c: the databases, and who is next. */
 extern void      database_list_create(void);
 extern void      database_list_read(void);
-extern void      database_list_begin(HASH_SEQ_STATUS *walk);
-extern Database *database_list_next(HASH_SEQ_STATUS *walk);
-extern void      database_list_remove(Database *database);
+extern void      database_list_forget_dropped(void);
 extern void      database_list_retry_all(void);
 extern void      database_request(Oid oid);
 extern bool      database_is_startable(const Database *database);
@@ -119,4 +117,4 @@ extern void slots_terminate_all(int code, Datum arg);
 extern bool ddl_locks_poll(bool *released);
 extern void lock_waits_cancel(void);
 
-#endif /* QM_LAUNCHER_H */
+#endif /* QM_LAUNCHER_STATE_H */
