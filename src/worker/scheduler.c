@@ -413,6 +413,21 @@ check_database(void)
 }
 
 /*
+ * Step: ends the process where workers are stopped, before deliveries start.
+ */
+static void
+check_enabled(void)
+{
+	bool enabled;
+
+	database_work_unit.begin();
+	enabled = workers_are_enabled();
+	database_work_unit.commit();
+	if (!enabled)
+		end_unserved(FAILURE_STOPPED);
+}
+
+/*
  * Begins with what the last time slice has left, unless that was of another
  * extension, and lets the launcher start deliveries.  The log says once who
  * works where, and what is to be done there.
@@ -578,6 +593,7 @@ qm_scheduler_main(Datum main_arg)
 	scheduler.cycle_context =
 		AllocSetContextCreate(TopMemoryContext, "quota_manager cycle", ALLOCSET_DEFAULT_SIZES);
 	scheduler.reader = balance_reader_create(&database_work_unit);
+	(void) survives(check_enabled);
 	begin_service();
 
 	while (!ShutdownRequestPending)

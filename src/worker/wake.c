@@ -142,12 +142,11 @@ register_callback(void)
 }
 
 /*
- * False after stop_workers(), and if workers are switched off: then nobody
- * is to be woken.  Read with no regard to rights: who may write a
- * strategy need not be allowed to see this.
+ * False after stop_workers().  In a transaction; for any backend.  Read with no
+ * regard to rights: who may write a strategy need not be allowed to see this.
  */
-static bool
-workers_are_wanted(void)
+bool
+workers_are_enabled(void)
 {
 	Oid table = get_relname_relid("quota_installation", get_namespace_oid("quota_manager", false));
 	AttrNumber column =
@@ -157,7 +156,7 @@ workers_are_wanted(void)
 	TableScanDesc   scan;
 	TupleTableSlot *slot;
 
-	if (!workers_setting || column == InvalidAttrNumber)
+	if (column == InvalidAttrNumber)
 		return false;
 	relation = table_open(table, AccessShareLock);
 	slot = table_slot_create(relation, NULL);
@@ -189,7 +188,7 @@ wake_when_committed(WorkerKind kind)
 	register_callback();
 	/* one that runs now may have gone when this is committed */
 	if (at_commit.wake == 0)
-		at_commit.wanted = reach(WORKER_SCHEDULER, 0) || workers_are_wanted();
+		at_commit.wanted = reach(WORKER_SCHEDULER, 0) || (workers_setting && workers_are_enabled());
 	at_commit.wake |= 1 << kind;
 }
 

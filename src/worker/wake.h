@@ -16,6 +16,7 @@
 extern void wake_when_committed(WorkerKind kind);
 extern void retry_when_committed(WorkerKind kind);
 extern void break_off_when_committed(void);
+extern bool workers_are_enabled(void);
 extern int  signal_workers(Oid database, WorkerKind kind, int signal);
 
 /* For workers. */

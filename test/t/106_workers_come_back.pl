@@ -21,7 +21,7 @@ my $launcher_seconds = 15;
 foreach my $preload (1, 0)
 {
 	subtest $preload ? 'preloaded' : 'not preloaded' => sub {
-		my $node = QuotaTest::Workers::cluster("comes_back_$preload", preload => $preload, settings => "restart_after_crash = on\n");
+		my $node = QuotaTest::Workers::cluster("comes_back_$preload", preload => $preload, settings => "restart_after_crash = on\nlog_min_messages = debug1\n");
 		my ($postmaster) = split /\n/, slurp_file($node->data_dir . '/postmaster.pid');
 		my $strategies = 0;
 
@@ -84,6 +84,17 @@ foreach my $preload (1, 0)
 			$works->("it works after the $kind was killed while it started");
 		}
 		is(QuotaTest::Workers::log_count($node, qr/PANIC|terminated by signal (?!9)/), 0, 'no other crash is in the log');
+
+		if ($preload)
+		{
+			$node->safe_psql('postgres', 'SELECT quota_manager.stop_workers()');
+			QuotaTest::Workers::await($node, 'postgres', q{SELECT count(pid) = 0 FROM quota_manager.worker_status WHERE kind <> 'launcher'});
+			my $mark = -s $node->logfile;
+
+			$node->restart;
+			$node->wait_for_log(qr/quota_manager workers of database "postgres" are stopped/, $mark);
+			unlike(substr(slurp_file($node->logfile), $mark), qr/starting background worker process "quota_manager courier/, 'where workers are stopped, none delivers for a moment');
+		}
 		$node->stop;
 	};
 }
