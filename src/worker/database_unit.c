@@ -2,6 +2,10 @@
  * database_unit.c
  *		Transactions of a worker that serves a database, guarded against the
  *		extension being dropped.
+ *
+ * They raise an error with ERRCODE_UNDEFINED_OBJECT where it is gone, or was
+ * updated to a version that the library does not serve.  A DROP EXTENSION waits
+ * for one short transaction at most, and never deadlocks with one.
  */
 #include "postgres.h"
 

@@ -11,7 +11,6 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "postmaster/bgworker.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
 #include "utils/builtins.h"
@@ -60,18 +59,6 @@ puts_out_of_use(const TriggerData *trigger)
 }
 
 /*
- * Whether a process is a scheduler, which begins a scan that was broken off
- * again if it is still due.
- */
-static bool
-is_scheduler(int pid)
-{
-	const char *type = GetBackgroundWorkerTypeByPid(pid);
-
-	return type != NULL && strcmp(type, worker_type(WORKER_SCHEDULER)) == 0;
-}
-
-/*
  * Name of the role that a process acts as.
  */
 static const char *
@@ -84,15 +71,16 @@ process_role(int pid)
 }
 
 /*
- * Breaks off the scan of a scheduler where its strategy is put out of use;
- * otherwise lets the client know what it waits for.
+ * Breaks off the scan of a scheduler, which begins it again if it is still due,
+ * where its strategy is put out of use; otherwise lets the client know what it
+ * waits for.
  */
 static void
 break_off_or_tell(const TriggerData *trigger, int pid)
 {
 	const char *name = TextDatumGetCString(strategy_column(trigger, trigger->tg_trigtuple, "name"));
 
-	if (puts_out_of_use(trigger) && is_scheduler(pid))
+	if (puts_out_of_use(trigger) && is_worker(pid, WORKER_SCHEDULER))
 		(void) kill(pid, SIGINT);
 	else
 		ereport(NOTICE,

@@ -54,6 +54,17 @@ worker_type(WorkerKind kind)
 }
 
 /*
+ * Whether a process is a worker of a kind.  For any backend; raises no error.
+ */
+bool
+is_worker(int pid, WorkerKind kind)
+{
+	const char *type = GetBackgroundWorkerTypeByPid(pid);
+
+	return type != NULL && strcmp(type, worker_kinds[kind].type) == 0;
+}
+
+/*
  * Fills what is common to all our workers.  `suffix` (may be NULL) is appended
  * to the name that ps and pg_stat_activity show.  For any backend.
  */

@@ -38,6 +38,7 @@ typedef struct WorkerArguments
 
 /* Starting workers. */
 extern const char *worker_type(WorkerKind kind);
+extern bool        is_worker(int pid, WorkerKind kind);
 extern void        describe_worker(BackgroundWorker *worker, WorkerKind kind, const char *suffix);
 extern BackgroundWorkerHandle *start_worker(WorkerKind kind, const WorkerArguments *arguments,
 											const char *database);
@@ -75,15 +76,7 @@ extern bool  extension_is_gone(void);
 extern const char *check_worker_role(Oid *role, const char **hint);
 extern Oid         find_worker_role(char **problem);
 
-/*
- * Transactions of a worker that serves a database.  They begin by waiting
- * until nobody is dropping the extension, and raise an error with
- * ERRCODE_UNDEFINED_OBJECT if it is gone: so a DROP EXTENSION never waits for
- * more than one short transaction, and never deadlocks with one.  The same
- * error is raised where the extension was updated to a version that the library
- * does not serve.  While an update to that of the library is waiting, the
- * notice says so.
- */
+/* Transactions of a worker that serves a database. */
 extern const WorkUnit database_work_unit;
 
 #endif /* QM_PROCESS_H */

@@ -82,19 +82,17 @@ typedef struct SlotTable
 	WorkerSlot    slots[FLEXIBLE_ARRAY_MEMBER];
 } SlotTable;
 
-/* Of the launcher: makes the table, for the life of this process.  Raises an error without memory. */
+/* Of the launcher; slot_table_create raises an error without memory. */
 extern SlotTable *slot_table_create(int count, dsm_handle *handle);
+extern void       slot_reset_scheduler(WorkerSlot *slot);
+extern void       slot_reset_delivery(WorkerSlot *slot);
 
-/* Of the launcher: empties a slot for a scheduler, or the part of it that a delivery worker publishes. */
-extern void slot_reset_scheduler(WorkerSlot *slot);
-extern void slot_reset_delivery(WorkerSlot *slot);
-
-/* Of a worker.  slot_attach ends the process where the table is gone with its launcher. */
+/* Of a worker. */
 extern WorkerSlot *slot_attach(dsm_handle handle, int number, WorkerKind kind);
 extern void        slot_publish_next(WorkerSlot *slot, WorkerKind kind, MonoTime next);
 extern void        slot_wake_launcher(void);
 
-/* Of all: wakes a worker, if it runs; reads what it published. */
+/* Of all. */
 extern void     slot_wake(WorkerSlot *slot, WorkerKind kind);
 extern MonoTime slot_next_due(WorkerSlot *slot, WorkerKind kind);
 

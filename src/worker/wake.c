@@ -18,7 +18,6 @@
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "postmaster/bgworker.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
@@ -58,14 +57,11 @@ signal_workers(Oid database, WorkerKind kind, int signal)
 
 	for (i = 0; i < ProcGlobal->allProcCount; i++)
 	{
-		PGPROC     *proc = &ProcGlobal->allProcs[i];
-		int         pid = proc->pid;
-		const char *type;
+		PGPROC *proc = &ProcGlobal->allProcs[i];
+		int     pid = proc->pid;
 
-		if (pid == 0 || proc->databaseId != database || !proc_may_be_worker(proc))
-			continue;
-		type = GetBackgroundWorkerTypeByPid(pid);
-		if (type == NULL || strcmp(type, worker_type(kind)) != 0)
+		if (pid == 0 || proc->databaseId != database || !proc_may_be_worker(proc) ||
+			!is_worker(pid, kind))
 			continue;
 		count++;
 		if (signal == SIGUSR1)
