@@ -76,6 +76,16 @@
 #define pgstat_get_local_beentry_by_index(index) pgstat_fetch_stat_local_beentry(index)
 #endif
 
+/* A loop over pointers in a list, which declares its variable. */
+#if PG_VERSION_NUM < 170000
+#define foreach_ptr(type, var, list)                                                               \
+	for (type *var = NULL, *var##__outer = (type *) 1; var##__outer; var##__outer = NULL)          \
+		for (ForEachState var##__state = {(list), 0};                                              \
+			 var##__state.l != NIL && var##__state.i < var##__state.l->length &&                   \
+			 (var = lfirst(&var##__state.l->elements[var##__state.i]), true);                      \
+			 var##__state.i++)
+#endif
+
 /* The next value of a sort, a copy; and the entries of a new row in all indexes, which may raise an error. */
 #if PG_VERSION_NUM >= 160000
 #define tuplesort_next_datum(sort, value, isnull)                                                  \

@@ -62,7 +62,7 @@ typedef enum DeliveryFigure
 
 typedef enum DeliveryPhase
 {
-	DELIVERY_LOOKING,
+	DELIVERY_POLLING,
 	DELIVERY_SENDING,
 	DELIVERY_WAITING_FOR_LOCK,
 	DELIVERY_WINDING_DOWN,

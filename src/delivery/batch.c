@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "common/backoff.h"
+#include "common/compat.h"
 #include "common/crash_point.h"
 #include "delivery/batch.h"
 #include "delivery/claim.h"
@@ -97,15 +98,12 @@ wants_settlement(const Sender *sender)
 }
 
 /*
- * True if the state of the gateway is to be written by this process, and was
- * not found locked within so many milliseconds.
+ * True if the state of the gateway is to be written by this process.
  */
 static bool
-wants_report(const Sender *sender, int64 since_ms)
+wants_report(const Sender *sender)
 {
-	return sender->report.unsaved && sender->row != NULL && sender_owns_gateway(sender) &&
-		   (sender->report.tried == MONO_PAST ||
-			mono_now() >= mono_add_ms(sender->report.tried, since_ms));
+	return sender->report.due <= mono_now() && sender->row != NULL && sender_owns_gateway(sender);
 }
 
 /*
@@ -114,16 +112,10 @@ wants_report(const Sender *sender, int64 since_ms)
 bool
 batch_is_needed(const Delivery *delivery)
 {
-	ListCell *cell;
-
-	foreach (cell, delivery->senders)
-	{
-		const Sender *sender = lfirst(cell);
-
+	foreach_ptr (const Sender, sender, delivery->senders)
 		if (wants_claim(sender) || wants_record(sender) || wants_settlement(sender) ||
-			wants_candidate(sender) || wants_report(sender, POLL_INTERVAL_MS))
+			wants_candidate(sender) || wants_report(sender))
 			return true;
-	}
 	return false;
 }
 
@@ -136,13 +128,12 @@ batch_has_work(const Delivery *delivery, const Sender *sender, MonoTime *due)
 {
 	DoubtPolicy policy = sender_policy(sender);
 	bool        found = grants_in(&sender->grants, GRANT_UNRESOLVED) > 0;
-	ListCell   *cell;
 
 	if (sender->row == NULL)
 		return false;
-	foreach (cell, delivery->runs)
+	foreach_ptr (const Run, run, delivery->runs)
 	{
-		const PendingWork *work = pending_work_at(lfirst(cell), sender->row->name);
+		const PendingWork *work = pending_work_at(run, sender->row->name);
 
 		if (work == NULL)
 			continue;
@@ -203,8 +194,6 @@ restart_if_due(Delivery *delivery, Sender *sender)
 
 	if (sender->search.exhausted || !sender_owns_gateway(sender) || sender->row == NULL)
 		return;
-	if (sender->search.restart_time == MONO_NEVER)
-		sender->search.restart_time = mono_add_ms(begin, SEARCH_AGAIN_MS);
 	if (sender->search.restart_time > begin)
 		return;
 	pending_work_forget_dirty(delivery->runs, sender->row->name);
@@ -252,23 +241,16 @@ watch_due(Sender *sender, MonoTime due)
 }
 
 /*
- * What was read about the work of a gateway is read again where it has changed
- * since.
+ * What was changed of the work of a gateway is read again.  What is still in
+ * flight is when it is settled.
  */
 static void
 forget_changed(Delivery *delivery, Sender *sender)
 {
-	if (sender->row == NULL)
+	if (sender->row == NULL || !sender->dirty || grants_claimed(&sender->grants))
 		return;
-	/* what is still in flight is read when it is settled */
-	if (sender->dirty && !grants_claimed(&sender->grants))
-	{
-		pending_work_forget_dirty(delivery->runs, sender->row->name);
-		sender->dirty = false;
-	}
-	if (sender->policy.changed)
-		pending_work_forget(delivery->runs, sender->row->name);
-	sender->policy.changed = false;
+	pending_work_forget_dirty(delivery->runs, sender->row->name);
+	sender->dirty = false;
 }
 
 /*
@@ -289,7 +271,7 @@ poll_for_sender(Delivery *delivery, Sender *sender, BatchRun *run)
 		unresolved_load(sender, delivery->runs);
 	}
 	due = MONO_NEVER;
-	if (!batch_has_work(delivery, sender, &due) && !sender->report.unsaved &&
+	if (!batch_has_work(delivery, sender, &due) && sender->report.due == MONO_NEVER &&
 		!grants_claimed(&sender->grants) && sender_in_flight(sender) == 0)
 		sender->batch.lock_abandoned = true;
 	if (sender_owns_gateway(sender) && sender->search.exhausted &&
@@ -325,9 +307,9 @@ serve_sender(Delivery *delivery, Sender *sender, const BatchRun *run)
 		claim_search(sender, delivery->runs);
 	if (may_claim)
 		samples_write(sender);
-	if (wants_report(sender, 0))
+	if (sender->report.due != MONO_NEVER && sender->row != NULL && sender_owns_gateway(sender))
 	{
-		sender->report.tried = mono_now();
+		sender->report.due = mono_in_ms(POLL_INTERVAL_MS);
 		sender->batch.state_saved = settle_state(sender);
 	}
 	if (tally_write(&sender->batch.tally, sender->row == NULL ? NULL : sender->row->name) &&
@@ -343,7 +325,6 @@ run_batch(void *argument)
 {
 	BatchRun *run = argument;
 	Delivery *delivery = run->delivery;
-	ListCell *cell;
 
 	set_local("lock_timeout", BATCH_LOCK_TIMEOUT);
 	if (delivery->gateways_read == MONO_PAST ||
@@ -351,15 +332,15 @@ run_batch(void *argument)
 		senders_read_gateways(delivery);
 	if (run->kind == BATCH_POLL)
 	{
-		foreach (cell, delivery->senders)
-			forget_changed(delivery, lfirst(cell));
+		foreach_ptr (Sender, sender, delivery->senders)
+			forget_changed(delivery, sender);
 		delivery->runs = pending_work_load(delivery->runs, delivery->runs_memory);
 		pending_work_read(delivery->runs, delivery->runs_memory);
-		foreach (cell, delivery->senders)
-			poll_for_sender(delivery, lfirst(cell), run);
+		foreach_ptr (Sender, sender, delivery->senders)
+			poll_for_sender(delivery, sender, run);
 	}
-	foreach (cell, delivery->senders)
-		serve_sender(delivery, lfirst(cell), run);
+	foreach_ptr (Sender, sender, delivery->senders)
+		serve_sender(delivery, sender, run);
 }
 
 /*
@@ -408,7 +389,7 @@ finish_sender(Delivery *delivery, Sender *sender, DeliveryCount *count)
 		sender->has_lock = true;
 	if (sender->batch.state_saved)
 	{
-		sender->report.unsaved = false;
+		sender->report.due = MONO_NEVER;
 		announce_state(delivery, sender);
 	}
 	sender_begin_batch(sender);
@@ -435,7 +416,6 @@ batch_run(Delivery *delivery, BatchKind kind, DeliveryCount *count)
 {
 	BatchRun   run = {delivery, kind, 0, NULL};
 	ErrorData *error;
-	ListCell  *cell;
 
 	if (delivery->wants_installation && kind != BATCH_SETTLE)
 	{
@@ -448,13 +428,13 @@ batch_run(Delivery *delivery, BatchKind kind, DeliveryCount *count)
 	error = senders_transact(delivery, run_batch, &run);
 	if (error != NULL)
 	{
-		foreach (cell, delivery->senders)
-			sender_undo_batch(lfirst(cell));
+		foreach_ptr (Sender, sender, delivery->senders)
+			sender_undo_batch(sender);
 		senders_forget_tables(delivery);
 		return error;
 	}
-	foreach (cell, delivery->senders)
-		finish_sender(delivery, lfirst(cell), count);
+	foreach_ptr (Sender, sender, delivery->senders)
+		finish_sender(delivery, sender, count);
 	count->in_doubt += run.in_doubt;
 	return NULL;
 }

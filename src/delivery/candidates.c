@@ -8,6 +8,7 @@
 #include "utils/memutils.h"
 
 #include "delivery/candidates.h"
+#include "delivery/timing.h"
 
 /*
  * Prepares a search, which is at its end until it is restarted.
@@ -34,5 +35,5 @@ candidates_restart(CandidateSearch *search)
 	search->next = 0;
 	search->searched_id = PG_INT64_MIN;
 	search->exhausted = false;
-	search->restart_time = MONO_NEVER;
+	search->restart_time = mono_in_ms(SEARCH_AGAIN_MS);
 }

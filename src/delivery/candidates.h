@@ -31,11 +31,10 @@ typedef struct CandidateSearch
 	Candidate    *candidates;
 	int           count;
 	int           next;
-	int64         searched_id; /* no grant up to this one is left to be found */
-	bool          exhausted;   /* it came to the end of the pending work */
-	MonoTime      rest_until;  /* it found only users who have to wait */
-	MonoTime restart_time; /* when it begins anew, for what has fallen due behind it; MONO_NEVER:
-							* no time is set */
+	int64         searched_id;  /* no grant up to this one is left to be found */
+	bool          exhausted;    /* it came to the end of the pending work */
+	MonoTime      rest_until;   /* it found only users who have to wait */
+	MonoTime      restart_time; /* it begins anew, for what has fallen due behind it */
 } CandidateSearch;
 
 extern void candidates_init(CandidateSearch *search, MemoryContext memory);

@@ -116,16 +116,18 @@ static const int gravity[] = {
 };
 
 /*
- * Nothing is in flight any more: when is the gateway asked, and what is it
- * called until then?
+ * No grant is in flight: if that was waited for, when is the gateway asked, and
+ * what is it called until then?
  */
-static CircuitActions
-end_draining(Circuit *circuit, MonoTime now)
+CircuitActions
+circuit_drained(Circuit *circuit, MonoTime now)
 {
 	const CircuitFault *fault = &circuit->fault;
 	int64          pause = backoff_ms(circuit->faults, delivery_retry_base, FAULT_PAUSE_MAX_MS);
 	CircuitActions actions = CIRCUIT_SEARCH_ANEW;
 
+	if (circuit->phase != CIRCUIT_DRAINING)
+		return CIRCUIT_NO_ACTION;
 	circuit->faults++;
 	circuit->concurrency_limit = 1;
 	circuit->failed_checks = 0;
@@ -202,17 +204,6 @@ CircuitActions
 circuit_query_failed(Circuit *circuit, const GatewayReply *reply, int in_flight, MonoTime now)
 {
 	return note_fault(circuit, reply, false, in_flight, now);
-}
-
-/*
- * No grant is in flight.
- */
-CircuitActions
-circuit_drained(Circuit *circuit, MonoTime now)
-{
-	if (circuit->phase != CIRCUIT_DRAINING)
-		return CIRCUIT_NO_ACTION;
-	return end_draining(circuit, now);
 }
 
 /*

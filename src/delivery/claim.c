@@ -113,13 +113,12 @@ work_to_search(const Sender *sender, const Run *run, MonoTime now)
 static bool
 next_range(Sender *sender, List *runs, int64 size, IdRange *range, RowArrays *searched)
 {
-	MonoTime  now = mono_now();
-	bool      found = false;
-	ListCell *cell;
+	MonoTime now = mono_now();
+	bool     found = false;
 
-	foreach (cell, runs)
+	foreach_ptr (const Run, run, runs)
 	{
-		PendingWork *work = work_to_search(sender, lfirst(cell), now);
+		const PendingWork *work = work_to_search(sender, run, now);
 
 		if (work == NULL)
 			continue;
@@ -133,9 +132,8 @@ next_range(Sender *sender, List *runs, int64 size, IdRange *range, RowArrays *se
 	if ((uint64) range->high - (uint64) range->low >= (uint64) size)
 		range->high = range->low + size - 1;
 
-	foreach (cell, runs)
+	foreach_ptr (Run, run, runs)
 	{
-		Run         *run = lfirst(cell);
 		PendingWork *work = work_to_search(sender, run, now);
 
 		if (work == NULL || work->low > range->high)
@@ -165,16 +163,6 @@ grants_are_spread(void)
 }
 
 /*
- * The hash of a user's id, as the operator class of text has it.
- */
-static int32
-user_hash(const text *user_id)
-{
-	return (int32) hash_bytes((const unsigned char *) VARDATA_ANY(user_id),
-							  VARSIZE_ANY_EXHDR(user_id));
-}
-
-/*
  * By the hash of the user, then as they were.
  */
 static int
@@ -189,14 +177,18 @@ compare_candidates(const void *a, const void *b)
 }
 
 /*
- * Brings those together that are likely to be kept together.
+ * Brings those together that are likely to be kept together: the hash is the one
+ * of the operator class of text.
  */
 static void
 order_by_part(CandidateSearch *search)
 {
 	for (int i = 0; i < search->count; i++)
 	{
-		search->candidates[i].hash = user_hash(search->candidates[i].user_id);
+		const text *user_id = search->candidates[i].user_id;
+
+		search->candidates[i].hash = (int32) hash_bytes(
+			(const unsigned char *) VARDATA_ANY(user_id), VARSIZE_ANY_EXHDR(user_id));
 		search->candidates[i].position = i;
 	}
 	qsort(search->candidates, search->count, sizeof(Candidate), compare_candidates);
@@ -267,22 +259,6 @@ claim_search(Sender *sender, List *runs)
 }
 
 /*
- * True if the candidate's user has to wait until it is known what became of
- * an earlier grant.
- */
-static bool
-has_to_wait(const Sender *sender, const Candidate *candidate)
-{
-	char *user_id;
-	bool  waits;
-
-	user_id = text_to_cstring(candidate->user_id);
-	waits = user_is_unresolved(&sender->grants, user_id);
-	pfree(user_id);
-	return waits;
-}
-
-/*
  * Makes a grant of a row that was claimed.
  */
 static Grant *
@@ -348,7 +324,7 @@ claim_batch(Sender *sender, int limit)
 	{
 		const Candidate *candidate = &sender->search.candidates[sender->search.next++];
 
-		if (has_to_wait(sender, candidate))
+		if (user_is_unresolved(&sender->grants, text_to_cstring(candidate->user_id)))
 			sender->search.rest_until = mono_in_ms(WAITING_USERS_REST_MS);
 		else
 			rows_add(rows,

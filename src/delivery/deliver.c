@@ -11,10 +11,8 @@
 
 #include "common/version.h"
 #include "delivery/delivery.h"
+#include "delivery/timing.h"
 #include "common/identity.h"
-
-/* A cancelled call waits for so long for what is in flight. */
-#define CANCEL_GRACE_MS 1000
 
 PG_FUNCTION_INFO_V1(qm_deliver);
 
@@ -38,7 +36,7 @@ qm_deliver(PG_FUNCTION_ARGS)
 	delivery = delivery_create(&procedure_work_unit);
 	PG_TRY();
 	{
-		(void) delivery_loop(delivery, NULL, CANCEL_GRACE_MS, &count);
+		(void) delivery_loop(delivery, NULL, LEAVE_GRACE_MS, &count);
 		delivery_explain(delivery);
 	}
 	PG_FINALLY();

@@ -17,10 +17,10 @@
 #include "utils/guc.h"
 #include "utils/wait_event.h"
 
+#include "common/compat.h"
 #include "common/crash_point.h"
 #include "common/progress.h"
 #include "delivery/batch.h"
-#include "delivery/health_check.h"
 #include "delivery/requests.h"
 #include "delivery/pending_work.h"
 #include "delivery/timing.h"
@@ -48,15 +48,12 @@ typedef struct Loop
 static bool
 wait_for_answers(Delivery *delivery, int limit_ms)
 {
-	MonoTime  now = mono_now();
-	int       active = 0;
-	int       responsive = 0;
-	ListCell *cell;
+	MonoTime now = mono_now();
+	int      active = 0;
+	int      responsive = 0;
 
-	foreach (cell, delivery->senders)
+	foreach_ptr (const Sender, sender, delivery->senders)
 	{
-		const Sender *sender = lfirst(cell);
-
 		if (sender_in_flight(sender) == 0)
 			continue;
 		active++;
@@ -67,10 +64,9 @@ wait_for_answers(Delivery *delivery, int limit_ms)
 		return false;
 
 	pgstat_report_wait_start(PG_WAIT_EXTENSION);
-	foreach (cell, delivery->senders)
+	foreach_ptr (Sender, sender, delivery->senders)
 	{
-		Sender *sender = lfirst(cell);
-		int     timeout_ms;
+		int timeout_ms;
 
 		if (sender_in_flight(sender) == 0)
 			continue;
@@ -100,12 +96,11 @@ wind_down(Loop *loop, const volatile sig_atomic_t *stop, int grace_ms)
 	Delivery *delivery = loop->delivery;
 	int       left_ms = grace_ms;
 	MonoTime  end = mono_in_ms(grace_ms);
-	ListCell *cell;
 
 	delivery->is_leaving = true;
 	progress_set(PROGRESS_DELIVERY, DELIVERY_PHASE, DELIVERY_WINDING_DOWN);
-	foreach (cell, delivery->senders)
-		grants_return_unsent(&((Sender *) lfirst(cell))->grants);
+	foreach_ptr (Sender, sender, delivery->senders)
+		grants_return_unsent(&sender->grants);
 	CRASH_POINT(winding_down);
 	if (batch_run(delivery, BATCH_SETTLE, loop->count) != NULL)
 		left_ms = 0;
@@ -116,8 +111,8 @@ wind_down(Loop *loop, const volatile sig_atomic_t *stop, int grace_ms)
 			end = mono_in_ms(grace_ms);
 		left_ms = (int) mono_ms_until(end, grace_ms);
 	}
-	foreach (cell, delivery->senders)
-		sender_abandon(lfirst(cell), "the sender was stopped before the answer came");
+	foreach_ptr (Sender, sender, delivery->senders)
+		sender_abandon(sender, "the sender was stopped before the answer came");
 	CRASH_POINT(wound_down);
 	(void) batch_run(delivery, BATCH_SETTLE, loop->count);
 	delivery->is_leaving = false;
@@ -181,22 +176,16 @@ nap(int ms)
 }
 
 /*
- * Waits for what a rate_limit lets go, and nothing else does not.  False:
- * there is no such thing.
+ * Waits for the moment at which a rate_limit lets something go.  False: nothing
+ * waits for that alone.
  */
 static bool
 wait_for_rate(const Delivery *delivery)
 {
-	int       timeout_ms = PG_INT32_MAX;
-	ListCell *cell;
+	int timeout_ms = PG_INT32_MAX;
 
-	foreach (cell, delivery->senders)
-	{
-		int ms = requests_throttled_ms(lfirst(cell));
-
-		if (ms >= 0)
-			timeout_ms = Min(timeout_ms, ms);
-	}
+	foreach_ptr (const Sender, sender, delivery->senders)
+		timeout_ms = Min(timeout_ms, requests_throttled_ms(sender));
 	if (timeout_ms == PG_INT32_MAX)
 		return false;
 	nap(Min(timeout_ms, ANSWER_WAIT_MS));
@@ -214,12 +203,9 @@ report_progress(const Loop *loop)
 	int64                open = 0;
 	int64                unsent = 0;
 	int64                in_flight = 0;
-	ListCell            *cell;
 
-	foreach (cell, loop->delivery->senders)
+	foreach_ptr (const Sender, sender, loop->delivery->senders)
 	{
-		const Sender *sender = lfirst(cell);
-
 		if (!sender->has_lock)
 			continue;
 		served++;
@@ -288,12 +274,10 @@ wait_for_lock(Loop *loop, ErrorData *error)
 static void
 require_replicated_claims(Loop *loop)
 {
-	bool      has_unsent = false;
-	ListCell *cell;
+	bool has_unsent = false;
 
-	foreach (cell, loop->delivery->senders)
-		if (grants_unsent(&((const Sender *) lfirst(cell))->grants) > 0)
-			has_unsent = true;
+	foreach_ptr (const Sender, sender, loop->delivery->senders)
+		has_unsent |= grants_unsent(&sender->grants) > 0;
 	if (!has_unsent || commit_is_replicated())
 		return;
 	wind_down_quickly(loop);
@@ -313,7 +297,7 @@ run_batch(Loop *loop)
 	ErrorData *error;
 
 	progress_set(PROGRESS_DELIVERY, DELIVERY_PHASE,
-				 loop->polls ? DELIVERY_LOOKING : DELIVERY_SENDING);
+				 loop->polls ? DELIVERY_POLLING : DELIVERY_SENDING);
 	error = batch_run(delivery, loop->polls ? BATCH_POLL : BATCH_CLAIM, loop->count);
 	if (error != NULL && (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
 						  error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
@@ -368,7 +352,7 @@ next_poll_of(const Delivery *delivery, const Sender *sender, MonoTime now)
 	MonoTime due = MONO_NEVER;
 	bool     has_work = batch_has_work(delivery, sender, &due);
 
-	if (sender->report.unsaved && sender->has_lock)
+	if (sender->report.due != MONO_NEVER && sender->has_lock)
 		return mono_add_ms(now, POLL_INTERVAL_MS);
 	if (!has_work)
 		return MONO_NEVER;
@@ -394,7 +378,6 @@ loop_until_idle(Loop *loop)
 {
 	Delivery *delivery = loop->delivery;
 	MonoTime  due = MONO_NEVER;
-	ListCell *cell;
 
 	for (;;)
 	{
@@ -412,22 +395,16 @@ loop_until_idle(Loop *loop)
 		runs_batch = loop->polls || batch_is_needed(delivery);
 		if (runs_batch && !run_batch(loop))
 			continue;
-		foreach (cell, delivery->senders)
-		{
-			Sender *sender = lfirst(cell);
-
-			if (sender->has_lock && sender_wants_check(sender))
-				health_check_send(sender);
+		foreach_ptr (Sender, sender, delivery->senders)
 			requests_send(sender, delivery->installation);
-		}
 		if (runs_batch)
 			report_progress(loop);
 		if (!wait_for_work(loop))
 			break;
 	}
 
-	foreach (cell, delivery->senders)
-		due = Min(due, next_poll_of(delivery, lfirst(cell), mono_now()));
+	foreach_ptr (const Sender, sender, delivery->senders)
+		due = Min(due, next_poll_of(delivery, sender, mono_now()));
 	return due;
 }
 
@@ -469,12 +446,9 @@ delivery_loop(Delivery *delivery, volatile sig_atomic_t *stop, int grace_ms, Del
 void
 delivery_explain(const Delivery *delivery)
 {
-	ListCell *cell;
-
-	foreach (cell, delivery->senders)
+	foreach_ptr (const Sender, sender, delivery->senders)
 	{
-		const Sender *sender = lfirst(cell);
-		MonoTime      due = MONO_NEVER;
+		MonoTime due = MONO_NEVER;
 
 		if (!batch_has_work(delivery, sender, &due) || due > mono_now())
 			continue;

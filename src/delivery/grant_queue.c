@@ -61,6 +61,19 @@ grants_first(GrantQueue *queue, GrantState state)
 }
 
 /*
+ * The grant that came into the same state after this one; NULL: there is none.
+ */
+Grant *
+grants_next(GrantQueue *queue, Grant *grant)
+{
+	dlist_head *list = grant != NULL ? &queue->lists[grant->state].grants : NULL;
+
+	if (grant == NULL || !dlist_has_next(list, &grant->node))
+		return NULL;
+	return dlist_container(Grant, node, dlist_next_node(list, &grant->node));
+}
+
+/*
  * How many have their balance read before they are sent, and are not yet sent.
  */
 int
@@ -301,14 +314,13 @@ grants_return_unsent(GrantQueue *queue)
 	static const GrantState others[] = {GRANT_SAMPLING, GRANT_SAMPLE_REFUSED, GRANT_IN_FLIGHT,
 										GRANT_AWAITING_VERDICT, GRANT_DONE};
 	size_t                  i;
-	dlist_iter              iter;
 
 	for (i = 0; i < lengthof(unsent); i++)
 		while (grants_in(queue, unsent[i]) > 0)
 			grant_return(queue, grants_first(queue, unsent[i]));
 	for (i = 0; i < lengthof(others); i++)
-		grants_foreach(iter, queue, others[i])
-			return_behind(queue, dlist_container(Grant, node, iter.cur));
+		grants_foreach (grant, queue, others[i])
+			return_behind(queue, grant);
 }
 
 /*
@@ -347,19 +359,12 @@ grant_is_known_unresolved(GrantQueue *queue, char *user_id, int64 id)
 {
 	static const GrantState states[] = {GRANT_UNRESOLVED, GRANT_RECONCILING, GRANT_DONE};
 	size_t                  i;
-	dlist_iter              iter;
 
 	if (!user_is_unresolved(queue, user_id))
 		return false;
 	for (i = 0; i < lengthof(states); i++)
-	{
-		grants_foreach(iter, queue, states[i])
-		{
-			const Grant *grant = dlist_container(Grant, node, iter.cur);
-
+		grants_foreach (grant, queue, states[i])
 			if (grant->id == id && bars_user(grant, states[i]))
 				return true;
-		}
-	}
 	return false;
 }

@@ -53,21 +53,25 @@ typedef struct GrantQueue
 
 extern void grant_queue_init(GrantQueue *queue, MemoryContext memory);
 
-/* The grants of a state, oldest first. */
+/* How many are in a state. */
 static inline int
 grants_in(const GrantQueue *queue, GrantState state)
 {
 	return queue->lists[state].count;
 }
 
+/* The oldest grant of a state, and the one after another; NULL: there is none. */
 extern Grant *grants_first(GrantQueue *queue, GrantState state);
-extern int    grants_unsent(const GrantQueue *queue);
-extern int    grants_sampled(const GrantQueue *queue);
-extern bool   grants_claimed(const GrantQueue *queue);
+extern Grant *grants_next(GrantQueue *queue, Grant *grant);
 
-#define grants_foreach(iter, queue, state) dlist_foreach(iter, &(queue)->lists[state].grants)
-#define grants_foreach_modify(iter, queue, state)                                                  \
-	dlist_foreach_modify(iter, &(queue)->lists[state].grants)
+extern int  grants_unsent(const GrantQueue *queue);
+extern int  grants_sampled(const GrantQueue *queue);
+extern bool grants_claimed(const GrantQueue *queue);
+
+/* A loop over the grants of a state, oldest first, each of which may be moved or freed in it. */
+#define grants_foreach(grant, queue, state)                                                        \
+	for (Grant *grant = grants_first(queue, state), *grant##_next = grants_next(queue, grant);     \
+		 grant != NULL; grant = grant##_next, grant##_next = grants_next(queue, grant))
 
 extern void grant_move(GrantQueue *queue, Grant *grant, GrantState state);
 extern void grant_add(GrantQueue *queue, Grant *grant);

@@ -99,12 +99,10 @@ health_check_send(Sender *sender)
 static int
 count_refused(Sender *sender)
 {
-	int        count = 0;
-	dlist_iter iter;
+	int count = 0;
 
-	grants_foreach(iter, &sender->grants,
-				   GRANT_AWAITING_VERDICT) if (!dlist_container(Grant, node, iter.cur)
-													->outcome.names_parameters) count++;
+	grants_foreach (grant, &sender->grants, GRANT_AWAITING_VERDICT)
+		count += !grant->outcome.names_parameters;
 	return count;
 }
 

@@ -8,6 +8,7 @@
 #include "miscadmin.h"
 
 #include "common/backoff.h"
+#include "common/compat.h"
 #include "common/crash_point.h"
 #include "common/statement.h"
 #include "delivery/grant_rows.h"
@@ -294,13 +295,9 @@ pending_work_read(List *runs, MemoryContext memory)
 	}
 
 	read_next = backoff_by_cost(begin, PENDING_READ_MIN_MS, PENDING_READ_MAX_MS, READ_COST_SHARE);
-	foreach (cell, runs)
-	{
-		Run *run = lfirst(cell);
-
+	foreach_ptr (Run, run, runs)
 		if (run->read_next <= begin)
 			run->read_next = read_next;
-	}
 }
 
 /*
@@ -321,11 +318,9 @@ pending_work_at(const Run *run, const char *gateway)
 void
 pending_work_forget(List *runs, const char *gateway)
 {
-	ListCell *cell;
-
-	foreach (cell, runs)
-		if (pending_work_at(lfirst(cell), gateway) != NULL)
-			((Run *) lfirst(cell))->is_read = false;
+	foreach_ptr (Run, run, runs)
+		if (pending_work_at(run, gateway) != NULL)
+			run->is_read = false;
 }
 
 /*
@@ -334,13 +329,11 @@ pending_work_forget(List *runs, const char *gateway)
 void
 pending_work_forget_dirty(List *runs, const char *gateway)
 {
-	ListCell *cell;
-
-	foreach (cell, runs)
+	foreach_ptr (Run, run, runs)
 	{
-		const PendingWork *work = pending_work_at(lfirst(cell), gateway);
+		const PendingWork *work = pending_work_at(run, gateway);
 
 		if (work != NULL && work->dirty)
-			((Run *) lfirst(cell))->is_read = false;
+			run->is_read = false;
 	}
 }

@@ -14,7 +14,7 @@
 
 /*
  * Milliseconds, RATE_WAIT_MAX_MS at most, until rate_limit lets something go
- * that waits for nothing else; -1: nothing does.
+ * that waits for nothing else; PG_INT32_MAX: there is no such thing.
  */
 int
 requests_throttled_ms(const Sender *sender)
@@ -24,27 +24,31 @@ requests_throttled_ms(const Sender *sender)
 	int      wait_ms;
 
 	if (sender->row == NULL || sender->row->rate_limit <= 0 || !sender->has_lock)
-		return -1;
+		return PG_INT32_MAX;
 	waits = sender_wants_check(sender) ||
 			(sender->circuit.phase == CIRCUIT_SENDING &&
 			 (grants_in(&sender->grants, GRANT_READY) > 0 || grants_sampled(&sender->grants) > 0 ||
 			  sender->unresolved.next_due <= now));
 	wait_ms = rate_limit_wait_ms(&sender->rate_limit, sender->row->rate_limit, now);
-	return waits && wait_ms > 0 ? wait_ms : -1;
+	return waits && wait_ms > 0 ? wait_ms : PG_INT32_MAX;
 }
 
 /*
- * Submits a request about a grant; false: no more can be, now.
+ * Submits a request about a grant, which comes into that state; false: no more
+ * can be, now.
  */
 static bool
-submit(Sender *sender, GatewayRequest *request, Grant *grant, RequestKind kind)
+submit(Sender *sender, GatewayRequest *request, Grant *grant, RequestKind kind, GrantState state)
 {
 	GatewayReply reply = {GATEWAY_NOT_SENT, .message = "out of memory"};
 
 	request->token = grant;
 	grant->tag.kind = kind;
 	if (gateway_submit(sender->session, request))
+	{
+		grant_move(&sender->grants, grant, state);
 		return true;
+	}
 	if (sender_in_flight(sender) == 0)
 		sender_act(sender, circuit_query_failed(&sender->circuit, &reply, 0, mono_now()));
 	return false;
@@ -63,9 +67,8 @@ send_grant(Sender *sender, Grant *grant, const Identity *installation)
 	request.idempotency_key = key;
 	if (grant->earlier == MAYBE_SENT)
 		CRASH_POINT(grant_resending);
-	if (!submit(sender, &request, grant, REQUEST_GRANT))
+	if (!submit(sender, &request, grant, REQUEST_GRANT, GRANT_IN_FLIGHT))
 		return false;
-	grant_move(&sender->grants, grant, GRANT_IN_FLIGHT);
 	CRASH_POINT(grant_sent);
 	return true;
 }
@@ -80,10 +83,7 @@ ask_before(Sender *sender, Grant *grant)
 
 	grant->before.time = GetCurrentTimestamp();
 	grant->before.moment = mono_now();
-	if (!submit(sender, &request, grant, REQUEST_SAMPLE))
-		return false;
-	grant_move(&sender->grants, grant, GRANT_SAMPLING);
-	return true;
+	return submit(sender, &request, grant, REQUEST_SAMPLE, GRANT_SAMPLING);
 }
 
 /*
@@ -94,14 +94,9 @@ ask_after(Sender *sender, Grant *grant, MonoTime now)
 {
 	GatewayRequest request = {GATEWAY_QUERY, grant->key.user_id};
 
-	request.token = grant;
-	grant->tag.kind = REQUEST_EVIDENCE;
 	grant->doubt.asked = now;
-	if (gateway_free_slots(sender->session) == 0 || !sender_take_token(sender) ||
-		!gateway_submit(sender->session, &request))
-		return false;
-	grant_move(&sender->grants, grant, GRANT_RECONCILING);
-	return true;
+	return gateway_free_slots(sender->session) > 0 && sender_take_token(sender) &&
+		   submit(sender, &request, grant, REQUEST_EVIDENCE, GRANT_RECONCILING);
 }
 
 /*
@@ -111,18 +106,15 @@ ask_after(Sender *sender, Grant *grant, MonoTime now)
 static void
 send_evidence_queries(Sender *sender)
 {
-	GrantQueue        *grants = &sender->grants;
-	MonoTime           now = mono_now();
-	MonoTime           next = MONO_NEVER;
-	int                most = Max(sender->row->max_connections / 2, 1);
-	dlist_mutable_iter iter;
+	GrantQueue *grants = &sender->grants;
+	MonoTime    now = mono_now();
+	MonoTime    next = MONO_NEVER;
+	int         most = Max(sender->row->max_connections / 2, 1);
 
 	if (sender->unresolved.next_due > now || sender_policy(sender) != DOUBT_RECONCILE)
 		return;
-	grants_foreach_modify(iter, grants, GRANT_UNRESOLVED)
+	grants_foreach (grant, grants, GRANT_UNRESOLVED)
 	{
-		Grant *grant = dlist_container(Grant, node, iter.cur);
-
 		if (grant->doubt.due > now)
 			next = Min(next, grant->doubt.due);
 		else if (grant->before.balance == NULL)
@@ -148,7 +140,11 @@ requests_send(Sender *sender, const Identity *installation)
 	GrantQueue *grants = &sender->grants;
 	int         limit = sender->circuit.concurrency_limit;
 
-	if (!sender_is_open(sender) || !sender->has_lock)
+	if (!sender->has_lock)
+		return;
+	if (sender_wants_check(sender))
+		health_check_send(sender);
+	if (!sender_is_open(sender))
 		return;
 	if (grants_in(grants, GRANT_READY) == 0 && grants_sampled(grants) == 0 &&
 		grants_in(grants, GRANT_UNRESOLVED) == 0)
@@ -254,7 +250,7 @@ take_evidence(Sender *sender, Grant *grant, const GatewayReply *reply, Timestamp
 		grant_remove(grants, grant);
 		return;
 	}
-	reconcile_grant(grant, sender->row, sender_evidence_since(sender), reply, now);
+	reconcile_grant(grant, sender->row, sender->policy_since, reply, now);
 	grant_move(grants, grant, GRANT_DONE);
 	CRASH_POINT(evidence_read);
 	if (reply->outcome == GATEWAY_NOT_SENT || reply->outcome == GATEWAY_THROTTLED)

@@ -33,13 +33,13 @@ sender_create(GatewayRow *row, MemoryContext memory)
 	circuit_init(&sender->circuit);
 	sender->checks[HEALTH_CHECK].kind = REQUEST_HEALTH_CHECK;
 	sender->checks[WRITE_CHECK].kind = REQUEST_WRITE_CHECK;
-	sender->report.tried = MONO_PAST;
+	sender->report.due = MONO_NEVER;
 	grant_queue_init(&sender->grants, sender->memory);
 	rate_limit_init(&sender->rate_limit);
 	candidates_init(&sender->search, sender->memory);
 	/* the clock may have been set since the policy was: it was not set in the future */
-	sender->policy.moment = mono_at(Min(row->doubt_policy_since, now), now);
-	sender->policy.seen = DT_NOBEGIN;
+	sender->policy_since.moment = mono_at(Min(row->doubt_policy_since, now), now);
+	sender->policy_since.time = row->doubt_policy_since;
 	sender->unresolved.next_due = MONO_NEVER;
 	sender->unresolved.next_read = mono_now();
 	sender->due.since = MONO_NEVER;
@@ -85,37 +85,41 @@ sender_free(Sender *sender)
 }
 
 /*
- * The gateway's row was read again; NULL: it is gone.
+ * The gateway's row was read again; NULL: it is gone.  True: which grants are
+ * unresolved is to be read again.
  */
-void
+bool
 sender_update_row(Sender *sender, GatewayRow *row)
 {
 	GatewayRow *old = sender->row;
 	bool        is_mended;
+	bool        policy_changed;
 
 	sender->row = row;
 	if (row == NULL)
 	{
 		grants_return_unsent(&sender->grants);
-		return;
+		return false;
 	}
 	if (old == NULL || !gateway_row_same(old, row))
 		sender->reopen = true;
-	if (old == NULL || old->doubt_policy != row->doubt_policy ||
-		old->doubt_policy_since != row->doubt_policy_since)
+	policy_changed = old == NULL || old->doubt_policy != row->doubt_policy ||
+					 old->doubt_policy_since != row->doubt_policy_since;
+	if (policy_changed)
 	{
 		sender_forget_unresolved(sender);
-		sender->policy.changed = true;
-		sender->policy.seen = GetCurrentTimestamp();
-		sender->policy.moment = mono_now();
+		/* it may have been committed, and seen here, long after its time */
+		sender->policy_since.time = Max(row->doubt_policy_since, GetCurrentTimestamp());
+		sender->policy_since.moment = mono_now();
 	}
 	is_mended = sender->reopen || old == NULL || old->update_time != row->update_time;
 	/* or the owner of the table wrote the state by hand */
-	if (sender->circuit.state != CIRCUIT_OPEN && !sender->report.unsaved &&
+	if (sender->circuit.state != CIRCUIT_OPEN && sender->report.due == MONO_NEVER &&
 		circuit_state_of(row->state) == CIRCUIT_OPEN)
 		is_mended = true;
 	if (is_mended)
 		circuit_row_changed(&sender->circuit);
+	return policy_changed;
 }
 
 /*
@@ -167,19 +171,6 @@ sender_policy(const Sender *sender)
 }
 
 /*
- * Since when the policy and the address of the gateway are what they are: a
- * change may have been committed, and seen here, long after its time.
- */
-EvidenceSince
-sender_evidence_since(const Sender *sender)
-{
-	EvidenceSince since = {Max(sender->row->doubt_policy_since, sender->policy.seen),
-						   sender->policy.moment};
-
-	return since;
-}
-
-/*
  * When grants may be sent: later than now only for a while after the policy
  * was made to reconcile, since what was lost before may still arrive and be
  * taken for a grant of today.
@@ -187,9 +178,9 @@ sender_evidence_since(const Sender *sender)
 MonoTime
 sender_may_send(const Sender *sender)
 {
-	if (sender_policy(sender) != DOUBT_RECONCILE || sender->policy.moment == MONO_PAST)
+	if (sender_policy(sender) != DOUBT_RECONCILE || sender->policy_since.moment == MONO_PAST)
 		return MONO_PAST;
-	return mono_add_ms(sender->policy.moment, endpoint_settle_delay_ms);
+	return mono_add_ms(sender->policy_since.moment, endpoint_settle_delay_ms);
 }
 
 /*
@@ -390,8 +381,7 @@ sender_act(Sender *sender, CircuitActions actions)
 		candidates_restart(&sender->search);
 	if (actions & CIRCUIT_SHOW_STATE)
 	{
-		sender->report.unsaved = true;
-		sender->report.tried = MONO_PAST;
+		sender->report.due = MONO_PAST;
 		sender->batch.state_saved = false;
 	}
 }

@@ -42,19 +42,10 @@ typedef struct Batch
 	Tally      tally;          /* what it makes of grants, written at its end */
 } Batch;
 
-/* The doubt policy of the gateway, which may have been committed long after its own time. */
-typedef struct PolicyWatch
-{
-	bool        changed; /* which grants are unresolved is to be read again */
-	TimestampTz seen;    /* when a change was seen, by the wall clock */
-	MonoTime    moment;  /* since when the policy is what it is */
-} PolicyWatch;
-
 /* How the state of the circuit gets to the gateway's row and to the log. */
 typedef struct StateReport
 {
-	bool         unsaved;
-	MonoTime     tried; /* when saving it was last tried; MONO_PAST: not since it changed */
+	MonoTime     due; /* when it is written next; MONO_NEVER: it is */
 	CircuitState logged;
 } StateReport;
 
@@ -90,7 +81,7 @@ typedef struct Sender
 	GrantQueue      grants;
 	RateLimit       rate_limit;
 	CandidateSearch search;
-	PolicyWatch     policy;
+	EvidenceSince   policy_since; /* the doubt policy and the address are what they are */
 	UnresolvedWatch unresolved;
 	DueWatch        due;
 	Batch           batch;
@@ -100,19 +91,18 @@ typedef struct Sender
 extern Sender *sender_create(GatewayRow *row, MemoryContext memory);
 extern void    sender_close(Sender *sender);
 extern void    sender_free(Sender *sender);
-extern void    sender_update_row(Sender *sender, GatewayRow *row);
+extern bool    sender_update_row(Sender *sender, GatewayRow *row);
 extern void    sender_take_state(Sender *sender);
 extern bool    sender_open_session(Sender *sender);
 extern void    sender_release_lock(Sender *sender);
 
 /* Questions. */
-extern bool          sender_is_open(const Sender *sender);
-extern bool          sender_owns_gateway(const Sender *sender);
-extern int           sender_in_flight(const Sender *sender);
-extern bool          sender_wants_check(const Sender *sender);
-extern DoubtPolicy   sender_policy(const Sender *sender);
-extern EvidenceSince sender_evidence_since(const Sender *sender);
-extern MonoTime      sender_may_send(const Sender *sender);
+extern bool        sender_is_open(const Sender *sender);
+extern bool        sender_owns_gateway(const Sender *sender);
+extern int         sender_in_flight(const Sender *sender);
+extern bool        sender_wants_check(const Sender *sender);
+extern DoubtPolicy sender_policy(const Sender *sender);
+extern MonoTime    sender_may_send(const Sender *sender);
 
 /* Transactions. */
 extern void sender_begin_batch(Sender *sender);

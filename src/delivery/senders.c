@@ -6,9 +6,11 @@
 
 #include "utils/memutils.h"
 
+#include "common/compat.h"
 #include "common/statement.h"
 #include "common/subtransaction.h"
 #include "common/last_error.h"
+#include "delivery/pending_work.h"
 #include "delivery/senders.h"
 
 static Statement find_work = {
@@ -24,12 +26,11 @@ static void
 close_senders(void *argument)
 {
 	Delivery *delivery = argument;
-	ListCell *cell;
 
-	foreach (cell, delivery->senders)
+	foreach_ptr (Sender, sender, delivery->senders)
 	{
-		sender_close(lfirst(cell));
-		sender_release_lock(lfirst(cell));
+		sender_close(sender);
+		sender_release_lock(sender);
 	}
 	delivery->senders = NIL;
 }
@@ -73,11 +74,9 @@ delivery_free(Delivery *delivery)
 static Sender *
 sender_for(Delivery *delivery, GatewayRow *row)
 {
-	ListCell *cell;
-
-	foreach (cell, delivery->senders)
-		if (((Sender *) lfirst(cell))->gateway_id == row->id)
-			return lfirst(cell);
+	foreach_ptr (Sender, sender, delivery->senders)
+		if (sender->gateway_id == row->id)
+			return sender;
 	return sender_create(row, delivery->memory);
 }
 
@@ -88,13 +87,9 @@ sender_for(Delivery *delivery, GatewayRow *row)
 static List *
 drop_idle_senders(List *senders, List *gone)
 {
-	ListCell *cell;
-
-	foreach (cell, gone)
+	foreach_ptr (Sender, sender, gone)
 	{
-		Sender *sender = lfirst(cell);
-
-		sender_update_row(sender, NULL);
+		(void) sender_update_row(sender, NULL);
 		if (grants_claimed(&sender->grants) || sender_in_flight(sender) > 0)
 		{
 			senders = lappend(senders, sender);
@@ -123,8 +118,8 @@ senders_read_gateways(Delivery *delivery)
 	ListCell     *cell;
 	ListCell     *other;
 
-	foreach (cell, rows)
-		senders = lappend(senders, sender_for(delivery, lfirst(cell)));
+	foreach_ptr (GatewayRow, row, rows)
+		senders = lappend(senders, sender_for(delivery, row));
 	gone = list_difference_ptr(delivery->senders, senders);
 
 	MemoryContextSetParent(memory, delivery->memory);
@@ -132,8 +127,8 @@ senders_read_gateways(Delivery *delivery)
 	{
 		Sender *sender = lfirst(cell);
 
-		if (sender->row != lfirst(other))
-			sender_update_row(sender, lfirst(other));
+		if (sender->row != lfirst(other) && sender_update_row(sender, lfirst(other)))
+			pending_work_forget(delivery->runs, sender->row->name);
 	}
 	list_free(delivery->senders);
 	delivery->senders = drop_idle_senders(senders, gone);
@@ -249,15 +244,12 @@ delivery_finds_work(Delivery *delivery, const WorkUnit *unit)
 	TimestampTz known = DT_NOBEGIN;
 	int         gateways = 0;
 	bool        found;
-	ListCell   *cell;
 
-	foreach (cell, delivery->senders)
+	foreach_ptr (const Sender, sender, delivery->senders)
 	{
-		const GatewayRow *row = ((const Sender *) lfirst(cell))->row;
-
-		if (row == NULL)
+		if (sender->row == NULL)
 			continue;
-		known = Max(known, row->update_time);
+		known = Max(known, sender->row->update_time);
 		gateways++;
 	}
 	unit->begin();

@@ -7,15 +7,14 @@
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
 
+#include "common/compat.h"
 #include "common/crash_point.h"
 #include "delivery/delivery_settings.h"
 #include "delivery/grant_rows.h"
 #include "delivery/pending_work.h"
 #include "delivery/settle.h"
+#include "delivery/timing.h"
 #include "scan/balance_table.h"
-
-/* The time of the next health check is shown as no later than this. */
-#define CHECK_SHOWN_MAX_MS (INT64CONST(24) * 3600 * 1000)
 
 #define ORPHAN_TEXT "the sender ended before the answer was recorded"
 
@@ -98,7 +97,7 @@ static Statement settle_orphans = {
 	" WHERE e.run_id = $1 AND e.id BETWEEN $2 AND $3 AND e.gateway = $4"
 	" AND e.status = 'processing'"
 	" AND k.unsent = (e.awaits_balance AND e.doubt_time IS NULL)"
-	" RETURNING e.status, e.id",
+	" RETURNING e.status, e.id, e.user_id",
 	{INT8OID, INT8OID, INT8OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID, INT4OID, TIMESTAMPTZOID,
 	 INT8OID}};
 
@@ -108,13 +107,6 @@ static Statement save_state = {
 	" WHERE g.id = (SELECT l.id FROM quota_manager.quota_gateway l WHERE l.id = $1"
 	" FOR NO KEY UPDATE SKIP LOCKED)",
 	{INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID}};
-
-/* Of a run: whose grants have become in doubt at a time. */
-static Statement read_lost_users = {
-	"SELECT e.user_id FROM quota_manager.quota_execute e"
-	" WHERE e.run_id = $1 AND e.id BETWEEN $2 AND $3 AND e.gateway = $4"
-	" AND e.status = 'in_doubt' AND e.doubt_time = $5",
-	{INT8OID, INT8OID, INT8OID, TEXTOID, TIMESTAMPTZOID}};
 
 /*
  * Adds what is settled of a grant to the rows of settle_grants.
@@ -143,12 +135,9 @@ static bool
 all_completed(Sender *sender)
 {
 	const Grant *first = grants_first(&sender->grants, GRANT_DONE);
-	dlist_iter   iter;
 
-	grants_foreach(iter, &sender->grants, GRANT_DONE)
+	grants_foreach (grant, &sender->grants, GRANT_DONE)
 	{
-		const Grant *grant = dlist_container(Grant, node, iter.cur);
-
 		if (grant->outcome.verdict != VERDICT_COMPLETED || grant->outcome.message != NULL ||
 			grant->earlier == MAYBE_SENT || grant->in_doubt ||
 			grant->outcome.http_status != first->outcome.http_status)
@@ -169,12 +158,9 @@ write_verdicts(Sender *sender)
 	int        http_status = grants_first(&sender->grants, GRANT_DONE)->outcome.http_status;
 	RowArrays *rows = rows_create(statement);
 	List      *lost = NIL;
-	dlist_iter iter;
 
-	grants_foreach(iter, &sender->grants, GRANT_DONE)
+	grants_foreach (grant, &sender->grants, GRANT_DONE)
 	{
-		const Grant *grant = dlist_container(Grant, node, iter.cur);
-
 		if (completed)
 			rows_add(rows, ARGS(CLAIM_ARGS(grant)));
 		else
@@ -203,18 +189,15 @@ write_verdicts(Sender *sender)
 void
 settle_done(Sender *sender)
 {
-	IdSet      found;
-	dlist_iter iter;
+	IdSet found;
 
 	if (grants_in(&sender->grants, GRANT_DONE) == 0)
 		return;
 	CRASH_POINT(settle_starting);
 	found = ids_of_result(write_verdicts(sender));
 	CRASH_POINT(settle_made);
-	grants_foreach(iter, &sender->grants, GRANT_DONE)
+	grants_foreach (grant, &sender->grants, GRANT_DONE)
 	{
-		Grant *grant = dlist_container(Grant, node, iter.cur);
-
 		grant->row_found = ids_contain(&found, grant->id);
 		if (grant->row_found)
 			tally_settled(&sender->batch.tally, grant);
@@ -285,38 +268,31 @@ settle_finish(Sender *sender, DeliveryCount *count)
 static int64
 settle_orphans_of_run(Sender *sender, const Run *run, const PendingWork *work)
 {
-	TimestampTz   now = GetCurrentTimestamp();
-	DoubtPolicy   policy = sender_policy(sender);
-	NullableDatum run_id = arg_int64(run->id);
-	NullableDatum low = arg_int64(work->low);
-	NullableDatum high = arg_int64(work->high);
-	NullableDatum gateway = arg_text(sender->row->name);
-	List         *lost = NIL;
-	int64         in_doubt = 0;
-	uint64        count;
+	TimestampTz now = GetCurrentTimestamp();
+	DoubtPolicy policy = sender_policy(sender);
+	List       *lost = NIL;
+	uint64      count;
 
-	count = statement_run(&settle_orphans, ARGS(run_id, low, high, gateway, arg_text(ORPHAN_TEXT),
-												arg_time(policy == DOUBT_HOLD ? DT_NOEND : now),
-												arg_int32(policy == DOUBT_RESEND ? 1 : 0),
-												arg_int32(delivery_max_attempts), arg_time(now),
-												arg_int64(mono_now())));
+	count =
+		statement_run(&settle_orphans,
+					  ARGS(arg_int64(run->id), arg_int64(work->low), arg_int64(work->high),
+						   arg_text(sender->row->name), arg_text(ORPHAN_TEXT),
+						   arg_time(policy == DOUBT_HOLD ? DT_NOEND : now),
+						   arg_int32(policy == DOUBT_RESEND ? 1 : 0),
+						   arg_int32(delivery_max_attempts), arg_time(now), arg_int64(mono_now())));
 	for (uint64 row = 0; row < count; row++)
 	{
-		bool is_in_doubt = strcmp(result_text(row, 1), "in_doubt") == 0;
-
-		in_doubt += is_in_doubt;
-		tally_orphaned(&sender->batch.tally, result_int64(row, 2), is_in_doubt);
+		if (strcmp(result_text(row, 1), "in_doubt") != 0)
+		{
+			tally_orphan_unsent(&sender->batch.tally);
+			continue;
+		}
+		tally_orphan_in_doubt(&sender->batch.tally, result_int64(row, 2));
+		lost = lappend(lost, result_text(row, 3));
 	}
 	SPI_freetuptable(SPI_tuptable);
-	if (in_doubt == 0)
-		return 0;
-
-	count = statement_run(&read_lost_users, ARGS(run_id, low, high, gateway, arg_time(now)));
-	for (uint64 row = 0; row < count; row++)
-		lost = lappend(lost, result_text(row, 1));
-	SPI_freetuptable(SPI_tuptable);
 	balance_table_note_lost(sender->row->name, lost);
-	return in_doubt;
+	return list_length(lost);
 }
 
 /*
@@ -328,12 +304,10 @@ settle_orphans_of_run(Sender *sender, const Run *run, const PendingWork *work)
 int64
 settle_orphaned(Sender *sender, List *runs)
 {
-	int64     in_doubt = 0;
-	ListCell *cell;
+	int64 in_doubt = 0;
 
-	foreach (cell, runs)
+	foreach_ptr (Run, run, runs)
 	{
-		Run         *run = lfirst(cell);
 		PendingWork *work = pending_work_at(run, sender->row->name);
 
 		if (work == NULL || work->processing == 0)

@@ -106,16 +106,24 @@ tally_settled(Tally *tally, const Grant *grant)
 }
 
 /*
- * A grant that another sender had claimed is in doubt, or pending.
+ * A grant that another sender had claimed is pending again.
  */
 void
-tally_orphaned(Tally *tally, int64 id, bool in_doubt)
+tally_orphan_unsent(Tally *tally)
 {
 	tally->processing--;
-	tally->in_doubt += in_doubt;
-	tally->pending += !in_doubt;
-	if (in_doubt)
-		add_grant(&tally->troubled, &add_troubled, id, "in_doubt");
+	tally->pending++;
+}
+
+/*
+ * A grant that another sender had claimed is in doubt.
+ */
+void
+tally_orphan_in_doubt(Tally *tally, int64 id)
+{
+	tally->processing--;
+	tally->in_doubt++;
+	add_grant(&tally->troubled, &add_troubled, id, "in_doubt");
 }
 
 /*

@@ -31,7 +31,8 @@ typedef struct Tally
 
 extern void tally_claimed(Tally *tally, const Grant *grant);
 extern void tally_settled(Tally *tally, const Grant *grant);
-extern void tally_orphaned(Tally *tally, int64 id, bool in_doubt);
+extern void tally_orphan_unsent(Tally *tally);
+extern void tally_orphan_in_doubt(Tally *tally, int64 id);
 extern bool tally_write(const Tally *tally, const char *gateway);
 extern void tally_fold(const char *gateway);
 

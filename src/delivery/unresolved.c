@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "common/backoff.h"
+#include "common/compat.h"
 #include "common/crash_point.h"
 #include "delivery/grant_rows.h"
 #include "delivery/pending_work.h"
@@ -36,15 +37,12 @@ static Statement read_unresolved = {
 	{INT8OID, INT8OID, INT8OID, TEXTOID}};
 
 /* Of grants that were in doubt after that claim: those that still are. */
-#define STILL_IN_DOUBT(of_users)                                                                   \
+#define STILL_IN_DOUBT(of_users, end)                                                              \
 	"SELECT e.id FROM unnest($1, $2, $3, $4, $5) AS k(" CLAIM_COLUMNS ")"                          \
 	" JOIN quota_manager.quota_execute e ON " IS_GRANT_OF_KEY of_users                             \
-	" WHERE e.status = 'in_doubt' AND e.claim_number = k.claim_number"
+	" AND e.status = 'in_doubt' AND e.claim_number = k.claim_number" end
 
-static Statement still_in_doubt[] = {
-	{STILL_IN_DOUBT(""), {CLAIM_TYPES}},
-	{STILL_IN_DOUBT(OF_USERS("e.user_id", 2)), {CLAIM_TYPES}},
-};
+static Statement still_in_doubt[] = PLAIN_AND_SPREAD(STILL_IN_DOUBT, CLAIM_TYPES);
 
 /*
  * Writes the balances of the grants in GRANT_SAMPLED, each guarded by the number
@@ -57,27 +55,18 @@ samples_write(Sender *sender)
 	Statement *statement = &write_samples[sender->is_spread];
 	RowArrays *rows;
 	IdSet      found;
-	dlist_iter iter;
 
 	if (grants_in(&sender->grants, GRANT_SAMPLED) == 0)
 		return;
 	rows = rows_create(statement);
-	grants_foreach(iter, &sender->grants, GRANT_SAMPLED)
-	{
-		const Grant *grant = dlist_container(Grant, node, iter.cur);
-
+	grants_foreach (grant, &sender->grants, GRANT_SAMPLED)
 		rows_add(rows, ARGS(CLAIM_ARGS(grant), arg_text(grant->before.balance),
 							arg_time(grant->before.time), arg_int64(grant->before.moment)));
-	}
 	found = ids_of_result(statement_run_rows(statement, rows, NULL));
 	CRASH_POINT(before_recording);
 
-	grants_foreach(iter, &sender->grants, GRANT_SAMPLED)
-	{
-		Grant *grant = dlist_container(Grant, node, iter.cur);
-
+	grants_foreach (grant, &sender->grants, GRANT_SAMPLED)
 		grant->row_found = ids_contain(&found, grant->id);
-	}
 	sender->batch.recording = rows->count;
 }
 
@@ -181,15 +170,13 @@ load_run(Sender *sender, const Run *run, const PendingWork *work)
 void
 unresolved_load(Sender *sender, List *runs)
 {
-	ListCell *cell;
-
-	foreach (cell, runs)
+	foreach_ptr (const Run, run, runs)
 	{
-		PendingWork *work = pending_work_at(lfirst(cell), sender->row->name);
+		PendingWork *work = pending_work_at(run, sender->row->name);
 
 		if (work == NULL || !work->has_unresolved)
 			continue;
-		load_run(sender, lfirst(cell), work);
+		load_run(sender, run, work);
 		work->has_unresolved = false;
 		/* reconciliation changes it */
 		work->dirty = true;
@@ -203,27 +190,22 @@ unresolved_load(Sender *sender, List *runs)
 void
 unresolved_check(Sender *sender)
 {
-	Statement         *statement = &still_in_doubt[sender->is_spread];
-	MonoTime           begin = mono_now();
-	RowArrays         *rows;
-	IdSet              kept;
-	dlist_mutable_iter iter;
+	Statement *statement = &still_in_doubt[sender->is_spread];
+	MonoTime   begin = mono_now();
+	RowArrays *rows;
+	IdSet      kept;
 
 	/* where no user has waited since, it does not matter yet */
 	if (grants_in(&sender->grants, GRANT_UNRESOLVED) == 0 || sender->unresolved.next_read > begin ||
 		sender->search.rest_until < sender->unresolved.next_read)
 		return;
 	rows = rows_create(statement);
-	grants_foreach_modify(iter, &sender->grants, GRANT_UNRESOLVED)
-		rows_add(rows, ARGS(CLAIM_ARGS(dlist_container(Grant, node, iter.cur))));
+	grants_foreach (grant, &sender->grants, GRANT_UNRESOLVED)
+		rows_add(rows, ARGS(CLAIM_ARGS(grant)));
 	kept = ids_of_result(statement_run_rows(statement, rows, NULL));
-	grants_foreach_modify(iter, &sender->grants, GRANT_UNRESOLVED)
-	{
-		Grant *grant = dlist_container(Grant, node, iter.cur);
-
+	grants_foreach (grant, &sender->grants, GRANT_UNRESOLVED)
 		if (!ids_contain(&kept, grant->id))
 			grant_remove(&sender->grants, grant);
-	}
 	sender->unresolved.next_read =
 		backoff_by_cost(begin, UNRESOLVED_READ_MS, PG_INT32_MAX, READ_COST_SHARE);
 }

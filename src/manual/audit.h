@@ -42,7 +42,7 @@ typedef struct Audit
 	int64 answered;
 	int64 unanswered;
 	int64 differing;
-	int64 touched; /* changed by hand meanwhile */
+	int64 changed; /* changed by hand meanwhile */
 	int64 granted; /* users who were granted something for certain, */
 	int64 empty;   /* and of whom the gateway says that they have 0 */
 } Audit;

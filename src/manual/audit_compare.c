@@ -62,7 +62,7 @@ typedef struct Granted
 	Datum       most;
 	int64       count;
 	TimestampTz begin;
-	bool        is_touched;
+	bool        is_changed;
 } Granted;
 
 static double
@@ -238,12 +238,12 @@ audit_compare(Audit *audit, ReturnSetInfo *result)
 			granted.most = result_datum(i, 3, &isnull);
 			granted.count = result_int64(i, 4);
 			granted.begin = result_time(i, 5);
-			granted.is_touched = result_bool(i, 6);
+			granted.is_changed = result_bool(i, 6);
 			if (!find_answer(audit, slot, granted.user_id))
 				continue;
-			if (granted.is_touched)
+			if (granted.is_changed)
 			{
-				audit->touched++;
+				audit->changed++;
 				continue;
 			}
 			figure = slot_getattr(slot, 2, &is_unread);

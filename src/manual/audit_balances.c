@@ -1,5 +1,5 @@
 /*
- * audit.c
+ * audit_balances.c
  *		audit_balances: compares what users have at a gateway with what was
  *		granted there.
  *
@@ -115,10 +115,10 @@ summarize(const Audit *audit)
 	ereport(NOTICE,
 			(errmsg("gateway \"%s\": %lld users were answered for, %lld differ", audit->row->name,
 					(long long) audit->answered, (long long) audit->differing),
-			 audit->unanswered + audit->touched > 0
+			 audit->unanswered + audit->changed > 0
 				 ? errdetail("%lld users were not answered for, and %lld were changed by hand "
 							 "meanwhile.",
-							 (long long) audit->unanswered, (long long) audit->touched)
+							 (long long) audit->unanswered, (long long) audit->changed)
 				 : 0,
 			 !is_zgsm && audit->row->max_usage_rate < 0
 				 ? errhint("Less than was granted may have been used: only more can be told. Set "
