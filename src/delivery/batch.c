@@ -25,7 +25,6 @@ typedef struct BatchRun
 {
 	Delivery *delivery;
 	BatchKind kind;
-	int64     in_doubt;     /* grants that other senders left */
 	Identity *installation; /* as just read; NULL: it was not read */
 } BatchRun;
 
@@ -156,7 +155,7 @@ batch_has_work(const Delivery *delivery, const Sender *sender, MonoTime *due)
  * what the last one has left.
  */
 static void
-take_lock(Delivery *delivery, Sender *sender, BatchRun *run)
+take_lock(Delivery *delivery, Sender *sender)
 {
 	int64 orphaned;
 
@@ -170,7 +169,8 @@ take_lock(Delivery *delivery, Sender *sender, BatchRun *run)
 	pending_work_forget(delivery->runs, sender->row->name);
 	pending_work_read(delivery->runs, delivery->runs_memory);
 	CRASH_POINT(lock_taken);
-	orphaned = settle_orphaned(sender, delivery->runs);
+	settle_orphaned(sender, delivery->runs);
+	orphaned = sender->batch.tally.outcomes.in_doubt;
 	if (orphaned > 0)
 	{
 		ereport(LOG, (errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
@@ -179,7 +179,6 @@ take_lock(Delivery *delivery, Sender *sender, BatchRun *run)
 							 sender->row->name, orphaned)));
 		CRASH_POINT(orphans_settled);
 	}
-	run->in_doubt += orphaned;
 	pending_work_read(delivery->runs, delivery->runs_memory);
 }
 
@@ -192,9 +191,8 @@ restart_if_due(Delivery *delivery, Sender *sender)
 {
 	MonoTime begin = mono_now();
 
-	if (sender->search.exhausted || !sender_owns_gateway(sender) || sender->row == NULL)
-		return;
-	if (sender->search.restart_time > begin)
+	if (sender->search.exhausted || !sender_owns_gateway(sender) || sender->row == NULL ||
+		sender->search.restart_time > begin)
 		return;
 	pending_work_forget_dirty(delivery->runs, sender->row->name);
 	pending_work_read(delivery->runs, delivery->runs_memory);
@@ -223,8 +221,7 @@ watch_due(Sender *sender, MonoTime due)
 		sender->due.logged = false;
 		return;
 	}
-	if (sender->due.since == MONO_NEVER)
-		sender->due.since = now;
+	sender->due.since = Min(sender->due.since, now);
 	if (mono_add_ms(sender->due.since, NEGLECTED_MS) > now)
 		return;
 	if (!sender->due.logged)
@@ -258,12 +255,12 @@ forget_changed(Delivery *delivery, Sender *sender)
  * sender, grants in doubt.
  */
 static void
-poll_for_sender(Delivery *delivery, Sender *sender, BatchRun *run)
+poll_for_sender(Delivery *delivery, Sender *sender)
 {
 	MonoTime due = MONO_NEVER;
 
 	if (batch_has_work(delivery, sender, &due) && !sender->has_lock)
-		take_lock(delivery, sender, run);
+		take_lock(delivery, sender);
 	restart_if_due(delivery, sender);
 	if (sender_owns_gateway(sender) && sender_policy(sender) == DOUBT_RECONCILE)
 	{
@@ -337,7 +334,7 @@ run_batch(void *argument)
 		delivery->runs = pending_work_load(delivery->runs, delivery->runs_memory);
 		pending_work_read(delivery->runs, delivery->runs_memory);
 		foreach_ptr (Sender, sender, delivery->senders)
-			poll_for_sender(delivery, sender, run);
+			poll_for_sender(delivery, sender);
 	}
 	foreach_ptr (Sender, sender, delivery->senders)
 		serve_sender(delivery, sender, run);
@@ -375,7 +372,8 @@ announce_state(Delivery *delivery, Sender *sender)
 static void
 finish_sender(Delivery *delivery, Sender *sender, DeliveryCount *count)
 {
-	settle_finish(sender, count);
+	tally_count(&sender->batch.tally, count);
+	settle_finish(sender);
 	samples_finish(sender);
 	while (!dlist_is_empty(&sender->batch.claimed))
 	{
@@ -414,7 +412,7 @@ read_installation(void *argument)
 ErrorData *
 batch_run(Delivery *delivery, BatchKind kind, DeliveryCount *count)
 {
-	BatchRun   run = {delivery, kind, 0, NULL};
+	BatchRun   run = {delivery, kind, NULL};
 	ErrorData *error;
 
 	if (delivery->wants_installation && kind != BATCH_SETTLE)
@@ -435,6 +433,5 @@ batch_run(Delivery *delivery, BatchKind kind, DeliveryCount *count)
 	}
 	foreach_ptr (Sender, sender, delivery->senders)
 		finish_sender(delivery, sender, count);
-	count->in_doubt += run.in_doubt;
 	return NULL;
 }

@@ -172,32 +172,6 @@ open_range(const Run *run, int64 *low, int64 *high)
 }
 
 /*
- * Reads the open grants of some runs, in the order of the runs' ids, whose own
- * ids are within low..high.
- */
-static void
-read_some(Run **runs, int count, int64 low, int64 high, MemoryContext memory)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	RowArrays  *ids = rows_create(&read_work);
-	uint64      answers;
-	uint64      row = 0;
-
-	for (int i = 0; i < count; i++)
-		rows_add(ids, ARGS(arg_int64(runs[i]->id)));
-	answers =
-		statement_run_rows(&read_work, ids, ARGS(arg_int64(low), arg_int64(high), arg_time(now)));
-	for (int i = 0; i < count; i++)
-	{
-		free_work(runs[i]);
-		for (; row < answers && result_int64(row, 1) == runs[i]->id; row++)
-			add_work(runs[i], row, now, memory);
-		runs[i]->is_read = true;
-	}
-	SPI_freetuptable(SPI_tuptable);
-}
-
-/*
  * Marks those of some runs delivered that are so.  A run whose row is locked is
  * read again next time.
  */
@@ -240,6 +214,33 @@ close_runs(Run **runs, int count)
 }
 
 /*
+ * Reads the open grants of some runs, in the order of the runs' ids, whose own
+ * ids are within low..high, and marks those delivered that have none.
+ */
+static void
+read_some(Run **runs, int count, int64 low, int64 high, MemoryContext memory)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	RowArrays  *ids = rows_create(&read_work);
+	uint64      answers;
+	uint64      row = 0;
+
+	for (int i = 0; i < count; i++)
+		rows_add(ids, ARGS(arg_int64(runs[i]->id)));
+	answers =
+		statement_run_rows(&read_work, ids, ARGS(arg_int64(low), arg_int64(high), arg_time(now)));
+	for (int i = 0; i < count; i++)
+	{
+		free_work(runs[i]);
+		for (; row < answers && result_int64(row, 1) == runs[i]->id; row++)
+			add_work(runs[i], row, now, memory);
+		runs[i]->is_read = true;
+	}
+	SPI_freetuptable(SPI_tuptable);
+	close_runs(runs, count);
+}
+
+/*
  * True if an id is that much higher than another one, whatever they are.
  */
 static bool
@@ -258,41 +259,34 @@ is_far_above(int64 id, int64 other)
 void
 pending_work_read(List *runs, MemoryContext memory)
 {
-	MonoTime  begin = mono_now();
-	MonoTime  read_next;
-	Run     **some = palloc(sizeof(Run *) * RUNS_AT_ONCE);
-	int       count = 0;
-	int64     low = 0;
-	int64     high = 0;
-	ListCell *cell = list_head(runs);
+	MonoTime begin = mono_now();
+	MonoTime read_next;
+	Run    **some = palloc(sizeof(Run *) * RUNS_AT_ONCE);
+	int      count = 0;
+	int64    low = 0;
+	int64    high = 0;
 
-	while (cell != NULL || count > 0)
+	foreach_ptr (Run, run, runs)
 	{
-		Run  *run = cell != NULL ? lfirst(cell) : NULL;
-		int64 run_low = 0;
-		int64 run_high = 0;
+		int64 run_low;
+		int64 run_high;
 
 		CHECK_FOR_INTERRUPTS();
-		if (run != NULL && run->is_read && run->read_next > begin)
-		{
-			cell = lnext(runs, cell);
+		if (run->is_read && run->read_next > begin)
 			continue;
-		}
-		if (run != NULL)
-			open_range(run, &run_low, &run_high);
-		if (run == NULL || count == RUNS_AT_ONCE ||
+		open_range(run, &run_low, &run_high);
+		if (count == RUNS_AT_ONCE ||
 			(count > 0 && (is_far_above(run_low, high) || is_far_above(low, run_high))))
 		{
 			read_some(some, count, low, high, memory);
-			close_runs(some, count);
 			count = 0;
-			continue;
 		}
 		low = count == 0 ? run_low : Min(low, run_low);
 		high = count == 0 ? run_high : Max(high, run_high);
 		some[count++] = run;
-		cell = lnext(runs, cell);
 	}
+	if (count > 0)
+		read_some(some, count, low, high, memory);
 
 	read_next = backoff_by_cost(begin, PENDING_READ_MIN_MS, PENDING_READ_MAX_MS, READ_COST_SHARE);
 	foreach_ptr (Run, run, runs)

@@ -206,41 +206,11 @@ settle_done(Sender *sender)
 }
 
 /*
- * Adds a settled grant to the count; what was in doubt before and still is
- * counts no more.
- */
-static void
-count_grant(const Grant *grant, DeliveryCount *count)
-{
-	switch (grant->outcome.verdict)
-	{
-		case VERDICT_COMPLETED:
-			count->completed++;
-			break;
-		case VERDICT_FAILED:
-			if (grant->earlier == MAYBE_SENT)
-				count->in_doubt++;
-			else
-				count->failed++;
-			break;
-		case VERDICT_IN_DOUBT:
-			if (!grant->in_doubt)
-				count->in_doubt++;
-			break;
-		case VERDICT_DEFERRED:
-			count->deferred++;
-			break;
-		case VERDICT_UNSENT:
-			break;
-	}
-}
-
-/*
- * The transaction was committed: counts what was settled, frees the grants,
- * and warns about those whose row was not found.
+ * The transaction was committed: frees the grants that were settled, and warns
+ * about those whose row was not found.
  */
 void
-settle_finish(Sender *sender, DeliveryCount *count)
+settle_finish(Sender *sender)
 {
 	if (sender->batch.settling > 0)
 		CRASH_POINT(settle_committed);
@@ -248,9 +218,7 @@ settle_finish(Sender *sender, DeliveryCount *count)
 	{
 		Grant *grant = grants_first(&sender->grants, GRANT_DONE);
 
-		if (grant->row_found)
-			count_grant(grant, count);
-		else if (!grant->in_doubt)
+		if (!grant->row_found && !grant->in_doubt)
 			ereport(WARNING, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 							  errmsg("grant " INT64_FORMAT
 									 " was changed by somebody else during its delivery",
@@ -263,9 +231,9 @@ settle_finish(Sender *sender, DeliveryCount *count)
 }
 
 /*
- * Settles the orphaned claims of a run; returns how many grants are in doubt.
+ * Settles the orphaned claims of a run.
  */
-static int64
+static void
 settle_orphans_of_run(Sender *sender, const Run *run, const PendingWork *work)
 {
 	TimestampTz now = GetCurrentTimestamp();
@@ -292,30 +260,26 @@ settle_orphans_of_run(Sender *sender, const Run *run, const PendingWork *work)
 	}
 	SPI_freetuptable(SPI_tuptable);
 	balance_table_note_lost(sender->row->name, lost);
-	return list_length(lost);
 }
 
 /*
  * Settles orphaned claims, when this process has just taken the sender lock:
  * grants of another sender that are `processing` were never answered, or the
  * answer was never recorded.  They become in doubt.  The pending work must have
- * been read since.  Returns how many.
+ * been read since.
  */
-int64
+void
 settle_orphaned(Sender *sender, List *runs)
 {
-	int64 in_doubt = 0;
-
 	foreach_ptr (Run, run, runs)
 	{
 		PendingWork *work = pending_work_at(run, sender->row->name);
 
 		if (work == NULL || work->processing == 0)
 			continue;
-		in_doubt += settle_orphans_of_run(sender, run, work);
+		settle_orphans_of_run(sender, run, work);
 		run->is_read = false;
 	}
-	return in_doubt;
 }
 
 /*

@@ -12,12 +12,11 @@
 
 #include "nodes/pg_list.h"
 
-#include "delivery/delivery.h"
 #include "delivery/sender.h"
 
-extern void  settle_done(Sender *sender);
-extern void  settle_finish(Sender *sender, DeliveryCount *count);
-extern int64 settle_orphaned(Sender *sender, List *runs);
-extern bool  settle_state(Sender *sender);
+extern void settle_done(Sender *sender);
+extern void settle_finish(Sender *sender);
+extern void settle_orphaned(Sender *sender, List *runs);
+extern bool settle_state(Sender *sender);
 
 #endif /* QM_SETTLE_H */

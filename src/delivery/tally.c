@@ -93,10 +93,11 @@ tally_settled(Tally *tally, const Grant *grant)
 	if (!grant->in_doubt)
 		tally->processing--;
 	tally->pending += strcmp(status, "pending") == 0;
-	tally->deferred += grant->outcome.verdict == VERDICT_DEFERRED;
-	tally->completed += completed;
-	tally->failed += failed;
-	tally->in_doubt += !completed && !failed && grant->outcome.sent == MAYBE_SENT;
+	tally->outcomes.deferred += grant->outcome.verdict == VERDICT_DEFERRED;
+	tally->outcomes.completed += completed;
+	tally->outcomes.failed += failed;
+	tally->outcomes.in_doubt += !completed && !failed && grant->outcome.sent == MAYBE_SENT;
+	tally->refused_in_doubt += !failed && grant->outcome.verdict == VERDICT_FAILED;
 	if (completed)
 		add_row(&tally->amounts, &add_to_sum, ARGS(arg_text(grant->amount)));
 	if (failed || strcmp(status, "in_doubt") == 0)
@@ -122,8 +123,20 @@ void
 tally_orphan_in_doubt(Tally *tally, int64 id)
 {
 	tally->processing--;
-	tally->in_doubt++;
+	tally->outcomes.in_doubt++;
 	add_grant(&tally->troubled, &add_troubled, id, "in_doubt");
+}
+
+/*
+ * Adds the outcomes to the count of the delivery.
+ */
+void
+tally_count(const Tally *tally, DeliveryCount *count)
+{
+	count->completed += tally->outcomes.completed;
+	count->failed += tally->outcomes.failed;
+	count->in_doubt += tally->outcomes.in_doubt + tally->refused_in_doubt;
+	count->deferred += tally->outcomes.deferred;
 }
 
 /*
@@ -132,13 +145,14 @@ tally_orphan_in_doubt(Tally *tally, int64 id)
 static bool
 write_sum(const Tally *tally, const char *gateway)
 {
+	const DeliveryCount *count = &tally->outcomes;
 	RowArrays *amounts = tally->amounts != NULL ? tally->amounts : rows_create(&add_to_sum);
 
 	return statement_run_rows(&add_to_sum, amounts,
 							  ARGS(arg_text(gateway), arg_int64(tally->pending),
-								   arg_int64(tally->processing), arg_int64(tally->completed),
-								   arg_int64(tally->failed), arg_int64(tally->in_doubt),
-								   arg_int64(tally->deferred))) > 0;
+								   arg_int64(tally->processing), arg_int64(count->completed),
+								   arg_int64(count->failed), arg_int64(count->in_doubt),
+								   arg_int64(count->deferred))) > 0;
 }
 
 /*
@@ -158,8 +172,10 @@ is_counted(void)
 static bool
 has_figures(const Tally *tally)
 {
-	return tally->pending != 0 || tally->processing != 0 || tally->completed != 0 ||
-		   tally->failed != 0 || tally->in_doubt != 0 || tally->deferred != 0;
+	const DeliveryCount *count = &tally->outcomes;
+
+	return tally->pending != 0 || tally->processing != 0 || count->completed != 0 ||
+		   count->failed != 0 || count->in_doubt != 0 || count->deferred != 0;
 }
 
 /*
