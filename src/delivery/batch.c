@@ -25,7 +25,6 @@ typedef struct BatchRun
 {
 	Delivery *delivery;
 	BatchKind kind;
-	Identity *installation; /* as just read; NULL: it was not read */
 } BatchRun;
 
 /*
@@ -52,7 +51,7 @@ static bool
 wants_claim(const Sender *sender)
 {
 	if (!sender_is_open(sender) || !sender_owns_gateway(sender) || sender->search.exhausted ||
-		sender->session == NULL || sender->reopen || sender_may_send(sender) > mono_now())
+		sender->reopen || sender_may_send(sender) > mono_now())
 		return false;
 	return grants_in(&sender->grants, GRANT_READY) <
 			   Min(sender->row->max_connections, claim_limit(sender)) &&
@@ -196,7 +195,7 @@ restart_if_due(Delivery *delivery, Sender *sender)
 		return;
 	pending_work_forget_dirty(delivery->runs, sender->row->name);
 	pending_work_read(delivery->runs, delivery->runs_memory);
-	candidates_restart(&sender->search);
+	sender_restart_search(sender);
 	sender->search.restart_time =
 		backoff_by_cost(begin, SEARCH_AGAIN_MS, PG_INT32_MAX, SEARCH_AGAIN_SHARE);
 }
@@ -234,7 +233,7 @@ watch_due(Sender *sender, MonoTime due)
 	sender->due.logged = true;
 	sender->due.since = MONO_NEVER;
 	sender->reopen = true;
-	candidates_restart(&sender->search);
+	sender_restart_search(sender);
 }
 
 /*
@@ -273,7 +272,7 @@ poll_for_sender(Delivery *delivery, Sender *sender)
 		sender->batch.lock_abandoned = true;
 	if (sender_owns_gateway(sender) && sender->search.exhausted &&
 		Max(due, sender->search.rest_until) <= mono_now())
-		candidates_restart(&sender->search);
+		sender_restart_search(sender);
 	watch_due(sender, due);
 }
 
@@ -399,9 +398,9 @@ finish_sender(Delivery *delivery, Sender *sender, DeliveryCount *count)
 static void
 read_installation(void *argument)
 {
-	BatchRun *run = argument;
+	Delivery *delivery = argument;
 
-	run->installation = identity_read(run->delivery->memory);
+	delivery->installation = identity_read(delivery->memory);
 }
 
 /*
@@ -412,15 +411,14 @@ read_installation(void *argument)
 ErrorData *
 batch_run(Delivery *delivery, BatchKind kind, DeliveryCount *count)
 {
-	BatchRun   run = {delivery, kind, NULL};
+	BatchRun   run = {delivery, kind};
 	ErrorData *error;
 
 	if (delivery->wants_installation && kind != BATCH_SETTLE)
 	{
-		error = senders_transact(delivery, read_installation, &run);
+		error = senders_transact(delivery, read_installation, delivery);
 		if (error != NULL)
 			return error;
-		delivery->installation = run.installation;
 		delivery->wants_installation = false;
 	}
 	error = senders_transact(delivery, run_batch, &run);

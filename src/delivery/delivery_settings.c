@@ -1,5 +1,5 @@
 /*
- * settings.c
+ * delivery_settings.c
  *		Settings of delivery.
  */
 #include "postgres.h"

@@ -66,7 +66,7 @@ health_check_send(Sender *sender)
 	GatewayRequest request = {GATEWAY_QUERY};
 	char          *user;
 
-	if (sender->reopen || (sender->session != NULL && gateway_free_slots(sender->session) == 0))
+	if (sender->reopen || gateway_free_slots(sender->session) == 0)
 		sender_drop_queries(sender);
 	if (!sender_open_session(sender))
 		return;

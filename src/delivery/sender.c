@@ -9,6 +9,7 @@
 #include "delivery/sender.h"
 #include "delivery/sender_lock.h"
 #include "delivery/delivery_settings.h"
+#include "delivery/timing.h"
 #include "endpoint/endpoint_settings.h"
 
 /*
@@ -36,7 +37,12 @@ sender_create(GatewayRow *row, MemoryContext memory)
 	sender->report.due = MONO_NEVER;
 	grant_queue_init(&sender->grants, sender->memory);
 	rate_limit_init(&sender->rate_limit);
-	candidates_init(&sender->search, sender->memory);
+	sender->search.memory =
+		AllocSetContextCreate(sender->memory, "quota_manager candidates", ALLOCSET_DEFAULT_SIZES);
+	sender->search.rest_until = MONO_PAST;
+	sender_restart_search(sender);
+	/* at its end until it is begun anew */
+	sender->search.exhausted = true;
 	/* the clock may have been set since the policy was: it was not set in the future */
 	sender->policy_since.moment = mono_at(Min(row->doubt_policy_since, now), now);
 	sender->policy_since.time = row->doubt_policy_since;
@@ -71,6 +77,7 @@ sender_close(Sender *sender)
 {
 	gateway_close(sender->session);
 	sender->session = NULL;
+	sender->reopen = true;
 }
 
 /*
@@ -209,7 +216,24 @@ sender_undo_batch(Sender *sender)
 		sender_forget_unresolved(sender);
 	}
 	sender_begin_batch(sender);
-	candidates_restart(&sender->search);
+	sender_restart_search(sender);
+}
+
+/*
+ * Drops the candidates and begins the search anew.
+ */
+void
+sender_restart_search(Sender *sender)
+{
+	CandidateSearch *search = &sender->search;
+
+	MemoryContextReset(search->memory);
+	search->candidates = NULL;
+	search->count = 0;
+	search->next = 0;
+	search->searched_id = PG_INT64_MIN;
+	search->exhausted = false;
+	search->restart_time = mono_in_ms(SEARCH_AGAIN_MS);
 }
 
 /*
@@ -278,7 +302,7 @@ sender_open_session(Sender *sender)
 	if (sender->row == NULL)
 		return false;
 	if (!sender->reopen)
-		return sender->session != NULL;
+		return true;
 	if (sender_in_flight(sender) > 0)
 		return false;
 	sender_close(sender);
@@ -378,7 +402,7 @@ sender_act(Sender *sender, CircuitActions actions)
 	if (actions & CIRCUIT_DROP_QUERIES)
 		sender_drop_queries(sender);
 	if (actions & CIRCUIT_SEARCH_ANEW)
-		candidates_restart(&sender->search);
+		sender_restart_search(sender);
 	if (actions & CIRCUIT_SHOW_STATE)
 	{
 		sender->report.due = MONO_PAST;
@@ -401,10 +425,7 @@ sender_drop_queries(Sender *sender)
 		sender_add_unresolved(sender, grants_first(grants, GRANT_RECONCILING));
 	circuit_checks_dropped(&sender->circuit);
 	if (sender_in_flight(sender) > 0)
-	{
 		sender_close(sender);
-		sender->reopen = true;
-	}
 }
 
 /*

@@ -18,13 +18,43 @@
 #include "utils/timestamp.h"
 
 #include "common/monotonic.h"
-#include "delivery/candidates.h"
 #include "delivery/circuit.h"
 #include "endpoint/gateway_row.h"
 #include "delivery/grant_queue.h"
 #include "endpoint/rate_limit.h"
 #include "delivery/reconcile.h"
 #include "delivery/tally.h"
+
+/* The key of a pending grant that was found and not yet claimed. */
+typedef struct Candidate
+{
+	int32       strategy_id;
+	int32       revision;
+	TimestampTz scheduled_time;
+	text       *user_id;
+	int32       hash;     /* of user_id, */
+	int32       position; /* and its place by id: where the table is distributed */
+} Candidate;
+
+/* The search for pending grants: how far it is, and what it has found. */
+typedef struct CandidateSearch
+{
+	MemoryContext memory; /* of the candidates */
+	Candidate    *candidates;
+	int           count;
+	int           next;
+	int64         searched_id;  /* no grant up to this one is left to be found */
+	bool          exhausted;    /* it came to the end of the pending work */
+	MonoTime      rest_until;   /* it found only users who have to wait */
+	MonoTime      restart_time; /* it begins anew, for what has fallen due behind it */
+} CandidateSearch;
+
+/* How many candidates are left to be claimed. */
+static inline int
+candidates_left(const CandidateSearch *search)
+{
+	return search->count - search->next;
+}
 
 /*
  * What the transaction that is open has done for a gateway, and what is to
@@ -69,7 +99,7 @@ typedef struct Sender
 	int32           gateway_id;
 	GatewayRow     *row; /* as last read; NULL: the gateway is gone */
 	GatewaySession *session;
-	bool            reopen;           /* the row changed: the session is to be opened anew */
+	bool            reopen;           /* there is no session, or it is not what the row says */
 	bool            has_lock;         /* this process is the gateway's one sender */
 	bool            is_spread;        /* grants are kept in parts by user: see statement.h */
 	bool            dirty;            /* pending work was changed since it was last read */
@@ -110,6 +140,8 @@ extern void sender_undo_batch(Sender *sender);
 extern void sender_settled(Sender *sender, Grant *grant);
 extern void sender_add_unresolved(Sender *sender, Grant *grant);
 extern void sender_forget_unresolved(Sender *sender);
+
+extern void sender_restart_search(Sender *sender);
 
 /* Requests. */
 extern bool sender_take_token(Sender *sender);

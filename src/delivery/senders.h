@@ -31,7 +31,7 @@ struct Delivery
 	MemoryContext runs_memory;
 	List         *runs; /* of Run, undelivered when last read */
 
-	/* set once the transaction that read it is committed, and then for good; NULL: not read yet */
+	/* set once it is read, for good; NULL: not read yet */
 	Identity *installation;
 	bool      wants_installation; /* nothing can be claimed without */
 };
