@@ -237,8 +237,8 @@ watch_due(Sender *sender, MonoTime due)
 }
 
 /*
- * What was changed of the work of a gateway is read again.  What is still in
- * flight is when it is settled.
+ * What was changed of the work of a gateway is read again, once nothing that was
+ * claimed is left to be settled.
  */
 static void
 forget_changed(Delivery *delivery, Sender *sender)
@@ -250,7 +250,7 @@ forget_changed(Delivery *delivery, Sender *sender)
 }
 
 /*
- * Looks for the work of one sender: grants that fell due, a gateway without a
+ * Polls for the work of one sender: grants that fell due, a gateway without a
  * sender, grants in doubt.
  */
 static void

@@ -14,7 +14,7 @@
 typedef enum BatchKind
 {
 	BATCH_CLAIM,
-	BATCH_POLL,   /* claims, and looks for new work and takes sender locks before */
+	BATCH_POLL,   /* polls for new work and takes sender locks, then claims */
 	BATCH_SETTLE, /* nothing */
 } BatchKind;
 

@@ -141,7 +141,7 @@ circuit_drained(Circuit *circuit, MonoTime now)
 	else
 		return actions; /* it is asked at once */
 
-	/* only a query that is sent at once can tell what a refusal meant */
+	/* only a query that is sent at once shows what a refusal meant */
 	return actions | CIRCUIT_BLAME_GATEWAY |
 		   close_for_ms(circuit, CIRCUIT_CLOSED, fault->text, pause, now);
 }

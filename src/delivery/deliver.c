@@ -18,7 +18,7 @@ PG_FUNCTION_INFO_V1(qm_deliver);
 
 /*
  * deliver(INOUT completed, INOUT failed, INOUT in_doubt, INOUT deferred):
- * delivers what is due and tells how many grants became what.
+ * delivers what is due and returns how many grants became what.
  */
 Datum
 qm_deliver(PG_FUNCTION_ARGS)

@@ -32,7 +32,7 @@ typedef struct Loop
 	const volatile sig_atomic_t *stop; /* NULL: it is not asked to stop */
 	int                          grace_ms;
 	DeliveryCount               *count;
-	bool                         polls;     /* the next batch looks for new work */
+	bool                         polls;     /* the next batch polls for new work */
 	bool                         contended; /* the last one met a lock of another session */
 	bool                         worked;    /* something was sent since the last poll */
 	MonoTime                     next_poll;
@@ -72,12 +72,10 @@ wait_for_answers(Delivery *delivery, int limit_ms)
 			continue;
 		if (active == 1)
 			timeout_ms = ANSWER_WAIT_MS;
-		else if (responsive == 0)
-			timeout_ms = Max(ANSWER_WAIT_SEVERAL_MS / active, 1);
-		else if (sender->responsive_until > now)
-			timeout_ms = Max(ANSWER_WAIT_SEVERAL_MS / responsive, 1);
-		else
+		else if (responsive > 0 && sender->responsive_until <= now)
 			timeout_ms = 0;
+		else
+			timeout_ms = Max(ANSWER_WAIT_SEVERAL_MS / (responsive > 0 ? responsive : active), 1);
 		requests_poll(sender, Min(timeout_ms, limit_ms));
 	}
 	pgstat_report_wait_end();
@@ -226,7 +224,7 @@ report_progress(const Loop *loop)
 }
 
 /*
- * Decides whether the next batch looks for new work: a gateway that hangs must
+ * Decides whether the next batch polls for new work: a gateway that hangs must
  * not keep new grants from others.
  */
 static void

@@ -2,9 +2,9 @@
  * pending_work.h
  *		Where the work is: runs with grants that may not be settled.
  *
- * No index tells which grants are pending, since claim and settle change that
+ * No index says which grants are pending, since claim and settle change that
  * for every row.  quota_run.undelivered marks the runs to read; reading one
- * tells, per gateway, where in it the open grants lie and when the first falls
+ * says, per gateway, where in it the open grants lie and when the first falls
  * due.  What was read is kept for as long as the row of the run stays as it is:
  * whoever makes a settled grant pending again updates that row.  It is read
  * again after a bounded time in any case: should it be wrong, for whatever

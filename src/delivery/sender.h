@@ -86,7 +86,7 @@ typedef struct DueWatch
 	bool     logged; /* and the log says so */
 } DueWatch;
 
-/* When the unresolved grants are looked after. */
+/* When the unresolved grants need attention. */
 typedef struct UnresolvedWatch
 {
 	MonoTime next_due;  /* not before it one of them is due */

@@ -278,7 +278,7 @@ credential_forget(char *secret)
 }
 
 /*
- * Trigger hide_statement(), before any row is looked at.
+ * Trigger hide_statement(), before any row is read.
  */
 Datum
 qm_hide_statement(PG_FUNCTION_ARGS)

@@ -19,7 +19,7 @@
 /* The distance of two numbers of float64, as a share of them. */
 #define FLOAT64_STEP 2.220446049250313e-16
 
-/* zgsm tells six decimals. */
+/* zgsm answers with six decimals. */
 #define LAST_DECIMAL 1e-6
 
 /*
@@ -84,7 +84,7 @@ is_less(Datum a, Datum b)
 }
 
 /*
- * How far a balance may lie below the least, or above the most, without telling
+ * How far a balance may lie below the least, or above the most, without meaning
  * anything.  zgsm adds in float64, each time with an error of half a step.  At
  * higress chats have used what is missing: any amount, unless max_usage_rate
  * bounds it.  False: any.

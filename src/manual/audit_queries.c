@@ -42,9 +42,9 @@ typedef struct AuditUser
 	AskedState state;
 	int        tries;
 	MonoTime   due;
-	char       figure[64];    /* zgsm: the total, higress: what remains; "": not told */
+	char       figure[64];    /* zgsm: the total, higress: what remains; "": not known */
 	bool       is_below_zero; /* which is all that is known */
-	char      *problem;       /* why it is not told */
+	char      *problem;       /* why it is not known */
 } AuditUser;
 
 /*

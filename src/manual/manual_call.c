@@ -4,8 +4,8 @@
  *		gateway_delta.
  *
  * Unlike deliveries, these run in the caller's transaction: what they do to
- * the gateway stays done when it is rolled back.  So each of them is told in
- * the server's log as well as in a row of gateway_call.
+ * the gateway stays done when it is rolled back.  So each of them is written to
+ * the server's log as well as to a row of gateway_call.
  */
 #include "postgres.h"
 
@@ -125,7 +125,7 @@ exchange(GatewaySession *session, ManualCall *call)
 }
 
 /*
- * Tells the server's log, which a rollback cannot reach.
+ * Writes to the server's log, which a rollback cannot reach.
  */
 static void
 log_call(const ManualCall *call, const char *role, const char *outcome)
