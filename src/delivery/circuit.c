@@ -147,24 +147,29 @@ circuit_drained(Circuit *circuit, MonoTime now)
 }
 
 /*
- * Something went wrong while so many grants are in flight.
+ * Sends nothing more until what is in flight has been awaited.
  */
 static CircuitActions
-note_fault(Circuit *circuit, const GatewayReply *reply, bool lost_grant, int in_flight,
-		   MonoTime now)
+start_draining(Circuit *circuit)
+{
+	if (circuit->phase != CIRCUIT_SENDING)
+		return CIRCUIT_NO_ACTION;
+	memset(&circuit->fault, 0, sizeof(CircuitFault));
+	circuit->fault.outcome = GATEWAY_COMPLETED;
+	circuit->phase = CIRCUIT_DRAINING;
+	return CIRCUIT_RETURN_UNSENT;
+}
+
+/*
+ * A query for a grant had an outcome that is neither completed nor refused, or
+ * could not be sent; so many grants are in flight.
+ */
+CircuitActions
+circuit_query_failed(Circuit *circuit, const GatewayReply *reply, int in_flight, MonoTime now)
 {
 	CircuitFault  *fault = &circuit->fault;
-	CircuitActions actions = CIRCUIT_NO_ACTION;
+	CircuitActions actions = start_draining(circuit);
 
-	if (circuit->phase == CIRCUIT_SENDING)
-	{
-		memset(fault, 0, sizeof(CircuitFault));
-		fault->outcome = GATEWAY_COMPLETED;
-		circuit->phase = CIRCUIT_DRAINING;
-		actions = CIRCUIT_RETURN_UNSENT;
-	}
-	if (lost_grant)
-		circuit->write_lost = fault->lost_grant = true;
 	if (gravity[reply->outcome] > gravity[fault->outcome])
 	{
 		fault->outcome = reply->outcome;
@@ -183,8 +188,15 @@ note_fault(Circuit *circuit, const GatewayReply *reply, bool lost_grant, int in_
 CircuitActions
 circuit_grant_answered(Circuit *circuit, const GatewayReply *reply, int in_flight, MonoTime now)
 {
+	CircuitActions actions;
+
 	if (reply->outcome != GATEWAY_COMPLETED && reply->outcome != GATEWAY_REFUSED)
-		return note_fault(circuit, reply, reply->outcome == GATEWAY_IN_DOUBT, in_flight, now);
+	{
+		actions = start_draining(circuit);
+		if (reply->outcome == GATEWAY_IN_DOUBT)
+			circuit->write_lost = circuit->fault.lost_grant = true;
+		return actions | circuit_query_failed(circuit, reply, in_flight, now);
+	}
 	if (reply->outcome == GATEWAY_COMPLETED)
 	{
 		circuit->faults = 0;
@@ -194,16 +206,6 @@ circuit_grant_answered(Circuit *circuit, const GatewayReply *reply, int in_fligh
 	if (circuit->state == CIRCUIT_PROBING && circuit->phase == CIRCUIT_SENDING)
 		return show_state(circuit, CIRCUIT_OPEN, "");
 	return CIRCUIT_NO_ACTION;
-}
-
-/*
- * A query for a grant had an outcome that is neither completed nor refused, or
- * could not be sent; so many grants are in flight.
- */
-CircuitActions
-circuit_query_failed(Circuit *circuit, const GatewayReply *reply, int in_flight, MonoTime now)
-{
-	return note_fault(circuit, reply, false, in_flight, now);
 }
 
 /*

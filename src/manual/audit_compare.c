@@ -109,21 +109,21 @@ allowances(const Audit *audit, const Granted *granted, double figure, double *be
 }
 
 /*
- * Adds a row to the result; a difference of 0 is null.
+ * Adds a row to the result; a figure or a difference of 0 is null.
  */
 static void
-report(Audit *audit, ReturnSetInfo *result, const Granted *granted, Datum figure, bool has_figure,
-	   Datum difference, const char *finding)
+report(Audit *audit, ReturnSetInfo *result, const Granted *granted, Datum figure, Datum difference,
+	   const char *finding)
 {
 	Datum values[6] = {
 		CStringGetTextDatum(granted->user_id), figure, granted->least, granted->most, difference,
 		CStringGetTextDatum(finding)};
-	bool nulls[6] = {false, !has_figure, false, false, difference == (Datum) 0, false};
+	bool nulls[6] = {false, figure == (Datum) 0, false, false, difference == (Datum) 0, false};
 
 	if (!nulls[4])
 		values[4] = DirectFunctionCall1(numeric_trim_scale, difference);
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
-	if (has_figure)
+	if (figure != (Datum) 0)
 		audit->differing++;
 }
 
@@ -143,7 +143,7 @@ compare(Audit *audit, ReturnSetInfo *result, const Granted *granted, const char 
 
 	if (text == NULL)
 	{
-		report(audit, result, granted, (Datum) 0, false, (Datum) 0,
+		report(audit, result, granted, (Datum) 0, (Datum) 0,
 			   psprintf("cannot be read: %s", problem));
 		return;
 	}
@@ -159,19 +159,18 @@ compare(Audit *audit, ReturnSetInfo *result, const Granted *granted, const char 
 	if (is_below_zero)
 	{
 		if (to_double(granted->least) >= 0)
-			report(audit, result, granted, figure, true, (Datum) 0,
-				   "below zero, less than was granted");
+			report(audit, result, granted, figure, (Datum) 0, "below zero, less than was granted");
 		return;
 	}
 	bound = DirectFunctionCall2(numeric_add, granted->most, to_numeric(above));
 	if (is_less(bound, figure))
-		report(audit, result, granted, figure, true,
+		report(audit, result, granted, figure,
 			   DirectFunctionCall2(numeric_sub, figure, granted->most), "more than was granted");
 	else if (is_bounded)
 	{
 		bound = DirectFunctionCall2(numeric_sub, granted->least, to_numeric(below));
 		if (is_less(figure, bound))
-			report(audit, result, granted, figure, true,
+			report(audit, result, granted, figure,
 				   DirectFunctionCall2(numeric_sub, figure, granted->least),
 				   is_zgsm ? "less than was granted"
 						   : "less than was granted and can have been used since");
