@@ -36,7 +36,7 @@ BEGIN
 		SELECT t.gateway, sum(t.pending) AS pending, sum(t.processing) AS processing, sum(t.completed) AS completed,
 			sum(t.completed_amount) AS completed_amount, sum(t.failed) AS failed, sum(t.in_doubt) AS in_doubt, sum(t.deferred) AS deferred
 		FROM quota_manager.gateway_tally t GROUP BY t.gateway
-	), trouble AS (
+	), troubled AS (
 		SELECT t.gateway, count(*) FILTER (WHERE t.status = 'failed') AS failed, count(*) FILTER (WHERE t.status = 'in_doubt') AS in_doubt
 		FROM quota_manager.troubled_grant t GROUP BY t.gateway
 	)
@@ -46,7 +46,7 @@ BEGIN
 		coalesce(t.deferred, 0)::bigint
 	FROM quota_manager.quota_gateway g
 	FULL JOIN tally t ON t.gateway = g.name
-	FULL JOIN trouble p ON p.gateway = coalesce(g.name, t.gateway)
+	FULL JOIN troubled p ON p.gateway = coalesce(g.name, t.gateway)
 	LEFT JOIN quota_internal.oldest_pending(ARRAY(SELECT w.gateway FROM tally w WHERE w.pending > 0)) o ON o.gateway = t.gateway
 	-- A deleted gateway is reported as long as it has open grants.
 	WHERE g.name IS NOT NULL OR t.pending <> 0 OR t.processing <> 0 OR p.gateway IS NOT NULL;

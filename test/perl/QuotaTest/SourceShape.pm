@@ -20,11 +20,12 @@ use strict;
 use warnings FATAL => 'all';
 
 # Words that are used nowhere, in code, comments and pages.
-my $REPLACED = join '|', qw(lanes? flights? flying gates? doorbells? rosters? agendas? cramped dismissals? dismiss(?:ed)? armed occupants? backlogs?
-  obstacles? complaints? leftovers? fenced troubles?);
+my $REPLACED = join '|', qw(lanes? flights? flying gates? doorbells? rosters? agendas? cramped dismissals? dismiss(?:ed)? occupants? backlogs?
+  complaints? leftovers? fenced troubles?);
 
-# Words that mean something else in names of C, where the glossary has a term for it; prose may use them as English does.
-my $REPLACED_NAMES = join '|', qw(tap taps board boards place places turn turns look looks round rounds reading readings proof proofs proving ring
+# Words for which the glossary has a term where deliveries and workers are meant; elsewhere, and in prose, they may be used
+# as English does (a place of a decimal).
+my $REPLACED_NAMES = join '|', qw(tap taps armed obstacle obstacles board boards place places turn turns look looks round rounds reading readings proof proofs proving ring
   room rooms touched hot charge charged damage damages probe probes probed admitted);
 
 # Names that are not ours to change: settings, types that people see, symbols that the script of 1.0.0 asks for.
@@ -72,6 +73,14 @@ sub _split_comments
 		else { $code .= $piece; $comments .= $blank }
 	}
 	return ($code, $comments);
+}
+
+sub files
+{
+	my ($self) = @_;
+	my @files = sort keys %{ $self->{text} };
+
+	return @files;
 }
 
 # Folder => lines and files.
@@ -252,6 +261,7 @@ sub time_constants
 				my $unit = $name =~ /(?:^|_)(?:US|MS|SECONDS|MINUTES|HOURS|DAYS)(?:_|$)/;
 				my $says = "$comment $line";
 
+				next if $name =~ /_(?:OFFSET|SHIFT|STEP)$/;
 				push @found, { file => $file, name => $name, unit => $unit } if $unit || ($says =~ /\b(?:milliseconds|seconds|minutes|ms)\b/i && $line =~ /\d/);
 			}
 			elsif ($line =~ m{^(?:/\*| \*)}) { $comment = $line =~ m{^/\*} ? $line : "$comment $line" }
@@ -301,9 +311,11 @@ sub replaced_words
 				next if $kept{$name};
 				# CamelCase and snake_case, in parts
 				(my $parts = $name) =~ s/(?<=[a-z])(?=[A-Z])/_/g;
-				foreach my $part (split /_/, lc $parts)
+				$parts = lc $parts =~ s/in_flight//gir;
+				foreach my $part (split /_/, $parts)
 				{
-					push @found, { file => $file, line => $number, word => $part } if $part =~ /^(?:$REPLACED|$REPLACED_NAMES)$/;
+					push @found, { file => $file, line => $number, word => $part }
+						if $part =~ /^(?:$REPLACED)$/ || ($file =~ m{^src/(?:delivery|worker)/} && $part =~ /^(?:$REPLACED_NAMES)$/);
 				}
 			}
 		}
@@ -323,7 +335,8 @@ sub _words_of
 	my $number = 0;
 	my @found;
 
-	foreach my $line (split /\n/, $text)
+	# "in flight" is one term, also where a line ends between the two
+	foreach my $line (split /\n/, $text =~ s/\bin(\s+(?:\*\s+)?)flight\b/$1/gir)
 	{
 		$number++;
 		$line =~ s/\b\w*_\w*\b/ /g;
