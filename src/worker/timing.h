@@ -37,7 +37,7 @@
 
 /* How long a time slice lasts at least, to bound starts of processes, and at most, unless a scan does. */
 #define SLICE_MIN_MS 1000
-#define SLICE_MAX_MS (10 * 1000)
+#define SLICE_MAX_MS (INT64CONST(10) * 1000)
 
 /* After its slice, answers are awaited for so long, and the request to stop is repeated. */
 #define SLICE_END_MS (INT64CONST(30) * 1000)
