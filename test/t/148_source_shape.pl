@@ -33,6 +33,6 @@ is_deeply([ map { "$_->{file}: $_->{name}" } grep { !$_->{unit} } $shape->time_c
 is_deeply([ map { "$_->{file}:$_->{line}: $_->{word}" } $shape->replaced_words ], [], 'no word is used that the glossary has replaced');
 
 my %homes;
-push @{ $homes{ $_->[1] } }, $_->[0] foreach map { m{^(src/.*/([^/]+\.[ch]))$} ? [ $1, $2 ] : () } $shape->files;
-is_deeply([ map { "@{$_}" } grep { @{$_} > 1 } map { $homes{$_} } sort keys %homes ], [], 'the name of a file says its folder: none is there twice');
+push @{ $homes{ $_->[1] } }, $_->[0] foreach map { m{^(src/.*/([^/]+\.c))$} ? [ $1, $2 ] : () } $shape->files;
+is_deeply([ map { "@{$_}" } grep { @{$_} > 1 } map { $homes{$_} } sort keys %homes ], [], 'no two sources have one name');
 done_testing();
