@@ -288,11 +288,11 @@ take_result(Sender *sender, const GatewayResult *result, TimestampTz now)
  * True for a result that may end the connections, and what is in flight on them.
  */
 static bool
-is_check(const GatewayResult *result)
+is_check(const Sender *sender, const GatewayResult *result)
 {
-	RequestKind kind = ((const RequestTag *) result->token)->kind;
-
-	return kind == REQUEST_HEALTH_CHECK || kind == REQUEST_WRITE_CHECK;
+	/* not by its kind: the grant of an answer that was taken in may be freed */
+	return result->token == &sender->checks[HEALTH_CHECK] ||
+		   result->token == &sender->checks[WRITE_CHECK];
 }
 
 /*
@@ -312,10 +312,10 @@ requests_poll(Sender *sender, int timeout_ms)
 	now = GetCurrentTimestamp();
 	sender->responsive_until = mono_in_ms(RESPONSIVE_MS);
 	for (i = 0; i < count; i++)
-		if (!is_check(&results[i]))
+		if (!is_check(sender, &results[i]))
 			take_result(sender, &results[i], now);
 	for (i = 0; i < count; i++)
-		if (is_check(&results[i]))
+		if (is_check(sender, &results[i]))
 			take_result(sender, &results[i], now);
 	if (grants_in(&sender->grants, GRANT_IN_FLIGHT) == 0)
 		sender_act(sender, circuit_drained(&sender->circuit, mono_now()));

@@ -153,8 +153,8 @@ database_list_retry_all(void)
 }
 
 /*
- * A session wants a database to be served soon.  Workers that run and are not
- * about to end were woken by the session itself.
+ * A session wants a database to be served soon.  Workers that run were woken by
+ * the session itself, but may be about to end without having seen what it did.
  */
 void
 database_request(Oid oid)
@@ -167,9 +167,7 @@ database_request(Oid oid)
 	backoff = &database->workers[WORKER_SCHEDULER].backoff;
 	if (database->slot != NULL)
 	{
-		if (database->slot->stopping || !database->slot->served ||
-			database->workers[WORKER_SCHEDULER].handle == NULL)
-			database->requested = true;
+		database->requested = true;
 		return;
 	}
 	/* where workers break, they are not started for every request */

@@ -347,6 +347,9 @@ run_cycle(void)
 
 	scheduler.progressed = false;
 	success = survives(poll_due);
+	/* what failed is polled again, whether or not anything is committed until then */
+	if (!success)
+		scheduler.due_holds = false;
 	foreach (cell, success && scheduler.found_due ? scheduler.due.strategies : NIL)
 	{
 		scheduler.due_holds = false;

@@ -153,6 +153,8 @@ note_delivery_end(Database *database)
 	{
 		count_failure(&database->workers[WORKER_DELIVERY], BROKEN_DELIVERY_MAX_MS);
 		slot->delivery_broke = true;
+		/* what it has published does not hold any more */
+		slot_reset_delivery(slot);
 	}
 	slot_wake(slot, WORKER_SCHEDULER);
 }
@@ -165,7 +167,7 @@ delivery_due(Database *database)
 {
 	const LaunchedWorker *worker = &database->workers[WORKER_DELIVERY];
 
-	if (worker->handle == NULL && worker->backoff.delay_ms > 0)
+	if (worker->handle == NULL && !backoff_is_over(&worker->backoff))
 		return worker->backoff.not_before;
 	return database->slot->delivery_wanted ? MONO_PAST
 										   : slot_next_due(database->slot, WORKER_DELIVERY);
@@ -179,8 +181,8 @@ scheduler_due(Database *database)
 {
 	const LaunchedWorker *worker = &database->workers[WORKER_SCHEDULER];
 
-	return worker->backoff.delay_ms > 0 ? worker->backoff.not_before
-										: slot_next_due(database->slot, WORKER_SCHEDULER);
+	return !backoff_is_over(&worker->backoff) ? worker->backoff.not_before
+											  : slot_next_due(database->slot, WORKER_SCHEDULER);
 }
 
 /*
@@ -374,7 +376,7 @@ count_lacking(void)
 	for (Database *database = launcher.first; database != NULL; database = database->next)
 	{
 		if (is_missing(database, WORKER_DELIVERY) &&
-			database->workers[WORKER_DELIVERY].backoff.delay_ms == 0)
+			backoff_is_over(&database->workers[WORKER_DELIVERY].backoff))
 			lacking++;
 		else if (database->slot != NULL)
 			others++;
@@ -565,6 +567,8 @@ slots_stop(int waiting, long *pause)
 			break;
 		stopping++;
 		database->stop_time = mono_now();
+		/* what was committed before is seen by the last polls */
+		database->requested = false;
 		database->slot->stopping = true;
 		slot_wake(database->slot, WORKER_SCHEDULER);
 		stop_delivery(database, pause);
