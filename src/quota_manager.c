@@ -27,9 +27,7 @@ PG_MODULE_MAGIC;
 
 void _PG_init(void);
 
-/*
- * Registers the settings and hooks, and the launcher if the module is preloaded.
- */
+/* Registers the settings and hooks, and the launcher if the module is preloaded. */
 void
 _PG_init(void)
 {

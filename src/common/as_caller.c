@@ -17,9 +17,7 @@ PG_FUNCTION_INFO_V1(qm_require_caller);
 PG_FUNCTION_INFO_V1(qm_read_as_caller);
 PG_FUNCTION_INFO_V1(qm_run_as_caller);
 
-/*
- * require_caller()
- */
+/* require_caller() */
 Datum
 qm_require_caller(PG_FUNCTION_ARGS)
 {
@@ -27,9 +25,7 @@ qm_require_caller(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/*
- * The first column of all rows of SPI_tuptable, which has type text.
- */
+/* The first column of all rows of SPI_tuptable, which has type text. */
 static Datum
 result_array(MemoryContext memory)
 {
@@ -47,9 +43,7 @@ result_array(MemoryContext memory)
 	return makeArrayResult(state, memory);
 }
 
-/*
- * read_as_caller(query, argument)
- */
+/* read_as_caller(query, argument) */
 Datum
 qm_read_as_caller(PG_FUNCTION_ARGS)
 {
@@ -80,9 +74,7 @@ qm_read_as_caller(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(result);
 }
 
-/*
- * run_as_caller(statement)
- */
+/* run_as_caller(statement) */
 Datum
 qm_run_as_caller(PG_FUNCTION_ARGS)
 {

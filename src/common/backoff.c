@@ -8,9 +8,7 @@
 
 #include "common/backoff.h"
 
-/*
- * Doubles the delay, from min_ms up to max_ms, and counts it from now.
- */
+/* Doubles the delay, from min_ms up to max_ms, and counts it from now. */
 void
 backoff_more(Backoff *backoff, int min_ms, int max_ms)
 {
@@ -18,9 +16,7 @@ backoff_more(Backoff *backoff, int min_ms, int max_ms)
 	backoff->not_before = mono_in_ms(backoff->delay_ms);
 }
 
-/*
- * The next attempt may be made at once.
- */
+/* The next attempt may be made at once. */
 void
 backoff_none(Backoff *backoff)
 {
@@ -28,9 +24,7 @@ backoff_none(Backoff *backoff)
 	backoff->not_before = MONO_PAST;
 }
 
-/*
- * True if the next attempt may be made now.
- */
+/* True if the next attempt may be made now. */
 bool
 backoff_is_over(const Backoff *backoff)
 {

@@ -47,9 +47,7 @@ static char *crash_points_setting;
 static Arming active = {CRASH_POINT_COUNT, 0, CRASH_KILL};
 static int    passed; /* how often this process passed the active point */
 
-/*
- * Reads a value of the setting; false: it means nothing.
- */
+/* Reads a value of the setting; false: it means nothing. */
 static bool
 read_arming(const char *text, Arming *result)
 {
@@ -77,9 +75,7 @@ read_arming(const char *text, Arming *result)
 	return true;
 }
 
-/*
- * Refuses an unknown name: a test that arms a point that is gone must not pass.
- */
+/* Refuses an unknown name: a test that arms a point that is gone must not pass. */
 static bool
 check_crash_point(char **newval, void **extra, GucSource source)
 {
@@ -92,9 +88,7 @@ check_crash_point(char **newval, void **extra, GucSource source)
 	return false;
 }
 
-/*
- * Arms the point, and counts from now on.
- */
+/* Arms the point, and counts from now on. */
 static void
 assign_crash_point(const char *newval, void *extra)
 {
@@ -102,9 +96,7 @@ assign_crash_point(const char *newval, void *extra)
 	passed = 0;
 }
 
-/*
- * Registers the settings; called once by _PG_init.
- */
+/* Registers the settings; called once by _PG_init. */
 void
 crash_point_define_settings(void)
 {

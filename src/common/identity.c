@@ -102,9 +102,7 @@ check(const WorkUnit *unit, bool runs)
 	return ours ? IDENTITY_OURS : IDENTITY_SUSPENDED;
 }
 
-/*
- * Verifies that this database is the one that grants and delivers.
- */
+/* Verifies that this database is the one that grants and delivers. */
 IdentityState
 identity_verify(const WorkUnit *unit)
 {
@@ -121,9 +119,7 @@ identity_record(const WorkUnit *unit)
 	return check(unit, true);
 }
 
-/*
- * Raises an error if this database is a copy, in the current transaction.
- */
+/* Raises an error if this database is a copy, in the current transaction. */
 static void
 require_ours(bool runs)
 {
@@ -131,9 +127,7 @@ require_ours(bool runs)
 	SPI_freetuptable(SPI_tuptable);
 }
 
-/*
- * Verifies it for a procedure: an error if this database is a copy.
- */
+/* Verifies it for a procedure: an error if this database is a copy. */
 void
 identity_require(const WorkUnit *unit)
 {

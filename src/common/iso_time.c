@@ -10,9 +10,7 @@
 #include "common/ascii.h"
 #include "common/iso_time.h"
 
-/*
- * Reads exactly count digits and moves on; false if they are not there.
- */
+/* Reads exactly count digits and moves on; false if they are not there. */
 static bool
 read_digits(const char **p, int count, int *value)
 {
@@ -26,9 +24,7 @@ read_digits(const char **p, int count, int *value)
 	return true;
 }
 
-/*
- * Reads one given character and moves on; false if it is not there.
- */
+/* Reads one given character and moves on; false if it is not there. */
 static bool
 read_char(const char **p, char wanted)
 {
@@ -38,9 +34,7 @@ read_char(const char **p, char wanted)
 	return true;
 }
 
-/*
- * Reads a fraction of a second, of up to six digits, in microseconds.
- */
+/* Reads a fraction of a second, of up to six digits, in microseconds. */
 static bool
 read_fraction(const char **p, int *microseconds)
 {
@@ -60,9 +54,7 @@ read_fraction(const char **p, int *microseconds)
 	return true;
 }
 
-/*
- * Reads Z or +hh:mm, in minutes east of Greenwich.  Returns an SQLSTATE or 0.
- */
+/* Reads Z or +hh:mm, in minutes east of Greenwich.  Returns an SQLSTATE or 0. */
 static int
 read_zone(const char **p, int flags, int *minutes)
 {

@@ -27,9 +27,7 @@ static Statement write_error = {
 static Statement delete_error = {"DELETE FROM quota_manager.quota_worker WHERE kind = $1",
 								 {TEXTOID}};
 
-/*
- * Writes the last error of a kind of work, in the transaction that is open.
- */
+/* Writes the last error of a kind of work, in the transaction that is open. */
 void
 last_error_write(const char *kind, const char *message)
 {
@@ -84,9 +82,7 @@ last_error_record(const WorkUnit *unit, const char *kind, const char *message)
 	try_to_keep(unit, (LastError){kind, message});
 }
 
-/*
- * Clears it: the work goes well again.
- */
+/* Clears it: the work goes well again. */
 void
 last_error_clear(const WorkUnit *unit, const char *kind)
 {

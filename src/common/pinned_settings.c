@@ -78,9 +78,7 @@ static const struct
 	{"quota_manager.pinned_statistics", NULL, "on"},
 };
 
-/*
- * Sets a setting to the end of the current transaction.
- */
+/* Sets a setting to the end of the current transaction. */
 static void
 set_for_transaction(const char *name, const char *value)
 {
@@ -88,9 +86,7 @@ set_for_transaction(const char *name, const char *value)
 							 false);
 }
 
-/*
- * Ends the time limit of the current transaction.
- */
+/* Ends the time limit of the current transaction. */
 void
 settings_lift_transaction_timeout(void)
 {

@@ -30,18 +30,14 @@ static List *placeholders = NIL;
 /* The first one that was refused, for good: a setting cannot be defined again. */
 static const Placeholder *refused = NULL;
 
-/*
- * All variables there are, and how many; some places may be empty.
- */
+/* All variables there are, and how many; some places may be empty. */
 static struct config_generic **
 list_variables(int *count)
 {
 	return list_guc_variables(count);
 }
 
-/*
- * An error for the first one that was refused, if there is one.
- */
+/* An error for the first one that was refused, if there is one. */
 static void
 report_refused(void)
 {
@@ -89,9 +85,7 @@ placeholders_note(void)
 	MemoryContextSwitchTo(caller);
 }
 
-/*
- * The recorded placeholder of that name; NULL: there was none.
- */
+/* The recorded placeholder of that name; NULL: there was none. */
 static const Placeholder *
 find_placeholder(const char *name)
 {

@@ -15,9 +15,7 @@
 
 #include "common/plain_table.h"
 
-/*
- * True if a DELETE from the table is planned as one that deletes from its heap.
- */
+/* True if a DELETE from the table is planned as one that deletes from its heap. */
 static bool
 is_planned_as_heap(Relation table)
 {

@@ -37,9 +37,7 @@ static SubTransactionId scan_subtransaction = InvalidSubTransactionId;
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
 
-/*
- * Hook: asks for the memory.
- */
+/* Hook: asks for the memory. */
 static void
 request_memory(void)
 {
@@ -48,9 +46,7 @@ request_memory(void)
 	RequestAddinShmemSpace(MAXALIGN(sizeof(ProgressEntry) * ENTRIES));
 }
 
-/*
- * Hook: finds it, or makes it at the start and after a crash.
- */
+/* Hook: finds it, or makes it at the start and after a crash. */
 static void
 find_memory(void)
 {
@@ -70,9 +66,7 @@ find_memory(void)
 	LWLockRelease(AddinShmemInitLock);
 }
 
-/*
- * Reserves the shared memory; called while the library is preloaded.
- */
+/* Reserves the shared memory; called while the library is preloaded. */
 void
 progress_reserve(void)
 {
@@ -82,9 +76,7 @@ progress_reserve(void)
 	shmem_startup_hook = find_memory;
 }
 
-/*
- * Ends the report of a command; does nothing if there is none.
- */
+/* Ends the report of a command; does nothing if there is none. */
 void
 progress_end(ProgressCommand command)
 {
@@ -98,9 +90,7 @@ progress_end(ProgressCommand command)
 	pg_atomic_write_u32(&entry->pid, 0);
 }
 
-/*
- * The process ends.
- */
+/* The process ends. */
 static void
 end_all(int code, Datum argument)
 {
@@ -108,9 +98,7 @@ end_all(int code, Datum argument)
 		progress_end(command);
 }
 
-/*
- * A scan ends with its transaction, committed or not.
- */
+/* A scan ends with its transaction, committed or not. */
 static void
 at_transaction(XactEvent event, void *argument)
 {
@@ -118,9 +106,7 @@ at_transaction(XactEvent event, void *argument)
 		progress_end(PROGRESS_SCAN);
 }
 
-/*
- * A scan also ends with the subtransaction that it began in, if that is aborted.
- */
+/* A scan also ends with the subtransaction that it began in, if that is aborted. */
 static void
 at_subtransaction(SubXactEvent event, SubTransactionId mine, SubTransactionId parent,
 				  void *argument)
@@ -131,9 +117,7 @@ at_subtransaction(SubXactEvent event, SubTransactionId mine, SubTransactionId pa
 		scan_subtransaction = parent;
 }
 
-/*
- * Registers the callbacks that end a command, once in a process.
- */
+/* Registers the callbacks that end a command, once in a process. */
 static void
 watch_ends(void)
 {
@@ -147,9 +131,7 @@ watch_ends(void)
 	RegisterSubXactCallback(at_subtransaction, NULL);
 }
 
-/*
- * Takes an entry that is free, or left by a process that is gone; NULL: none.
- */
+/* Takes an entry that is free, or left by a process that is gone; NULL: none. */
 static ProgressEntry *
 take_entry(void)
 {
@@ -208,9 +190,7 @@ may_see(Oid role)
 		   has_privs_of_role(GetUserId(), role);
 }
 
-/*
- * Copies an entry; false: it has no such command, or changed meanwhile.
- */
+/* Copies an entry; false: it has no such command, or changed meanwhile. */
 static bool
 copy_entry(ProgressEntry *entry, ProgressCommand command, ProgressEntry *copy, int64 *figures)
 {

@@ -72,9 +72,7 @@ rights_become_reader(Oid role, RightsBefore *before)
 									 SECURITY_RESTRICTED_OPERATION);
 }
 
-/*
- * Restores the rights and settings of before the change.
- */
+/* Restores the rights and settings of before the change. */
 void
 rights_restore(const RightsBefore *before)
 {
@@ -83,9 +81,7 @@ rights_restore(const RightsBefore *before)
 	SetUserIdAndSecContext(before->user, before->context);
 }
 
-/*
- * The caller, whoever is the current user.
- */
+/* The caller, whoever is the current user. */
 Oid
 rights_caller(void)
 {

@@ -21,9 +21,7 @@ PG_FUNCTION_INFO_V1(qm_role_danger);
 static const Oid server_roles[] = {ROLE_PG_READ_SERVER_FILES, ROLE_PG_WRITE_SERVER_FILES,
 								   ROLE_PG_EXECUTE_SERVER_PROGRAM};
 
-/*
- * What a role can do, or NULL if it is harmless by itself.
- */
+/* What a role can do, or NULL if it is harmless by itself. */
 static const char *
 own_danger(Form_pg_authid role)
 {
@@ -71,9 +69,7 @@ role_danger(Oid role)
 	return result;
 }
 
-/*
- * role_danger(oid)
- */
+/* role_danger(oid) */
 Datum
 qm_role_danger(PG_FUNCTION_ARGS)
 {

@@ -9,9 +9,7 @@
 #include "common/rights.h"
 #include "common/statement.h"
 
-/*
- * How many arguments a statement has.
- */
+/* How many arguments a statement has. */
 static int
 arg_count(const Statement *statement)
 {
@@ -22,9 +20,7 @@ arg_count(const Statement *statement)
 	return count;
 }
 
-/*
- * Sets the statement's plan.
- */
+/* Sets the statement's plan. */
 static void
 prepare(Statement *statement)
 {
@@ -40,9 +36,7 @@ prepare(Statement *statement)
 	statement->plan = plan;
 }
 
-/*
- * Writes arguments in the way that SPI takes them.
- */
+/* Writes arguments in the way that SPI takes them. */
 static void
 split_args(const NullableDatum *args, int count, Datum *values, char *nulls)
 {
@@ -75,9 +69,7 @@ statement_run_as_user(Statement *statement, const NullableDatum *args)
 	return SPI_processed;
 }
 
-/*
- * The same as the owner of the extension.
- */
+/* The same as the owner of the extension. */
 uint64
 statement_run(Statement *statement, const NullableDatum *args)
 {
@@ -90,9 +82,7 @@ statement_run(Statement *statement, const NullableDatum *args)
 	return rows;
 }
 
-/*
- * The same for a statement whose first arguments are rows; args are the others.
- */
+/* The same for a statement whose first arguments are rows; args are the others. */
 uint64
 statement_run_rows(Statement *statement, RowArrays *rows, const NullableDatum *args)
 {
@@ -119,9 +109,7 @@ statement_is_true(Statement *statement, const NullableDatum *args)
 	return is_true;
 }
 
-/*
- * Opens a cursor for a statement, as the current user.
- */
+/* Opens a cursor for a statement, as the current user. */
 Portal
 statement_open_cursor(Statement *statement, const NullableDatum *args)
 {
@@ -152,9 +140,7 @@ rows_create(const Statement *statement)
 	return rows;
 }
 
-/*
- * Adds a row, of which a copy is made.
- */
+/* Adds a row, of which a copy is made. */
 void
 rows_add(RowArrays *rows, const NullableDatum *row)
 {
@@ -164,27 +150,21 @@ rows_add(RowArrays *rows, const NullableDatum *row)
 	rows->count++;
 }
 
-/*
- * A column of the rows as an array, counted from 0.
- */
+/* A column of the rows as an array, counted from 0. */
 NullableDatum
 rows_column(const RowArrays *rows, int column)
 {
 	return arg_datum(makeArrayResult(rows->arrays[column], CurrentMemoryContext));
 }
 
-/*
- * A column, counted from 1, of a row of SPI_tuptable, counted from 0.
- */
+/* A column, counted from 1, of a row of SPI_tuptable, counted from 0. */
 Datum
 result_datum(uint64 row, int column, bool *isnull)
 {
 	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, isnull);
 }
 
-/*
- * The same for columns of one type; null is 0, false or NULL.
- */
+/* The same for columns of one type; null is 0, false or NULL. */
 bool
 result_is_null(uint64 row, int column)
 {

@@ -11,18 +11,14 @@
 #include "common/compat.h"
 #include "common/text_type.h"
 
-/*
- * An output function: the canonical text.
- */
+/* An output function: the canonical text. */
 Datum
 text_type_out(FunctionCallInfo fcinfo)
 {
 	PG_RETURN_CSTRING(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 }
 
-/*
- * A send function: the canonical text in the client's encoding.
- */
+/* A send function: the canonical text in the client's encoding. */
 Datum
 text_type_send(FunctionCallInfo fcinfo)
 {

@@ -23,9 +23,7 @@ PG_FUNCTION_INFO_V1(qm_library_version);
 /* The versions of the SQL that the library serves; its own is the last. */
 static const char *const served_versions[] = {"1.0.0", QUOTA_MANAGER_VERSION};
 
-/*
- * Looks the extension up by name.
- */
+/* Looks the extension up by name. */
 InstalledExtension
 installed_extension(void)
 {
@@ -53,9 +51,7 @@ installed_extension(void)
 	return result;
 }
 
-/*
- * True if its version is one that the library serves.
- */
+/* True if its version is one that the library serves. */
 bool
 extension_fits(const InstalledExtension *extension)
 {
@@ -69,9 +65,7 @@ extension_fits(const InstalledExtension *extension)
 	return false;
 }
 
-/*
- * True if its version is the library's own: no update is waiting.
- */
+/* True if its version is the library's own: no update is waiting. */
 bool
 extension_is_current(const InstalledExtension *extension)
 {
@@ -108,9 +102,7 @@ require_fitting_extension(void)
 				 errhint("%s", VERSION_HINT)));
 }
 
-/*
- * library_version(): the version of the library that this session runs.
- */
+/* library_version(): the version of the library that this session runs. */
 Datum
 qm_library_version(PG_FUNCTION_ARGS)
 {

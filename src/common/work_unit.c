@@ -29,9 +29,7 @@
 /* Where the caller of worker_begin allocates. */
 static MemoryContext callers_memory;
 
-/*
- * Sets a setting to the end of the current transaction.
- */
+/* Sets a setting to the end of the current transaction. */
 void
 set_local(const char *name, const char *value)
 {
@@ -105,9 +103,7 @@ procedure_begin(void)
 	settings_isolate_transaction();
 }
 
-/*
- * SPI_commit begins a transaction at once, without a snapshot or a lock.
- */
+/* SPI_commit begins a transaction at once, without a snapshot or a lock. */
 static void
 procedure_commit(void)
 {

@@ -19,9 +19,7 @@ PG_FUNCTION_INFO_V1(qm_check_condition);
 PG_FUNCTION_INFO_V1(qm_require_condition);
 PG_FUNCTION_INFO_V1(qm_condition_models);
 
-/*
- * The first call in a subtree that names a gateway itself; NULL: there is none.
- */
+/* The first call in a subtree that names a gateway itself; NULL: there is none. */
 static const ConditionNode *
 find_bound(const ConditionNode *node)
 {
@@ -58,9 +56,7 @@ makes_sense(const ConditionNode *node, ConditionError *error)
 	return condition_compile(node, subject, CONDITION_MEETS, error) != NULL;
 }
 
-/*
- * check_condition(text): the verdict as a row.
- */
+/* check_condition(text): the verdict as a row. */
 Datum
 qm_check_condition(PG_FUNCTION_ARGS)
 {
@@ -109,9 +105,7 @@ qm_check_condition(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(descriptor), values, nulls)));
 }
 
-/*
- * require_condition(condition): raises the error that check_condition returns.
- */
+/* require_condition(condition): raises the error that check_condition returns. */
 Datum
 qm_require_condition(PG_FUNCTION_ARGS)
 {
@@ -124,9 +118,7 @@ qm_require_condition(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/*
- * Adds the models that a subtree asks balances of.
- */
+/* Adds the models that a subtree asks balances of. */
 static List *
 collect_models(List *models, const ConditionNode *node)
 {
@@ -146,9 +138,7 @@ collect_models(List *models, const ConditionNode *node)
 	return models;
 }
 
-/*
- * condition_models(condition): the models whose balance it asks for.
- */
+/* condition_models(condition): the models whose balance it asks for. */
 Datum
 qm_condition_models(PG_FUNCTION_ARGS)
 {

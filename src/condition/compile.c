@@ -25,9 +25,7 @@ typedef struct CompileContext
 	ConditionError *error;
 } CompileContext;
 
-/*
- * expr IS [NOT] TRUE | FALSE.
- */
+/* expr IS [NOT] TRUE | FALSE. */
 static Expr *
 boolean_test(Expr *expr, BoolTestType type)
 {
@@ -39,9 +37,7 @@ boolean_test(Expr *expr, BoolTestType type)
 	return (Expr *) test;
 }
 
-/*
- * A call, negated or not, as a Boolean expression.
- */
+/* A call, negated or not, as a Boolean expression. */
 static Expr *
 compile_call(CompileContext *context, const ConditionNode *call, bool negated)
 {
@@ -61,9 +57,7 @@ compile_call(CompileContext *context, const ConditionNode *call, bool negated)
 	return negated ? makeBoolExpr(NOT_EXPR, list_make1(expr), -1) : (Expr *) expr;
 }
 
-/*
- * A subtree, negated or not, as a Boolean expression.
- */
+/* A subtree, negated or not, as a Boolean expression. */
 static Expr *
 compile_node(CompileContext *context, const ConditionNode *node, bool negated)
 {

@@ -12,9 +12,7 @@
 #define EXCERPT_BEFORE 20
 #define EXCERPT_AFTER 40
 
-/*
- * Sets *error.
- */
+/* Sets *error. */
 void
 condition_set_error(ConditionError *error, int sqlerrcode, int offset, char *message, char *detail,
 					char *hint)
@@ -26,9 +24,7 @@ condition_set_error(ConditionError *error, int sqlerrcode, int offset, char *mes
 	error->hint = hint;
 }
 
-/*
- * Position of *error in characters from 1; 0: none.
- */
+/* Position of *error in characters from 1; 0: none. */
 int
 condition_error_position(const ConditionError *error, const char *text)
 {
@@ -37,9 +33,7 @@ condition_error_position(const ConditionError *error, const char *text)
 	return pg_mbstrlen_with_len(text, error->offset) + 1;
 }
 
-/*
- * The text around a place, short enough for an error message.
- */
+/* The text around a place, short enough for an error message. */
 static char *
 excerpt(const char *text, int offset)
 {
@@ -53,9 +47,7 @@ excerpt(const char *text, int offset)
 					offset + after < length ? "..." : "");
 }
 
-/*
- * Raises *error, which concerns text, with its position.
- */
+/* Raises *error, which concerns text, with its position. */
 void
 condition_raise(const ConditionError *error, const char *text)
 {

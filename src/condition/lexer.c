@@ -17,18 +17,14 @@
 /* An exponent beyond this is out of range whatever the digits are. */
 #define NUMBER_MAX_EXPONENT 200000
 
-/*
- * Characters of a text without quotes.
- */
+/* Characters of a text without quotes. */
 static bool
 is_word_char(char c)
 {
 	return ascii_is_letter(c) || ascii_is_digit(c) || (c != '\0' && strchr("_./:@-", c) != NULL);
 }
 
-/*
- * The character at offset for a message, whole if it has several bytes.
- */
+/* The character at offset for a message, whole if it has several bytes. */
 static char *
 character_at(const Lexer *lexer, int offset)
 {
@@ -37,9 +33,7 @@ character_at(const Lexer *lexer, int offset)
 	return pnstrdup(lexer->text + offset, Min(length, lexer->length - offset));
 }
 
-/*
- * An error token; the text of the error has been set.
- */
+/* An error token; the text of the error has been set. */
 static ConditionToken
 error_token(Lexer *lexer, int sqlerrcode, int offset, char *message, char *hint)
 {
@@ -49,9 +43,7 @@ error_token(Lexer *lexer, int sqlerrcode, int offset, char *message, char *hint)
 	return token;
 }
 
-/*
- * Reads a quoted string; "" inside is one quote, a backslash means nothing.
- */
+/* Reads a quoted string; "" inside is one quote, a backslash means nothing. */
 static ConditionToken
 read_string(Lexer *lexer)
 {
@@ -80,9 +72,7 @@ read_string(Lexer *lexer)
 					   "Close it with a double quote; a double quote inside is written twice.");
 }
 
-/*
- * The length of the number at text, as the grammar has it; 0 if there is none.
- */
+/* The length of the number at text, as the grammar has it; 0 if there is none. */
 static int
 number_length(const char *text, int length)
 {
@@ -178,9 +168,7 @@ read_number(Lexer *lexer, int length)
 	return token;
 }
 
-/*
- * Reads the next token.
- */
+/* Reads the next token. */
 ConditionToken
 lexer_next(Lexer *lexer)
 {
@@ -228,9 +216,7 @@ lexer_next(Lexer *lexer)
 			: "Put texts with other characters than letters, digits and _./:@- in double quotes.");
 }
 
-/*
- * True if the next token opens a bracket; reads nothing.
- */
+/* True if the next token opens a bracket; reads nothing. */
 bool
 lexer_at_open(const Lexer *lexer)
 {

@@ -62,9 +62,7 @@ text_compare(const void *a, const void *b, Size keysize)
 	return memcmp(VARDATA_ANY(left), VARDATA_ANY(right), VARSIZE_ANY_EXHDR(left));
 }
 
-/*
- * Makes an empty cache in state->memory.
- */
+/* Makes an empty cache in state->memory. */
 static void
 make_cache(MatchState *state)
 {
@@ -87,9 +85,7 @@ make_cache(MatchState *state)
 	MemoryContextSwitchTo(caller);
 }
 
-/*
- * Compiles a condition into state->memory.
- */
+/* Compiles a condition into state->memory. */
 static ExprState *
 compile(MatchState *state, text *source, ConditionMode mode)
 {
@@ -122,9 +118,7 @@ compile(MatchState *state, text *source, ConditionMode mode)
 	return result;
 }
 
-/*
- * The compiled form of a condition, from the cache or new.
- */
+/* The compiled form of a condition, from the cache or new. */
 static CompiledCondition *
 find_compiled(MatchState *state, text *source, ConditionMode mode)
 {
@@ -156,9 +150,7 @@ find_compiled(MatchState *state, text *source, ConditionMode mode)
 	return state->last = entry;
 }
 
-/*
- * Asks a question about a subject and a condition that are known only now.
- */
+/* Asks a question about a subject and a condition that are known only now. */
 static Datum
 match(FunctionCallInfo fcinfo, ConditionMode mode)
 {
@@ -188,18 +180,14 @@ match(FunctionCallInfo fcinfo, ConditionMode mode)
 	return result;
 }
 
-/*
- * Does the subject meet the condition?
- */
+/* Does the subject meet the condition? */
 Datum
 qm_meets(PG_FUNCTION_ARGS)
 {
 	return match(fcinfo, CONDITION_MEETS);
 }
 
-/*
- * Would it, if every missing balance were favourable?
- */
+/* Would it, if every missing balance were favourable? */
 Datum
 qm_may_match(PG_FUNCTION_ARGS)
 {

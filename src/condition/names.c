@@ -11,9 +11,7 @@
 #include "condition/condition.h"
 #include "condition/names.h"
 
-/*
- * A copy with one character in place of another.
- */
+/* A copy with one character in place of another. */
 static char *
 replaced(const char *text, char from, char to)
 {
@@ -25,27 +23,21 @@ replaced(const char *text, char from, char to)
 	return copy;
 }
 
-/*
- * has-tag -> has_tag.  Allocates.
- */
+/* has-tag -> has_tag.  Allocates. */
 char *
 function_of_condition_name(const char *name)
 {
 	return replaced(name, '-', '_');
 }
 
-/*
- * has_tag -> has-tag.  Allocates.
- */
+/* has_tag -> has-tag.  Allocates. */
 char *
 condition_name_of_function(const char *function)
 {
 	return replaced(function, '_', '-');
 }
 
-/*
- * The row type quota_manager.subject.
- */
+/* The row type quota_manager.subject. */
 Oid
 condition_subject_type(void)
 {

@@ -48,9 +48,7 @@ typedef struct ConditionParser
 	Frame          *frame;
 } ConditionParser;
 
-/*
- * Sets a syntax error; returns false for the caller to return.
- */
+/* Sets a syntax error; returns false for the caller to return. */
 static bool
 syntax_error(ConditionParser *parser, int offset, char *message, char *hint)
 {
@@ -70,9 +68,7 @@ new_node(ConditionKind kind, int offset)
 	return node;
 }
 
-/*
- * Appends a child.
- */
+/* Appends a child. */
 static void
 append_child(ConditionNode *node, ConditionNode *child)
 {
@@ -106,9 +102,7 @@ append_to_chain(ConditionNode *chain, ConditionNode *node)
 	chain->depth = Max(chain->depth, node->depth);
 }
 
-/*
- * Joins two conditions; left may be NULL.
- */
+/* Joins two conditions; left may be NULL. */
 static ConditionNode *
 join(ConditionKind kind, ConditionNode *left, ConditionNode *right)
 {
@@ -169,9 +163,7 @@ finish_expression(Frame *frame)
 	return result;
 }
 
-/*
- * Ends one argument of and(, or( or not(.
- */
+/* Ends one argument of and(, or( or not(. */
 static void
 finish_argument(Frame *frame)
 {
@@ -185,9 +177,7 @@ finish_argument(Frame *frame)
 	frame->argument_count++;
 }
 
-/*
- * Checks a name: lower-case letters, digits and -.
- */
+/* Checks a name: lower-case letters, digits and -. */
 static bool
 is_function_name(const char *name)
 {
@@ -199,9 +189,7 @@ is_function_name(const char *name)
 	return true;
 }
 
-/*
- * What a word that is no function name was probably meant to be.
- */
+/* What a word that is no function name was probably meant to be. */
 static char *
 name_hint(const char *name)
 {
@@ -214,9 +202,7 @@ name_hint(const char *name)
 	return "Names are written in lower case, with - between words.";
 }
 
-/*
- * A token as a message shows it.
- */
+/* A token as a message shows it. */
 static char *
 show_token(const ConditionToken *token)
 {
@@ -288,18 +274,14 @@ read_arguments(ConditionParser *parser, ConditionNode *call)
 	}
 }
 
-/*
- * True for a word that joins conditions.
- */
+/* True for a word that joins conditions. */
 static bool
 is_connective(const char *word)
 {
 	return strcmp(word, "and") == 0 || strcmp(word, "or") == 0 || strcmp(word, "not") == 0;
 }
 
-/*
- * A call was expected and is not there.  Always false.
- */
+/* A call was expected and is not there.  Always false. */
 static bool
 missing_call(ConditionParser *parser, const ConditionToken *token)
 {
@@ -313,9 +295,7 @@ missing_call(ConditionParser *parser, const ConditionToken *token)
 						"A condition is a call such as is-vip(1).");
 }
 
-/*
- * Reads the beginning of and(...), or(...) or not(...), whose word was read.
- */
+/* Reads the beginning of and(...), or(...) or not(...), whose word was read. */
 static bool
 read_connective(ConditionParser *parser, const ConditionToken *word)
 {

@@ -10,9 +10,7 @@
 
 #include "condition/condition.h"
 
-/*
- * Appends a string in quotes.
- */
+/* Appends a string in quotes. */
 static void
 print_string(StringInfo out, const char *value)
 {
@@ -26,9 +24,7 @@ print_string(StringInfo out, const char *value)
 	appendStringInfoChar(out, '"');
 }
 
-/*
- * Appends a call with its arguments.
- */
+/* Appends a call with its arguments. */
 static void
 print_call(StringInfo out, const ConditionNode *call)
 {
@@ -45,9 +41,7 @@ print_call(StringInfo out, const ConditionNode *call)
 	appendStringInfoChar(out, ')');
 }
 
-/*
- * Appends a subtree.
- */
+/* Appends a subtree. */
 static void
 print_node(StringInfo out, const ConditionNode *node)
 {
@@ -69,9 +63,7 @@ print_node(StringInfo out, const ConditionNode *node)
 	appendStringInfoChar(out, ')');
 }
 
-/*
- * The canonical text of a tree; NULL and *error when it is too long.
- */
+/* The canonical text of a tree; NULL and *error when it is too long. */
 char *
 condition_print(const ConditionNode *node, ConditionError *error)
 {

@@ -67,18 +67,14 @@ fitness(const ConditionArgument *argument, Oid type)
 	}
 }
 
-/*
- * The type of parameter number i (from 0, after the subject).
- */
+/* The type of parameter number i (from 0, after the subject). */
 static Oid
 parameter_type(const FunctionCandidate *candidate, int i)
 {
 	return i < candidate->fixed ? candidate->types[i] : candidate->element;
 }
 
-/*
- * Can the candidate take this many arguments?
- */
+/* Can the candidate take this many arguments? */
 static bool
 takes_count(const FunctionCandidate *candidate, int count)
 {
@@ -183,9 +179,7 @@ find_candidates(const char *name, Oid subject_type, bool *exists)
 	return members ? members : others;
 }
 
-/*
- * What a parameter type is called in a message.
- */
+/* What a parameter type is called in a message. */
 static const char *
 wanted(Oid type)
 {
@@ -206,9 +200,7 @@ wanted(Oid type)
 	}
 }
 
-/*
- * How many arguments a candidate takes, for a message.
- */
+/* How many arguments a candidate takes, for a message. */
 static char *
 wanted_count(const FunctionCandidate *candidate)
 {
@@ -222,9 +214,7 @@ wanted_count(const FunctionCandidate *candidate)
 	return psprintf("%d argument%s", least, least == 1 ? "" : "s");
 }
 
-/*
- * Sets the error for a call that its only candidate does not take.
- */
+/* Sets the error for a call that its only candidate does not take. */
 static void
 explain_misfit(const ConditionNode *call, const FunctionCandidate *candidate, ConditionError *error)
 {
@@ -265,9 +255,7 @@ explain_misfit(const ConditionNode *call, const FunctionCandidate *candidate, Co
 		psprintf("argument %d of %s must be %s", index + 1, call->name, wanted(type)), NULL, hint);
 }
 
-/*
- * Refuses a function that the planner or a scan could not use safely.
- */
+/* Refuses a function that the planner or a scan could not use safely. */
 static bool
 check_function(const ConditionNode *call, Oid oid, ConditionError *error)
 {
@@ -313,9 +301,7 @@ check_function(const ConditionNode *call, Oid oid, ConditionError *error)
 	return false;
 }
 
-/*
- * An argument as an integer constant of the given type.
- */
+/* An argument as an integer constant of the given type. */
 static Const *
 integer_constant(const ConditionNode *call, const ConditionArgument *argument, Oid type,
 				 ConditionError *error)
@@ -341,9 +327,7 @@ integer_constant(const ConditionNode *call, const ConditionArgument *argument, O
 	return makeConst(INT2OID, -1, InvalidOid, 2, Int16GetDatum((int16) value), false, true);
 }
 
-/*
- * An argument as a time constant.
- */
+/* An argument as a time constant. */
 static Const *
 time_constant(const ConditionArgument *argument, ConditionError *error)
 {
@@ -389,9 +373,7 @@ argument_constant(const ConditionNode *call, const ConditionArgument *argument, 
 	}
 }
 
-/*
- * The typed arguments of a call to a candidate that fits.
- */
+/* The typed arguments of a call to a candidate that fits. */
 static bool
 make_arguments(const ConditionNode *call, const FunctionCandidate *candidate,
 			   ConditionFunction *function, ConditionError *error)

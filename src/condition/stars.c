@@ -100,9 +100,7 @@ next_element(const char **p, const char *end, const char **element)
 	return 0;
 }
 
-/*
- * How many bytes an element takes in an array.
- */
+/* How many bytes an element takes in an array. */
 static size_t
 element_size(size_t length)
 {
@@ -129,9 +127,7 @@ measure(const char *p, const char *end, int *count)
 	return size;
 }
 
-/*
- * An array of so many texts, with room for so many bytes of them.
- */
+/* An array of so many texts, with room for so many bytes of them. */
 static ArrayType *
 make_array(int count, size_t data_size)
 {

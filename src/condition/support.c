@@ -30,9 +30,7 @@ is_plain_subject(Node *subject)
 	return IsA(subject, RowExpr) && !contain_volatile_functions(subject);
 }
 
-/*
- * Answers a SupportRequestSimplify; NULL leaves the call as it is.
- */
+/* Answers a SupportRequestSimplify; NULL leaves the call as it is. */
 static Node *
 simplify(Node *request, ConditionMode mode)
 {
@@ -62,18 +60,14 @@ simplify(Node *request, ConditionMode mode)
 	return eval_const_expressions(simplification->root, (Node *) expr);
 }
 
-/*
- * Support function of meets(), the operator @@.
- */
+/* Support function of meets(), the operator @@. */
 Datum
 qm_meets_support(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_POINTER(simplify((Node *) PG_GETARG_POINTER(0), CONDITION_MEETS));
 }
 
-/*
- * Support function of may_match().
- */
+/* Support function of may_match(). */
 Datum
 qm_may_match_support(PG_FUNCTION_ARGS)
 {

@@ -43,36 +43,28 @@ canonical(const char *source)
 	return result;
 }
 
-/*
- * Text input.
- */
+/* Text input. */
 Datum
 qm_condition_in(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_TEXT_P(canonical(PG_GETARG_CSTRING(0)));
 }
 
-/*
- * Text output: the canonical text as it is stored.
- */
+/* Text output: the canonical text as it is stored. */
 Datum
 qm_condition_out(PG_FUNCTION_ARGS)
 {
 	return text_type_out(fcinfo);
 }
 
-/*
- * Binary input: the same text as the text input takes.
- */
+/* Binary input: the same text as the text input takes. */
 Datum
 qm_condition_recv(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_TEXT_P(canonical(text_type_received(fcinfo)));
 }
 
-/*
- * Binary output: the canonical text.
- */
+/* Binary output: the canonical text. */
 Datum
 qm_condition_send(PG_FUNCTION_ARGS)
 {

@@ -58,9 +58,7 @@ wants_claim(const Sender *sender)
 		   grants_unsent(&sender->grants) <= claim_limit(sender);
 }
 
-/*
- * True if balances should be written, so that their grants can be sent.
- */
+/* True if balances should be written, so that their grants can be sent. */
 static bool
 wants_record(const Sender *sender)
 {
@@ -71,9 +69,7 @@ wants_record(const Sender *sender)
 						   sampled >= sender->row->max_connections);
 }
 
-/*
- * True if a user is wanted to ask the gateway about.
- */
+/* True if a user is wanted to ask the gateway about. */
 static bool
 wants_candidate(const Sender *sender)
 {
@@ -81,9 +77,7 @@ wants_candidate(const Sender *sender)
 		   candidates_left(&sender->search) == 0 && sender_wants_check(sender);
 }
 
-/*
- * True if what is done should be settled now.
- */
+/* True if what is done should be settled now. */
 static bool
 wants_settlement(const Sender *sender)
 {
@@ -95,18 +89,14 @@ wants_settlement(const Sender *sender)
 			mono_now() >= mono_add_ms(sender->grants.done_since, SETTLE_WAIT_MS));
 }
 
-/*
- * True if the state of the gateway is to be written by this process.
- */
+/* True if the state of the gateway is to be written by this process. */
 static bool
 wants_report(const Sender *sender)
 {
 	return sender->report.due <= mono_now() && sender->row != NULL && sender_owns_gateway(sender);
 }
 
-/*
- * True if a sender would profit from a batch now.
- */
+/* True if a sender would profit from a batch now. */
 bool
 batch_is_needed(const Delivery *delivery)
 {
@@ -276,9 +266,7 @@ poll_for_sender(Delivery *delivery, Sender *sender)
 	watch_due(sender, due);
 }
 
-/*
- * Settles and claims for one sender.
- */
+/* Settles and claims for one sender. */
 static void
 serve_sender(Delivery *delivery, Sender *sender, const BatchRun *run)
 {
@@ -313,9 +301,7 @@ serve_sender(Delivery *delivery, Sender *sender, const BatchRun *run)
 		tally_fold(sender->row->name);
 }
 
-/*
- * The body of a batch's transaction.
- */
+/* The body of a batch's transaction. */
 static void
 run_batch(void *argument)
 {
@@ -365,9 +351,7 @@ announce_state(Delivery *delivery, Sender *sender)
 	pfree(text);
 }
 
-/*
- * What the batch did is durable: the sender goes on from there.
- */
+/* What the batch did is durable: the sender goes on from there. */
 static void
 finish_sender(Delivery *delivery, Sender *sender, DeliveryCount *count)
 {
@@ -392,9 +376,7 @@ finish_sender(Delivery *delivery, Sender *sender, DeliveryCount *count)
 	sender_begin_batch(sender);
 }
 
-/*
- * The body of the transaction that reads under which ids grants are sent.
- */
+/* The body of the transaction that reads under which ids grants are sent. */
 static void
 read_installation(void *argument)
 {

@@ -16,9 +16,7 @@ static const char *const state_names[] = {
 	[CIRCUIT_MISCONFIGURED] = "misconfigured",
 };
 
-/*
- * The name of a state in quota_gateway.state.
- */
+/* The name of a state in quota_gateway.state. */
 const char *
 circuit_state_name(CircuitState state)
 {
@@ -39,9 +37,7 @@ circuit_state_of(const char *name)
 	return CIRCUIT_CLOSED;
 }
 
-/*
- * Starts open.
- */
+/* Starts open. */
 void
 circuit_init(Circuit *circuit)
 {
@@ -53,9 +49,7 @@ circuit_init(Circuit *circuit)
 	circuit->check_time = MONO_PAST;
 }
 
-/*
- * Copies a text that may be too long, or the same.
- */
+/* Copies a text that may be too long, or the same. */
 static void
 copy_text(char *to, const char *from, size_t size)
 {
@@ -65,9 +59,7 @@ copy_text(char *to, const char *from, size_t size)
 	to[length] = '\0';
 }
 
-/*
- * Changes what others see.
- */
+/* Changes what others see. */
 static CircuitActions
 show_state(Circuit *circuit, CircuitState state, const char *reason)
 {
@@ -76,9 +68,7 @@ show_state(Circuit *circuit, CircuitState state, const char *reason)
 	return CIRCUIT_SHOW_STATE;
 }
 
-/*
- * Sends nothing until a check of this kind, which is due now, has succeeded.
- */
+/* Sends nothing until a check of this kind, which is due now, has succeeded. */
 static void
 wait_for_check(Circuit *circuit, CheckKind check)
 {
@@ -87,9 +77,7 @@ wait_for_check(Circuit *circuit, CheckKind check)
 	circuit->check_time = MONO_PAST;
 }
 
-/*
- * Sends nothing for some milliseconds, and says so.
- */
+/* Sends nothing for some milliseconds, and says so. */
 static CircuitActions
 close_for_ms(Circuit *circuit, CircuitState state, const char *reason, int64 delay_ms, MonoTime now)
 {
@@ -98,9 +86,7 @@ close_for_ms(Circuit *circuit, CircuitState state, const char *reason, int64 del
 	return show_state(circuit, state, reason);
 }
 
-/*
- * The row of the gateway, which another sender has written, says this.
- */
+/* The row of the gateway, which another sender has written, says this. */
 void
 circuit_take_state(Circuit *circuit, CircuitState state)
 {
@@ -146,9 +132,7 @@ circuit_drained(Circuit *circuit, MonoTime now)
 		   close_for_ms(circuit, CIRCUIT_CLOSED, fault->text, pause, now);
 }
 
-/*
- * Sends nothing more until what is in flight has been awaited.
- */
+/* Sends nothing more until what is in flight has been awaited. */
 static CircuitActions
 start_draining(Circuit *circuit)
 {
@@ -182,9 +166,7 @@ circuit_query_failed(Circuit *circuit, const GatewayReply *reply, int in_flight,
 	return actions;
 }
 
-/*
- * A grant was answered, or its answer was lost; so many others are in flight.
- */
+/* A grant was answered, or its answer was lost; so many others are in flight. */
 CircuitActions
 circuit_grant_answered(Circuit *circuit, const GatewayReply *reply, int in_flight, MonoTime now)
 {
@@ -224,9 +206,7 @@ circuit_wants_check(const Circuit *circuit, int max_connections, int timeout_ms,
 		   now;
 }
 
-/*
- * A check, of the kind that is due, is about to be sent.
- */
+/* A check, of the kind that is due, is about to be sent. */
 void
 circuit_check_started(Circuit *circuit, MonoTime now)
 {
@@ -259,9 +239,7 @@ is_answer(const GatewayReply *reply)
 		   (reply->outcome == GATEWAY_BLOCKED && reply->names_parameters);
 }
 
-/*
- * The gateway works: grants are sent, one at first.
- */
+/* The gateway works: grants are sent, one at first. */
 static CircuitActions
 resume_sending(Circuit *circuit)
 {
@@ -275,9 +253,7 @@ resume_sending(Circuit *circuit)
 	return actions;
 }
 
-/*
- * A check failed.
- */
+/* A check failed. */
 static CircuitActions
 check_failed(Circuit *circuit, const GatewayReply *reply, MonoTime now)
 {
@@ -330,18 +306,14 @@ circuit_checked(Circuit *circuit, const GatewayReply *reply, int refused, MonoTi
 	return actions;
 }
 
-/*
- * Checks in flight were ended with their connections.
- */
+/* Checks in flight were ended with their connections. */
 void
 circuit_checks_dropped(Circuit *circuit)
 {
 	circuit->checks_in_flight = 0;
 }
 
-/*
- * No session can be opened: nothing can be sent until the row is mended.
- */
+/* No session can be opened: nothing can be sent until the row is mended. */
 CircuitActions
 circuit_unusable(Circuit *circuit, const char *problem, MonoTime now)
 {
@@ -354,9 +326,7 @@ circuit_unusable(Circuit *circuit, const char *problem, MonoTime now)
 	return actions;
 }
 
-/*
- * The gateway may have been mended: it is asked at once.
- */
+/* The gateway may have been mended: it is asked at once. */
 void
 circuit_row_changed(Circuit *circuit)
 {
@@ -365,9 +335,7 @@ circuit_row_changed(Circuit *circuit)
 		circuit->check_time = MONO_PAST;
 }
 
-/*
- * What was in flight was given up.
- */
+/* What was in flight was given up. */
 void
 circuit_abandoned(Circuit *circuit)
 {

@@ -145,9 +145,7 @@ next_range(Sender *sender, List *runs, int64 size, IdRange *range, RowArrays *se
 	return true;
 }
 
-/*
- * True if the table of grants is not a plain one.
- */
+/* True if the table of grants is not a plain one. */
 static bool
 grants_are_spread(void)
 {
@@ -162,9 +160,7 @@ grants_are_spread(void)
 	return !is_plain;
 }
 
-/*
- * By the hash of the user, then as they were.
- */
+/* By the hash of the user, then as they were. */
 static int
 compare_candidates(const void *a, const void *b)
 {
@@ -194,9 +190,7 @@ order_by_part(CandidateSearch *search)
 	qsort(search->candidates, search->count, sizeof(Candidate), compare_candidates);
 }
 
-/*
- * Makes candidates of the pending grants in a range of ids.
- */
+/* Makes candidates of the pending grants in a range of ids. */
 static void
 load_candidates(Sender *sender, IdRange range, RowArrays *runs)
 {
@@ -258,9 +252,7 @@ claim_search(Sender *sender, List *runs)
 	return candidates_left(&sender->search) > 0;
 }
 
-/*
- * Makes a grant of a row that was claimed.
- */
+/* Makes a grant of a row that was claimed. */
 static Grant *
 claimed_grant(const Sender *sender, uint64 row)
 {

@@ -116,9 +116,7 @@ wind_down(Loop *loop, const volatile sig_atomic_t *stop, int grace_ms)
 	delivery->is_leaving = false;
 }
 
-/*
- * The same where the caller cannot wait.
- */
+/* The same where the caller cannot wait. */
 static void
 wind_down_quickly(Loop *loop)
 {
@@ -190,9 +188,7 @@ wait_for_rate(const Delivery *delivery)
 	return true;
 }
 
-/*
- * Publishes how far this process is.
- */
+/* Publishes how far this process is. */
 static void
 report_progress(const Loop *loop)
 {
@@ -285,9 +281,7 @@ require_replicated_claims(Loop *loop)
 					errdetail("The wait for it was cancelled.")));
 }
 
-/*
- * Runs a batch.  False: nothing is sent before the next one.
- */
+/* Runs a batch.  False: nothing is sent before the next one. */
 static bool
 run_batch(Loop *loop)
 {
@@ -319,9 +313,7 @@ run_batch(Loop *loop)
 	return true;
 }
 
-/*
- * Waits until there is something to do.  False: nothing is due.
- */
+/* Waits until there is something to do.  False: nothing is due. */
 static bool
 wait_for_work(Loop *loop)
 {
@@ -341,9 +333,7 @@ wait_for_work(Loop *loop)
 	return true;
 }
 
-/*
- * When the work of a sender is to be polled again.
- */
+/* When the work of a sender is to be polled again. */
 static MonoTime
 next_poll_of(const Delivery *delivery, const Sender *sender, MonoTime now)
 {

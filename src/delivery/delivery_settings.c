@@ -24,9 +24,7 @@ static int                            after_promotion = 0;
 static const struct config_enum_entry after_promotion_options[] = {
 	{"hold", 0, false}, {"continue", 1, false}, {NULL, 0, false}};
 
-/*
- * Registers the settings of delivery; called once by _PG_init.
- */
+/* Registers the settings of delivery; called once by _PG_init. */
 void
 delivery_define_settings(void)
 {

@@ -12,9 +12,7 @@
 #include "delivery/timing.h"
 #include "endpoint/endpoint_settings.h"
 
-/*
- * Makes a grant, zeroed but for copies of these strings.
- */
+/* Makes a grant, zeroed but for copies of these strings. */
 Grant *
 grant_create(MemoryContext memory, const char *user_id, const char *amount)
 {
@@ -30,9 +28,7 @@ grant_create(MemoryContext memory, const char *user_id, const char *amount)
 	return grant;
 }
 
-/*
- * Frees a grant that is in no list.
- */
+/* Frees a grant that is in no list. */
 void
 grant_free(Grant *grant)
 {
@@ -43,9 +39,7 @@ grant_free(Grant *grant)
 	pfree(grant);
 }
 
-/*
- * Copies a message for operators; NULL or empty: there is none.
- */
+/* Copies a message for operators; NULL or empty: there is none. */
 void
 grant_set_message(Grant *grant, const char *message)
 {
@@ -56,9 +50,7 @@ grant_set_message(Grant *grant, const char *message)
 		grant->outcome.message = MemoryContextStrdup(GetMemoryChunkContext(grant), message);
 }
 
-/*
- * Takes a balance that was read, and when it was asked for, on both clocks.
- */
+/* Takes a balance that was read, and when it was asked for, on both clocks. */
 void
 grant_set_sample(Grant *grant, const char *balance, TimestampTz time, MonoTime moment)
 {
@@ -69,18 +61,14 @@ grant_set_sample(Grant *grant, const char *balance, TimestampTz time, MonoTime m
 	grant->before.moment = moment;
 }
 
-/*
- * When a request whose answer was lost cannot arrive any more.
- */
+/* When a request whose answer was lost cannot arrive any more. */
 MonoTime
 grant_last_arrival(const Grant *grant)
 {
 	return mono_add_ms(grant->doubt.moment, endpoint_settle_delay_ms);
 }
 
-/*
- * The status that settling gives the row.
- */
+/* The status that settling gives the row. */
 const char *
 grant_status(const Grant *grant)
 {
@@ -91,9 +79,7 @@ grant_status(const Grant *grant)
 	return grant->outcome.verdict == VERDICT_FAILED ? "failed" : "pending";
 }
 
-/*
- * True if settling changes next_attempt_time of the row.
- */
+/* True if settling changes next_attempt_time of the row. */
 bool
 grant_sets_time(const Grant *grant)
 {
@@ -103,9 +89,7 @@ grant_sets_time(const Grant *grant)
 		   (verdict == VERDICT_FAILED && grant->earlier == MAYBE_SENT);
 }
 
-/*
- * Nothing happens to it again by itself.
- */
+/* Nothing happens to it again by itself. */
 void
 grant_leave_to_operator(Grant *grant)
 {
@@ -113,9 +97,7 @@ grant_leave_to_operator(Grant *grant)
 	grant->doubt.due = MONO_NEVER;
 }
 
-/*
- * It is tried, or reconciled, again after so many milliseconds.
- */
+/* It is tried, or reconciled, again after so many milliseconds. */
 void
 grant_wait_ms(Grant *grant, TimestampTz now, int64 ms)
 {
@@ -156,9 +138,7 @@ grant_fail_attempt(Grant *grant, double retry_after, TimestampTz now)
 	}
 }
 
-/*
- * The answer to the attempt was lost: what happens next is the policy's.
- */
+/* The answer to the attempt was lost: what happens next is the policy's. */
 void
 grant_lose(Grant *grant, DoubtPolicy policy, TimestampTz now)
 {

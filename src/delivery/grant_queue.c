@@ -32,9 +32,7 @@ typedef struct QueuedUser
 #define SH_DEFINE
 #include "lib/simplehash.h"
 
-/*
- * Makes an empty queue.
- */
+/* Makes an empty queue. */
 void
 grant_queue_init(GrantQueue *queue, MemoryContext memory)
 {
@@ -49,9 +47,7 @@ grant_queue_init(GrantQueue *queue, MemoryContext memory)
 	queue->users = queueduser_create(memory, 256, NULL);
 }
 
-/*
- * The oldest grant of a state; NULL: there is none.
- */
+/* The oldest grant of a state; NULL: there is none. */
 Grant *
 grants_first(GrantQueue *queue, GrantState state)
 {
@@ -60,9 +56,7 @@ grants_first(GrantQueue *queue, GrantState state)
 	return dlist_is_empty(list) ? NULL : dlist_head_element(Grant, node, list);
 }
 
-/*
- * The grant that came into the same state after this one; NULL: there is none.
- */
+/* The grant that came into the same state after this one; NULL: there is none. */
 Grant *
 grants_next(GrantQueue *queue, Grant *grant)
 {
@@ -73,9 +67,7 @@ grants_next(GrantQueue *queue, Grant *grant)
 	return dlist_container(Grant, node, dlist_next_node(list, &grant->node));
 }
 
-/*
- * How many have their balance read before they are sent, and are not yet sent.
- */
+/* How many have their balance read before they are sent, and are not yet sent. */
 int
 grants_sampled(const GrantQueue *queue)
 {
@@ -83,18 +75,14 @@ grants_sampled(const GrantQueue *queue)
 		   grants_in(queue, GRANT_SAMPLE_REFUSED) + grants_in(queue, GRANT_READY_TO_SEND);
 }
 
-/*
- * How many are claimed and not yet sent.
- */
+/* How many are claimed and not yet sent. */
 int
 grants_unsent(const GrantQueue *queue)
 {
 	return grants_in(queue, GRANT_BEHIND) + grants_in(queue, GRANT_READY) + grants_sampled(queue);
 }
 
-/*
- * True if there are any that were claimed, or are to be settled.
- */
+/* True if there are any that were claimed, or are to be settled. */
 bool
 grants_claimed(const GrantQueue *queue)
 {
@@ -115,9 +103,7 @@ bars_user(const Grant *grant, GrantState state)
 		   (state == GRANT_DONE && grant->outcome.sent == MAYBE_SENT && grant->holds_user);
 }
 
-/*
- * The entry of a user, who gets one.
- */
+/* The entry of a user, who gets one. */
 static QueuedUser *
 add_user(GrantQueue *queue, char *user_id)
 {
@@ -132,18 +118,14 @@ add_user(GrantQueue *queue, char *user_id)
 	return user;
 }
 
-/*
- * The entry of a user, who has one.
- */
+/* The entry of a user, who has one. */
 static QueuedUser *
 user_of(GrantQueue *queue, const Grant *grant)
 {
 	return queueduser_lookup(queue->users, grant->key.user_id);
 }
 
-/*
- * Drops the entry of a user of whom nothing is left.
- */
+/* Drops the entry of a user of whom nothing is left. */
 static void
 drop_if_idle(GrantQueue *queue, QueuedUser *user)
 {
@@ -167,9 +149,7 @@ user_is_unresolved(const GrantQueue *queue, char *user_id)
 	return user != NULL && user->unresolved > 0;
 }
 
-/*
- * Moves a grant to the end of the list of a state; GRANT_APART: to none.
- */
+/* Moves a grant to the end of the list of a state; GRANT_APART: to none. */
 void
 grant_move(GrantQueue *queue, Grant *grant, GrantState state)
 {
@@ -216,9 +196,7 @@ grant_add(GrantQueue *queue, Grant *grant)
 	grant_move(queue, grant, state);
 }
 
-/*
- * Takes a grant whose row is in doubt, to be reconciled.
- */
+/* Takes a grant whose row is in doubt, to be reconciled. */
 void
 grant_add_unresolved(GrantQueue *queue, Grant *grant)
 {
@@ -231,9 +209,7 @@ grant_add_unresolved(GrantQueue *queue, Grant *grant)
 	grant_move(queue, grant, GRANT_UNRESOLVED);
 }
 
-/*
- * Takes a grant out and frees it.
- */
+/* Takes a grant out and frees it. */
 void
 grant_remove(GrantQueue *queue, Grant *grant)
 {
@@ -241,9 +217,7 @@ grant_remove(GrantQueue *queue, Grant *grant)
 	grant_free(grant);
 }
 
-/*
- * The next grant of this user may go.
- */
+/* The next grant of this user may go. */
 static void
 release_next(GrantQueue *queue, Grant *grant)
 {
@@ -260,9 +234,7 @@ release_next(GrantQueue *queue, Grant *grant)
 	drop_if_idle(queue, user);
 }
 
-/*
- * A grant and those behind it go back to their rows, unsent.
- */
+/* A grant and those behind it go back to their rows, unsent. */
 static void
 return_chain(GrantQueue *queue, Grant *grant)
 {
@@ -277,9 +249,7 @@ return_chain(GrantQueue *queue, Grant *grant)
 	}
 }
 
-/*
- * Those behind a grant go back.
- */
+/* Those behind a grant go back. */
 static void
 return_behind(GrantQueue *queue, Grant *grant)
 {
@@ -304,9 +274,7 @@ grant_return(GrantQueue *queue, Grant *grant)
 	drop_if_idle(queue, user);
 }
 
-/*
- * Everything that was not sent goes back.
- */
+/* Everything that was not sent goes back. */
 void
 grants_return_unsent(GrantQueue *queue)
 {

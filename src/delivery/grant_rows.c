@@ -6,9 +6,7 @@
 
 #include "delivery/grant_rows.h"
 
-/*
- * Makes a grant, in memory, of a row of a result that begins with GRANT_RESULT.
- */
+/* Makes a grant, in memory, of a row of a result that begins with GRANT_RESULT. */
 Grant *
 grant_of_row(MemoryContext memory, uint64 row)
 {
@@ -32,9 +30,7 @@ compare_ids(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/*
- * Takes the first column of a result, ids, and frees the result.
- */
+/* Takes the first column of a result, ids, and frees the result. */
 IdSet
 ids_of_result(uint64 count)
 {

@@ -106,9 +106,7 @@ count_refused(Sender *sender)
 	return count;
 }
 
-/*
- * A check was answered, or not.
- */
+/* A check was answered, or not. */
 void
 health_check_answered(Sender *sender, const RequestTag *tag, const GatewayReply *reply)
 {

@@ -71,9 +71,7 @@ free_work(Run *run)
 	run->work_count = 0;
 }
 
-/*
- * Frees runs of the list, from *i on, whose ids are lower than this one.
- */
+/* Frees runs of the list, from *i on, whose ids are lower than this one. */
 static void
 free_runs_before(List *runs, int *i, int64 id)
 {
@@ -130,9 +128,7 @@ pending_work_load(List *old, MemoryContext memory)
 	return runs;
 }
 
-/*
- * Takes over a row of read_work, which is about the run as it was at `now`.
- */
+/* Takes over a row of read_work, which is about the run as it was at `now`. */
 static void
 add_work(Run *run, uint64 row, TimestampTz now, MemoryContext memory)
 {
@@ -156,9 +152,7 @@ add_work(Run *run, uint64 row, TimestampTz now, MemoryContext memory)
 	run->work_count++;
 }
 
-/*
- * Between which ids the open grants of a run are.
- */
+/* Between which ids the open grants of a run are. */
 static void
 open_range(const Run *run, int64 *low, int64 *high)
 {
@@ -240,9 +234,7 @@ read_some(Run **runs, int count, int64 low, int64 high, MemoryContext memory)
 	close_runs(runs, count);
 }
 
-/*
- * True if an id is that much higher than another one, whatever they are.
- */
+/* True if an id is that much higher than another one, whatever they are. */
 static bool
 is_far_above(int64 id, int64 other)
 {
@@ -294,9 +286,7 @@ pending_work_read(List *runs, MemoryContext memory)
 			run->read_next = read_next;
 }
 
-/*
- * The open grants of a run for a gateway; NULL: none.
- */
+/* The open grants of a run for a gateway; NULL: none. */
 PendingWork *
 pending_work_at(const Run *run, const char *gateway)
 {
@@ -306,9 +296,7 @@ pending_work_at(const Run *run, const char *gateway)
 	return NULL;
 }
 
-/*
- * Has the runs read again that have pending work at a gateway.
- */
+/* Has the runs read again that have pending work at a gateway. */
 void
 pending_work_forget(List *runs, const char *gateway)
 {
@@ -317,9 +305,7 @@ pending_work_forget(List *runs, const char *gateway)
 			run->is_read = false;
 }
 
-/*
- * The same for those whose pending work there is dirty.
- */
+/* The same for those whose pending work there is dirty. */
 void
 pending_work_forget_dirty(List *runs, const char *gateway)
 {

@@ -9,9 +9,7 @@
 #include "delivery/timing.h"
 #include "endpoint/endpoint_settings.h"
 
-/*
- * Sets the grant's message.
- */
+/* Sets the grant's message. */
 static void
 set_conclusion(Grant *grant, const char *conclusion, const char *after)
 {

@@ -54,9 +54,7 @@ submit(Sender *sender, GatewayRequest *request, Grant *grant, RequestKind kind, 
 	return false;
 }
 
-/*
- * Sends a grant.
- */
+/* Sends a grant. */
 static bool
 send_grant(Sender *sender, Grant *grant, const Identity *installation)
 {
@@ -73,9 +71,7 @@ send_grant(Sender *sender, Grant *grant, const Identity *installation)
 	return true;
 }
 
-/*
- * Asks for the balance of a ready grant's user.
- */
+/* Asks for the balance of a ready grant's user. */
 static bool
 ask_before(Sender *sender, Grant *grant)
 {
@@ -86,9 +82,7 @@ ask_before(Sender *sender, Grant *grant)
 	return submit(sender, &request, grant, REQUEST_SAMPLE, GRANT_SAMPLING);
 }
 
-/*
- * Asks about a grant in doubt.  False: nothing more can be asked now.
- */
+/* Asks about a grant in doubt.  False: nothing more can be asked now. */
 static bool
 ask_after(Sender *sender, Grant *grant, MonoTime now)
 {
@@ -131,9 +125,7 @@ send_evidence_queries(Sender *sender)
 	sender->unresolved.next_due = next;
 }
 
-/*
- * Sends what can be sent now.
- */
+/* Sends what can be sent now. */
 void
 requests_send(Sender *sender, const Identity *installation)
 {
@@ -178,9 +170,7 @@ requests_send(Sender *sender, const Identity *installation)
 	}
 }
 
-/*
- * Takes in the answer to a grant.
- */
+/* Takes in the answer to a grant. */
 static void
 take_grant_reply(Sender *sender, Grant *grant, const GatewayReply *reply, TimestampTz now)
 {
@@ -237,9 +227,7 @@ take_sample(Sender *sender, Grant *grant, const GatewayReply *reply)
 												grants_in(grants, GRANT_IN_FLIGHT), mono_now()));
 }
 
-/*
- * Takes in the answer to a query about a grant in doubt.
- */
+/* Takes in the answer to a query about a grant in doubt. */
 static void
 take_evidence(Sender *sender, Grant *grant, const GatewayReply *reply, TimestampTz now)
 {
@@ -258,9 +246,7 @@ take_evidence(Sender *sender, Grant *grant, const GatewayReply *reply, Timestamp
 												grants_in(grants, GRANT_IN_FLIGHT), mono_now()));
 }
 
-/*
- * Takes in one answer.
- */
+/* Takes in one answer. */
 static void
 take_result(Sender *sender, const GatewayResult *result, TimestampTz now)
 {
@@ -284,9 +270,7 @@ take_result(Sender *sender, const GatewayResult *result, TimestampTz now)
 	}
 }
 
-/*
- * True for a result that may end the connections, and what is in flight on them.
- */
+/* True for a result that may end the connections, and what is in flight on them. */
 static bool
 is_check(const Sender *sender, const GatewayResult *result)
 {

@@ -18,9 +18,7 @@
  */
 #define SAMPLE_ATTEMPTS 4
 
-/*
- * Makes a sender for a gateway.  What its row says of the state is taken over.
- */
+/* Makes a sender for a gateway.  What its row says of the state is taken over. */
 Sender *
 sender_create(GatewayRow *row, MemoryContext memory)
 {
@@ -69,9 +67,7 @@ sender_take_state(Sender *sender)
 	sender->report.logged = state;
 }
 
-/*
- * Ends the connections; what is in flight is lost track of.
- */
+/* Ends the connections; what is in flight is lost track of. */
 void
 sender_close(Sender *sender)
 {
@@ -80,9 +76,7 @@ sender_close(Sender *sender)
 	sender->reopen = true;
 }
 
-/*
- * The same, and frees the sender.
- */
+/* The same, and frees the sender. */
 void
 sender_free(Sender *sender)
 {
@@ -129,9 +123,7 @@ sender_update_row(Sender *sender, GatewayRow *row)
 	return policy_changed;
 }
 
-/*
- * True if it makes sense to claim grants, once there is a session.
- */
+/* True if it makes sense to claim grants, once there is a session. */
 bool
 sender_is_open(const Sender *sender)
 {
@@ -148,18 +140,14 @@ sender_owns_gateway(const Sender *sender)
 	return (sender->has_lock || sender->batch.lock_taken) && !sender->batch.lock_abandoned;
 }
 
-/*
- * How many requests are in flight.
- */
+/* How many requests are in flight. */
 int
 sender_in_flight(const Sender *sender)
 {
 	return sender->session ? gateway_in_flight(sender->session) : 0;
 }
 
-/*
- * True if a health check, or a write check, should be sent.
- */
+/* True if a health check, or a write check, should be sent. */
 bool
 sender_wants_check(const Sender *sender)
 {
@@ -168,9 +156,7 @@ sender_wants_check(const Sender *sender)
 							   sender->row->request_timeout_ms, mono_now());
 }
 
-/*
- * How the gateway treats a grant whose answer was lost.
- */
+/* How the gateway treats a grant whose answer was lost. */
 DoubtPolicy
 sender_policy(const Sender *sender)
 {
@@ -190,9 +176,7 @@ sender_may_send(const Sender *sender)
 	return mono_add_ms(sender->policy_since.moment, endpoint_settle_delay_ms);
 }
 
-/*
- * Begins a transaction: nothing is done in it yet.
- */
+/* Begins a transaction: nothing is done in it yet. */
 void
 sender_begin_batch(Sender *sender)
 {
@@ -219,9 +203,7 @@ sender_undo_batch(Sender *sender)
 	sender_restart_search(sender);
 }
 
-/*
- * Drops the candidates and begins the search anew.
- */
+/* Drops the candidates and begins the search anew. */
 void
 sender_restart_search(Sender *sender)
 {
@@ -236,9 +218,7 @@ sender_restart_search(Sender *sender)
 	search->restart_time = mono_in_ms(SEARCH_AGAIN_MS);
 }
 
-/*
- * Releases the sender lock, if this process has it.
- */
+/* Releases the sender lock, if this process has it. */
 void
 sender_release_lock(Sender *sender)
 {
@@ -247,9 +227,7 @@ sender_release_lock(Sender *sender)
 	sender->has_lock = sender->batch.lock_taken = false;
 }
 
-/*
- * Takes a grant in doubt to be reconciled when its time has come.
- */
+/* Takes a grant in doubt to be reconciled when its time has come. */
 void
 sender_add_unresolved(Sender *sender, Grant *grant)
 {
@@ -257,9 +235,7 @@ sender_add_unresolved(Sender *sender, Grant *grant)
 	sender->unresolved.next_due = Min(sender->unresolved.next_due, grant->doubt.due);
 }
 
-/*
- * Forgets those that wait for their time.
- */
+/* Forgets those that wait for their time. */
 void
 sender_forget_unresolved(Sender *sender)
 {
@@ -268,9 +244,7 @@ sender_forget_unresolved(Sender *sender)
 	sender->unresolved.next_due = MONO_NEVER;
 }
 
-/*
- * The grant was settled, durably: frees it, or keeps it to be reconciled.
- */
+/* The grant was settled, durably: frees it, or keeps it to be reconciled. */
 void
 sender_settled(Sender *sender, Grant *grant)
 {
@@ -329,9 +303,7 @@ sender_take_token(Sender *sender)
 	return rate_limit_take(&sender->rate_limit, sender->row->rate_limit, mono_now());
 }
 
-/*
- * The gateway refuses everything: what awaits a verdict is not at fault.
- */
+/* The gateway refuses everything: what awaits a verdict is not at fault. */
 static void
 blame_gateway(Sender *sender)
 {
@@ -387,9 +359,7 @@ blame_grants(Sender *sender)
 	}
 }
 
-/*
- * Does what the circuit asks for.
- */
+/* Does what the circuit asks for. */
 void
 sender_act(Sender *sender, CircuitActions actions)
 {

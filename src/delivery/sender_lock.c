@@ -19,9 +19,7 @@ name_lock(LOCKTAG *tag, int32 gateway_id)
 	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, SENDER_LOCK_CLASS, (uint32) gateway_id, 3);
 }
 
-/*
- * Takes the lock if it is free.  In a transaction; the lock outlives it.
- */
+/* Takes the lock if it is free.  In a transaction; the lock outlives it. */
 bool
 sender_lock_try(int32 gateway_id)
 {
@@ -31,9 +29,7 @@ sender_lock_try(int32 gateway_id)
 	return LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
 }
 
-/*
- * Releases the lock, in a transaction or not.
- */
+/* Releases the lock, in a transaction or not. */
 void
 sender_lock_release(int32 gateway_id)
 {

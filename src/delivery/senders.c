@@ -59,18 +59,14 @@ delivery_create(const WorkUnit *unit)
 	return delivery;
 }
 
-/*
- * Closes and frees all of it.
- */
+/* Closes and frees all of it. */
 void
 delivery_free(Delivery *delivery)
 {
 	MemoryContextDelete(delivery->memory);
 }
 
-/*
- * The sender for a gateway: the one there is, or a new one.
- */
+/* The sender for a gateway: the one there is, or a new one. */
 static Sender *
 sender_for(Delivery *delivery, GatewayRow *row)
 {
@@ -139,9 +135,7 @@ senders_read_gateways(Delivery *delivery)
 	MemoryContextSwitchTo(caller);
 }
 
-/*
- * Throws away what was read of tables, after an error.
- */
+/* Throws away what was read of tables, after an error. */
 void
 senders_forget_tables(Delivery *delivery)
 {
@@ -205,9 +199,7 @@ senders_note_error(Delivery *delivery, const char *message)
 		pfree(old);
 }
 
-/*
- * The body of the transaction that writes it.
- */
+/* The body of the transaction that writes it. */
 static void
 write_error(void *argument)
 {

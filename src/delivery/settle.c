@@ -108,9 +108,7 @@ static Statement save_state = {
 	" FOR NO KEY UPDATE SKIP LOCKED)",
 	{INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID}};
 
-/*
- * Adds what is settled of a grant to the rows of settle_grants.
- */
+/* Adds what is settled of a grant to the rows of settle_grants. */
 static void
 add_row(RowArrays *rows, const Grant *grant)
 {
@@ -128,9 +126,7 @@ add_row(RowArrays *rows, const Grant *grant)
 						arg_int64(grant->doubt.moment)));
 }
 
-/*
- * True if everything to be settled was completed with the same status.
- */
+/* True if everything to be settled was completed with the same status. */
 static bool
 all_completed(Sender *sender)
 {
@@ -230,9 +226,7 @@ settle_finish(Sender *sender)
 	sender->grants.done_since = mono_now();
 }
 
-/*
- * Settles the orphaned claims of a run.
- */
+/* Settles the orphaned claims of a run. */
 static void
 settle_orphans_of_run(Sender *sender, const Run *run, const PendingWork *work)
 {

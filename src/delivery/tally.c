@@ -49,9 +49,7 @@ static Statement add_troubled = {
 static Statement delete_settled = {
 	"DELETE FROM quota_manager.troubled_grant AS t WHERE t.grant_id = ANY ($1)", {INT8ARRAYOID}};
 
-/*
- * Adds a row for a statement to those that there are.
- */
+/* Adds a row for a statement to those that there are. */
 static void
 add_row(RowArrays **rows, const Statement *statement, const NullableDatum *row)
 {
@@ -66,9 +64,7 @@ add_grant(RowArrays **rows, const Statement *statement, int64 id, const char *st
 	add_row(rows, statement, ARGS(arg_int64(id), arg_text(status)));
 }
 
-/*
- * A grant was claimed.
- */
+/* A grant was claimed. */
 void
 tally_claimed(Tally *tally, const Grant *grant)
 {
@@ -80,9 +76,7 @@ tally_claimed(Tally *tally, const Grant *grant)
 		tally->pending--;
 }
 
-/*
- * The row of a grant was settled as its verdict says.
- */
+/* The row of a grant was settled as its verdict says. */
 void
 tally_settled(Tally *tally, const Grant *grant)
 {
@@ -106,9 +100,7 @@ tally_settled(Tally *tally, const Grant *grant)
 		add_grant(&tally->settled, &delete_settled, grant->id, NULL);
 }
 
-/*
- * A grant that another sender had claimed is pending again.
- */
+/* A grant that another sender had claimed is pending again. */
 void
 tally_orphan_unsent(Tally *tally)
 {
@@ -116,9 +108,7 @@ tally_orphan_unsent(Tally *tally)
 	tally->pending++;
 }
 
-/*
- * A grant that another sender had claimed is in doubt.
- */
+/* A grant that another sender had claimed is in doubt. */
 void
 tally_orphan_in_doubt(Tally *tally, int64 id)
 {
@@ -127,9 +117,7 @@ tally_orphan_in_doubt(Tally *tally, int64 id)
 	add_grant(&tally->troubled, &add_troubled, id, "in_doubt");
 }
 
-/*
- * Adds the outcomes to the count of the delivery.
- */
+/* Adds the outcomes to the count of the delivery. */
 void
 tally_count(const Tally *tally, DeliveryCount *count)
 {
@@ -139,9 +127,7 @@ tally_count(const Tally *tally, DeliveryCount *count)
 	count->deferred += tally->outcomes.deferred;
 }
 
-/*
- * Adds the figures to the row of the sum; false: there is none.
- */
+/* Adds the figures to the row of the sum; false: there is none. */
 static bool
 write_sum(const Tally *tally, const char *gateway)
 {
@@ -155,9 +141,7 @@ write_sum(const Tally *tally, const char *gateway)
 								   arg_int64(count->deferred))) > 0;
 }
 
-/*
- * False in a database with the SQL of 1.0.0, which does not count.  Cheap.
- */
+/* False in a database with the SQL of 1.0.0, which does not count.  Cheap. */
 static bool
 is_counted(void)
 {
@@ -166,9 +150,7 @@ is_counted(void)
 	return OidIsValid(schema) && OidIsValid(get_relname_relid("gateway_tally", schema));
 }
 
-/*
- * True if the row of the sum changes.
- */
+/* True if the row of the sum changes. */
 static bool
 has_figures(const Tally *tally)
 {
@@ -205,9 +187,7 @@ tally_write(const Tally *tally, const char *gateway)
 	return true;
 }
 
-/*
- * Adds to the sum what scans and operators have written of the gateway.
- */
+/* Adds to the sum what scans and operators have written of the gateway. */
 void
 tally_fold(const char *gateway)
 {

@@ -124,9 +124,7 @@ set_doubt_moment(Grant *grant, MonoTime moment, TimestampTz now)
 	}
 }
 
-/*
- * Makes a grant of a row of read_unresolved.
- */
+/* Makes a grant of a row of read_unresolved. */
 static Grant *
 unresolved_grant(const Sender *sender, uint64 row)
 {
@@ -147,9 +145,7 @@ unresolved_grant(const Sender *sender, uint64 row)
 	return grant;
 }
 
-/*
- * Gives the sender the unresolved grants of one run.
- */
+/* Gives the sender the unresolved grants of one run. */
 static void
 load_run(Sender *sender, const Run *run, const PendingWork *work)
 {

@@ -71,9 +71,7 @@ next_entry(const char **list, const char **entry, size_t *length)
 	return true;
 }
 
-/*
- * Reads a port; 0 if it is none.
- */
+/* Reads a port; 0 if it is none. */
 static int
 read_port(const char *text, size_t length)
 {
@@ -90,9 +88,7 @@ read_port(const char *text, size_t length)
 	return port <= 65535 ? port : 0;
 }
 
-/*
- * Copies a host in lower case.
- */
+/* Copies a host in lower case. */
 static const char *
 copy_host(const char *host, size_t length, char out[MAX_HOST])
 {
@@ -112,9 +108,7 @@ copy_host(const char *host, size_t length, char out[MAX_HOST])
 	return NULL;
 }
 
-/*
- * Reads an entry.  NULL: it is one; otherwise what is wrong with it.
- */
+/* Reads an entry.  NULL: it is one; otherwise what is wrong with it. */
 static const char *
 read_entry(const char *entry, size_t length, Origin *origin)
 {
@@ -207,18 +201,14 @@ check_setting(char **newval, void **extra, GucSource source)
 	return true;
 }
 
-/*
- * Puts the list that was read into force.
- */
+/* Puts the list that was read into force. */
 static void
 assign_setting(const char *newval, void *extra)
 {
 	allowed = extra;
 }
 
-/*
- * True if two hosts are the same: the same text, or the same address.
- */
+/* True if two hosts are the same: the same text, or the same address. */
 static bool
 same_host(const char *a, const char *b)
 {
@@ -231,9 +221,7 @@ same_host(const char *a, const char *b)
 		   memcmp(&address_a, &address_b, sizeof(address_a)) == 0;
 }
 
-/*
- * Why the list does not allow where a gateway is; NULL: it does.
- */
+/* Why the list does not allow where a gateway is; NULL: it does. */
 static const char *
 origin_problem(const Origin *origin)
 {
@@ -319,9 +307,7 @@ qm_check_base_url(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(problem));
 }
 
-/*
- * Registers the setting; called once by _PG_init.
- */
+/* Registers the setting; called once by _PG_init. */
 void
 allowed_hosts_define_setting(void)
 {

@@ -41,9 +41,7 @@ static Statement write_row = {
 	" ON CONFLICT (name) DO UPDATE SET secret = $2",
 	{TEXTOID, TEXTOID}};
 
-/*
- * If text begins with prefix, returns what follows it, otherwise NULL.
- */
+/* If text begins with prefix, returns what follows it, otherwise NULL. */
 static const char *
 after_prefix(const char *text, const char *prefix)
 {
@@ -71,9 +69,7 @@ is_name(const char *name, const char *others)
 	return p > name && p - name <= MAX_NAME;
 }
 
-/*
- * What is wrong with the form of a reference: a constant text; NULL: nothing.
- */
+/* What is wrong with the form of a reference: a constant text; NULL: nothing. */
 const char *
 credential_reference_problem(const char *reference)
 {
@@ -186,9 +182,7 @@ read_credential_row(const char *name, MemoryContext memory)
 	return secret;
 }
 
-/*
- * True if every byte can stand in an HTTP header.
- */
+/* True if every byte can stand in an HTTP header. */
 static bool
 is_header_value(const char *text)
 {
@@ -265,9 +259,7 @@ credential_fetch(const char *reference, MemoryContext memory, const char **probl
 	return secret;
 }
 
-/*
- * Overwrites and frees a key; NULL is allowed.
- */
+/* Overwrites and frees a key; NULL is allowed. */
 void
 credential_forget(char *secret)
 {
@@ -277,9 +269,7 @@ credential_forget(char *secret)
 	pfree(secret);
 }
 
-/*
- * Trigger hide_statement(), before any row is read.
- */
+/* Trigger hide_statement(), before any row is read. */
 Datum
 qm_hide_statement(PG_FUNCTION_ARGS)
 {

@@ -30,9 +30,7 @@ static Statement read_gateways = {
 static Statement see_gateway = {"SELECT 1 FROM quota_manager.quota_gateway g WHERE g.id = $1",
 								{INT4OID}};
 
-/*
- * Reads the name of a dialect; false if there is none of that name.
- */
+/* Reads the name of a dialect; false if there is none of that name. */
 bool
 gateway_dialect_read(const char *name, GatewayDialect *dialect)
 {
@@ -45,9 +43,7 @@ gateway_dialect_read(const char *name, GatewayDialect *dialect)
 	return true;
 }
 
-/*
- * Reads the name of a policy; one that is not known is left to an operator.
- */
+/* Reads the name of a policy; one that is not known is left to an operator. */
 static DoubtPolicy
 read_policy(char *name)
 {
@@ -61,9 +57,7 @@ read_policy(char *name)
 	return policy;
 }
 
-/*
- * Reads what row i of SPI_tuptable says, but not the key.
- */
+/* Reads what row i of SPI_tuptable says, but not the key. */
 static GatewayRow *
 read_gateway(uint64 i)
 {
@@ -94,9 +88,7 @@ read_gateway(uint64 i)
 	return row;
 }
 
-/*
- * Overwrites a key, when the memory that it is in is about to be freed.
- */
+/* Overwrites a key, when the memory that it is in is about to be freed. */
 static void
 wipe_key(void *key)
 {
@@ -149,9 +141,7 @@ gateway_rows_read(MemoryContext memory)
 	return rows;
 }
 
-/*
- * True if the current user may see the row: a site may have policies.
- */
+/* True if the current user may see the row: a site may have policies. */
 static bool
 is_visible(const GatewayRow *row)
 {
@@ -193,9 +183,7 @@ same_text(const char *a, const char *b)
 	return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
 }
 
-/*
- * True if a session opened for one serves the other just as well.
- */
+/* True if a session opened for one serves the other just as well. */
 bool
 gateway_row_same(const GatewayRow *a, const GatewayRow *b)
 {

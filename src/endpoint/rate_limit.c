@@ -6,9 +6,7 @@
 
 #include "endpoint/rate_limit.h"
 
-/*
- * Starts with a full bucket.
- */
+/* Starts with a full bucket. */
 void
 rate_limit_init(RateLimit *limit)
 {
@@ -16,9 +14,7 @@ rate_limit_init(RateLimit *limit)
 	limit->time = MONO_PAST;
 }
 
-/*
- * How many requests may be sent now.
- */
+/* How many requests may be sent now. */
 static double
 tokens_at(const RateLimit *limit, double rate, MonoTime now)
 {
@@ -29,9 +25,7 @@ tokens_at(const RateLimit *limit, double rate, MonoTime now)
 	return Min(limit->tokens + rate * (double) (now - limit->time) / USECS_PER_SEC, most);
 }
 
-/*
- * Takes the right to send one request; false: none is left now.
- */
+/* Takes the right to send one request; false: none is left now. */
 bool
 rate_limit_take(RateLimit *limit, double rate, MonoTime now)
 {

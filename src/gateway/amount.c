@@ -286,9 +286,7 @@ amount_read(GatewayDialect dialect, const char *number, char out[AMOUNT_SIZE])
 	return true;
 }
 
-/*
- * Writes a - b; both as amount_read leaves them for zgsm.
- */
+/* Writes a - b; both as amount_read leaves them for zgsm. */
 void
 amount_subtract(const char *a, const char *b, char out[AMOUNT_SIZE])
 {
@@ -332,9 +330,7 @@ fixed_read(const char *text, Fixed *value)
 	return true;
 }
 
-/*
- * Adds; false beyond 64 bits.
- */
+/* Adds; false beyond 64 bits. */
 bool
 fixed_add(Fixed a, Fixed b, Fixed *sum)
 {
@@ -349,9 +345,7 @@ fixed_add(Fixed a, Fixed b, Fixed *sum)
 	return true;
 }
 
-/*
- * Changes the sign of a value above the lowest.
- */
+/* Changes the sign of a value above the lowest. */
 Fixed
 fixed_negate(Fixed value)
 {

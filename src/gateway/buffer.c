@@ -36,9 +36,7 @@ reserve(Buffer *buffer, size_t more)
 	return true;
 }
 
-/*
- * Appends bytes.  False: out of memory.
- */
+/* Appends bytes.  False: out of memory. */
 bool
 buffer_append(Buffer *buffer, const char *data, size_t length)
 {
@@ -51,9 +49,7 @@ buffer_append(Buffer *buffer, const char *data, size_t length)
 	return true;
 }
 
-/*
- * Appends a NUL-terminated text.  False: out of memory.
- */
+/* Appends a NUL-terminated text.  False: out of memory. */
 bool
 buffer_append_text(Buffer *buffer, const char *text)
 {
@@ -68,9 +64,7 @@ is_unreserved(unsigned char c)
 		   c == '_' || c == '~';
 }
 
-/*
- * How many bytes buffer_append_encoded would append.
- */
+/* How many bytes buffer_append_encoded would append. */
 size_t
 encoded_length(const char *text)
 {
@@ -112,9 +106,7 @@ buffer_append_encoded(Buffer *buffer, const char *text)
 	return true;
 }
 
-/*
- * Empties a buffer; memory beyond keep bytes is given back.
- */
+/* Empties a buffer; memory beyond keep bytes is given back. */
 void
 buffer_reset(Buffer *buffer, size_t keep)
 {
@@ -125,9 +117,7 @@ buffer_reset(Buffer *buffer, size_t keep)
 		buffer->data[0] = '\0';
 }
 
-/*
- * Frees the memory; the buffer is empty and valid again.
- */
+/* Frees the memory; the buffer is empty and valid again. */
 void
 buffer_free(Buffer *buffer)
 {

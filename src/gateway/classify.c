@@ -52,9 +52,7 @@ static const char *const redis_refusals[] = {
 	"ERR increment would produce NaN or Infinity",
 };
 
-/*
- * True for the kinds that change nothing.
- */
+/* True for the kinds that change nothing. */
 bool
 exchange_is_query(ExchangeKind kind)
 {

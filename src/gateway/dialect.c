@@ -28,9 +28,7 @@ static const DialectFacts zgsm = {
 	.used_path = "/used",
 };
 
-/*
- * The facts of one dialect; constant.
- */
+/* The facts of one dialect; constant. */
 const DialectFacts *
 dialect_facts(GatewayDialect dialect)
 {

@@ -187,9 +187,7 @@ endpoint_init(Endpoint *endpoint, const GatewayConfig *config, char *error, size
 	return true;
 }
 
-/*
- * Frees what an endpoint holds.
- */
+/* Frees what an endpoint holds. */
 void
 endpoint_free(Endpoint *endpoint)
 {
@@ -203,9 +201,7 @@ endpoint_free(Endpoint *endpoint)
 	endpoint->headers = NULL;
 }
 
-/*
- * The secret that must not show in messages, or NULL.
- */
+/* The secret that must not show in messages, or NULL. */
 const char *
 endpoint_secret(const Endpoint *endpoint)
 {
@@ -236,9 +232,7 @@ request_fault(const Endpoint *endpoint, const GatewayRequest *request)
 	return NULL;
 }
 
-/*
- * The URL of an exchange, without its query string.
- */
+/* The URL of an exchange, without its query string. */
 const char *
 request_url(const Endpoint *endpoint, ExchangeKind kind)
 {
@@ -256,9 +250,7 @@ request_url(const Endpoint *endpoint, ExchangeKind kind)
 	return endpoint->balance_url.data;
 }
 
-/*
- * Writes the whole URL of a query.  False: out of memory.
- */
+/* Writes the whole URL of a query.  False: out of memory. */
 bool
 write_query_url(const Endpoint *endpoint, ExchangeKind kind, const char *user_id, Buffer *url)
 {

@@ -256,18 +256,14 @@ gateway_close(GatewaySession *session)
 	free(session);
 }
 
-/*
- * How many more requests gateway_submit would take now.
- */
+/* How many more requests gateway_submit would take now. */
 int
 gateway_free_slots(const GatewaySession *session)
 {
 	return session->limits.max_connections - session->in_flight;
 }
 
-/*
- * How many requests have no result yet that gateway_poll has returned.
- */
+/* How many requests have no result yet that gateway_poll has returned. */
 int
 gateway_in_flight(const GatewaySession *session)
 {

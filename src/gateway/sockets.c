@@ -38,9 +38,7 @@ append(SocketList *list, int socket, short events)
 	return list->count++;
 }
 
-/*
- * Frees what the set holds; the sockets are left alone.
- */
+/* Frees what the set holds; the sockets are left alone. */
 void
 sockets_free(SocketSet *set)
 {
@@ -49,9 +47,7 @@ sockets_free(SocketSet *set)
 	*set = (SocketSet){{0}, {0}};
 }
 
-/*
- * Begins to wait for a socket.  Returns its entry; -1: out of memory.
- */
+/* Begins to wait for a socket.  Returns its entry; -1: out of memory. */
 int
 sockets_add(SocketSet *set, int socket)
 {
@@ -66,18 +62,14 @@ sockets_add(SocketSet *set, int socket)
 	return append(&set->waiting, socket, 0);
 }
 
-/*
- * Sets what an entry waits for: POLLIN, POLLOUT, both or none.
- */
+/* Sets what an entry waits for: POLLIN, POLLOUT, both or none. */
 void
 sockets_set_events(SocketSet *set, int entry, short events)
 {
 	set->waiting.entries[entry].events = events;
 }
 
-/*
- * Ends waiting for the socket of an entry.
- */
+/* Ends waiting for the socket of an entry. */
 void
 sockets_remove(SocketSet *set, int entry)
 {

@@ -385,9 +385,7 @@ text_line(char *out, size_t size, const char *text, size_t length, const char *s
 	out[used] = '\0';
 }
 
-/*
- * True if text of that length contains part, byte for byte.
- */
+/* True if text of that length contains part, byte for byte. */
 bool
 text_contains(const char *text, size_t length, const char *part)
 {
@@ -407,9 +405,7 @@ text_contains(const char *text, size_t length, const char *part)
 	return false;
 }
 
-/*
- * True if text of that length begins with prefix, byte for byte.
- */
+/* True if text of that length begins with prefix, byte for byte. */
 bool
 text_begins(const char *text, size_t length, const char *prefix)
 {
@@ -418,9 +414,7 @@ text_begins(const char *text, size_t length, const char *prefix)
 	return length >= prefix_length && memcmp(text, prefix, prefix_length) == 0;
 }
 
-/*
- * True if every byte of text is a visible ASCII character.
- */
+/* True if every byte of text is a visible ASCII character. */
 bool
 text_is_visible(const char *text)
 {
@@ -430,9 +424,7 @@ text_is_visible(const char *text)
 	return true;
 }
 
-/*
- * True if every byte of text is a visible ASCII character or a blank.
- */
+/* True if every byte of text is a visible ASCII character or a blank. */
 bool
 text_is_printable(const char *text)
 {

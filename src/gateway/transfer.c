@@ -37,9 +37,7 @@
 
 #define MAX_RETRY_AFTER_SECONDS 86400.0
 
-/*
- * A clock that only moves forward, in milliseconds.
- */
+/* A clock that only moves forward, in milliseconds. */
 int64_t
 transfer_now_ms(void)
 {
@@ -328,9 +326,7 @@ transfer_init(Transfer *transfer, const Endpoint *endpoint, const GatewayConfig 
 	return transfer->easy != NULL && set_common_options(transfer);
 }
 
-/*
- * Frees what a transfer holds.
- */
+/* Frees what a transfer holds. */
 void
 transfer_free(Transfer *transfer)
 {
@@ -426,9 +422,7 @@ transfer_prepare(Transfer *transfer, const GatewayRequest *request)
 		   set_exchange(transfer, kind, transfer->limits->request_timeout_ms);
 }
 
-/*
- * True if libcurl has written all of the request, as far as is known.
- */
+/* True if libcurl has written all of the request, as far as is known. */
 bool
 transfer_is_written(const Transfer *transfer)
 {
@@ -559,9 +553,7 @@ transfer_ended(Transfer *transfer, CURLcode result)
 	return true;
 }
 
-/*
- * Fills the reply of a transfer that is not to be sent (again).
- */
+/* Fills the reply of a transfer that is not to be sent (again). */
 void
 transfer_fail(Transfer *transfer, GatewayOutcome outcome, const char *why)
 {

@@ -13,9 +13,7 @@
 
 PG_FUNCTION_INFO_V1(qm_amount_fits);
 
-/*
- * amount_fits(dialect, amount)
- */
+/* amount_fits(dialect, amount) */
 Datum
 qm_amount_fits(PG_FUNCTION_ARGS)
 {

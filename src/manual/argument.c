@@ -34,9 +34,7 @@ argument_text(FunctionCallInfo fcinfo, int n, const char *name)
 	return text_to_cstring(value);
 }
 
-/*
- * The same; an error if it is null or empty.
- */
+/* The same; an error if it is null or empty. */
 char *
 argument_required_text(FunctionCallInfo fcinfo, int n, const char *name)
 {

@@ -35,9 +35,7 @@ static Statement list_users = {
 	" ORDER BY u.user_id COLLATE \"C\"",
 	{TEXTOID}};
 
-/*
- * Closes the session of an audit that ends, however it does.
- */
+/* Closes the session of an audit that ends, however it does. */
 static void
 close_session(void *argument)
 {
@@ -47,9 +45,7 @@ close_session(void *argument)
 	audit->session = NULL;
 }
 
-/*
- * Raises an error for a gateway where others write too: nothing could be said.
- */
+/* Raises an error for a gateway where others write too: nothing could be said. */
 static void
 require_sole_writer(const GatewayRow *row)
 {
@@ -63,9 +59,7 @@ require_sole_writer(const GatewayRow *row)
 						 "database changes quotas there.")));
 }
 
-/*
- * Adds a user to the list.
- */
+/* Adds a user to the list. */
 static void
 put_user(Audit *audit, const char *user_id)
 {
@@ -76,9 +70,7 @@ put_user(Audit *audit, const char *user_id)
 	pfree(DatumGetPointer(values[0]));
 }
 
-/*
- * Lists the users of the gateway.
- */
+/* Lists the users of the gateway. */
 static void
 collect_users(Audit *audit)
 {
@@ -104,9 +96,7 @@ collect_users(Audit *audit)
 	SPI_cursor_close(cursor);
 }
 
-/*
- * Says how many users were compared, and what that cannot show.
- */
+/* Says how many users were compared, and what that cannot show. */
 static void
 summarize(const Audit *audit)
 {
@@ -167,9 +157,7 @@ audit_create(GatewayRow *row)
 	return audit;
 }
 
-/*
- * audit_balances(gateway)
- */
+/* audit_balances(gateway) */
 Datum
 qm_audit_balances(PG_FUNCTION_ARGS)
 {

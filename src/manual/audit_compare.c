@@ -108,9 +108,7 @@ allowances(const Audit *audit, const Granted *granted, double figure, double *be
 	return true;
 }
 
-/*
- * Adds a row to the result; a figure or a difference of 0 is null.
- */
+/* Adds a row to the result; a figure or a difference of 0 is null. */
 static void
 report(Audit *audit, ReturnSetInfo *result, const Granted *granted, Datum figure, Datum difference,
 	   const char *finding)
@@ -127,9 +125,7 @@ report(Audit *audit, ReturnSetInfo *result, const Granted *granted, Datum figure
 		audit->differing++;
 }
 
-/*
- * Compares what the gateway said of a user with what was granted.
- */
+/* Compares what the gateway said of a user with what was granted. */
 static void
 compare(Audit *audit, ReturnSetInfo *result, const Granted *granted, const char *text,
 		bool is_below_zero, const char *problem)
@@ -199,9 +195,7 @@ find_answer(Audit *audit, TupleTableSlot *slot, const char *user_id)
 	}
 }
 
-/*
- * Adds up what was granted, and compares it with the answers.
- */
+/* Adds up what was granted, and compares it with the answers. */
 void
 audit_compare(Audit *audit, ReturnSetInfo *result)
 {

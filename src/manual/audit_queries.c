@@ -47,9 +47,7 @@ typedef struct AuditUser
 	char      *problem;       /* why it is not known */
 } AuditUser;
 
-/*
- * Raises an error with what the gateway said last: it does not answer.
- */
+/* Raises an error with what the gateway said last: it does not answer. */
 void
 audit_give_up(const Audit *audit)
 {
@@ -102,9 +100,7 @@ take_answer(Audit *audit, AuditUser *user, const GatewayReply *reply)
 	audit->unanswered++;
 }
 
-/*
- * Sends as many queries as may be sent now.  Returns when to come again.
- */
+/* Sends as many queries as may be sent now.  Returns when to come again. */
 static MonoTime
 send_queries(Audit *audit, AuditUser *users, int count)
 {
@@ -143,9 +139,7 @@ send_queries(Audit *audit, AuditUser *users, int count)
 	return next;
 }
 
-/*
- * Asks about users until each of them has an answer or none is to be had.
- */
+/* Asks about users until each of them has an answer or none is to be had. */
 static void
 ask_about(Audit *audit, AuditUser *users, int count)
 {
@@ -170,9 +164,7 @@ ask_about(Audit *audit, AuditUser *users, int count)
 	}
 }
 
-/*
- * Puts the answers of a batch away, in its order.
- */
+/* Puts the answers of a batch away, in its order. */
 static void
 put_answers(Audit *audit, const AuditUser *users, int count)
 {
@@ -206,9 +198,7 @@ audit_next_row(const Audit *audit, Tuplestorestate *store, TupleTableSlot *slot)
 	return found;
 }
 
-/*
- * Asks about all users that were listed.
- */
+/* Asks about all users that were listed. */
 void
 audit_read_balances(Audit *audit)
 {

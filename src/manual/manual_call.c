@@ -124,9 +124,7 @@ exchange(GatewaySession *session, ManualCall *call)
 	gateway_close(session);
 }
 
-/*
- * Writes to the server's log, which a rollback cannot reach.
- */
+/* Writes to the server's log, which a rollback cannot reach. */
 static void
 log_call(const ManualCall *call, const char *role, const char *outcome)
 {
@@ -165,9 +163,7 @@ prepare_balance(ManualCall *call)
 		call->token = question.token;
 }
 
-/*
- * Stores the balance that was read, if it counts, or forgets what was known.
- */
+/* Stores the balance that was read, if it counts, or forgets what was known. */
 static void
 record_balance(const ManualCall *call)
 {
@@ -183,9 +179,7 @@ record_balance(const ManualCall *call)
 	(void) balance_table_store(call->gateway, &answer, 1, &stored);
 }
 
-/*
- * Writes the call, and a balance that was read, where that can be done.
- */
+/* Writes the call, and a balance that was read, where that can be done. */
 static void
 record_call(const ManualCall *call, const char *role)
 {
@@ -200,9 +194,7 @@ record_call(const ManualCall *call, const char *role)
 	record_balance(call);
 }
 
-/*
- * Raises the error that an outcome deserves.
- */
+/* Raises the error that an outcome deserves. */
 static void
 report_outcome(const ManualCall *call)
 {
@@ -342,9 +334,7 @@ run_call(FunctionCallInfo fcinfo, ManualCall *call)
 	record_call(call, role);
 }
 
-/*
- * gateway_query(user_id, gateway): what remains of the user's quota.
- */
+/* gateway_query(user_id, gateway): what remains of the user's quota. */
 Datum
 qm_gateway_query(PG_FUNCTION_ARGS)
 {
@@ -358,9 +348,7 @@ qm_gateway_query(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(balance);
 }
 
-/*
- * gateway_refresh(user_id, quota, gateway): sets the user's quota.
- */
+/* gateway_refresh(user_id, quota, gateway): sets the user's quota. */
 Datum
 qm_gateway_refresh(PG_FUNCTION_ARGS)
 {
@@ -371,9 +359,7 @@ qm_gateway_refresh(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text("applied"));
 }
 
-/*
- * gateway_delta(user_id, value, reason, gateway): adds to the user's quota.
- */
+/* gateway_delta(user_id, value, reason, gateway): adds to the user's quota. */
 Datum
 qm_gateway_delta(PG_FUNCTION_ARGS)
 {

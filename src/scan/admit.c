@@ -61,9 +61,7 @@ compare_ids(const text *a, const text *b)
 	return order != 0 ? order : left - right;
 }
 
-/*
- * How many grants a walk would meet at most, by the records of runs.
- */
+/* How many grants a walk would meet at most, by the records of runs. */
 static int64
 count_recorded_grants(int32 strategy_id)
 {
@@ -115,9 +113,7 @@ open_walk(const AdmissionRule *rule)
 	return SPI_cursor_open(NULL, plan, values, NULL, false);
 }
 
-/*
- * Begins with the first id of the spool; within SPI.
- */
+/* Begins with the first id of the spool; within SPI. */
 Admission *
 admission_begin(Spool *spool, const AdmissionRule *rule)
 {
@@ -138,9 +134,7 @@ admission_begin(Spool *spool, const AdmissionRule *rule)
 	return admission;
 }
 
-/*
- * Takes over rows of grants from SPI.
- */
+/* Takes over rows of grants from SPI. */
 static void
 take_granted(Admission *admission)
 {
@@ -167,9 +161,7 @@ take_granted(Admission *admission)
 	SPI_freetuptable(SPI_tuptable);
 }
 
-/*
- * Looks up the grants of the users of the batch.
- */
+/* Looks up the grants of the users of the batch. */
 static void
 find_grants(Admission *admission)
 {
@@ -203,9 +195,7 @@ find_grants(Admission *admission)
 	take_granted(admission);
 }
 
-/*
- * Raises an error about a user whom the user source has twice.
- */
+/* Raises an error about a user whom the user source has twice. */
 static void
 complain_of_twice(const text *id)
 {
@@ -216,9 +206,7 @@ complain_of_twice(const text *id)
 					errdetail("The ids of users must be unique.")));
 }
 
-/*
- * An id that is the same as the one before is an error.
- */
+/* An id that is the same as the one before is an error. */
 static void
 require_above_previous(Admission *admission, const text *id)
 {
@@ -236,9 +224,7 @@ require_above_previous(Admission *admission, const text *id)
 	memcpy(admission->previous, id, size);
 }
 
-/*
- * Reads the next ids, and their grants where these are looked up.
- */
+/* Reads the next ids, and their grants where these are looked up. */
 static void
 next_batch(Admission *admission)
 {
@@ -258,9 +244,7 @@ next_batch(Admission *admission)
 		find_grants(admission);
 }
 
-/*
- * The grants of a user; NULL: there are none.
- */
+/* The grants of a user; NULL: there are none. */
 static const Granted *
 find_granted(Admission *admission, const text *id)
 {
@@ -319,9 +303,7 @@ admission_next(Admission *admission, Verdict *verdict)
 	return id;
 }
 
-/*
- * Closes the cursor and frees what the admission holds.
- */
+/* Closes the cursor and frees what the admission holds. */
 void
 admission_end(Admission *admission)
 {

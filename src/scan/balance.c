@@ -41,9 +41,7 @@ typedef struct ServedModel
 	char *gateway; /* NULL: none serves it */
 } ServedModel;
 
-/*
- * Registers quota_manager.balance_max_age; called once by _PG_init.
- */
+/* Registers quota_manager.balance_max_age; called once by _PG_init. */
 void
 scan_define_settings(void)
 {
@@ -83,9 +81,7 @@ ask_about_model(const char *query, const char *model)
 	return result;
 }
 
-/*
- * Which gateway serves a model; NULL: none.
- */
+/* Which gateway serves a model; NULL: none. */
 static char *
 gateway_of_model(const char *model)
 {
@@ -110,9 +106,7 @@ require_gateways(const char *model)
 					 "balance-le(gateway, amount) in place of quota-le(model, amount).")));
 }
 
-/*
- * The number that balances hold for a gateway; null: none.
- */
+/* The number that balances hold for a gateway; null: none. */
 static NullableDatum
 balance_of(Jsonb *balances, const char *gateway, int length)
 {
@@ -130,9 +124,7 @@ balance_of(Jsonb *balances, const char *gateway, int length)
 	return result;
 }
 
-/*
- * balance_at(balances, gateway): the balance at the gateway.
- */
+/* balance_at(balances, gateway): the balance at the gateway. */
 Datum
 qm_balance_at(PG_FUNCTION_ARGS)
 {
@@ -206,9 +198,7 @@ qm_bound_condition(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(bound ? bound : source));
 }
 
-/*
- * balance_horizon(): balances read at or before it are too old.
- */
+/* balance_horizon(): balances read at or before it are too old. */
 Datum
 qm_balance_horizon(PG_FUNCTION_ARGS)
 {

@@ -32,9 +32,7 @@ struct BalanceReader
 	List           *sources; /* of BalanceSource */
 };
 
-/*
- * Makes a reader in the current memory context.
- */
+/* Makes a reader in the current memory context. */
 BalanceReader *
 balance_reader_create(const WorkUnit *unit)
 {
@@ -47,9 +45,7 @@ balance_reader_create(const WorkUnit *unit)
 	return reader;
 }
 
-/*
- * Closes its connections and files.  Works after an error, too.
- */
+/* Closes its connections and files.  Works after an error, too. */
 void
 balance_reader_free(BalanceReader *reader)
 {
@@ -60,9 +56,7 @@ balance_reader_free(BalanceReader *reader)
 	MemoryContextDelete(reader->memory);
 }
 
-/*
- * True while something is to be read.
- */
+/* True while something is to be read. */
 bool
 balance_reader_is_busy(const BalanceReader *reader)
 {
@@ -76,9 +70,7 @@ balance_reader_is_busy(const BalanceReader *reader)
 	return false;
 }
 
-/*
- * True if a strategy is being served.
- */
+/* True if a strategy is being served. */
 static bool
 is_served(const BalanceReader *reader, int32 strategy_id)
 {
@@ -92,9 +84,7 @@ is_served(const BalanceReader *reader, int32 strategy_id)
 	return false;
 }
 
-/*
- * The row of a gateway among rows; NULL: it is not there.
- */
+/* The row of a gateway among rows; NULL: it is not there. */
 static GatewayRow *
 row_of(List *rows, const char *name)
 {
@@ -108,9 +98,7 @@ row_of(List *rows, const char *name)
 	return NULL;
 }
 
-/*
- * Reads the gateways again, in a transaction.
- */
+/* Reads the gateways again, in a transaction. */
 static void
 refresh_gateways(BalanceReader *reader)
 {
@@ -128,9 +116,7 @@ refresh_gateways(BalanceReader *reader)
 	reader->rows = rows;
 }
 
-/*
- * The gateway of a name, ready to take a job; NULL: it cannot be asked now.
- */
+/* The gateway of a name, ready to take a job; NULL: it cannot be asked now. */
 static BalanceSource *
 find_source(BalanceReader *reader, const char *name)
 {
@@ -231,9 +217,7 @@ balance_reader_step(BalanceReader *reader, int timeout_ms)
 	MemoryContextSwitchTo(caller);
 }
 
-/*
- * True once if a strategy was made due since the last call.
- */
+/* True once if a strategy was made due since the last call. */
 bool
 balance_reader_made_due(BalanceReader *reader)
 {
@@ -245,9 +229,7 @@ balance_reader_made_due(BalanceReader *reader)
 	return result;
 }
 
-/*
- * True while answers are awaited, for which balance_reader_step waits.
- */
+/* True while answers are awaited, for which balance_reader_step waits. */
 bool
 balance_reader_in_flight(const BalanceReader *reader)
 {

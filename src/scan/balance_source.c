@@ -103,9 +103,7 @@ static Statement make_due = {"UPDATE quota_manager.quota_run SET retry_time = $2
 							 " WHERE strategy_id = $1 AND state = 'incomplete' AND retry_time > $2",
 							 {INT4OID, TIMESTAMPTZOID}};
 
-/*
- * Makes a source that has nothing to do, in the current memory context.
- */
+/* Makes a source that has nothing to do, in the current memory context. */
 BalanceSource *
 balance_source_create(const char *name, const WorkUnit *unit)
 {
@@ -125,27 +123,21 @@ balance_source_create(const char *name, const WorkUnit *unit)
 	return source;
 }
 
-/*
- * The name of its gateway.
- */
+/* The name of its gateway. */
 const char *
 balance_source_name(const BalanceSource *source)
 {
 	return source->name;
 }
 
-/*
- * How many queries are in flight.
- */
+/* How many queries are in flight. */
 int
 balance_source_in_flight(const BalanceSource *source)
 {
 	return source->session != NULL ? gateway_in_flight(source->session) : 0;
 }
 
-/*
- * Ends a job.
- */
+/* Ends a job. */
 static void
 end_job(BalanceSource *source, BalanceJob *job)
 {
@@ -154,9 +146,7 @@ end_job(BalanceSource *source, BalanceJob *job)
 	pfree(job);
 }
 
-/*
- * Drops its jobs and closes the connections.  Works after an error, too.
- */
+/* Drops its jobs and closes the connections.  Works after an error, too. */
 void
 balance_source_reset(BalanceSource *source)
 {
@@ -187,27 +177,21 @@ balance_source_set_row(BalanceSource *source, GatewayRow *row)
 	source->row = row;
 }
 
-/*
- * True if it can take a job: its gateway exists and no back-off runs.
- */
+/* True if it can take a job: its gateway exists and no back-off runs. */
 bool
 balance_source_is_available(const BalanceSource *source)
 {
 	return source->row != NULL && backoff_is_over(&source->health.outage);
 }
 
-/*
- * True while it has a job.
- */
+/* True while it has a job. */
 bool
 balance_source_is_busy(const BalanceSource *source)
 {
 	return source->jobs != NIL;
 }
 
-/*
- * True while it has a job of the strategy.
- */
+/* True while it has a job of the strategy. */
 bool
 balance_source_serves(const BalanceSource *source, int32 strategy_id)
 {
@@ -221,9 +205,7 @@ balance_source_serves(const BalanceSource *source, int32 strategy_id)
 	return false;
 }
 
-/*
- * A new job, whose users are still to be added.
- */
+/* A new job, whose users are still to be added. */
 BalanceJob *
 balance_source_begin_job(BalanceSource *source, int32 strategy_id)
 {
@@ -239,9 +221,7 @@ balance_source_begin_job(BalanceSource *source, int32 strategy_id)
 	return job;
 }
 
-/*
- * Adds a user to a job.
- */
+/* Adds a user to a job. */
 void
 balance_job_add(BalanceJob *job, const char *user_id)
 {
@@ -252,9 +232,7 @@ balance_job_add(BalanceJob *job, const char *user_id)
 	job->count++;
 }
 
-/*
- * True once if a strategy was made due since the last call.
- */
+/* True once if a strategy was made due since the last call. */
 bool
 balance_source_made_due(BalanceSource *source)
 {
@@ -264,9 +242,7 @@ balance_source_made_due(BalanceSource *source)
 	return result;
 }
 
-/*
- * Makes a strategy due for which balances were stored.
- */
+/* Makes a strategy due for which balances were stored. */
 static void
 make_strategy_due(BalanceSource *source, BalanceJob *job)
 {
@@ -281,9 +257,7 @@ make_strategy_due(BalanceSource *source, BalanceJob *job)
 	source->unit->commit();
 }
 
-/*
- * Takes the next users of the first job.
- */
+/* Takes the next users of the first job. */
 static void
 load_batch(BalanceSource *source)
 {
@@ -331,9 +305,7 @@ drop_read(BalanceSource *source)
 	batch->count = left;
 }
 
-/*
- * Gets tokens for the users of the batch, unless a scan has the balances locked.
- */
+/* Gets tokens for the users of the batch, unless a scan has the balances locked. */
 static void
 ask_batch(BalanceSource *source)
 {
@@ -358,9 +330,7 @@ ask_batch(BalanceSource *source)
 	batch->count = count;
 }
 
-/*
- * Stores the answers that have arrived, unless a scan has the balances locked.
- */
+/* Stores the answers that have arrived, unless a scan has the balances locked. */
 static void
 store_answers(BalanceSource *source)
 {
@@ -383,9 +353,7 @@ store_answers(BalanceSource *source)
 	((BalanceJob *) linitial(source->jobs))->stored += stored;
 }
 
-/*
- * Sends one query.  False: no more can be sent now.
- */
+/* Sends one query.  False: no more can be sent now. */
 static bool
 send_query(BalanceSource *source, const char *user_id, void *token)
 {
@@ -403,9 +371,7 @@ send_query(BalanceSource *source, const char *user_id, void *token)
 	return false;
 }
 
-/*
- * Sends as many queries as there is room for.
- */
+/* Sends as many queries as there is room for. */
 static void
 send_queries(BalanceSource *source)
 {
@@ -474,9 +440,7 @@ take_answer(BalanceSource *source, const GatewayResult *result)
 		health->suspect = true;
 }
 
-/*
- * Drops the jobs of a gateway that does not answer, and begins its back-off.
- */
+/* Drops the jobs of a gateway that does not answer, and begins its back-off. */
 static void
 give_up(BalanceSource *source)
 {
@@ -494,9 +458,7 @@ give_up(BalanceSource *source)
 	backoff_more(&health->outage, OUTAGE_MIN_MS, OUTAGE_MAX_MS);
 }
 
-/*
- * Sends queries and stores answers, as far as is possible without waiting.
- */
+/* Sends queries and stores answers, as far as is possible without waiting. */
 void
 balance_source_step(BalanceSource *source)
 {
@@ -555,9 +517,7 @@ balance_source_poll(BalanceSource *source, int timeout_ms)
 		take_answer(source, &results[i]);
 }
 
-/*
- * Appends what it is doing, for pg_stat_activity; nothing if it is idle.
- */
+/* Appends what it is doing, for pg_stat_activity; nothing if it is idle. */
 void
 balance_source_describe(const BalanceSource *source, StringInfo text)
 {

@@ -103,9 +103,7 @@ compare_questions(const void *a, const void *b)
 	return strcmp(((const BalanceQuestion *) a)->user_id, ((const BalanceQuestion *) b)->user_id);
 }
 
-/*
- * Gives the questions, sorted by user, the tokens that were returned.
- */
+/* Gives the questions, sorted by user, the tokens that were returned. */
 static void
 take_tokens(BalanceQuestion *questions, int count, uint64 returned)
 {
@@ -272,9 +270,7 @@ balance_table_begin_change(BalanceChange *change)
 	SPI_freetuptable(SPI_tuptable);
 }
 
-/*
- * Call it after the change was applied: no answer was lost.
- */
+/* Call it after the change was applied: no answer was lost. */
 void
 balance_table_end_change(const BalanceChange *change)
 {

@@ -22,9 +22,7 @@
 #include "common/compat.h"
 #include "scan/changed.h"
 
-/*
- * The present moment.
- */
+/* The present moment. */
 static LogMoment
 log_moment_now(void)
 {
@@ -111,9 +109,7 @@ typedef struct Positions
 	int              limit;
 } Positions;
 
-/*
- * Adds a position; false: there are more than the limit.
- */
+/* Adds a position; false: there are more than the limit. */
 static bool
 add_position(Positions *positions, BlockNumber block, OffsetNumber offset)
 {
@@ -133,9 +129,7 @@ add_position(Positions *positions, BlockNumber block, OffsetNumber offset)
 	return true;
 }
 
-/*
- * Adds the rows of a page that were written by seen or a later transaction.
- */
+/* Adds the rows of a page that were written by seen or a later transaction. */
 static bool
 add_rows(Positions *positions, Page page, BlockNumber block, FullTransactionId seen,
 		 FullTransactionId next)
@@ -158,9 +152,7 @@ add_rows(Positions *positions, Page page, BlockNumber block, FullTransactionId s
 	return true;
 }
 
-/*
- * Searches the pages that were changed since the mark.
- */
+/* Searches the pages that were changed since the mark. */
 static void
 search_pages(Positions *positions, Relation table, const EvaluationMark *mark)
 {
@@ -188,9 +180,7 @@ search_pages(Positions *positions, Relation table, const EvaluationMark *mark)
 	FreeAccessStrategy(strategy);
 }
 
-/*
- * An array of positions as the parameter of a query.
- */
+/* An array of positions as the parameter of a query. */
 static ParamListInfo
 make_parameter(const Positions *positions)
 {

@@ -58,9 +58,7 @@ static Statement write_failure = {"SELECT quota_internal.record_failure($1, $2)"
 
 static Statement end_back_offs = {"SELECT quota_internal.end_back_offs()"};
 
-/*
- * Takes in the row that tells when to poll again.
- */
+/* Takes in the row that tells when to poll again. */
 static void
 take_prospect(DueList *list)
 {
@@ -185,9 +183,7 @@ run_firing(const WorkUnit *unit, const DueStrategy *strategy, Datum firings, Run
 	return later;
 }
 
-/*
- * Runs the firings of a strategy that are due, for a while.
- */
+/* Runs the firings of a strategy that are due, for a while. */
 static void
 scan_strategy(const WorkUnit *unit, const DueStrategy *strategy, RunResult *result)
 {
@@ -248,9 +244,7 @@ due_record_failure(const WorkUnit *unit, const DueStrategy *strategy, const char
 	return recorded;
 }
 
-/*
- * Lets everything that failed be tried again now.
- */
+/* Lets everything that failed be tried again now. */
 void
 due_retry_all(const WorkUnit *unit)
 {

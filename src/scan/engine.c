@@ -110,9 +110,7 @@ evaluate_changed(const Evaluation *evaluation, List *strategies)
 	return NULL;
 }
 
-/*
- * Evaluates the strategies that can go by what has changed; returns the others.
- */
+/* Evaluates the strategies that can go by what has changed; returns the others. */
 static List *
 evaluate_incrementally(const Evaluation *evaluation, List *strategies)
 {
@@ -139,9 +137,7 @@ evaluate_incrementally(const Evaluation *evaluation, List *strategies)
 	return list_concat(whole, incremental);
 }
 
-/*
- * Records how far the evaluation has seen.
- */
+/* Records how far the evaluation has seen. */
 static void
 mark_all(const Evaluation *evaluation, const List *strategies)
 {
@@ -281,9 +277,7 @@ qm_evaluation_mark(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(descriptor), values, nulls)));
 }
 
-/*
- * end_evaluation(strategy): frees what was found for it; null: for all.
- */
+/* end_evaluation(strategy): frees what was found for it; null: for all. */
 Datum
 qm_end_evaluation(PG_FUNCTION_ARGS)
 {
@@ -327,9 +321,7 @@ admit_all(Spool *spool, const AdmissionRule *rule, GrantWriter *writer)
 	return counts;
 }
 
-/*
- * A field of the template, which must have a value.
- */
+/* A field of the template, which must have a value. */
 static Datum
 template_field(HeapTupleHeader pattern, const char *name)
 {
@@ -400,9 +392,7 @@ qm_grant_evaluated(PG_FUNCTION_ARGS)
 	}
 }
 
-/*
- * Adds the users of a spool to the result, each with its verdict.
- */
+/* Adds the users of a spool to the result, each with its verdict. */
 static void
 put_users(ReturnSetInfo *result, Spool *spool, const AdmissionRule *rule, const char *admitted)
 {

@@ -48,9 +48,7 @@ destroy_receiver(DestReceiver *self)
 {
 }
 
-/*
- * Adds the user to each strategy whose program holds.
- */
+/* Adds the user to each strategy whose program holds. */
 static void
 run_programs(SpoolReceiver *receiver, text *id, const Datum *values, const bool *nulls)
 {
@@ -59,9 +57,7 @@ run_programs(SpoolReceiver *receiver, text *id, const Datum *values, const bool 
 			evaluation_add(receiver->strategies[i], id, true);
 }
 
-/*
- * Takes one row of the query.
- */
+/* Takes one row of the query. */
 static bool
 receive_row(TupleTableSlot *slot, DestReceiver *self)
 {
@@ -96,9 +92,7 @@ receive_row(TupleTableSlot *slot, DestReceiver *self)
 	return true;
 }
 
-/*
- * The elements of a list of pointers as an array.
- */
+/* The elements of a list of pointers as an array. */
 static void *
 list_to_array(const List *list)
 {
@@ -110,9 +104,7 @@ list_to_array(const List *list)
 	return array;
 }
 
-/*
- * How many users the planner expects to be evaluated.
- */
+/* How many users the planner expects to be evaluated. */
 static int64
 expected_rows(const PlannedStmt *plan)
 {

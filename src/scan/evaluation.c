@@ -40,9 +40,7 @@ static Statement strategies_to_evaluate = {
 /* The evaluations of this transaction, the latest first. */
 static Evaluation *evaluations = NULL;
 
-/*
- * Forgets an evaluation whose memory is freed.
- */
+/* Forgets an evaluation whose memory is freed. */
 static void
 forget(void *argument)
 {
@@ -129,9 +127,7 @@ read_condition(StrategyEvaluation *strategy, bool raise)
 		condition_raise(&error, strategy->condition);
 }
 
-/*
- * Reads the mark of the evaluation before, from the seventh column on.
- */
+/* Reads the mark of the evaluation before, from the seventh column on. */
 static void
 read_mark(StrategyEvaluation *strategy, uint64 row)
 {
@@ -175,9 +171,7 @@ reason_against_marks(const Evaluation *evaluation, const StrategyEvaluation *str
 	return NULL;
 }
 
-/*
- * Reads the strategies, in the order of their ids.
- */
+/* Reads the strategies, in the order of their ids. */
 static void
 read_strategies(Evaluation *evaluation, Datum strategy_ids)
 {
@@ -204,9 +198,7 @@ read_strategies(Evaluation *evaluation, Datum strategy_ids)
 	SPI_finish();
 }
 
-/*
- * Decides which strategies can go by what has changed.
- */
+/* Decides which strategies can go by what has changed. */
 static void
 judge_marks(Evaluation *evaluation)
 {
@@ -268,9 +260,7 @@ evaluation_begin(Datum strategy_ids)
 	return evaluation;
 }
 
-/*
- * The latest evaluation of a strategy; an error if it was not evaluated.
- */
+/* The latest evaluation of a strategy; an error if it was not evaluated. */
 StrategyEvaluation *
 evaluation_find(int32 strategy_id)
 {
@@ -288,18 +278,14 @@ evaluation_find(int32 strategy_id)
 					errmsg("strategy %d was not evaluated in this transaction", strategy_id)));
 }
 
-/*
- * True if this transaction keeps an evaluation.
- */
+/* True if this transaction keeps an evaluation. */
 bool
 evaluation_is_kept(void)
 {
 	return evaluations != NULL;
 }
 
-/*
- * Ends the evaluations that a strategy is alone in; 0: all.
- */
+/* Ends the evaluations that a strategy is alone in; 0: all. */
 void
 evaluation_end(int32 strategy_id)
 {

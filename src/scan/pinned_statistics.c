@@ -118,9 +118,7 @@ find_pinned_table(Oid relation)
 	return NULL;
 }
 
-/*
- * The pinned figures of a column of such a table; NULL: no statistics.
- */
+/* The pinned figures of a column of such a table; NULL: no statistics. */
 static const PinnedColumn *
 find_pinned_column(const PinnedTable *table, Oid relation, AttrNumber attnum)
 {
@@ -142,9 +140,7 @@ pin_index(const PinnedTable *table, IndexOptInfo *index)
 		index->tree_height = index->indpred != NIL ? 1 : 3;
 }
 
-/*
- * The hook get_relation_info_hook: sizes.
- */
+/* The hook get_relation_info_hook: sizes. */
 static void
 pin_relation(PlannerInfo *root, Oid relation, bool inhparent, RelOptInfo *rel)
 {
@@ -164,9 +160,7 @@ pin_relation(PlannerInfo *root, Oid relation, bool inhparent, RelOptInfo *rel)
 		pin_index(table, lfirst(cell));
 }
 
-/*
- * Sets the first slot of a row of pg_statistic to a correlation.
- */
+/* Sets the first slot of a row of pg_statistic to a correlation. */
 static void
 set_correlation(float4 correlation, Oid type, Datum *values, bool *nulls)
 {
@@ -180,9 +174,7 @@ set_correlation(float4 correlation, Oid type, Datum *values, bool *nulls)
 	nulls[Anum_pg_statistic_stanumbers1 - 1] = false;
 }
 
-/*
- * Sets it to how many rows of a boolean column are false.
- */
+/* Sets it to how many rows of a boolean column are false. */
 static void
 set_mostly_false(float4 share, Datum *values, bool *nulls)
 {
@@ -199,9 +191,7 @@ set_mostly_false(float4 share, Datum *values, bool *nulls)
 	nulls[Anum_pg_statistic_stavalues1 - 1] = false;
 }
 
-/*
- * A row as ANALYZE would write it for the column.
- */
+/* A row as ANALYZE would write it for the column. */
 static HeapTuple
 make_statistics(const PinnedColumn *column, Oid relation, AttrNumber attnum)
 {
@@ -231,9 +221,7 @@ make_statistics(const PinnedColumn *column, Oid relation, AttrNumber attnum)
 	return tuple;
 }
 
-/*
- * The hook get_relation_stats_hook: statistics of a column.
- */
+/* The hook get_relation_stats_hook: statistics of a column. */
 static bool
 pin_column(PlannerInfo *root, RangeTblEntry *rte, AttrNumber attnum, VariableStatData *vardata)
 {
@@ -262,9 +250,7 @@ pin_expression(PlannerInfo *root, Oid index, AttrNumber attnum, VariableStatData
 	return true;
 }
 
-/*
- * The hook get_attavgwidth_hook: widths are those of the type.
- */
+/* The hook get_attavgwidth_hook: widths are those of the type. */
 static int32
 pin_width(Oid relation, AttrNumber attnum)
 {
@@ -296,9 +282,7 @@ pinned_statistics_install(void)
 	ResetPlanCache();
 }
 
-/*
- * pin_statistics(): does nothing, but the call loads the library.
- */
+/* pin_statistics(): does nothing, but the call loads the library. */
 Datum
 qm_pin_statistics(PG_FUNCTION_ARGS)
 {

@@ -29,9 +29,7 @@ typedef struct SharingChoice
 	Cost             saving;
 } SharingChoice;
 
-/*
- * Plans a query with the rights of the reader.
- */
+/* Plans a query with the rights of the reader. */
 static PlannedStmt *
 plan_query(const UserSource *source, const char *text, ParamListInfo params)
 {
@@ -54,9 +52,7 @@ plan_query(const UserSource *source, const char *text, ParamListInfo params)
 	return plan;
 }
 
-/*
- * The query of one strategy.
- */
+/* The query of one strategy. */
 static EvaluationQuery *
 plan_own_query(const UserSource *source, StrategyEvaluation *strategy)
 {
@@ -129,9 +125,7 @@ plan_shared_query(const UserSource *source, List *strategies, ParamListInfo posi
 	return query;
 }
 
-/*
- * The cost of reading all users, without any condition.
- */
+/* The cost of reading all users, without any condition. */
 static Cost
 cost_of_pass(const UserSource *source, double *users)
 {
@@ -141,9 +135,7 @@ cost_of_pass(const UserSource *source, double *users)
 	return plan->planTree->total_cost;
 }
 
-/*
- * Adds queries for the strategies of choices that share a pass.
- */
+/* Adds queries for the strategies of choices that share a pass. */
 static List *
 add_shared_queries(const UserSource *source, List *queries, List *strategies)
 {

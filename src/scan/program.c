@@ -38,9 +38,7 @@ compare_text(const void *a, const void *b, Size keysize)
 	return strcmp(*(char *const *) a, *(char *const *) b);
 }
 
-/*
- * No columns yet, in the current memory context.
- */
+/* No columns yet, in the current memory context. */
 ProgramColumns *
 program_columns_begin(void)
 {
@@ -102,9 +100,7 @@ program_columns_count(ProgramColumns *columns, const ConditionNode *condition)
 			program_columns_count(columns, child);
 }
 
-/*
- * Is a call below used by another condition, or once more by this one?
- */
+/* Is a call below used by another condition, or once more by this one? */
 static bool
 shares_calls(ProgramColumns *columns, const ConditionNode *node)
 {
@@ -117,9 +113,7 @@ shares_calls(ProgramColumns *columns, const ConditionNode *node)
 	return false;
 }
 
-/*
- * The step that reads the column of a subtree.
- */
+/* The step that reads the column of a subtree. */
 static ProgramStep *
 column_step(ProgramColumns *columns, const ConditionNode *node)
 {
@@ -156,27 +150,21 @@ compile(ProgramColumns *columns, const ConditionNode *node)
 	return step;
 }
 
-/*
- * The program of a condition; adds the columns that it needs.
- */
+/* The program of a condition; adds the columns that it needs. */
 ProgramStep *
 program_compile(ProgramColumns *columns, const ConditionNode *condition)
 {
 	return compile(columns, condition);
 }
 
-/*
- * Canonical texts of the conditions that the columns compute, in order.
- */
+/* Canonical texts of the conditions that the columns compute, in order. */
 List *
 program_columns_texts(const ProgramColumns *columns)
 {
 	return columns->texts;
 }
 
-/*
- * True if the program holds, given the columns of one user.
- */
+/* True if the program holds, given the columns of one user. */
 bool
 program_run(const ProgramStep *step, const Datum *values, const bool *nulls)
 {

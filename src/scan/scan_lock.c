@@ -81,9 +81,7 @@ name_all_strategies(ScanLock *lock, LOCKMODE mode)
 	lock->mode = mode;
 }
 
-/*
- * By a hash of the name: two gateways that share it only wait for each other.
- */
+/* By a hash of the name: two gateways that share it only wait for each other. */
 static void
 name_balances(ScanLock *lock, const char *gateway, LOCKMODE mode)
 {
@@ -204,9 +202,7 @@ take_locks(ScanLock *locks, int count)
 	return true;
 }
 
-/*
- * How many strategies this transaction has locked, at most.
- */
+/* How many strategies this transaction has locked, at most. */
 static int
 strategies_locked(void)
 {
@@ -242,9 +238,7 @@ is_held(const ScanLock *lock)
 	return lock_held_by_me(&lock->tag, lock->mode);
 }
 
-/*
- * Waits for each of the locks.
- */
+/* Waits for each of the locks. */
 static void
 await_locks(const ScanLock *locks, int count)
 {
@@ -271,9 +265,7 @@ strategy_lock_edit_try(int32 id)
 	return true;
 }
 
-/*
- * Adds the processes that hold a conflicting lock to those found.
- */
+/* Adds the processes that hold a conflicting lock to those found. */
 static int
 find_holders(const ScanLock *lock, int *pids, int found, int max)
 {
@@ -306,9 +298,7 @@ strategy_lock_holders(int32 id, int *pids, int max)
 	return found;
 }
 
-/*
- * The same as strategy_lock_edit_try, but waits for a running scan to end.
- */
+/* The same as strategy_lock_edit_try, but waits for a running scan to end. */
 void
 strategy_lock_edit(int32 id)
 {
@@ -344,9 +334,7 @@ qm_lock_strategies(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/*
- * try_lock_strategy(strategy_id)
- */
+/* try_lock_strategy(strategy_id) */
 Datum
 qm_try_lock_strategy(PG_FUNCTION_ARGS)
 {
@@ -361,9 +349,7 @@ qm_try_lock_strategy(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(true);
 }
 
-/*
- * strategy_is_locked(strategy_id)
- */
+/* strategy_is_locked(strategy_id) */
 Datum
 qm_strategy_is_locked(PG_FUNCTION_ARGS)
 {
@@ -377,9 +363,7 @@ qm_strategy_is_locked(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(taken < count);
 }
 
-/*
- * lock_balances(gateway): waits for the lock of the gateway's balances.
- */
+/* lock_balances(gateway): waits for the lock of the gateway's balances. */
 Datum
 qm_lock_balances(PG_FUNCTION_ARGS)
 {
@@ -387,9 +371,7 @@ qm_lock_balances(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/*
- * lock_scan(strategy_id, exclusive_gateways, shared_gateway)
- */
+/* lock_scan(strategy_id, exclusive_gateways, shared_gateway) */
 Datum
 qm_lock_scan(PG_FUNCTION_ARGS)
 {

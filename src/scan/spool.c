@@ -63,9 +63,7 @@ spool_begin(int memory, ResourceOwner files)
 	return spool;
 }
 
-/*
- * Is the id above the one that was added before?
- */
+/* Is the id above the one that was added before? */
 static bool
 is_ascending(const Spool *spool, const char *id, int length)
 {
@@ -74,9 +72,7 @@ is_ascending(const Spool *spool, const char *id, int length)
 	return order < 0 || (order == 0 && spool->last.len <= length);
 }
 
-/*
- * Adds a copy of an id.
- */
+/* Adds a copy of an id. */
 void
 spool_add(Spool *spool, const char *id, int length)
 {
@@ -97,18 +93,14 @@ spool_add(Spool *spool, const char *id, int length)
 	MemoryContextSwitchTo(caller);
 }
 
-/*
- * How many ids were added.
- */
+/* How many ids were added. */
 int64
 spool_count(const Spool *spool)
 {
 	return spool->count;
 }
 
-/*
- * Sorts what is in the store.
- */
+/* Sorts what is in the store. */
 static void
 sort_ids(Spool *spool)
 {
@@ -145,9 +137,7 @@ end_sort(Spool *spool)
 	spool->sort = NULL;
 }
 
-/*
- * Starts reading at the first id; sorts with work_mem of memory if necessary.
- */
+/* Starts reading at the first id; sorts with work_mem of memory if necessary. */
 void
 spool_rewind(Spool *spool)
 {
@@ -160,9 +150,7 @@ spool_rewind(Spool *spool)
 	MemoryContextSwitchTo(caller);
 }
 
-/*
- * The next id in order, valid until the next call; NULL: there are no more.
- */
+/* The next id in order, valid until the next call; NULL: there are no more. */
 text *
 spool_next(Spool *spool)
 {

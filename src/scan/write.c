@@ -66,9 +66,7 @@ struct GrantWriter
 	int        parameter_count;
 };
 
-/*
- * True if it has a column of a domain, which may refuse even a missing value.
- */
+/* True if it has a column of a domain, which may refuse even a missing value. */
 static bool
 has_domain(TupleDesc columns)
 {
@@ -79,9 +77,7 @@ has_domain(TupleDesc columns)
 	return false;
 }
 
-/*
- * True if rows can be given to the table access method without bypassing triggers or rules.
- */
+/* True if rows can be given to the table access method without bypassing triggers or rules. */
 static bool
 is_plain(Relation table)
 {
@@ -95,9 +91,7 @@ is_plain(Relation table)
 		   is_plain_table(table);
 }
 
-/*
- * Prepares writing rows into a plain table.
- */
+/* Prepares writing rows into a plain table. */
 static void
 begin_direct(GrantWriter *writer)
 {
@@ -166,9 +160,7 @@ begin_statement(GrantWriter *writer)
 		elog(ERROR, "could not prepare to write grants");
 }
 
-/*
- * Opens the table of grants for writing grants like the template.
- */
+/* Opens the table of grants for writing grants like the template. */
 GrantWriter *
 grant_writer_begin(HeapTupleHeader pattern)
 {
@@ -196,9 +188,7 @@ grant_writer_begin(HeapTupleHeader pattern)
 	return writer;
 }
 
-/*
- * Writes the batch with the table access method, and its index entries.
- */
+/* Writes the batch with the table access method, and its index entries. */
 static void
 flush_direct(GrantWriter *writer)
 {
@@ -218,9 +208,7 @@ flush_direct(GrantWriter *writer)
 	ResetPerTupleExprContext(estate);
 }
 
-/*
- * Runs the INSERT for the batch.
- */
+/* Runs the INSERT for the batch. */
 static void
 flush_statement(GrantWriter *writer)
 {
@@ -253,9 +241,7 @@ flush(GrantWriter *writer)
 	writer->bytes = 0;
 }
 
-/*
- * Fills the next slot of the batch.
- */
+/* Fills the next slot of the batch. */
 static void
 add_direct(GrantWriter *writer, const text *user_id)
 {
@@ -290,9 +276,7 @@ add_direct(GrantWriter *writer, const text *user_id)
 	ExecMaterializeSlot(slot);
 }
 
-/*
- * Writes the grant of a user, now or with a later batch.
- */
+/* Writes the grant of a user, now or with a later batch. */
 void
 grant_writer_add(GrantWriter *writer, const text *user_id)
 {
@@ -313,9 +297,7 @@ grant_writer_add(GrantWriter *writer, const text *user_id)
 		flush(writer);
 }
 
-/*
- * Writes the last batch; returns how many grants were written.
- */
+/* Writes the last batch; returns how many grants were written. */
 int64
 grant_writer_end(GrantWriter *writer)
 {

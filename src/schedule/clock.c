@@ -17,9 +17,7 @@ char *schedule_clock_setting = NULL;
 static bool        clock_pinned = false;
 static TimestampTz clock_pinned_at = 0;
 
-/*
- * GUC check hook: leaves the time read in *extra, nothing for an empty text.
- */
+/* GUC check hook: leaves the time read in *extra, nothing for an empty text. */
 static bool
 check_schedule_clock(char **newval, void **extra, GucSource source)
 {
@@ -45,9 +43,7 @@ check_schedule_clock(char **newval, void **extra, GucSource source)
 	return true;
 }
 
-/*
- * GUC assign hook.
- */
+/* GUC assign hook. */
 static void
 assign_schedule_clock(const char *newval, void *extra)
 {
@@ -66,9 +62,7 @@ schedule_now(void)
 	return clock_pinned ? clock_pinned_at : GetCurrentTimestamp();
 }
 
-/*
- * Registers quota_manager.schedule_clock; called once by _PG_init.
- */
+/* Registers quota_manager.schedule_clock; called once by _PG_init. */
 void
 schedule_define_settings(void)
 {

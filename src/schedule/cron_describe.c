@@ -51,9 +51,7 @@ typedef struct Progression
 	bool is_one;
 } Progression;
 
-/*
- * The seconds, counted from midnight, at which the fields fire in some hours.
- */
+/* The seconds, counted from midnight, at which the fields fire in some hours. */
 static Progression
 progression_of(const CronSchedule *schedule, uint64 hours)
 {
@@ -87,18 +85,14 @@ progression_of(const CronSchedule *schedule, uint64 hours)
 	return p;
 }
 
-/*
- * Whether a schedule goes on at equal distances from each hour to the next.
- */
+/* Whether a schedule goes on at equal distances from each hour to the next. */
 static bool
 is_uniform(Progression hour)
 {
 	return hour.is_one && (hour.count == 1 || hour.step * hour.count == SECS_PER_HOUR);
 }
 
-/*
- * Adds a time of day, with its second if the schedule has other seconds than 0.
- */
+/* Adds a time of day, with its second if the schedule has other seconds than 0. */
 static void
 add_time(StringInfo out, const CronSchedule *schedule, int time)
 {
@@ -108,9 +102,7 @@ add_time(StringInfo out, const CronSchedule *schedule, int time)
 		appendStringInfo(out, ":%02d", time % SECS_PER_MINUTE);
 }
 
-/*
- * Adds "every 15 minutes".
- */
+/* Adds "every 15 minutes". */
 static void
 add_every(StringInfo out, int seconds)
 {
@@ -133,9 +125,7 @@ add_every(StringInfo out, int seconds)
 		appendStringInfo(out, "every %d %ss", number, unit);
 }
 
-/*
- * Adds "from 09:00 to 17:45".
- */
+/* Adds "from 09:00 to 17:45". */
 static void
 add_from_to(StringInfo out, const CronSchedule *schedule, int first, int last)
 {
@@ -145,9 +135,7 @@ add_from_to(StringInfo out, const CronSchedule *schedule, int first, int last)
 	add_time(out, schedule, last);
 }
 
-/*
- * Adds "at 08:00, 12:00 and 18:00".
- */
+/* Adds "at 08:00, 12:00 and 18:00". */
 static void
 add_times(StringInfo out, const CronSchedule *schedule, int count)
 {
@@ -257,9 +245,7 @@ add_fields(StringInfo out, const CronSchedule *schedule)
 	return add_hours(out, schedule);
 }
 
-/*
- * Adds the time of day of a schedule that fires by the hour, whatever hour.
- */
+/* Adds the time of day of a schedule that fires by the hour, whatever hour. */
 static TimeWords
 add_hourly(StringInfo out, const CronSchedule *schedule)
 {
@@ -280,9 +266,7 @@ add_hourly(StringInfo out, const CronSchedule *schedule)
 	return OPEN;
 }
 
-/*
- * Adds the time of day.
- */
+/* Adds the time of day. */
 static TimeWords
 add_time_of_day(StringInfo out, const CronSchedule *schedule)
 {
@@ -366,9 +350,7 @@ add_months(StringInfo out, uint64 months)
 	words_add_months(out, months);
 }
 
-/*
- * Whether the day fields leave out no day.
- */
+/* Whether the day fields leave out no day. */
 static bool
 is_every_day(const CronSchedule *schedule)
 {
@@ -380,9 +362,7 @@ is_every_day(const CronSchedule *schedule)
 	return all_days || all_weekdays;
 }
 
-/*
- * Adds the days of week: ", Monday to Friday", " on Saturday and Sunday".
- */
+/* Adds the days of week: ", Monday to Friday", " on Saturday and Sunday". */
 static void
 add_weekdays(StringInfo out, uint64 weekdays)
 {
@@ -390,9 +370,7 @@ add_weekdays(StringInfo out, uint64 weekdays)
 	words_add_week(out, weekdays);
 }
 
-/*
- * Adds the days of month, and those of week if there are such besides.
- */
+/* Adds the days of month, and those of week if there are such besides. */
 static void
 add_days(StringInfo out, const CronSchedule *schedule)
 {
@@ -429,9 +407,7 @@ add_days(StringInfo out, const CronSchedule *schedule)
 	}
 }
 
-/*
- * describe(cron): what the schedule means.
- */
+/* describe(cron): what the schedule means. */
 Datum
 qm_describe(PG_FUNCTION_ARGS)
 {

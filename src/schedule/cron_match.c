@@ -17,9 +17,7 @@
 /* How many days a week has. */
 #define WEEK_DAYS 7
 
-/*
- * The smallest value of a field from `low` on; -1 if there is none.
- */
+/* The smallest value of a field from `low` on; -1 if there is none. */
 static int
 next_value(uint64 values, int low)
 {
@@ -27,9 +25,7 @@ next_value(uint64 values, int low)
 	return values == 0 ? -1 : pg_rightmost_one_pos64(values);
 }
 
-/*
- * The greatest value of a field up to `high`; -1 if there is none.
- */
+/* The greatest value of a field up to `high`; -1 if there is none. */
 static int
 last_value(uint64 values, int high)
 {
@@ -66,9 +62,7 @@ next_second_of_day(const CronSchedule *schedule, int low)
 	return -1;
 }
 
-/*
- * Whether a date matches the day fields: either, if both are restricted.
- */
+/* Whether a date matches the day fields: either, if both are restricted. */
 static bool
 day_matches(const CronSchedule *schedule, int julian_day, int day)
 {
@@ -183,9 +177,7 @@ cron_last_local(const CronSchedule *schedule, int64 low, int64 high, int64 *loca
 	return false;
 }
 
-/*
- * How many values of a field there are below `high`.
- */
+/* How many values of a field there are below `high`. */
 static int64
 values_below(uint64 values, int high)
 {
@@ -236,9 +228,7 @@ matching_days(const CronSchedule *schedule, int days, int weekday)
 	return (schedule->values[CRON_DAY] | by_weekday) & month;
 }
 
-/*
- * How many of the days [low, high) match the day fields and the month.
- */
+/* How many of the days [low, high) match the day fields and the month. */
 static int64
 count_days(const CronSchedule *schedule, int64 low, int64 high)
 {
@@ -276,9 +266,7 @@ count_days(const CronSchedule *schedule, int64 low, int64 high)
 	return count;
 }
 
-/*
- * How many local times of [low, high) match.
- */
+/* How many local times of [low, high) match. */
 int64
 cron_count_local(const CronSchedule *schedule, int64 low, int64 high)
 {

@@ -23,9 +23,7 @@
  */
 #define SEARCH_DAYS (INT64CONST(100) * 366)
 
-/*
- * The next instant whose local time matches.
- */
+/* The next instant whose local time matches. */
 static bool
 next_matching_instant(const CronSchedule *schedule, const pg_tz *tz, int64 after, int64 last_day,
 					  int64 *instant)
@@ -56,9 +54,7 @@ next_matching_instant(const CronSchedule *schedule, const pg_tz *tz, int64 after
 	return false;
 }
 
-/*
- * The next instant at which a nominal local time falls due.
- */
+/* The next instant at which a nominal local time falls due. */
 static bool
 next_nominal_instant(const CronSchedule *schedule, const pg_tz *tz, int64 after, int64 last_day,
 					 int64 *instant)
@@ -77,9 +73,7 @@ next_nominal_instant(const CronSchedule *schedule, const pg_tz *tz, int64 after,
 	return false;
 }
 
-/*
- * Sets *next to the first firing after `after`, as cron_next_firing does.
- */
+/* Sets *next to the first firing after `after`, as cron_next_firing does. */
 bool
 cron_next(const CronSchedule *schedule, const pg_tz *tz, TimestampTz after, TimestampTz *next)
 {

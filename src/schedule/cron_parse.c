@@ -85,9 +85,7 @@ typedef struct CronParser
 	CronError    *error;
 } CronParser;
 
-/*
- * A copy of a slice fit for a message, in quotes, cut if it is long.
- */
+/* A copy of a slice fit for a message, in quotes, cut if it is long. */
 static char *
 quote(Slice slice)
 {
@@ -99,9 +97,7 @@ quote(Slice slice)
 	return psprintf("\"%.*s...\"", length, slice.start);
 }
 
-/*
- * Sets what is wrong and at which character of the text; returns false.
- */
+/* Sets what is wrong and at which character of the text; returns false. */
 static bool
 fail(CronParser *parser, int sqlstate, const char *at, char *message, const char *hint)
 {
@@ -120,9 +116,7 @@ fail(CronParser *parser, int sqlstate, const char *at, char *message, const char
 	return false;
 }
 
-/*
- * Whether the slice is this word, in any case of letters.
- */
+/* Whether the slice is this word, in any case of letters. */
 static bool
 slice_is(Slice slice, const char *word)
 {
@@ -157,9 +151,7 @@ split_words(const char *text, Slice *words)
 	}
 }
 
-/*
- * Reads a slice of digits only; a number too large to matter becomes INT_MAX.
- */
+/* Reads a slice of digits only; a number too large to matter becomes INT_MAX. */
 static bool
 read_number(Slice slice, int *value)
 {
@@ -177,9 +169,7 @@ read_number(Slice slice, int *value)
 	return true;
 }
 
-/*
- * Reads a number or name and appends it to the canonical text.
- */
+/* Reads a number or name and appends it to the canonical text. */
 static bool
 parse_value(CronParser *parser, CronField field, Slice slice, int *value)
 {
@@ -216,9 +206,7 @@ parse_value(CronParser *parser, CronField field, Slice slice, int *value)
 				psprintf("invalid %s %s", rule->name, quote(slice)), rule->allowed);
 }
 
-/*
- * A value as a hint writes it: by name if what stands at `like` is a name.
- */
+/* A value as a hint writes it: by name if what stands at `like` is a name. */
 static const char *
 value_like(const FieldRule *rule, int value, const char *like)
 {
@@ -281,9 +269,7 @@ parse_step(CronParser *parser, CronField field, Slice slice, int *step)
 	return true;
 }
 
-/*
- * Reads one element of a list: *, a, a-b, each perhaps with a step.
- */
+/* Reads one element of a list: *, a, a-b, each perhaps with a step. */
 static bool
 parse_element(CronParser *parser, CronField field, Slice slice)
 {
@@ -329,9 +315,7 @@ parse_element(CronParser *parser, CronField field, Slice slice)
 	return true;
 }
 
-/*
- * Reads one field.
- */
+/* Reads one field. */
 static bool
 parse_field(CronParser *parser, CronField field, Slice slice)
 {
@@ -386,9 +370,7 @@ date_is_possible(const CronSchedule *schedule)
 	return false;
 }
 
-/*
- * Reads the five or six fields.
- */
+/* Reads the five or six fields. */
 static bool
 parse_fields(CronParser *parser, const Slice *words, int count)
 {
@@ -418,9 +400,7 @@ parse_fields(CronParser *parser, const Slice *words, int count)
 	return true;
 }
 
-/*
- * Reads a word that begins with "@".
- */
+/* Reads a word that begins with "@". */
 static bool
 parse_descriptor(CronParser *parser, Slice word)
 {
@@ -470,9 +450,7 @@ parse_zone(CronParser *parser, Slice word)
 	return true;
 }
 
-/*
- * Reads the whole text.
- */
+/* Reads the whole text. */
 static bool
 parse_schedule(CronParser *parser)
 {

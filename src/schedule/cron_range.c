@@ -45,9 +45,7 @@ gap_fires(const CronSchedule *schedule, const pg_tz *tz, int64 low, int64 high)
 	return false;
 }
 
-/*
- * Adds one firing, at an instant after all of the others.
- */
+/* Adds one firing, at an instant after all of the others. */
 static void
 add_firing(FiringRange *range, int64 instant)
 {
@@ -121,9 +119,7 @@ find_range(const CronSchedule *schedule, const pg_tz *tz, int64 after, int64 unt
 	return range;
 }
 
-/*
- * How many firings there are after the instant `after` and up to `until`.
- */
+/* How many firings there are after the instant `after` and up to `until`. */
 int64
 cron_count_firings(const CronSchedule *schedule, const pg_tz *tz, int64 after, int64 until)
 {

@@ -48,18 +48,14 @@ parse_or_report(const char *text, CronSchedule *schedule, Node *escontext)
 	return canonical;
 }
 
-/*
- * Reads a schedule from text; raises an error if it is invalid.
- */
+/* Reads a schedule from text; raises an error if it is invalid. */
 void
 cron_read(const char *expr, CronSchedule *schedule)
 {
 	parse_or_report(expr, schedule, NULL);
 }
 
-/*
- * Raises an error (22023) if either end of an interval is infinite.
- */
+/* Raises an error (22023) if either end of an interval is infinite. */
 void
 require_finite_interval(TimestampTz after, TimestampTz until)
 {
@@ -124,18 +120,14 @@ qm_cron_in(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(canonical));
 }
 
-/*
- * cron_out(cron): the canonical text.
- */
+/* cron_out(cron): the canonical text. */
 Datum
 qm_cron_out(PG_FUNCTION_ARGS)
 {
 	return text_type_out(fcinfo);
 }
 
-/*
- * cron_recv(internal): the text in the client's encoding, read as by cron_in.
- */
+/* cron_recv(internal): the text in the client's encoding, read as by cron_in. */
 Datum
 qm_cron_recv(PG_FUNCTION_ARGS)
 {
@@ -144,9 +136,7 @@ qm_cron_recv(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(parse_or_report(text_type_received(fcinfo), &schedule, NULL)));
 }
 
-/*
- * cron_send(cron): the canonical text in the client's encoding.
- */
+/* cron_send(cron): the canonical text in the client's encoding. */
 Datum
 qm_cron_send(PG_FUNCTION_ARGS)
 {
@@ -204,9 +194,7 @@ qm_firings(PG_FUNCTION_ARGS)
 	SRF_RETURN_NEXT(context, TimestampTzGetDatum(firings->after));
 }
 
-/*
- * schedule_now(): the schedule clock.
- */
+/* schedule_now(): the schedule clock. */
 Datum
 qm_schedule_now(PG_FUNCTION_ARGS)
 {

@@ -38,18 +38,14 @@ words_add_separator(StringInfo out, int i, int count, const char *conjunction)
 		appendStringInfoString(out, ", ");
 }
 
-/*
- * How many stretches of neighbouring values a set has.
- */
+/* How many stretches of neighbouring values a set has. */
 int
 words_count_runs(uint64 set)
 {
 	return pg_popcount64(set & ~(set << 1));
 }
 
-/*
- * Takes the first stretch out of a set; false when nothing is left.
- */
+/* Takes the first stretch out of a set; false when nothing is left. */
 bool
 words_next_run(uint64 *set, int *low, int *high)
 {
@@ -62,9 +58,7 @@ words_next_run(uint64 *set, int *low, int *high)
 	return true;
 }
 
-/*
- * True if a set is one stretch of three values or more: "March to October".
- */
+/* True if a set is one stretch of three values or more: "March to October". */
 bool
 words_is_long_run(uint64 set)
 {
@@ -136,18 +130,14 @@ add_set(StringInfo out, uint64 set, AddValue add, const void *how)
 	}
 }
 
-/*
- * Adds a number with at least so many digits.
- */
+/* Adds a number with at least so many digits. */
 static void
 add_number(StringInfo out, int value, const void *how)
 {
 	appendStringInfo(out, "%0*d", *(const int *) how, value);
 }
 
-/*
- * Adds "1st", "2nd", "11th".
- */
+/* Adds "1st", "2nd", "11th". */
 static void
 add_ordinal(StringInfo out, int value, const void *how)
 {
@@ -157,9 +147,7 @@ add_ordinal(StringInfo out, int value, const void *how)
 	appendStringInfo(out, "%d%s", value, endings[teen || value % 10 > 3 ? 0 : value % 10]);
 }
 
-/*
- * Adds the names of a set's values, the first of them being that of 0.
- */
+/* Adds the names of a set's values, the first of them being that of 0. */
 static void
 add_names(StringInfo out, uint64 set, const char *const *names, const char *conjunction)
 {
@@ -172,9 +160,7 @@ add_names(StringInfo out, uint64 set, const char *const *names, const char *conj
 	}
 }
 
-/*
- * Adds names, those of one long stretch as "a to b".
- */
+/* Adds names, those of one long stretch as "a to b". */
 static void
 add_name_range(StringInfo out, uint64 set, const char *const *names)
 {
@@ -185,9 +171,7 @@ add_name_range(StringInfo out, uint64 set, const char *const *names)
 		add_names(out, set, names, "and");
 }
 
-/*
- * The days of week with Monday first: Monday is 0, Sunday is 6.
- */
+/* The days of week with Monday first: Monday is 0, Sunday is 6. */
 static uint64
 from_monday(uint64 set)
 {
@@ -205,18 +189,14 @@ words_add_numbers(StringInfo out, const char *noun, uint64 set, int digits)
 	add_set(out, set, add_number, &digits);
 }
 
-/*
- * Adds "1st, 2nd and 15th".
- */
+/* Adds "1st, 2nd and 15th". */
 void
 words_add_ordinals(StringInfo out, uint64 set)
 {
 	add_set(out, set, add_ordinal, NULL);
 }
 
-/*
- * Adds "March to October" or "January and July"; January is 1.
- */
+/* Adds "March to October" or "January and July"; January is 1. */
 void
 words_add_months(StringInfo out, uint64 set)
 {
@@ -233,18 +213,14 @@ words_add_weekdays(StringInfo out, uint64 set, const char *conjunction)
 	add_names(out, from_monday(set), weekdays, conjunction);
 }
 
-/*
- * True if days of week are one stretch of three or more.
- */
+/* True if days of week are one stretch of three or more. */
 bool
 words_is_long_week(uint64 set)
 {
 	return words_is_long_run(from_monday(set));
 }
 
-/*
- * Adds days of week as words_add_months adds months.
- */
+/* Adds days of week as words_add_months adds months. */
 void
 words_add_week(StringInfo out, uint64 set)
 {

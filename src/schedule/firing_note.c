@@ -51,9 +51,7 @@ typedef struct Named
 	int64 last;
 } Named;
 
-/*
- * Adds the time of day of a local time.
- */
+/* Adds the time of day of a local time. */
 static void
 add_time(StringInfo out, int64 local)
 {
@@ -65,9 +63,7 @@ add_time(StringInfo out, int64 local)
 		appendStringInfo(out, ":%02d", second % SECS_PER_MINUTE);
 }
 
-/*
- * Adds a date.
- */
+/* Adds a date. */
 static void
 add_date(StringInfo out, int64 day)
 {
@@ -80,9 +76,7 @@ add_date(StringInfo out, int64 day)
 					 year > 0 ? "" : " BC");
 }
 
-/*
- * Begins what is to be said next.
- */
+/* Begins what is to be said next. */
 static void
 begin_note(const Note *note)
 {
@@ -116,9 +110,7 @@ add_change(const Note *note, Change change)
 	}
 }
 
-/*
- * The matching local times of a gap, [low, high), on dates that the zone has.
- */
+/* The matching local times of a gap, [low, high), on dates that the zone has. */
 static Named
 named_in_gap(const Note *note, int64 low, int64 high)
 {
@@ -142,9 +134,7 @@ named_in_gap(const Note *note, int64 low, int64 high)
 	return named;
 }
 
-/*
- * Adds "02:30 does not exist on 2025-03-30" for local times that the clock skips.
- */
+/* Adds "02:30 does not exist on 2025-03-30" for local times that the clock skips. */
 static void
 add_missing_times(const Note *note, Named named)
 {
@@ -213,9 +203,7 @@ note_gap(const Note *note, Change gap, bool ends_here)
 	add_change(note, gap);
 }
 
-/*
- * Adds the gaps at and before the firing.
- */
+/* Adds the gaps at and before the firing. */
 static void
 note_gaps(const Note *note)
 {
@@ -240,9 +228,7 @@ note_gaps(const Note *note)
 	}
 }
 
-/*
- * Adds that the clock shows the time of the firing twice, if it does.
- */
+/* Adds that the clock shows the time of the firing twice, if it does. */
 static void
 note_fold(const Note *note)
 {
@@ -304,9 +290,7 @@ qm_firing_note(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text_with_len(out.data, out.len));
 }
 
-/*
- * schedule_zone(cron, text): the zone that the schedule is read in.
- */
+/* schedule_zone(cron, text): the zone that the schedule is read in. */
 Datum
 qm_schedule_zone(PG_FUNCTION_ARGS)
 {

@@ -38,9 +38,7 @@ change_after(const pg_tz *tz, int64 instant, int64 *change, int64 *offset)
 	return result;
 }
 
-/*
- * The span that begins at the given instant.
- */
+/* The span that begins at the given instant. */
 ZoneSpan
 zone_span_from(const pg_tz *tz, int64 instant)
 {
@@ -67,9 +65,7 @@ zone_span_from(const pg_tz *tz, int64 instant)
 	}
 }
 
-/*
- * Division that rounds towards minus infinity.
- */
+/* Division that rounds towards minus infinity. */
 static int64
 floor_div(int64 dividend, int64 divisor)
 {
@@ -78,9 +74,7 @@ floor_div(int64 dividend, int64 divisor)
 	return dividend % divisor < 0 ? quotient - 1 : quotient;
 }
 
-/*
- * The date of a local time, in days since 1970.
- */
+/* The date of a local time, in days since 1970. */
 int64
 day_of(int64 local)
 {
@@ -107,9 +101,7 @@ latest_local(const pg_tz *tz, int64 instant)
 	return latest;
 }
 
-/*
- * The first instant at which the clock shows this local time or a later one.
- */
+/* The first instant at which the clock shows this local time or a later one. */
 int64
 first_instant(const pg_tz *tz, int64 local)
 {
@@ -138,18 +130,14 @@ date_exists(const pg_tz *tz, int64 day)
 	return day_of(instant + zone_span_from(tz, instant).offset) == day;
 }
 
-/*
- * The last instant that is not after a finite time.
- */
+/* The last instant that is not after a finite time. */
 int64
 instant_of(TimestampTz time)
 {
 	return floor_div(time, USECS_PER_SEC) + EPOCH_SHIFT;
 }
 
-/*
- * The time of an instant.
- */
+/* The time of an instant. */
 TimestampTz
 time_of(int64 instant)
 {

@@ -53,9 +53,7 @@ find_time_zone(const char *name)
 	return pg_strcasecmp(found, name) == 0 && is_named_zone(found) ? tz : NULL;
 }
 
-/*
- * The zone of that name; raises an error (22023) if there is none.
- */
+/* The zone of that name; raises an error (22023) if there is none. */
 pg_tz *
 require_time_zone(const char *name)
 {
@@ -69,18 +67,14 @@ require_time_zone(const char *name)
 	return tz;
 }
 
-/*
- * True if the tz data has a zone of this name, in any case of letters.
- */
+/* True if the tz data has a zone of this name, in any case of letters. */
 bool
 time_zone_exists(const char *name)
 {
 	return find_time_zone(name) != NULL;
 }
 
-/*
- * check_time_zone(text): whether there is such a zone.
- */
+/* check_time_zone(text): whether there is such a zone. */
 Datum
 qm_check_time_zone(PG_FUNCTION_ARGS)
 {

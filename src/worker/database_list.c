@@ -22,9 +22,7 @@
 /* In datconnlimit: a DROP DATABASE was interrupted. */
 #define CONNECTION_LIMIT_INVALID (-2)
 
-/*
- * Makes an empty list, for the life of this process.
- */
+/* Makes an empty list, for the life of this process. */
 void
 database_list_create(void)
 {
@@ -37,9 +35,7 @@ database_list_create(void)
 		hash_create("quota_manager databases", 32, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
-/*
- * Forgets the databases that are gone and have no slot.
- */
+/* Forgets the databases that are gone and have no slot. */
 void
 database_list_forget_dropped(void)
 {
@@ -132,9 +128,7 @@ database_list_read(void)
 	CommitTransactionCommand();
 }
 
-/*
- * Ends all waiting: whatever kept a database from being served may be mended.
- */
+/* Ends all waiting: whatever kept a database from being served may be mended. */
 void
 database_list_retry_all(void)
 {
@@ -177,9 +171,7 @@ database_request(Oid oid)
 												 mono_add_ms(database->slice_start, REQUEST_MS)));
 }
 
-/*
- * True if it could get a slot.
- */
+/* True if it could get a slot. */
 bool
 database_is_startable(const Database *database)
 {
@@ -187,9 +179,7 @@ database_is_startable(const Database *database)
 		   !database->ddl.is_locked;
 }
 
-/*
- * The database that has been wanted longest and has no slot; NULL: none.
- */
+/* The database that has been wanted longest and has no slot; NULL: none. */
 Database *
 database_next_wanted(void)
 {
@@ -205,9 +195,7 @@ database_next_wanted(void)
 	return best;
 }
 
-/*
- * How many databases are wanted that have no slot.
- */
+/* How many databases are wanted that have no slot. */
 int
 database_count_overdue(void)
 {
@@ -219,9 +207,7 @@ database_count_overdue(void)
 	return count;
 }
 
-/*
- * How many are served, all the time or in time slices.
- */
+/* How many are served, all the time or in time slices. */
 int
 database_count_served(void)
 {

@@ -22,9 +22,7 @@ static struct
 	bool update_waits; /* the notice says that ALTER EXTENSION UPDATE is waited for */
 } served;
 
-/*
- * Lets worker_status tell whether an update of the extension is waiting.
- */
+/* Lets worker_status tell whether an update of the extension is waiting. */
 static void
 note_version(const InstalledExtension *found)
 {
@@ -67,9 +65,7 @@ begin_guarded(void)
 						   "to a version that the library does not serve")));
 }
 
-/*
- * Ends a transaction that begin_guarded began.
- */
+/* Ends a transaction that begin_guarded began. */
 static void
 commit_guarded(void)
 {

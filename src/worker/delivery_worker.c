@@ -61,9 +61,7 @@ handle_sigterm(SIGNAL_ARGS)
 	errno = save_errno;
 }
 
-/*
- * Handler of GRACEFUL_STOP_SIGNAL: the time slice is over, and there is no hurry.
- */
+/* Handler of GRACEFUL_STOP_SIGNAL: the time slice is over, and there is no hurry. */
 static void
 handle_graceful_stop(SIGNAL_ARGS)
 {
@@ -90,9 +88,7 @@ abort_late_statement(void)
 	SetLatch(MyLatch);
 }
 
-/*
- * Begins a transaction of deliveries.
- */
+/* Begins a transaction of deliveries. */
 static void
 begin_delivery(void)
 {
@@ -103,9 +99,7 @@ begin_delivery(void)
 	database_work_unit.begin();
 }
 
-/*
- * Ends a transaction of deliveries.
- */
+/* Ends a transaction of deliveries. */
 static void
 commit_delivery(void)
 {
@@ -229,9 +223,7 @@ deliver_once(Delivery *delivery, MemoryContext pass_context)
 	return mono_ms_until(worker.next_due, Min(poll_interval, SECOND_POLL_MS));
 }
 
-/*
- * Entry point.
- */
+/* Entry point. */
 void
 qm_courier_main(Datum main_arg)
 {

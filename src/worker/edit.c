@@ -24,9 +24,7 @@ PG_FUNCTION_INFO_V1(qm_lock_edited_strategy);
 /* More than one process can keep an edit waiting only where it edits many strategies. */
 #define HOLDERS_MAX 8
 
-/*
- * A column of a strategy, which is never null.
- */
+/* A column of a strategy, which is never null. */
 static Datum
 strategy_column(const TriggerData *trigger, HeapTuple row, const char *name)
 {
@@ -45,9 +43,7 @@ strategy_column(const TriggerData *trigger, HeapTuple row, const char *name)
 	return value;
 }
 
-/*
- * Whether the strategy is not to grant anything from now on.
- */
+/* Whether the strategy is not to grant anything from now on. */
 static bool
 puts_out_of_use(const TriggerData *trigger)
 {
@@ -58,9 +54,7 @@ puts_out_of_use(const TriggerData *trigger)
 		   DatumGetBool(strategy_column(trigger, row, "archived"));
 }
 
-/*
- * Name of the role that a process acts as.
- */
+/* Name of the role that a process acts as. */
 static const char *
 process_role(int pid)
 {

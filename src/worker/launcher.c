@@ -47,9 +47,7 @@ read_requests(void)
 	return REQUESTS_READ_MS;
 }
 
-/*
- * Shortens a pause to when another database is wanted.
- */
+/* Shortens a pause to when another database is wanted. */
 static long
 pause_until_wanted(long pause)
 {
@@ -63,9 +61,7 @@ pause_until_wanted(long pause)
 	return pause;
 }
 
-/*
- * Logs that databases share slots, once until they do not any more.
- */
+/* Logs that databases share slots, once until they do not any more. */
 static void
 log_time_slices(int served, int slots)
 {
@@ -131,9 +127,7 @@ share_slots(long pause)
 	return pause;
 }
 
-/*
- * One cycle.  Returns for how many milliseconds there is nothing to do.
- */
+/* One cycle.  Returns for how many milliseconds there is nothing to do. */
 static long
 run_cycle(void)
 {
@@ -155,9 +149,7 @@ run_cycle(void)
 	return pause_until_wanted(share_slots(pause));
 }
 
-/*
- * Entry point.
- */
+/* Entry point. */
 void
 qm_launcher_main(Datum main_arg)
 {

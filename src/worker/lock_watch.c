@@ -54,9 +54,7 @@ lock_lasts(Database *database)
 	return false;
 }
 
-/*
- * Polls one database.
- */
+/* Polls one database. */
 static void
 poll_database(Database *database)
 {

@@ -41,9 +41,7 @@ static const struct
 	{OBJECT_PROCEDURE, "deliver"},
 };
 
-/*
- * A procedure of the extension, whatever its arguments; InvalidOid: it is missing.
- */
+/* A procedure of the extension, whatever its arguments; InvalidOid: it is missing. */
 static Oid
 find_procedure(const char *name)
 {
@@ -122,9 +120,7 @@ find_precondition_failure(char *missing)
 	return failure;
 }
 
-/*
- * Logs a failure, with what to do about it.
- */
+/* Logs a failure, with what to do about it. */
 void
 log_precondition_failure(PreconditionFailure failure, const char *missing, const char *database)
 {

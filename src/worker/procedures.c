@@ -67,9 +67,7 @@ run_due_once(BalanceReader *reader, List **run, int64 *granted, bool *more)
 	return !due.failed;
 }
 
-/*
- * Runs what is due, and while balances are read what becomes due meanwhile.
- */
+/* Runs what is due, and while balances are read what becomes due meanwhile. */
 static void
 run_due_strategies(int64 *strategies, int64 *granted)
 {
@@ -151,9 +149,7 @@ require_writable(const char *name)
 	PreventCommandIfReadOnly(name);
 }
 
-/*
- * Records whether workers are to run in this database.
- */
+/* Records whether workers are to run in this database. */
 static void
 enable_workers(bool enabled)
 {
@@ -163,9 +159,7 @@ enable_workers(bool enabled)
 	SPI_finish();
 }
 
-/*
- * start_workers()
- */
+/* start_workers() */
 Datum
 qm_start_workers(PG_FUNCTION_ARGS)
 {
@@ -191,9 +185,7 @@ qm_start_workers(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/*
- * stop_workers()
- */
+/* stop_workers() */
 Datum
 qm_stop_workers(PG_FUNCTION_ARGS)
 {
@@ -203,9 +195,7 @@ qm_stop_workers(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/*
- * wake_workers(): the launcher serves this database soon, if it can.
- */
+/* wake_workers(): the launcher serves this database soon, if it can. */
 Datum
 qm_wake_workers(PG_FUNCTION_ARGS)
 {

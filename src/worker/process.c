@@ -44,18 +44,14 @@ static struct
 	uint32                wait_event;    /* 0: not known yet */
 } process;
 
-/*
- * Name of a kind in pg_stat_activity.backend_type.  For any backend.
- */
+/* Name of a kind in pg_stat_activity.backend_type.  For any backend. */
 const char *
 worker_type(WorkerKind kind)
 {
 	return worker_kinds[kind].type;
 }
 
-/*
- * Whether a process is a worker of a kind.  For any backend; raises no error.
- */
+/* Whether a process is a worker of a kind.  For any backend; raises no error. */
 bool
 is_worker(int pid, WorkerKind kind)
 {
@@ -210,9 +206,7 @@ end_interruptible(void)
 	QueryCancelPending = false;
 }
 
-/*
- * Reloads the settings if SIGHUP asked for it; true if it did.
- */
+/* Reloads the settings if SIGHUP asked for it; true if it did. */
 bool
 worker_reload(void)
 {
@@ -291,9 +285,7 @@ database_is_unlocked(Oid database)
 	return true;
 }
 
-/*
- * Shows in pg_stat_activity what is being done; NULL: idle.
- */
+/* Shows in pg_stat_activity what is being done; NULL: idle. */
 void
 report_phase(const char *phase)
 {
@@ -318,9 +310,7 @@ report_notice(const char *text)
 		pgstat_report_activity(STATE_RUNNING, "");
 }
 
-/*
- * Shows that this database is a copy and waits for resume().
- */
+/* Shows that this database is a copy and waits for resume(). */
 void
 report_suspended(void)
 {

@@ -31,9 +31,7 @@
 
 PGDLLEXPORT void qm_scheduler_main(Datum main_arg);
 
-/*
- * All that the process remembers.  What the log has said is in the slot.
- */
+/* All that the process remembers.  What the log has said is in the slot. */
 static struct
 {
 	WorkerSlot *slot;
@@ -67,9 +65,7 @@ static struct
 	BalanceReader *reader;     /* beside all that; NULL: an error has left none */
 } scheduler = {.error_kept = true};
 
-/*
- * SIGHUP handler.
- */
+/* SIGHUP handler. */
 static void
 handle_sighup(SIGNAL_ARGS)
 {
@@ -81,9 +77,7 @@ handle_sighup(SIGNAL_ARGS)
 	errno = save_errno;
 }
 
-/*
- * Ends the process because a precondition failed; the launcher says so.
- */
+/* Ends the process because a precondition failed; the launcher says so. */
 static void
 end_unserved(PreconditionFailure failure)
 {
@@ -92,9 +86,7 @@ end_unserved(PreconditionFailure failure)
 	proc_exit(0);
 }
 
-/*
- * Finds out what is missing, in a transaction of its own.
- */
+/* Finds out what is missing, in a transaction of its own. */
 static PreconditionFailure
 check_preconditions(void)
 {
@@ -106,9 +98,7 @@ check_preconditions(void)
 	return failure;
 }
 
-/*
- * Records an error for worker_status; SIGTERM interrupts that.
- */
+/* Records an error for worker_status; SIGTERM interrupts that. */
 static void
 record_error(const char *kind, const char *message)
 {
@@ -212,9 +202,7 @@ check_rights(void)
 		scheduler.failed = true;
 }
 
-/*
- * Step: finds out what is due.
- */
+/* Step: finds out what is due. */
 static void
 poll_due(void)
 {
@@ -273,9 +261,7 @@ run_current(void)
 	}
 }
 
-/*
- * Step: records that it was broken off.
- */
+/* Step: records that it was broken off. */
 static void
 record_current_failure(void)
 {
@@ -283,9 +269,7 @@ record_current_failure(void)
 		scheduler.progressed = true;
 }
 
-/*
- * Step: sends and takes in what balances are asked for.
- */
+/* Step: sends and takes in what balances are asked for. */
 static void
 step_reader(void)
 {
@@ -298,9 +282,7 @@ step_reader(void)
 		report_phase(activity);
 }
 
-/*
- * Throws away what an error may have left of the reader.
- */
+/* Throws away what an error may have left of the reader. */
 static void
 renew_reader(void)
 {
@@ -309,9 +291,7 @@ renew_reader(void)
 	scheduler.reader = balance_reader_create(&database_work_unit);
 }
 
-/*
- * Reads balances beside other work.
- */
+/* Reads balances beside other work. */
 static void
 read_balances(void)
 {
@@ -372,9 +352,7 @@ run_cycle(void)
 	return success;
 }
 
-/*
- * Step: lets everything that failed be tried again now.
- */
+/* Step: lets everything that failed be tried again now. */
 static void
 end_back_offs(void)
 {
@@ -415,9 +393,7 @@ check_database(void)
 	slot->memory.missing_object = hash;
 }
 
-/*
- * Step: ends the process where workers are stopped, before deliveries start.
- */
+/* Step: ends the process where workers are stopped, before deliveries start. */
 static void
 check_enabled(void)
 {
@@ -467,9 +443,7 @@ begin_service(void)
 	MemoryContextSwitchTo(TopMemoryContext);
 }
 
-/*
- * When this process has something to do next; MONO_PAST: now.
- */
+/* When this process has something to do next; MONO_PAST: now. */
 static MonoTime
 next_due(void)
 {
@@ -508,9 +482,7 @@ give_way(void)
 	proc_exit(0);
 }
 
-/*
- * Runs a cycle, and checks preconditions where something failed.
- */
+/* Runs a cycle, and checks preconditions where something failed. */
 static void
 work(void)
 {
@@ -531,9 +503,7 @@ work(void)
 	}
 }
 
-/*
- * Ends all waiting because settings were reloaded, or somebody asked for it.
- */
+/* Ends all waiting because settings were reloaded, or somebody asked for it. */
 static void
 retry_all(void)
 {
@@ -580,9 +550,7 @@ run_once(void)
 	return pause;
 }
 
-/*
- * Entry point.
- */
+/* Entry point. */
 void
 qm_scheduler_main(Datum main_arg)
 {

@@ -13,9 +13,7 @@
 /* Of this process. */
 static SlotTable *table = NULL;
 
-/*
- * Makes a table of free slots, for the life of this process, the launcher.
- */
+/* Makes a table of free slots, for the life of this process, the launcher. */
 SlotTable *
 slot_table_create(int count, dsm_handle *handle)
 {
@@ -35,9 +33,7 @@ slot_table_create(int count, dsm_handle *handle)
 	return table;
 }
 
-/*
- * Makes a slot ready for a new scheduler.  What the log has said stays.
- */
+/* Makes a slot ready for a new scheduler.  What the log has said stays. */
 void
 slot_reset_scheduler(WorkerSlot *slot)
 {
@@ -60,9 +56,7 @@ slot_reset_delivery(WorkerSlot *slot)
 	pg_atomic_write_u64(&slot->next_due[WORKER_DELIVERY], (uint64) MONO_PAST);
 }
 
-/*
- * Exit callback: there is no latch to be set any more.
- */
+/* Exit callback: there is no latch to be set any more. */
 static void
 detach_process(int code, Datum arg)
 {
@@ -101,18 +95,14 @@ wake_process(PGPROC *process)
 		SetLatch(&process->procLatch);
 }
 
-/*
- * Wakes the launcher of this process.
- */
+/* Wakes the launcher of this process. */
 void
 slot_wake_launcher(void)
 {
 	wake_process(table->launcher);
 }
 
-/*
- * Wakes a worker of a slot, if it runs.
- */
+/* Wakes a worker of a slot, if it runs. */
 void
 slot_wake(WorkerSlot *slot, WorkerKind kind)
 {
@@ -134,9 +124,7 @@ slot_publish_next(WorkerSlot *slot, WorkerKind kind, MonoTime next)
 		slot_wake_launcher();
 }
 
-/*
- * When a worker has something to do, as it has published.
- */
+/* When a worker has something to do, as it has published. */
 MonoTime
 slot_next_due(WorkerSlot *slot, WorkerKind kind)
 {

@@ -17,9 +17,7 @@
 #include "worker/launcher_state.h"
 #include "worker/timing.h"
 
-/*
- * Exit callback: workers do not outlive their launcher.
- */
+/* Exit callback: workers do not outlive their launcher. */
 void
 slots_terminate_all(int code, Datum arg)
 {
@@ -33,9 +31,7 @@ slots_terminate_all(int code, Datum arg)
 	}
 }
 
-/*
- * Takes note of a worker that has ended.  False: it runs.
- */
+/* Takes note of a worker that has ended.  False: it runs. */
 static bool
 reap(LaunchedWorker *worker)
 {
@@ -50,9 +46,7 @@ reap(LaunchedWorker *worker)
 	return true;
 }
 
-/*
- * Counts a worker that broke.
- */
+/* Counts a worker that broke. */
 static void
 count_failure(LaunchedWorker *worker, int max_ms)
 {
@@ -92,9 +86,7 @@ note_abnormal_end(Database *database)
 					 "1 min.")));
 }
 
-/*
- * Takes note of a precondition that failed; the log says so once.
- */
+/* Takes note of a precondition that failed; the log says so once. */
 static void
 note_failure(Database *database)
 {
@@ -116,9 +108,7 @@ note_failure(Database *database)
 		proc_exit(0);
 }
 
-/*
- * Takes note of how a scheduler ended.
- */
+/* Takes note of how a scheduler ended. */
 static void
 note_scheduler_end(Database *database)
 {
@@ -140,9 +130,7 @@ note_scheduler_end(Database *database)
 		backoff_none(&database->workers[WORKER_SCHEDULER].backoff);
 }
 
-/*
- * Takes note of a delivery worker that has ended.
- */
+/* Takes note of a delivery worker that has ended. */
 static void
 note_delivery_end(Database *database)
 {
@@ -159,9 +147,7 @@ note_delivery_end(Database *database)
 	slot_wake(slot, WORKER_SCHEDULER);
 }
 
-/*
- * When deliveries of a database go on; MONO_PAST: now.
- */
+/* When deliveries of a database go on; MONO_PAST: now. */
 static MonoTime
 delivery_due(Database *database)
 {
@@ -173,9 +159,7 @@ delivery_due(Database *database)
 										   : slot_next_due(database->slot, WORKER_DELIVERY);
 }
 
-/*
- * The same of its scheduler.
- */
+/* The same of its scheduler. */
 static MonoTime
 scheduler_due(Database *database)
 {
@@ -215,9 +199,7 @@ free_slot(Database *database)
 	database->requested = false;
 }
 
-/*
- * Whether workers must leave a database at once.
- */
+/* Whether workers must leave a database at once. */
 static bool
 must_leave(const Database *database)
 {
@@ -384,9 +366,7 @@ count_lacking(void)
 	return others > 0 || lacking > 1 ? lacking : 0;
 }
 
-/*
- * A slot that is free; NULL: there is none.
- */
+/* A slot that is free; NULL: there is none. */
 static WorkerSlot *
 find_free_slot(void)
 {

@@ -40,9 +40,7 @@
 
 static ProcessUtility_hook_type prev_ProcessUtility = NULL;
 
-/*
- * Whether the current role may create and rename databases.
- */
+/* Whether the current role may create and rename databases. */
 static bool
 may_create_databases(void)
 {
@@ -58,9 +56,7 @@ may_create_databases(void)
 	return result;
 }
 
-/*
- * Whether a database may be copied by whoever may create one.
- */
+/* Whether a database may be copied by whoever may create one. */
 static bool
 is_template(Oid database)
 {
@@ -75,9 +71,7 @@ is_template(Oid database)
 	return result;
 }
 
-/*
- * The text of an option; NULL: it is not given.
- */
+/* The text of an option; NULL: it is not given. */
 static const char *
 option_text(List *options, const char *name)
 {
@@ -186,9 +180,7 @@ lock_wanted_database(Node *statement, bool is_top_level)
 	return database;
 }
 
-/*
- * Hook: runs a command after workers have stepped aside that are in its way.
- */
+/* Hook: runs a command after workers have stepped aside that are in its way. */
 static void
 step_aside(PlannedStmt *statement, const char *query, bool read_only_tree,
 		   ProcessUtilityContext context, ParamListInfo parameters, QueryEnvironment *environment,

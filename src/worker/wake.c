@@ -72,9 +72,7 @@ signal_workers(Oid database, WorkerKind kind, int signal)
 	return count;
 }
 
-/*
- * The same for a worker of this database, or the launcher.
- */
+/* The same for a worker of this database, or the launcher. */
 static bool
 reach(WorkerKind kind, int signal)
 {
@@ -112,9 +110,7 @@ reach_all(void)
 		(void) reach(WORKER_SCHEDULER, SIGINT);
 }
 
-/*
- * Transaction callback.
- */
+/* Transaction callback. */
 static void
 at_transaction_end(XactEvent event, void *arg)
 {
@@ -126,9 +122,7 @@ at_transaction_end(XactEvent event, void *arg)
 	at_commit.break_off = at_commit.wanted = false;
 }
 
-/*
- * Registers the callback.
- */
+/* Registers the callback. */
 static void
 register_callback(void)
 {

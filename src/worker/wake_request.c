@@ -30,9 +30,7 @@ static struct
 	shmem_startup_hook_type prev_startup_hook;
 } requests;
 
-/*
- * Hook: asks for the memory.
- */
+/* Hook: asks for the memory. */
 static void
 request_memory(void)
 {
@@ -41,9 +39,7 @@ request_memory(void)
 	RequestAddinShmemSpace(MAXALIGN(sizeof(WakeRequests)));
 }
 
-/*
- * Hook: finds it, or makes it at the start and after a crash.
- */
+/* Hook: finds it, or makes it at the start and after a crash. */
 static void
 find_memory(void)
 {
@@ -62,9 +58,7 @@ find_memory(void)
 	LWLockRelease(AddinShmemInitLock);
 }
 
-/*
- * Reserves the shared memory; called while the library is preloaded.
- */
+/* Reserves the shared memory; called while the library is preloaded. */
 void
 wake_requests_reserve(void)
 {
@@ -100,9 +94,7 @@ wake_request(Oid database)
 		SetLatch(&launcher->procLatch);
 }
 
-/*
- * Exit callback: there is no launcher any more.
- */
+/* Exit callback: there is no launcher any more. */
 static void
 end_receiving(int code, Datum arg)
 {
@@ -111,9 +103,7 @@ end_receiving(int code, Datum arg)
 	SpinLockRelease(&requests.shared->mutex);
 }
 
-/*
- * Lets requests wake this process, the launcher, until it ends.
- */
+/* Lets requests wake this process, the launcher, until it ends. */
 void
 wake_requests_receive(void)
 {
@@ -162,9 +152,7 @@ wake_requests_expect(bool expected)
 	SpinLockRelease(&requests.shared->mutex);
 }
 
-/*
- * Whether a session is to request although workers run.
- */
+/* Whether a session is to request although workers run. */
 bool
 wake_requests_expected(void)
 {
