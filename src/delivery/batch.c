@@ -89,20 +89,15 @@ wants_settlement(const Sender *sender)
 			mono_now() >= mono_add_ms(sender->grants.done_since, SETTLE_WAIT_MS));
 }
 
-/* True if the state of the gateway is to be written by this process. */
-static bool
-wants_report(const Sender *sender)
-{
-	return sender->report.due <= mono_now() && sender->row != NULL && sender_owns_gateway(sender);
-}
-
 /* True if a sender would profit from a batch now. */
 bool
 batch_is_needed(const Delivery *delivery)
 {
 	foreach_ptr (const Sender, sender, delivery->senders)
 		if (wants_claim(sender) || wants_record(sender) || wants_settlement(sender) ||
-			wants_candidate(sender) || wants_report(sender))
+			wants_candidate(sender) ||
+			(sender->report.due <= mono_now() && sender->row != NULL &&
+			 sender_owns_gateway(sender)))
 			return true;
 	return false;
 }

@@ -9,8 +9,6 @@
 
 #include "postgres.h"
 
-#include "nodes/pg_list.h"
-
 #include "delivery/sender.h"
 
 extern bool claim_search(Sender *sender, List *runs);

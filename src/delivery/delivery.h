@@ -23,9 +23,6 @@
 
 #include <signal.h>
 
-#include "nodes/pg_list.h"
-#include "utils/timestamp.h"
-
 #include "common/monotonic.h"
 #include "common/work_unit.h"
 

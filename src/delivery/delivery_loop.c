@@ -22,7 +22,6 @@
 #include "common/progress.h"
 #include "delivery/batch.h"
 #include "delivery/requests.h"
-#include "delivery/pending_work.h"
 #include "delivery/timing.h"
 
 /* One call of delivery_loop(). */

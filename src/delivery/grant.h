@@ -8,7 +8,6 @@
 #include "postgres.h"
 
 #include "lib/ilist.h"
-#include "utils/timestamp.h"
 
 #include "common/monotonic.h"
 #include "endpoint/gateway_row.h"

@@ -5,7 +5,6 @@
 #include "postgres.h"
 
 #include "delivery/reconcile.h"
-#include "delivery/delivery_settings.h"
 #include "delivery/timing.h"
 #include "endpoint/endpoint_settings.h"
 

@@ -5,7 +5,6 @@
 #include "postgres.h"
 
 #include "common/crash_point.h"
-#include "delivery/health_check.h"
 #include "delivery/requests.h"
 #include "delivery/timing.h"
 

@@ -15,7 +15,6 @@
 #include "postgres.h"
 
 #include "lib/ilist.h"
-#include "utils/timestamp.h"
 
 #include "common/monotonic.h"
 #include "delivery/circuit.h"

@@ -179,31 +179,25 @@ database_is_startable(const Database *database)
 		   !database->ddl.is_locked;
 }
 
-/* The database that has been wanted longest and has no slot; NULL: none. */
-Database *
-database_next_wanted(void)
-{
-	MonoTime  now = mono_now();
-	Database *best = NULL;
-
-	for (Database *database = launcher.first; database != NULL; database = database->next)
-	{
-		if (database_is_startable(database) && database->wanted <= now &&
-			(best == NULL || database->wanted < best->wanted))
-			best = database;
-	}
-	return best;
-}
-
-/* How many databases are wanted that have no slot. */
+/*
+ * How many databases are wanted that have no slot.  *next is the one that has
+ * been wanted longest; NULL: none.
+ */
 int
-database_count_overdue(void)
+database_count_overdue(Database **next)
 {
 	MonoTime now = mono_now();
 	int      count = 0;
 
+	*next = NULL;
 	for (Database *database = launcher.first; database != NULL; database = database->next)
-		count += database_is_startable(database) && database->wanted <= now;
+	{
+		if (!database_is_startable(database) || database->wanted > now)
+			continue;
+		count++;
+		if (*next == NULL || database->wanted < (*next)->wanted)
+			*next = database;
+	}
 	return count;
 }
 

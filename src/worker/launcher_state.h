@@ -14,7 +14,6 @@
 
 #include "storage/lock.h"
 #include "utils/hsearch.h"
-#include "utils/timestamp.h"
 
 #include "common/backoff.h"
 #include "worker/process.h"
@@ -97,15 +96,14 @@ typedef struct LauncherState
 extern LauncherState launcher;
 
 /* database_list.c: the databases, and who is next. */
-extern void      database_list_create(void);
-extern void      database_list_read(void);
-extern void      database_list_forget_dropped(void);
-extern void      database_list_retry_all(void);
-extern void      database_request(Oid oid);
-extern bool      database_is_startable(const Database *database);
-extern Database *database_next_wanted(void);
-extern int       database_count_overdue(void);
-extern int       database_count_served(void);
+extern void database_list_create(void);
+extern void database_list_read(void);
+extern void database_list_forget_dropped(void);
+extern void database_list_retry_all(void);
+extern void database_request(Oid oid);
+extern bool database_is_startable(const Database *database);
+extern int  database_count_overdue(Database **next);
+extern int  database_count_served(void);
 
 /* slot_control.c: the workers in slots. */
 extern void slots_review(void);

@@ -16,7 +16,6 @@
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/wait_event.h"
 
 #include "common/compat.h"
 #include "common/pinned_settings.h"

@@ -408,8 +408,9 @@ open_slot(Database *database, WorkerSlot *slot)
 
 /*
  * Starts what is missing: workers of databases that have a slot first, then
- * those of databases that are wanted.  *pause is shortened to when to try again.  Returns how many databases
- * wait for a slot, or for their delivery worker, until others make room.
+ * those of databases that are wanted.  *pause is shortened to when to try
+ * again.  Returns how many databases wait for a slot, or for their delivery
+ * worker, until others make room.
  */
 int
 slots_start_workers(long *pause)
@@ -421,7 +422,7 @@ slots_start_workers(long *pause)
 		*pause = Min(*pause, Max(mono_ms_until(launcher.out_of_slots.not_before, *pause), 1));
 	else if (complete_slots(pause))
 	{
-		while ((slot = find_free_slot()) != NULL && (database = database_next_wanted()) != NULL)
+		while ((slot = find_free_slot()) != NULL && database_count_overdue(&database) > 0)
 		{
 			if (launcher.next_start > mono_now())
 			{
@@ -434,7 +435,7 @@ slots_start_workers(long *pause)
 	}
 	if (launcher.out_of_slots.delay_ms > 0)
 		*pause = Min(*pause, launcher.out_of_slots.delay_ms);
-	return database_count_overdue() + count_lacking();
+	return database_count_overdue(&database) + count_lacking();
 }
 
 /*
