@@ -8,7 +8,7 @@
 #include "utils/builtins.h"
 
 #include "common/crash_point.h"
-#include "delivery/requests.h"
+#include "delivery/sender.h"
 
 /* A user whom the gateway has never seen: it answers for those as well. */
 #define MADE_UP_USER "quota_manager-probe"

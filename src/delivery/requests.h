@@ -1,6 +1,6 @@
 /*
  * requests.h
- *		The wire: requests of a sender, health checks too, and their answers.
+ *		The wire: requests of a sender and their answers.
  *
  * No transaction is open.  What is learnt stays in the sender's queue until a
  * batch settles it.
@@ -16,9 +16,5 @@
 extern void requests_send(Sender *sender, const Identity *installation);
 extern bool requests_poll(Sender *sender, int timeout_ms);
 extern int  requests_throttled_ms(const Sender *sender);
-
-/* health_check.c: asks a gateway whether it works, and whether it takes grants. */
-extern void health_check_send(Sender *sender);
-extern void health_check_answered(Sender *sender, const RequestTag *tag, const GatewayReply *reply);
 
 #endif /* QM_REQUESTS_H */

@@ -148,4 +148,8 @@ extern void sender_act(Sender *sender, CircuitActions actions);
 extern void sender_drop_queries(Sender *sender);
 extern void sender_abandon(Sender *sender, const char *why);
 
+/* health_check.c: asks a gateway whether it works, and whether it takes grants. */
+extern void health_check_send(Sender *sender);
+extern void health_check_answered(Sender *sender, const RequestTag *tag, const GatewayReply *reply);
+
 #endif /* QM_SENDER_H */
