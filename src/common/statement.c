@@ -135,18 +135,34 @@ rows_create(const Statement *statement)
 	RowArrays *rows = palloc0(sizeof(RowArrays));
 	Oid        type;
 
+	rows->capacity = 64;
 	while ((type = get_element_type(statement->argtypes[rows->columns])) != InvalidOid)
-		rows->arrays[rows->columns++] = initArrayResult(type, CurrentMemoryContext, false);
+	{
+		rows->types[rows->columns] = type;
+		rows->values[rows->columns] = palloc(sizeof(Datum) * rows->capacity);
+		rows->nulls[rows->columns++] = palloc(sizeof(bool) * rows->capacity);
+	}
 	return rows;
 }
 
-/* Adds a row, of which a copy is made. */
+/* Adds a row.  What its values point to must last until the statement is run. */
 void
 rows_add(RowArrays *rows, const NullableDatum *row)
 {
+	if (rows->count == rows->capacity)
+	{
+		rows->capacity *= 2;
+		for (int i = 0; i < rows->columns; i++)
+		{
+			rows->values[i] = repalloc(rows->values[i], sizeof(Datum) * rows->capacity);
+			rows->nulls[i] = repalloc(rows->nulls[i], sizeof(bool) * rows->capacity);
+		}
+	}
 	for (int i = 0; i < rows->columns; i++)
-		(void) accumArrayResult(rows->arrays[i], row[i].value, row[i].isnull,
-								rows->arrays[i]->element_type, CurrentMemoryContext);
+	{
+		rows->values[i][rows->count] = row[i].value;
+		rows->nulls[i][rows->count] = row[i].isnull;
+	}
 	rows->count++;
 }
 
@@ -154,7 +170,18 @@ rows_add(RowArrays *rows, const NullableDatum *row)
 NullableDatum
 rows_column(const RowArrays *rows, int column)
 {
-	return arg_datum(makeArrayResult(rows->arrays[column], CurrentMemoryContext));
+	int   count = rows->count;
+	int   low = 1;
+	int16 length;
+	bool  by_value;
+	char  align;
+
+	if (count == 0)
+		return arg_datum(PointerGetDatum(construct_empty_array(rows->types[column])));
+	get_typlenbyvalalign(rows->types[column], &length, &by_value, &align);
+	return arg_datum(
+		PointerGetDatum(construct_md_array(rows->values[column], rows->nulls[column], 1, &count,
+										   &low, rows->types[column], length, by_value, align)));
 }
 
 /* A column, counted from 1, of a row of SPI_tuptable, counted from 0. */

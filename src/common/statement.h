@@ -50,9 +50,12 @@ typedef struct Statement
 /* Rows that are given to a statement as its first arguments, an array per column. */
 typedef struct RowArrays
 {
-	int              count;
-	int              columns;
-	ArrayBuildState *arrays[STATEMENT_MAX_ARGS];
+	int    count;
+	int    capacity; /* in rows */
+	int    columns;
+	Oid    types[STATEMENT_MAX_ARGS]; /* of the elements */
+	Datum *values[STATEMENT_MAX_ARGS];
+	bool  *nulls[STATEMENT_MAX_ARGS];
 } RowArrays;
 
 /* The arguments of a statement, or the columns of a row, in their order. */
