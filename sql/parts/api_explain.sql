@@ -38,9 +38,11 @@ BEGIN
 	END IF;
 	RETURN QUERY SELECT CASE WHEN q.operator IS NULL THEN 6 END, q.question,
 			CASE WHEN q.meets THEN 'yes' WHEN q.may_meet THEN 'a balance is not known' ELSE 'no' END, q.meets IS TRUE
-		FROM (SELECT NULL AS operator, format('does the user meet the condition %s?', condition) AS question, whole.meets, whole.may_meet
-			UNION ALL SELECT p.operator, format('of its %s(): %s', p.operator, p.part), m.meets, m.may_meet
-			FROM quota_internal.condition_parts(condition) p CROSS JOIN LATERAL quota_internal.user_meets(user_id, p.part::quota_manager.condition) m) q
+		FROM (SELECT 0 AS place, NULL AS operator, format('does the user meet the condition %s?', condition) AS question, whole.meets, whole.may_meet
+			UNION ALL SELECT p.node, w.kind, format('of its %s(): %s', w.kind, p.text), m.meets, m.may_meet
+			FROM quota_internal.condition_tree(condition) w JOIN quota_internal.condition_tree(condition) p ON p.parent = w.node
+			CROSS JOIN LATERAL quota_internal.user_meets(user_id, p.text::quota_manager.condition) m WHERE w.parent IS NULL) q
+		ORDER BY q.place
 		LIMIT 101;
 END
 $$;

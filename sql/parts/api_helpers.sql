@@ -159,34 +159,6 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.previewed_users(quota_manager.condition, text) IS 'Of the API: whom a strategy would grant to, and who meets a condition where users are kept by the site.';
 
-CREATE FUNCTION quota_internal.condition_parts(condition text) RETURNS TABLE (operator text, part text)
-LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-	token text;
-	depth integer := 0;
-BEGIN
-	operator := substring(condition FROM '^(and|or|not)\(');
-	IF operator IS NULL THEN
-		RETURN;
-	END IF;
-	part := '';
-	-- Quoted texts, separators, and everything between.
-	FOR token IN SELECT m[1] FROM regexp_matches(substr(condition, length(operator) + 2), '"(?:[^"]|"")*"|[(),]|[^"(),]+', 'g') m LOOP
-		IF depth = 0 AND token IN (',', ')') THEN
-			part := trim(part);
-			RETURN NEXT;
-			EXIT WHEN token = ')';
-			part := '';
-			CONTINUE;
-		END IF;
-		depth := depth + CASE token WHEN '(' THEN 1 WHEN ')' THEN -1 ELSE 0 END;
-		part := part || token;
-	END LOOP;
-END
-$$;
-COMMENT ON FUNCTION quota_internal.condition_parts(text) IS 'The parts of a condition in canonical form: its operator and, or or not, and the operands; no row for a call.';
-
 CREATE FUNCTION quota_internal.user_meets(user_id text, condition quota_manager.condition, OUT is_known boolean, OUT meets boolean, OUT may_meet boolean)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$

@@ -115,3 +115,21 @@ COMMENT ON FUNCTION quota_internal.require_condition(quota_manager.condition) IS
 CREATE FUNCTION quota_manager.condition_models(condition quota_manager.condition) RETURNS text[]
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_condition_models';
 COMMENT ON FUNCTION quota_manager.condition_models(quota_manager.condition) IS 'Models whose balance a condition asks for.';
+
+CREATE FUNCTION quota_internal.condition_tree(
+	condition quota_manager.condition,
+	OUT node integer,
+	OUT parent integer,
+	OUT depth integer,
+	OUT kind text,
+	OUT function text,
+	OUT arguments text[],
+	OUT text text,
+	OUT calls integer)
+RETURNS SETOF record
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE ROWS 10 AS 'MODULE_PATHNAME', 'qm_condition_tree';
+COMMENT ON FUNCTION quota_internal.condition_tree(quota_manager.condition) IS 'The parts of a condition, each before its own parts: its number from 1, that of the part that it is of (null: it is the whole), its depth from 0; kind: and, or, not or call; the function and the arguments of a call; its text, which is a condition again; and how many calls it has. Names and types are not looked up.';
+
+CREATE FUNCTION quota_internal.condition_time("time" text) RETURNS timestamptz
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_condition_time';
+COMMENT ON FUNCTION quota_internal.condition_time(text) IS 'A time as conditions read it; null: it is none.';

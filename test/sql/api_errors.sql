@@ -39,11 +39,3 @@ SELECT quota_internal.said_by();
 SELECT set_config('request.jwt.claims', format('{"sub": "%s"}', repeat('é', 1000)), false) IS NOT NULL;
 SELECT length(quota_internal.said_by());
 RESET request.jwt.claims;
-
--- What a condition is made of.
-SELECT c, p.* FROM unnest(ARRAY['is-vip(1)', 'is-vip(1) and belong-to("a")', 'not(is-vip(1))', 'match-user("a,b(c)", "d""e)") or (is-vip(1) and not true())',
-	'and(true(), or(true(), false(), true()), not(not(true())))', 'or-else("x") and true()', 'match-user("and(", ")")']) c
-LEFT JOIN LATERAL quota_internal.condition_parts(CASE WHEN c ~ 'or-else' THEN 'and(or-else("x"), true())' ELSE c::quota_manager.condition::text END) p ON true;
--- Put together again they are the condition.
-SELECT c FROM unnest(ARRAY['is-vip(1) and belong-to("a", "b,c") and not(is-vip(2) or true())', 'match-user(")", "(", ",") or is-vip(-1)']::quota_manager.condition[]) c
-WHERE c::text <> (SELECT format('%s(%s)', min(p.operator), string_agg(p.part, ', ')) FROM quota_internal.condition_parts(c) p);

@@ -1,0 +1,3 @@
+-- A condition taken apart.
+-- take FUNCTION quota_internal.condition_tree
+-- take FUNCTION quota_internal.condition_time
