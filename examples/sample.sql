@@ -43,13 +43,13 @@ FROM generate_series(6, 20) n,
 	LATERAL (SELECT array_agg(get_byte(digest, i) ORDER BY i) AS b
 		FROM sha256(convert_to('quota_manager sample 1 ' || n, 'UTF8')) digest, generate_series(0, 7) i) bytes;
 
-INSERT INTO quota_manager.quota_strategy (name, title, type, amount, model, periodic_expr, condition) VALUES
-	('recharge-star-everyday', 'Daily recharge for those who starred zgsm', 'periodic', 5, 'claude-3-5-sonnet-latest', '0 8 * * *', 'github-star("zgsm")'),
-	('recharge-star-once', 'Welcome gift for those who starred zgsm', 'single', 20, 'claude-3-5-sonnet-latest', NULL, 'github-star("zgsm")'),
-	('vip-daily-bonus', 'Daily bonus for VIPs', 'periodic', 10, 'gpt-4', '0 9 * * *', 'is-vip(1)'),
-	('new-user-welcome', 'Welcome to the users of the first years', 'single', 50, 'gpt-3.5-turbo', NULL, 'register-before("2024-06-01 00:00:00")'),
-	('org-weekly-bonus', 'Weekly bonus for an organisation', 'periodic', 15, 'claude-3-5-sonnet-latest', '0 10 * * 1', 'belong-to("org001")'),
-	('active-user-bonus', 'Bonus for active VIPs', 'single', 30, 'gpt-4', NULL, 'and(access-after("2024-05-01 00:00:00"), is-vip(2))'),
-	('low-quota-refill', 'Refill when little is left', 'periodic', 25, 'gpt-3.5-turbo', '0 */6 * * *', 'quota-le("gpt-3.5-turbo", 10)');
+INSERT INTO quota_manager.quota_strategy (name, title, type, amount, model, periodic_expr, condition, state) VALUES
+	('recharge-star-everyday', 'Daily recharge for those who starred zgsm', 'periodic', 5, 'claude-3-5-sonnet-latest', '0 8 * * *', 'github-star("zgsm")', 'active'),
+	('recharge-star-once', 'Welcome gift for those who starred zgsm', 'single', 20, 'claude-3-5-sonnet-latest', NULL, 'github-star("zgsm")', 'active'),
+	('vip-daily-bonus', 'Daily bonus for VIPs', 'periodic', 10, 'gpt-4', '0 9 * * *', 'is-vip(1)', 'active'),
+	('new-user-welcome', 'Welcome to the users of the first years', 'single', 50, 'gpt-3.5-turbo', NULL, 'register-before("2024-06-01 00:00:00")', 'active'),
+	('org-weekly-bonus', 'Weekly bonus for an organisation', 'periodic', 15, 'claude-3-5-sonnet-latest', '0 10 * * 1', 'belong-to("org001")', 'active'),
+	('active-user-bonus', 'Bonus for active VIPs', 'single', 30, 'gpt-4', NULL, 'and(access-after("2024-05-01 00:00:00"), is-vip(2))', 'active'),
+	('low-quota-refill', 'Refill when little is left', 'periodic', 25, 'gpt-3.5-turbo', '0 */6 * * *', 'quota-le("gpt-3.5-turbo", 10)', 'active');
 
 COMMIT;

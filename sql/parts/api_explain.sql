@@ -9,7 +9,7 @@ DECLARE
 	served CONSTANT text := quota_manager.gateway_of(strategy.model);
 	gateway quota_manager.quota_gateway;
 BEGIN
-	RETURN QUERY SELECT 1, 'is the strategy in use?', CASE WHEN strategy.archived THEN 'archived' WHEN strategy.enabled THEN 'enabled' ELSE 'disabled' END,
+	RETURN QUERY SELECT 1, 'is the strategy in use?', CASE strategy.state WHEN 'active' THEN 'enabled' ELSE strategy.state END,
 		strategy.enabled AND NOT strategy.archived;
 	RETURN QUERY SELECT 2, 'is it valid now?', CASE WHEN clock < strategy.valid_from THEN format('not before %s', strategy.valid_from)
 			WHEN clock >= strategy.valid_until THEN format('not since %s', strategy.valid_until) ELSE 'yes' END,

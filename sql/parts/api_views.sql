@@ -2,7 +2,7 @@
 -- is a join, so that clients are not offered to write it.
 
 CREATE VIEW quota_api.strategies WITH (security_invoker = true) AS
-SELECT s.id, s.name, s.title, s.type, s.amount, s.model, s.periodic_expr, s.time_zone, s.condition, s.enabled, s.archived,
+SELECT s.id, s.name, s.title, s.type, s.amount, s.model, s.periodic_expr, s.time_zone, s.condition, s.enabled, s.archived, s.state,
 	s.max_exec_per_user, s.catch_up, s.catch_up_window, s.catch_up_max, s.valid_from, s.valid_until, s.schedule_since,
 	s.version, s.create_time, s.update_time
 FROM quota_manager.quota_strategy s;
@@ -12,7 +12,6 @@ Required: name, type, amount, model and condition; periodic_expr too where type 
 -- Defaults of a table do not show through a view.
 ALTER VIEW quota_api.strategies ALTER title SET DEFAULT '';
 ALTER VIEW quota_api.strategies ALTER time_zone SET DEFAULT 'UTC';
-ALTER VIEW quota_api.strategies ALTER enabled SET DEFAULT true;
 ALTER VIEW quota_api.strategies ALTER archived SET DEFAULT false;
 ALTER VIEW quota_api.strategies ALTER catch_up SET DEFAULT 'latest';
 ALTER VIEW quota_api.strategies ALTER catch_up_max SET DEFAULT 100;
@@ -133,7 +132,7 @@ BEGIN
 	FOR shown IN
 		SELECT c.relname, a.attname, t.attnotnull AND NOT t.atthasdef AND t.attidentity OPERATOR(pg_catalog.=) ''
 				AND c.relname OPERATOR(pg_catalog.=) ANY (ARRAY['strategies', 'users', 'gateways', 'models'])
-				AND t.attname OPERATOR(pg_catalog.<>) ALL (ARRAY['version', 'schedule_since']) AS is_required,
+				AND t.attname OPERATOR(pg_catalog.<>) ALL (ARRAY['version', 'schedule_since', 'enabled', 'state']) AS is_required,
 			pg_catalog.col_description(t.attrelid, t.attnum) AS comment
 		FROM (VALUES ('strategies', 'quota_strategy'), ('users', 'user_info'), ('gateways', 'quota_gateway'), ('gateway_credentials', 'quota_gateway'),
 			('models', 'quota_model'), ('executions', 'quota_execute'), ('runs', 'quota_run'), ('decisions', 'grant_decision'),

@@ -144,7 +144,7 @@ CROSS JOIN LATERAL (
 			WHEN 'scheduled' THEN coalesce(n.next, s.valid_from) OPERATOR(pg_catalog.+) c.clock_offset
 			WHEN 'recording' THEN n.next OPERATOR(pg_catalog.+) c.clock_offset OPERATOR(pg_catalog.+) c.pace END AS due_time,
 		CASE WHEN a.state OPERATOR(pg_catalog.=) 'due' AND l.next_try IS NOT NULL THEN l.tries ELSE 0 END AS tries,
-		CASE WHEN NOT p.in_use THEN CASE WHEN s.archived THEN 'archived' ELSE 'disabled' END
+		CASE WHEN NOT p.in_use THEN s.state
 			WHEN p.expired THEN pg_catalog.concat('not valid since ', s.valid_until)
 			WHEN c.clock OPERATOR(pg_catalog.<) s.valid_from THEN pg_catalog.concat('not valid before ', s.valid_from)
 			WHEN p.readable THEN quota_internal.never_fires(n.next, s.valid_until)

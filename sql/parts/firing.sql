@@ -35,7 +35,7 @@ BEGIN
 		RETURN;
 	END IF;
 	IF strategy.archived OR NOT strategy.enabled THEN
-		RETURN QUERY SELECT since, clock, CASE WHEN strategy.archived THEN 'archived' ELSE 'disabled' END;
+		RETURN QUERY SELECT since, clock, strategy.state;
 		RETURN;
 	END IF;
 	RETURN QUERY SELECT s.* FROM (VALUES
@@ -179,8 +179,7 @@ AS $$
 DECLARE
 	span record;
 	why CONSTANT text := CASE
-		WHEN NEW.archived THEN 'archived'
-		WHEN NOT NEW.enabled THEN 'disabled'
+		WHEN NEW.state <> 'active' THEN NEW.state
 		WHEN NEW.schedule_since <> OLD.schedule_since THEN 'schedule edited' END;
 BEGIN
 	-- A cast from the rows of another table would be called with the rights of the owner.

@@ -182,7 +182,7 @@ BEGIN
 	IF EXISTS (SELECT 1 FROM quota_manager.quota_execute e WHERE e.strategy_id = OLD.id) THEN
 		RAISE EXCEPTION 'strategy "%" has grants and cannot be deleted', OLD.name
 			USING ERRCODE = 'foreign_key_violation', DETAIL = 'Grants are proof of what was paid.',
-				HINT = 'Disable it (enabled = false) or archive it (archived = true).';
+				HINT = 'Pause it (state = ''paused'') or archive it (state = ''archived'').';
 	END IF;
 	RETURN OLD;
 END

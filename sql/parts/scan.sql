@@ -660,8 +660,7 @@ BEGIN
 	END IF;
 	RETURN QUERY SELECT idle.name, NULL::timestamptz, 0::bigint, 0::bigint, 0::bigint, 0::bigint, 0::bigint, NULL::text, interval '0',
 		CASE
-			WHEN idle.archived THEN 'archived'
-			WHEN NOT idle.enabled THEN 'disabled'
+			WHEN idle.state <> 'active' THEN idle.state
 			WHEN quota_manager.schedule_now() >= idle.valid_until THEN 'not valid since ' || idle.valid_until
 			WHEN quota_manager.schedule_now() < idle.valid_from THEN 'not valid before ' || idle.valid_from
 			ELSE (SELECT 'not due; next firing ' || coalesce(max(d.scheduled_time) FILTER (WHERE d.state = 'scheduled')::text, 'never') || coalesce('; ' || max(d.reason), '')

@@ -10,7 +10,7 @@ CREATE TABLE quota_manager.quota_strategy (
 	periodic_expr quota_manager.cron,
 	time_zone text NOT NULL DEFAULT 'UTC',
 	condition quota_manager.condition NOT NULL,
-	enabled boolean NOT NULL DEFAULT true,
+	enabled boolean NOT NULL,
 	archived boolean NOT NULL DEFAULT false,
 	max_exec_per_user integer,
 	catch_up text NOT NULL DEFAULT 'latest',
@@ -22,6 +22,7 @@ CREATE TABLE quota_manager.quota_strategy (
 	version integer NOT NULL,
 	create_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	update_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	state text NOT NULL,
 	CONSTRAINT quota_strategy_name_is_not_empty CHECK (name <> ''),
 	CONSTRAINT quota_strategy_type_is_known CHECK (type IN ('single', 'periodic')),
 	CONSTRAINT quota_strategy_amount_is_not_zero CHECK (amount <> 0 AND amount > '-infinity' AND amount < 'infinity'),
@@ -32,7 +33,8 @@ CREATE TABLE quota_manager.quota_strategy (
 	CONSTRAINT quota_strategy_catch_up_max_is_sane CHECK (catch_up_max BETWEEN 1 AND 10000),
 	CONSTRAINT quota_strategy_validity_is_not_empty CHECK (valid_from < valid_until),
 	CONSTRAINT quota_strategy_schedule_since_is_finite CHECK (pg_catalog.isfinite(schedule_since)),
-	CONSTRAINT quota_strategy_version_is_positive CHECK (version > 0)
+	CONSTRAINT quota_strategy_version_is_positive CHECK (version > 0),
+	CONSTRAINT quota_strategy_state_fits CHECK (CASE WHEN archived THEN state = 'archived' WHEN enabled THEN state = 'active' ELSE state IN ('draft', 'paused') END)
 );
 COMMENT ON TABLE quota_manager.quota_strategy IS 'Strategies: which users get how much quota of which model, and when.';
 COMMENT ON COLUMN quota_manager.quota_strategy.id IS 'Number of the strategy; grants refer to it.';
@@ -44,8 +46,8 @@ COMMENT ON COLUMN quota_manager.quota_strategy.model IS 'Model the quota is for;
 COMMENT ON COLUMN quota_manager.quota_strategy.periodic_expr IS 'Schedule of a periodic strategy.';
 COMMENT ON COLUMN quota_manager.quota_strategy.time_zone IS 'Zone the schedule is read in, unless it begins with CRON_TZ=.';
 COMMENT ON COLUMN quota_manager.quota_strategy.condition IS 'Condition that a user must meet; true() for everyone.';
-COMMENT ON COLUMN quota_manager.quota_strategy.enabled IS 'False: grants nothing. Firings that fall due meanwhile are skipped.';
-COMMENT ON COLUMN quota_manager.quota_strategy.archived IS 'True: out of use for good, kept because its grants are proof.';
+COMMENT ON COLUMN quota_manager.quota_strategy.enabled IS 'True where state is active. False: grants nothing, and firings that fall due meanwhile are skipped. Write it or state: the other follows.';
+COMMENT ON COLUMN quota_manager.quota_strategy.archived IS 'True where state is archived: out of use for good, kept because its grants are proof.';
 COMMENT ON COLUMN quota_manager.quota_strategy.max_exec_per_user IS 'Most grants a user gets from this strategy in total; null: no limit.';
 COMMENT ON COLUMN quota_manager.quota_strategy.catch_up IS 'Firings missed while nothing ran: none, latest (only the last one) or all.';
 COMMENT ON COLUMN quota_manager.quota_strategy.catch_up_window IS 'Firings missed for longer than this are not run any more; null: one day where catch_up is all, no limit where it is latest. A day is 24 hours.';
@@ -56,6 +58,7 @@ COMMENT ON COLUMN quota_manager.quota_strategy.schedule_since IS 'Firings at or 
 COMMENT ON COLUMN quota_manager.quota_strategy.version IS 'Counts edits; every grant names the version it was made by. Maintained by a trigger.';
 COMMENT ON COLUMN quota_manager.quota_strategy.create_time IS 'When the row was written.';
 COMMENT ON COLUMN quota_manager.quota_strategy.update_time IS 'When the row was last changed.';
+COMMENT ON COLUMN quota_manager.quota_strategy.state IS 'draft: was never active. active: grants. paused: grants nothing until it is active again. archived: out of use for good. A new strategy that says neither state nor enabled gets quota_manager.default_strategy_state.';
 
 CREATE FUNCTION quota_internal.check_strategy_target(name text, model text, amount numeric) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -96,6 +99,106 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION quota_internal.check_strategy_models(text, quota_manager.condition) IS 'Raises an error if no gateway serves a model whose balance the condition asks for: it would always be missing.';
+
+-- As the owner, since a policy may hide the grants that keep a strategy from being a draft again.
+CREATE FUNCTION quota_internal.keep_strategy_state() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
+AS $$
+DECLARE
+	-- Null: the row is new.
+	former text;
+	-- What the statement says; null: nothing.
+	state text := NEW.state;
+	enabled boolean := NEW.enabled;
+	archived boolean := nullif(NEW.archived, false);
+BEGIN
+	-- A cast from the rows of another table would be called with the rights of the owner.
+	IF TG_RELID <> 'quota_manager.quota_strategy'::regclass THEN
+		RAISE EXCEPTION 'this trigger is for quota_manager.quota_strategy only' USING ERRCODE = 'wrong_object_type';
+	END IF;
+	IF TG_OP = 'UPDATE' THEN
+		former := OLD.state;
+		state := nullif(NEW.state, OLD.state);
+		enabled := nullif(NEW.enabled, OLD.enabled);
+		archived := nullif(NEW.archived, OLD.archived);
+		IF num_nonnulls(state, enabled, archived) = 0 THEN
+			RETURN NEW;
+		END IF;
+	ELSIF NEW.version IS NOT NULL THEN
+		-- It is being restored; dumps of 1.0.0 have no states.
+		NEW.state := coalesce(state, CASE WHEN archived THEN 'archived' WHEN enabled THEN 'active' WHEN NOT enabled THEN 'paused'
+			ELSE quota_internal.setting('default_strategy_state') END);
+		NEW.enabled := coalesce(enabled, NEW.state = 'active');
+		RETURN NEW;
+	END IF;
+
+	IF state IS NULL THEN
+		NEW.state := CASE WHEN NEW.archived THEN 'archived' WHEN NEW.enabled THEN 'active'
+			WHEN former = 'active' THEN 'paused'
+			WHEN former = 'archived' AND EXISTS (SELECT 1 FROM quota_manager.quota_execute e WHERE e.strategy_id = NEW.id) THEN 'paused'
+			WHEN former IS NULL AND NEW.enabled IS NULL THEN quota_internal.setting('default_strategy_state') ELSE 'draft' END;
+		-- Of a strategy that is edited, null is refused later.
+		IF former IS NULL THEN
+			NEW.enabled := coalesce(enabled, NEW.state = 'active');
+		END IF;
+		RETURN NEW;
+	END IF;
+
+	IF state NOT IN ('draft', 'active', 'paused', 'archived') THEN
+		RAISE EXCEPTION 'unknown state of strategy "%": %', NEW.name, quote_literal(state)
+			USING ERRCODE = 'invalid_parameter_value', COLUMN = 'state',
+				HINT = 'Write draft (grants nothing until it is made active), active, paused (grants nothing for now) or archived (out of use for good).';
+	END IF;
+	IF archived <> (state = 'archived') OR state <> 'archived' AND enabled <> (state = 'active') THEN
+		RAISE EXCEPTION 'strategy "%" cannot be % with %', NEW.name, state, concat_ws(' and ', 'enabled = ' || enabled, 'archived = ' || archived)
+			USING ERRCODE = 'invalid_parameter_value', COLUMN = 'state', HINT = 'Give the state alone: enabled and archived follow it.';
+	END IF;
+	IF state = 'draft' AND former IS NOT NULL THEN
+		-- An older snapshot would not show the grants of a scan that has just ended.
+		IF current_setting('transaction_isolation') <> 'read committed' THEN
+			RAISE EXCEPTION 'strategies are made drafts again at isolation level read committed only' USING ERRCODE = 'invalid_transaction_state';
+		END IF;
+		IF EXISTS (SELECT 1 FROM quota_manager.quota_execute e WHERE e.strategy_id = NEW.id) THEN
+			RAISE EXCEPTION 'strategy "%" has grants and cannot be a draft again', NEW.name
+				USING ERRCODE = 'object_not_in_prerequisite_state', COLUMN = 'state', DETAIL = 'A draft has never granted anything.',
+					HINT = 'Pause it: state = ''paused''.';
+		END IF;
+	END IF;
+	NEW.archived := state = 'archived';
+	NEW.enabled := CASE state WHEN 'archived' THEN coalesce(NEW.enabled, false) ELSE state = 'active' END;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.keep_strategy_state() IS 'Trigger: keeps state in step with enabled and archived, whichever of them is written, and refuses what contradicts.';
+-- Its name sorts before check_strategy, which reads what it fills in.
+CREATE TRIGGER check_state BEFORE INSERT OR UPDATE ON quota_manager.quota_strategy
+	FOR EACH ROW EXECUTE FUNCTION quota_internal.keep_strategy_state();
+COMMENT ON TRIGGER check_state ON quota_manager.quota_strategy IS 'Keeps state in step with enabled and archived.';
+
+CREATE FUNCTION quota_internal.announce_drafts() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	-- Restored ones were created before.
+	drafts CONSTANT text[] := ARRAY(SELECT w.name FROM written w WHERE w.state = 'draft' AND w.create_time >= statement_timestamp() ORDER BY w.id);
+BEGIN
+	IF cardinality(drafts) = 1 THEN
+		RAISE NOTICE 'strategy "%" is a draft: it grants nothing yet', drafts[1]
+			USING HINT = format('See who would get it with SELECT * FROM quota_manager.preview(%1$L); and make it active with UPDATE quota_manager.quota_strategy SET state = ''active'' WHERE name = %1$L;',
+				drafts[1]);
+	ELSIF cardinality(drafts) > 1 THEN
+		RAISE NOTICE '% strategies are drafts: they grant nothing yet', cardinality(drafts)
+			USING DETAIL = format('They are %s%s.', array_to_string(ARRAY(SELECT format('"%s"', d) FROM unnest(drafts[:10]) d), ', '),
+					CASE WHEN cardinality(drafts) > 10 THEN format(' and %s more', cardinality(drafts) - 10) END),
+				HINT = 'See who would get one with SELECT * FROM quota_manager.preview(NAME); and make it active with UPDATE quota_manager.quota_strategy SET state = ''active'' WHERE name = NAME;';
+	END IF;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.announce_drafts() IS 'Trigger: says of new drafts that they are, how to see whom they would grant to, and how to make them active.';
+CREATE TRIGGER announce_drafts AFTER INSERT ON quota_manager.quota_strategy
+	REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION quota_internal.announce_drafts();
+COMMENT ON TRIGGER announce_drafts ON quota_manager.quota_strategy IS 'Says of new drafts that they are.';
 
 CREATE FUNCTION quota_internal.check_strategy() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp

@@ -29,7 +29,7 @@ BEGIN
 	RETURN QUERY
 	WITH listed AS (
 		SELECT s.id, s.name, s.schedule_since, s.periodic_expr, s.time_zone, z.zone, quota_internal.check_time_zone(z.zone) AS known,
-			CASE WHEN s.archived THEN 'archived, will not run' WHEN NOT s.enabled THEN 'disabled, will not run' END AS state,
+			CASE WHEN s.state <> 'active' THEN s.state || ', will not run' END AS state,
 			greatest(clock, s.schedule_since, CASE WHEN s.valid_from > clock THEN s.valid_from - interval '1 us' END) AS after_time,
 			CASE WHEN isfinite(s.valid_until) THEN s.valid_until - interval '1 us' ELSE '294276-12-31 23:59:59Z' END AS until_time
 		FROM quota_manager.quota_strategy s CROSS JOIN LATERAL quota_internal.schedule_zone(s.periodic_expr, s.time_zone) z(zone)

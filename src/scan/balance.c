@@ -34,6 +34,12 @@ PG_FUNCTION_INFO_V1(qm_balance_clock);
 
 static int balance_max_age;
 
+/* The state of a strategy that is written without one; only SQL reads it. */
+static int default_strategy_state;
+
+static const struct config_enum_entry strategy_states[] = {
+	{"draft", 0, false}, {"active", 1, false}, {NULL, 0, false}};
+
 /* The gateway of the model last asked for at this call site, in fn_mcxt. */
 typedef struct ServedModel
 {
@@ -41,7 +47,7 @@ typedef struct ServedModel
 	char *gateway; /* NULL: none serves it */
 } ServedModel;
 
-/* Registers quota_manager.balance_max_age; called once by _PG_init. */
+/* Registers the settings of scans and strategies; called once by _PG_init. */
 void
 scan_define_settings(void)
 {
@@ -53,6 +59,11 @@ scan_define_settings(void)
 							 "Scans evaluate only users who have changed, where that is enough.",
 							 "Single strategies whose condition depends on the user alone.",
 							 &incremental_scans, true, PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("quota_manager.default_strategy_state",
+							 "State of a new strategy that says neither state nor enabled.",
+							 "draft: it grants nothing until it is made active. active: it grants.",
+							 &default_strategy_state, 0, strategy_states, PGC_USERSET, 0, NULL,
+							 NULL, NULL);
 }
 
 /*

@@ -64,7 +64,7 @@ SET ROLE regress_quota_operator;
 SELECT errors_said(errors_insert('quota_strategy', '{"name": "new", "type": "single", "amount": 5, "model": "m", "condition": "true()"}', bad::jsonb))
 FROM unnest(ARRAY['{"name": null}', '{"name": ""}', '{"title": null}', '{"type": null}', '{"type": "weekly"}', '{"amount": null}', '{"amount": 0}',
 	'{"amount": "NaN"}', '{"model": null}', '{"model": ""}', '{"condition": null}', '{"condition": ""}', '{"time_zone": null}', '{"time_zone": "Mars"}',
-	'{"periodic_expr": "@daily"}', '{"type": "periodic"}', '{"type": "periodic", "periodic_expr": "* * 30 2 *"}', '{"enabled": null}', '{"archived": null}',
+	'{"periodic_expr": "@daily"}', '{"type": "periodic"}', '{"type": "periodic", "periodic_expr": "* * 30 2 *"}', '{"state": "on"}', '{"state": "active", "enabled": false}', '{"archived": null}',
 	'{"max_exec_per_user": 0}', '{"max_exec_per_user": -1}', '{"catch_up": null}', '{"catch_up": "first"}', '{"catch_up_window": "0 s"}',
 	'{"catch_up_window": "101 years"}', '{"catch_up_max": null}', '{"catch_up_max": 0}', '{"catch_up_max": 10001}', '{"valid_from": null}',
 	'{"valid_until": null}', '{"valid_from": "2025-01-01", "valid_until": "2025-01-01"}']) bad;

@@ -62,9 +62,9 @@ DELETE FROM quota_strategy WHERE name = 'abbreviated';
 
 -- One whose zone is not known here does not hide the others, nor itself.
 ALTER TABLE quota_strategy DISABLE TRIGGER USER;
-INSERT INTO quota_strategy (name, type, amount, model, periodic_expr, time_zone, condition, schedule_since, version) VALUES
-	('lost', 'periodic', 1, 'm', '0 8 * * *', 'Europe/Atlantis', 'true()', '2025-01-01', 1),
-	('adrift', 'periodic', 1, 'm', 'CRON_TZ=No/Such_Zone 0 8 * * *', 'UTC', 'true()', '2025-01-01', 1);
+INSERT INTO quota_strategy (name, type, amount, model, periodic_expr, time_zone, condition, schedule_since, version, enabled, state) VALUES
+	('lost', 'periodic', 1, 'm', '0 8 * * *', 'Europe/Atlantis', 'true()', '2025-01-01', 1, true, 'active'),
+	('adrift', 'periodic', 1, 'm', 'CRON_TZ=No/Such_Zone 0 8 * * *', 'UTC', 'true()', '2025-01-01', 1, true, 'active');
 ALTER TABLE quota_strategy ENABLE TRIGGER USER;
 SELECT strategy, firing, local_time, time_zone, utc_time, note FROM upcoming(n => 2);
 SELECT strategy, firing, time_zone, note FROM upcoming('lost', 5);

@@ -103,16 +103,16 @@ is_rows('a firing at valid_from is valid, one at valid_until is not, one inside 
 begin();
 scan(1);
 edit(3.5, enabled => 0);
-is_rows('disabling tells what was due', '1 done', '2-2-3 skipped disabled');
+is_rows('disabling tells what was due', '1 done', '2-2-3 skipped paused');
 scan(4);
 edit(5, enabled => 1);
 scan(5.5);
-is_rows('enabling too, and nothing of it is run', '1 done', '2-4-5 skipped disabled');
+is_rows('enabling too, and nothing of it is run', '1 done', '2-4-5 skipped paused');
 scan(6);
 edit(7, archived => 1, enabled => 0);
 edit(8, archived => 0);
 edit(9.5, enabled => 1);
-is_rows('archived goes before disabled', '1 done', '2-4-5 skipped disabled', '6 done', '7-2-8 skipped archived', '9 skipped disabled');
+is_rows('archived goes before paused', '1 done', '2-4-5 skipped paused', '6 done', '7-2-8 skipped archived', '9 skipped paused');
 
 begin();
 edit(2, periodic_expr => 3);
@@ -132,7 +132,7 @@ is_deeply([ map { $_ / $hour } $simulation->all_firings('s', 21 * $hour) ], [ 1,
 
 begin();
 edit(2, time_zone => 'elsewhere', enabled => 0);
-is_rows('disabled goes before an edit of the schedule', '1-2-2 skipped disabled');
+is_rows('paused goes before an edit of the schedule', '1-2-2 skipped paused');
 
 begin(valid_until => 2 * $hour);
 edit(3.5, valid_until => 9 * $hour);
@@ -199,10 +199,10 @@ begin(enabled => 0);
 tick(1.9);
 is_rows('what is not run is not told of at once');
 tick(2);
-is_rows('but scan_interval after the first of them', '1-2-2 skipped disabled');
+is_rows('but scan_interval after the first of them', '1-2-2 skipped draft');
 tick(2.5);
 scan(3);
-is_rows('and by any scan', '1-3-3 skipped disabled');
+is_rows('and by any scan', '1-3-3 skipped draft');
 begin(valid_from => 2 * $hour);
 tick(1.5);
 tick(2);

@@ -14,7 +14,7 @@ my $node = PostgreSQL::Test::Cluster->new('many');
 my $count = 20_000;
 
 $node->init(extra => [ '-E', 'UTF8', '--locale=C' ]);
-$node->append_conf('postgresql.conf', "max_connections = 10\nautovacuum = off\nstatement_timeout = '120s'");
+$node->append_conf('postgresql.conf', "max_connections = 10\nautovacuum = off\nstatement_timeout = '120s'\nquota_manager.default_strategy_state = active");
 $node->start;
 $node->safe_psql('postgres', qq{
 	CREATE EXTENSION quota_manager;

@@ -17,7 +17,7 @@ use Test::More;
 my $node = PostgreSQL::Test::Cluster->new('api');
 $ENV{PGCLIENTENCODING} = 'UTF8';
 $node->init(extra => [ '--encoding=UTF8', '--locale=C' ]);
-$node->append_conf('postgresql.conf', "log_statement = none\n");
+$node->append_conf('postgresql.conf', "log_statement = none\nquota_manager.default_strategy_state = active\n");
 $node->start;
 $node->safe_psql('postgres', q{
 	CREATE EXTENSION quota_manager;
@@ -58,7 +58,7 @@ $node->safe_psql('postgres', q{INSERT INTO quota_manager.user_balance (user_id, 
 subtest 'lists' => sub {
 	$answer = $api->get('viewer', 'strategies');
 	is($answer->{page}, 4, 'all') or diag failed($answer);
-	is_deeply([ sort keys %{ $answer->{rows}[0] } ], [ sort qw(id name title type amount model periodic_expr time_zone condition enabled archived
+	is_deeply([ sort keys %{ $answer->{rows}[0] } ], [ sort qw(id name title type amount model periodic_expr time_zone condition enabled archived state
 		max_exec_per_user catch_up catch_up_window catch_up_max valid_from valid_until schedule_since version create_time update_time) ], 'with all columns');
 	$answer = $api->get('viewer', 'strategies', where => [ [ 'name', '=', 'vip-daily' ] ], format => 'object');
 	is_deeply([ @{ $answer->{rows} }{qw(periodic_expr condition amount)} ], [ '0 9 * * *', 'is-vip(1)', 10 ], 'one row as an object');

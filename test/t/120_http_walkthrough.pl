@@ -20,7 +20,7 @@ use Test::More;
 my $missing = QuotaTest::HttpServer::missing();
 plan skip_all => $missing if defined $missing;
 
-my $node = QuotaTest::HttpServer::http_node('http');
+my $node = QuotaTest::HttpServer::http_node('http', drafts => 1);
 my $mock = QuotaTest::Mock->start(dialect => 'higress', key => 'secret');
 my $key_file = PostgreSQL::Test::Utils::tempdir() . '/jwt.secret';
 

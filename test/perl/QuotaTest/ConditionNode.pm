@@ -35,6 +35,7 @@ datestyle = 'SQL, DMY'
 log_min_error_statement = panic
 log_min_messages = fatal
 log_statement = none
+quota_manager.default_strategy_state = active
 CONF
 	$node->start;
 	$node->safe_psql('postgres', <<'SQL');

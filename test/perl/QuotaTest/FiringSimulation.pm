@@ -102,6 +102,7 @@ sub create
 	my ($self, $now, %columns) = @_;
 
 	%columns = _plain(%defaults, %columns);
+	$columns{state} = $columns{archived} ? 'archived' : $columns{enabled} ? 'active' : 'draft';
 	$self->{strategies}{ $columns{name} } = {
 		columns => \%columns,
 		since => $now,
@@ -158,7 +159,7 @@ sub _out_of_use
 {
 	my ($columns) = @_;
 
-	return $columns->{archived} ? 'archived' : $columns->{enabled} ? undef : 'disabled';
+	return $columns->{state} eq 'active' ? undef : $columns->{state};
 }
 
 # Why a firing of a strategy in use is not run, as far as its validity tells.
@@ -357,12 +358,26 @@ sub scan_broken_off
 	return;
 }
 
+# The state of a strategy once it is edited.  One that is taken out of the archive was never active if it granted nothing.
+sub _state
+{
+	my ($strategy, $new) = @_;
+	my $old = $strategy->{columns};
+
+	return 'archived' if $new->{archived};
+	return 'active' if $new->{enabled};
+	return 'paused' if $old->{state} eq 'active';
+	return $old->{state} if $old->{state} ne 'archived';
+	return %{ $strategy->{grants} } || %{ $strategy->{once} } ? 'paused' : 'draft';
+}
+
 # Whether an edit is refused: what would be written could not work, and is to be used.
 sub refused
 {
 	my ($self, $name, %change) = @_;
 	my $old = $self->columns($name);
 	my $new = { %$old, %change };
+	$new->{state} = _state($self->{strategies}{$name}, $new);
 	my @checked = grep { ($old->{$_} // '') ne ($new->{$_} // '') } qw(condition model amount type periodic_expr time_zone);
 
 	return 0 if !$self->{broken}{ $new->{model} };
@@ -375,6 +390,8 @@ sub edit
 	my $strategy = $self->{strategies}{$name};
 	my $old = $strategy->{columns};
 	my $new = { _plain(%$old, %change) };
+
+	$new->{state} = _state($strategy, $new);
 	my $differs = sub {
 		return scalar grep { ($old->{$_} // '') ne ($new->{$_} // '') } @_;
 	};

@@ -50,6 +50,7 @@ sub http_node
 	$ENV{PGCLIENTENCODING} = 'UTF8';
 	$node->init(extra => [ '--encoding=UTF8', '--locale=C' ]);
 	$node->append_conf('postgresql.conf', "timezone = 'UTC'\nquota_manager.worker_role = 'quota_worker'\n");
+	$node->append_conf('postgresql.conf', 'quota_manager.default_strategy_state = active') unless $option{drafts};
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE DATABASE quota');
 	$node->safe_psql('quota', q{

@@ -36,6 +36,7 @@ sub scan_node
 timezone = 'UTC'
 datestyle = 'ISO'
 fsync = off
+quota_manager.default_strategy_state = active
 CONF
 	$node->append_conf('postgresql.conf', $settings) if $settings;
 	$node->start;
