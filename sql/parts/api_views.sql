@@ -4,7 +4,7 @@
 CREATE VIEW quota_api.strategies WITH (security_invoker = true) AS
 SELECT s.id, s.name, s.title, s.type, s.amount, s.model, s.periodic_expr, s.time_zone, s.condition, s.enabled, s.archived, s.state,
 	s.max_exec_per_user, s.catch_up, s.catch_up_window, s.catch_up_max, s.valid_from, s.valid_until, s.schedule_since,
-	s.version, s.create_time, s.update_time
+	s.version, s.create_time, s.update_time, s.allowance
 FROM quota_manager.quota_strategy s;
 COMMENT ON VIEW quota_api.strategies IS
 'Strategies: which users get how much quota of which model, and when
@@ -17,6 +17,7 @@ ALTER VIEW quota_api.strategies ALTER catch_up SET DEFAULT 'latest';
 ALTER VIEW quota_api.strategies ALTER catch_up_max SET DEFAULT 100;
 ALTER VIEW quota_api.strategies ALTER valid_from SET DEFAULT '-infinity';
 ALTER VIEW quota_api.strategies ALTER valid_until SET DEFAULT 'infinity';
+ALTER VIEW quota_api.strategies ALTER allowance SET DEFAULT 'add';
 
 CREATE VIEW quota_api.users WITH (security_invoker = true) AS
 SELECT u.id, u.name, u.github_username, u.email, u.phone, u.github_star, u.vip, u.org, u.register_time, u.access_time,
@@ -75,7 +76,8 @@ COMMENT ON COLUMN quota_api.executions.awaits_decision IS 'In doubt, and nothing
 CREATE VIEW quota_api.runs WITH (security_invoker = true) AS
 SELECT r.id, r.strategy_id, s.name AS strategy_name, r.strategy_version, r.scheduled_time, r.last_scheduled_time, r.occurrences,
 	r.state, r.reason, r.matched, r.granted, r.already_granted, r.capped, r.unknown_balance, r.first_grant_id, r.last_grant_id,
-	r.undelivered, r.start_time, r.finish_time, r.tries, r.retry_time, r.whole_reason
+	r.undelivered, r.start_time, r.finish_time, r.tries, r.retry_time, r.whole_reason, r.amount,
+	r.over_ceiling, r.sufficient
 FROM quota_manager.quota_run r
 LEFT JOIN quota_manager.quota_strategy s ON s.id OPERATOR(pg_catalog.=) r.strategy_id;
 COMMENT ON VIEW quota_api.runs IS

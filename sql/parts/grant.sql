@@ -28,6 +28,9 @@ CREATE TABLE quota_manager.quota_run (
 	retry_time timestamptz,
 	setup bigint,
 	whole_reason text,
+	amount numeric,
+	over_ceiling bigint NOT NULL DEFAULT 0,
+	sufficient bigint NOT NULL DEFAULT 0,
 	CONSTRAINT quota_run_state_is_known CHECK (state IN ('done', 'incomplete', 'failed', 'skipped')),
 	CONSTRAINT quota_run_range_is_whole CHECK ((first_grant_id IS NULL) = (last_grant_id IS NULL))
 );
@@ -44,13 +47,13 @@ COMMENT ON COLUMN quota_manager.quota_run.strategy_version IS 'Version of the st
 COMMENT ON COLUMN quota_manager.quota_run.scheduled_time IS 'The firing of a periodic strategy; null for single ones.';
 COMMENT ON COLUMN quota_manager.quota_run.last_scheduled_time IS 'Last of several firings that were skipped for one reason.';
 COMMENT ON COLUMN quota_manager.quota_run.occurrences IS 'How many firings that were skipped, or scans without a change, this row stands for.';
-COMMENT ON COLUMN quota_manager.quota_run.state IS 'done; incomplete: some balances could not be read; failed: an error; both are tried again until they succeed, a later firing is due or they are too late; skipped: not run.';
+COMMENT ON COLUMN quota_manager.quota_run.state IS 'done; incomplete: some balances could not be read, or a ceiling was reached; failed: an error; both are tried again until they succeed, a later firing is due or they are too late; skipped: not run.';
 COMMENT ON COLUMN quota_manager.quota_run.reason IS 'Why it failed, was skipped or is incomplete, or whom it left out.';
 COMMENT ON COLUMN quota_manager.quota_run.matched IS 'Users who met the condition.';
 COMMENT ON COLUMN quota_manager.quota_run.granted IS 'Grants written.';
 COMMENT ON COLUMN quota_manager.quota_run.already_granted IS 'Users who met it and had their grant already.';
 COMMENT ON COLUMN quota_manager.quota_run.capped IS 'Users who met it and had reached max_exec_per_user.';
-COMMENT ON COLUMN quota_manager.quota_run.unknown_balance IS 'Users whose answer depends on a missing balance.';
+COMMENT ON COLUMN quota_manager.quota_run.unknown_balance IS 'Users whose answer, or whose amount, depends on a missing balance.';
 COMMENT ON COLUMN quota_manager.quota_run.first_grant_id IS 'The ids of its grants are not below this.';
 COMMENT ON COLUMN quota_manager.quota_run.last_grant_id IS 'The ids of its grants are not above this.';
 COMMENT ON COLUMN quota_manager.quota_run.undelivered IS 'Some of its grants may be pending or processing: deliveries read only such runs.';
@@ -60,6 +63,9 @@ COMMENT ON COLUMN quota_manager.quota_run.tries IS 'How many tries in a row fail
 COMMENT ON COLUMN quota_manager.quota_run.retry_time IS 'Until when tick() and the workers wait with the next try, if it failed or is incomplete, or was made due by end_back_offs(). An edit of the strategy and a change of gateways or models end the wait.';
 COMMENT ON COLUMN quota_manager.quota_run.setup IS 'Fingerprint of gateways and models when it ran: see gateway_setup().';
 COMMENT ON COLUMN quota_manager.quota_run.whole_reason IS 'Why all users were evaluated; null: only those who had changed since the scan before, and matched and already_granted count these alone.';
+COMMENT ON COLUMN quota_manager.quota_run.amount IS 'Sum of the amounts of its grants; null: it ran before version 1.1.0, or was skipped.';
+COMMENT ON COLUMN quota_manager.quota_run.over_ceiling IS 'Users who would have been granted something but for a ceiling: see quota_ceiling.';
+COMMENT ON COLUMN quota_manager.quota_run.sufficient IS 'Users who met the condition of a strategy that tops up, and whose balance was at its amount already.';
 COMMENT ON INDEX quota_manager.quota_run_firing IS 'A firing is recorded once.';
 COMMENT ON INDEX quota_manager.quota_run_unfinished IS 'Finds firings that may have to be tried again.';
 COMMENT ON INDEX quota_manager.quota_run_single IS 'Finds the last scan of a single strategy.';
@@ -130,7 +136,7 @@ COMMENT ON COLUMN quota_manager.quota_execute.awaits_balance IS 'Claimed, but se
 COMMENT ON COLUMN quota_manager.quota_execute.maybe_granted_before IS 'In doubt from the start: before a restore or a promotion it may have been granted and delivered already, under another number. False again when that has been decided.';
 COMMENT ON COLUMN quota_manager.quota_execute.last_status IS 'HTTP status of the last answer; null: none was read.';
 COMMENT ON COLUMN quota_manager.quota_execute.status IS 'pending -> processing -> completed, failed (will not be applied) or in_doubt (may have been applied: see resolve); cancelled by an operator.';
-COMMENT ON COLUMN quota_manager.quota_execute.amount IS 'Quota to add.';
+COMMENT ON COLUMN quota_manager.quota_execute.amount IS 'Quota to add; negative takes away.';
 COMMENT ON COLUMN quota_manager.quota_execute.model IS 'Model the quota is for.';
 COMMENT ON COLUMN quota_manager.quota_execute.gateway IS 'Gateway it goes to.';
 COMMENT ON COLUMN quota_manager.quota_execute.batch_number IS 'Label for people: scheduled or run time as YYYYMMDDHH24MISS in the strategy''s zone. Never a key.';

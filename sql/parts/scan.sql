@@ -46,12 +46,30 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.condition_gateways(quota_manager.condition) IS 'Gateways whose balances a condition asks for.';
 
+CREATE FUNCTION quota_internal.strategy_gateways(strategy quota_manager.quota_strategy) RETURNS text[]
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	gateways CONSTANT text[] := quota_internal.condition_gateways(strategy.condition);
+	target text;
+BEGIN
+	IF strategy.allowance <> 'add' THEN
+		target := quota_manager.gateway_of(strategy.model);
+		IF target <> ALL (gateways) THEN
+			RETURN gateways || target;
+		END IF;
+	END IF;
+	RETURN gateways;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.strategy_gateways(quota_manager.quota_strategy) IS 'Gateways whose balances decide whom a strategy grants something, or how much.';
+
 CREATE FUNCTION quota_internal.try_scan_locks(strategy quota_manager.quota_strategy) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	target CONSTANT text := coalesce(quota_manager.gateway_of(strategy.model), '');
-	decides text[] := quota_internal.condition_gateways(strategy.condition);
+	decides text[] := quota_internal.strategy_gateways(strategy);
 BEGIN
 	-- Clearing balance samples needs the exclusive lock: two transactions would lock the same rows in different orders.
 	IF quota_internal.has_readings(target) THEN
@@ -204,14 +222,15 @@ RETURNS TABLE (strategy_id integer, strategy_version integer, matched bigint, un
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_evaluate';
 COMMENT ON FUNCTION quota_internal.evaluate(integer[]) IS 'Of scan(): finds the users of one strategy, or of those of several strategies that can be evaluated before any of them grants, with the rights of the caller. The result is kept for grant_evaluated() until end_evaluation().';
 
-CREATE FUNCTION quota_internal.grant_evaluated(template quota_manager.quota_execute, cap integer, anew boolean,
-	OUT matched bigint, OUT granted bigint, OUT already_granted bigint, OUT capped bigint, OUT unknown bigint, OUT left_out bigint)
+CREATE FUNCTION quota_internal.grant_evaluated(template quota_manager.quota_execute, cap integer, anew boolean, room bigint, room_amount numeric, writes boolean,
+	OUT matched bigint, OUT granted bigint, OUT already_granted bigint, OUT capped bigint, OUT unknown bigint, OUT left_out bigint,
+	OUT over_ceiling bigint, OUT sufficient bigint, OUT amount numeric, OUT magnitude numeric)
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_grant_evaluated';
-COMMENT ON FUNCTION quota_internal.grant_evaluated(quota_manager.quota_execute, integer, boolean) IS 'Of scan(): writes grants like the template for the users found for its strategy who have none, and counts. cap: see max_exec_per_user; anew: no user can have a grant yet.';
+COMMENT ON FUNCTION quota_internal.grant_evaluated(quota_manager.quota_execute, integer, boolean, bigint, numeric, boolean) IS 'Of scan(): writes grants like the template for the users found for its strategy who have none, and counts. cap: see max_exec_per_user; anew: no user can have a grant yet; room, room_amount: at most so many grants, and so much in all (null: no limit), in the order of user ids; writes: false only counts. magnitude: amount without signs.';
 
 CREATE FUNCTION quota_internal.evaluated_users(strategy_id integer, firing timestamptz, cap integer) RETURNS TABLE (user_id text, verdict text)
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_evaluated_users';
-COMMENT ON FUNCTION quota_internal.evaluated_users(integer, timestamptz, integer) IS 'What grant_evaluated() would do for each user found: admitted, granted (already), capped, or unknown (a balance is missing that might admit the user). Writes nothing.';
+COMMENT ON FUNCTION quota_internal.evaluated_users(integer, timestamptz, integer) IS 'What grant_evaluated() would do for each user found: admitted, granted (already), capped, sufficient (the balance is at the allowance), or unknown (a balance is missing that decides). Leaves ceilings out. Writes nothing.';
 
 CREATE FUNCTION quota_internal.note_scan_progress(total bigint, done bigint) RETURNS void
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_note_scan_progress';
@@ -266,7 +285,7 @@ DECLARE
 BEGIN
 	SELECT s.* INTO strategy FROM quota_manager.quota_strategy s
 		WHERE s.id = undecided.strategy_id AND s.id = ANY (quota_internal.visible_strategies());
-	gateways := quota_internal.condition_gateways(strategy.condition);
+	gateways := quota_internal.strategy_gateways(strategy);
 	-- A suspended gateway's balances would still be missing afterwards.
 	gateways := ARRAY(SELECT n FROM unnest(gateways) n WHERE n NOT IN (SELECT b.gateway FROM quota_manager.balance_suspension b));
 	IF strategy.condition IS NULL OR gateways = '{}' THEN
@@ -285,7 +304,7 @@ BEGIN
 	PERFORM quota_internal.end_evaluation(strategy.id);
 END
 $$;
-COMMENT ON FUNCTION quota_manager.undecided(integer) IS 'Balances to read before the strategy is scanned: of users whose answer depends on a missing balance, and who have nothing open at the gateway, so that the balance will count.';
+COMMENT ON FUNCTION quota_manager.undecided(integer) IS 'Balances to read before the strategy is scanned: of users whose answer, or whose amount, depends on a missing balance, and who have nothing open at the gateway, so that the balance will count.';
 
 CREATE FUNCTION quota_internal.record_run(run quota_manager.quota_run) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
@@ -309,8 +328,9 @@ BEGIN
 	IF run.scheduled_time IS NULL AND run.granted = 0 AND last.granted = 0
 		AND (last.strategy_version, last.state, last.reason) IS NOT DISTINCT FROM (run.strategy_version, run.state, run.reason)
 		-- An incremental scan has no figures for users who have not changed.
-		AND (run.state = 'done' AND run.whole_reason IS NULL OR (last.matched, last.already_granted, last.capped, last.unknown_balance)
-			IS NOT DISTINCT FROM (run.matched, run.already_granted, run.capped, run.unknown_balance))
+		AND (run.state = 'done' AND run.whole_reason IS NULL OR (last.matched, last.already_granted, last.capped, last.unknown_balance,
+				last.over_ceiling, last.sufficient)
+			IS NOT DISTINCT FROM (run.matched, run.already_granted, run.capped, run.unknown_balance, run.over_ceiling, run.sufficient))
 	THEN
 		UPDATE quota_manager.quota_run r SET occurrences = least(r.occurrences, 9223372036854775806) + 1, finish_time = run.finish_time,
 			setup = run.setup, tries = run.tries, retry_time = run.retry_time, whole_reason = run.whole_reason WHERE r.id = last.id;
@@ -321,7 +341,8 @@ BEGIN
 		strategy_version = excluded.strategy_version, state = excluded.state, reason = excluded.reason,
 		-- Users granted in an earlier try may no longer meet the condition.
 		matched = greatest(excluded.matched, r.granted + excluded.granted), granted = r.granted + excluded.granted, already_granted = excluded.already_granted,
-		capped = excluded.capped, unknown_balance = excluded.unknown_balance,
+		capped = excluded.capped, unknown_balance = excluded.unknown_balance, amount = coalesce(r.amount, 0) + excluded.amount,
+		over_ceiling = excluded.over_ceiling, sufficient = excluded.sufficient,
 		first_grant_id = least(r.first_grant_id, excluded.first_grant_id),
 		last_grant_id = greatest(r.last_grant_id, excluded.last_grant_id),
 		undelivered = r.undelivered OR excluded.undelivered, finish_time = excluded.finish_time,
@@ -392,6 +413,9 @@ BEGIN
 	run.already_granted := 0;
 	run.capped := 0;
 	run.unknown_balance := 0;
+	run.amount := 0;
+	run.over_ceiling := 0;
+	run.sufficient := 0;
 	run.undelivered := false;
 	run.setup := setup;
 	PERFORM quota_internal.require_identity(true);
@@ -443,7 +467,7 @@ BEGIN
 		PERFORM 1 FROM quota_manager.quota_gateway g WHERE g.name = template.gateway FOR KEY SHARE;
 		PERFORM quota_internal.check_strategy_target(strategy.name, strategy.model, strategy.amount);
 		PERFORM quota_internal.check_strategy_models(strategy.name, strategy.condition);
-		gateways := quota_internal.condition_gateways(strategy.condition);
+		gateways := quota_internal.strategy_gateways(strategy);
 		IF gateways <> '{}' THEN
 			waits_for := quota_internal.guard_balances(gateways);
 		END IF;
@@ -475,7 +499,7 @@ BEGIN
 		LOOP
 			BEGIN
 				run.first_grant_id := nextval(grant_ids);
-				SELECT c.* INTO counts FROM quota_internal.grant_evaluated(template, strategy.max_exec_per_user, anew) c;
+				SELECT c.* INTO counts FROM quota_internal.grant_evaluated(template, strategy.max_exec_per_user, anew, NULL, NULL, true) c;
 				EXIT;
 			EXCEPTION WHEN unique_violation THEN
 				retries := retries - 1;
@@ -497,6 +521,9 @@ BEGIN
 		run.already_granted := counts.already_granted;
 		run.capped := counts.capped;
 		run.unknown_balance := counts.unknown;
+		run.amount := counts.amount;
+		run.over_ceiling := counts.over_ceiling;
+		run.sufficient := counts.sufficient;
 		IF run.granted > 0 THEN
 			run.last_grant_id := nextval(grant_ids);
 			run.undelivered := NOT maybe_granted;
@@ -520,6 +547,7 @@ BEGIN
 		run.state := 'failed';
 		run.reason := SQLERRM || CASE WHEN detail <> '' THEN ' (' || detail || ')' ELSE '' END;
 		run.granted := 0;
+		run.amount := 0;
 		run.first_grant_id := NULL;
 		run.last_grant_id := NULL;
 		run.undelivered := false;
@@ -585,7 +613,7 @@ BEGIN
 		WHERE s.id = ANY (strategies) AND s.type = 'single' AND s.enabled AND NOT s.archived AND clock >= s.valid_from AND clock < s.valid_until
 			-- record_run() would merge it into the last row.
 			AND last.granted = 0 AND last.state = 'done' AND last.reason IS NULL AND last.strategy_version = s.version
-			AND (m.whole_reason IS NULL OR (last.matched, last.already_granted, last.capped, last.unknown_balance) = (0, 0, 0, 0))
+			AND (m.whole_reason IS NULL OR (last.matched, last.already_granted, last.capped, last.unknown_balance, last.over_ceiling, last.sufficient) = (0, 0, 0, 0, 0, 0))
 			AND EXISTS (SELECT 1 FROM quota_manager.quota_gateway g WHERE g.name = quota_manager.gateway_of(s.model)
 				AND quota_internal.amount_fits(g.dialect, s.amount))
 	), updated AS (
@@ -737,6 +765,9 @@ BEGIN
 	run.already_granted := 0;
 	run.capped := 0;
 	run.unknown_balance := 0;
+	run.amount := 0;
+	run.over_ceiling := 0;
+	run.sufficient := 0;
 	run.undelivered := false;
 	run.start_time := clock_timestamp();
 	run.finish_time := run.start_time;

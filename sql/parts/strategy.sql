@@ -23,6 +23,7 @@ CREATE TABLE quota_manager.quota_strategy (
 	create_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	update_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	state text NOT NULL,
+	allowance text NOT NULL DEFAULT 'add',
 	CONSTRAINT quota_strategy_name_is_not_empty CHECK (name <> ''),
 	CONSTRAINT quota_strategy_type_is_known CHECK (type IN ('single', 'periodic')),
 	CONSTRAINT quota_strategy_amount_is_not_zero CHECK (amount <> 0 AND amount > '-infinity' AND amount < 'infinity'),
@@ -34,7 +35,9 @@ CREATE TABLE quota_manager.quota_strategy (
 	CONSTRAINT quota_strategy_validity_is_not_empty CHECK (valid_from < valid_until),
 	CONSTRAINT quota_strategy_schedule_since_is_finite CHECK (pg_catalog.isfinite(schedule_since)),
 	CONSTRAINT quota_strategy_version_is_positive CHECK (version > 0),
-	CONSTRAINT quota_strategy_state_fits CHECK (CASE WHEN archived THEN state = 'archived' WHEN enabled THEN state = 'active' ELSE state IN ('draft', 'paused') END)
+	CONSTRAINT quota_strategy_state_fits CHECK (CASE WHEN archived THEN state = 'archived' WHEN enabled THEN state = 'active' ELSE state IN ('draft', 'paused') END),
+	CONSTRAINT quota_strategy_allowance_is_known CHECK (allowance IN ('add', 'top_up', 'exact')),
+	CONSTRAINT quota_strategy_allowance_has_an_amount_above_zero CHECK (allowance = 'add' OR amount > 0)
 );
 COMMENT ON TABLE quota_manager.quota_strategy IS 'Strategies: which users get how much quota of which model, and when.';
 COMMENT ON COLUMN quota_manager.quota_strategy.id IS 'Number of the strategy; grants refer to it.';
@@ -59,6 +62,7 @@ COMMENT ON COLUMN quota_manager.quota_strategy.version IS 'Counts edits; every g
 COMMENT ON COLUMN quota_manager.quota_strategy.create_time IS 'When the row was written.';
 COMMENT ON COLUMN quota_manager.quota_strategy.update_time IS 'When the row was last changed.';
 COMMENT ON COLUMN quota_manager.quota_strategy.state IS 'draft: was never active. active: grants. paused: grants nothing until it is active again. archived: out of use for good. A new strategy that says neither state nor enabled gets quota_manager.default_strategy_state.';
+COMMENT ON COLUMN quota_manager.quota_strategy.allowance IS 'add: each grant is the amount. top_up: what a balance lacks of the amount; nothing where it is there already. exact: the same, and takes away what is above it. Balances are those at the gateway that serves the model; where one is missing the user waits until it has been read.';
 
 CREATE FUNCTION quota_internal.check_strategy_target(name text, model text, amount numeric) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -236,8 +240,8 @@ BEGIN
 			THEN quota_manager.schedule_now() ELSE OLD.schedule_since END;
 		-- A broken strategy can always be put out of use.
 		IF NOT NEW.enabled OR NEW.archived THEN
-			IF (NEW.condition::text, NEW.model, NEW.amount, NEW.type, NEW.periodic_expr::text, NEW.time_zone)
-				IS NOT DISTINCT FROM (OLD.condition::text, OLD.model, OLD.amount, OLD.type, OLD.periodic_expr::text, OLD.time_zone) THEN
+			IF (NEW.condition::text, NEW.model, NEW.amount, NEW.type, NEW.periodic_expr::text, NEW.time_zone, NEW.allowance)
+				IS NOT DISTINCT FROM (OLD.condition::text, OLD.model, OLD.amount, OLD.type, OLD.periodic_expr::text, OLD.time_zone, OLD.allowance) THEN
 				RETURN NEW;
 			END IF;
 		END IF;
@@ -261,6 +265,16 @@ BEGIN
 	IF NEW.amount IS NULL OR NEW.amount = 0 OR NEW.amount IN ('NaN', 'Infinity', '-Infinity') THEN
 		RAISE EXCEPTION 'amount of strategy "%" must be a number other than 0', NEW.name
 			USING ERRCODE = 'numeric_value_out_of_range';
+	END IF;
+	IF NEW.allowance NOT IN ('add', 'top_up', 'exact') THEN
+		RAISE EXCEPTION 'unknown allowance of strategy "%": %', NEW.name, quote_literal(NEW.allowance)
+			USING ERRCODE = 'invalid_parameter_value', COLUMN = 'allowance',
+				HINT = 'Write add (each grant is the amount), top_up (what a balance lacks of the amount) or exact (also takes away what is above it).';
+	END IF;
+	IF NEW.allowance <> 'add' AND NEW.amount < 0 THEN
+		RAISE EXCEPTION 'amount of strategy "%" must be above 0, since its allowance is %', NEW.name, NEW.allowance
+			USING ERRCODE = 'numeric_value_out_of_range', COLUMN = 'amount', DETAIL = 'It is the balance that users are brought to.',
+				HINT = 'To take quota away, let allowance be add, or exact with the balance that is to remain.';
 	END IF;
 	IF NEW.model IS NULL OR NEW.model = '' THEN
 		RAISE EXCEPTION 'strategy "%" has no model', NEW.name USING ERRCODE = 'invalid_parameter_value';

@@ -32,6 +32,12 @@ typedef struct Literal
 	size_t      decimal_count;
 } Literal;
 
+static size_t
+least(size_t a, size_t b)
+{
+	return a < b ? a : b;
+}
+
 /* Takes a literal apart; false unless it is [-]digits[.digits]. */
 static bool
 take_apart(const char *text, Literal *literal)
@@ -380,4 +386,38 @@ gateway_amount_fits(GatewayDialect dialect, const char *amount)
 	char written[AMOUNT_SIZE];
 
 	return amount_write(dialect, amount, written);
+}
+
+/*
+ * Writes the amount next to a literal, towards zero, that can be delivered in
+ * this dialect; "0" if the literal is not one.
+ */
+void
+gateway_amount_truncate(GatewayDialect dialect, const char *amount, char out[GATEWAY_AMOUNT_SIZE])
+{
+	bool    is_zgsm = dialect == GATEWAY_ZGSM;
+	Literal literal;
+
+	if (!take_apart(amount, &literal))
+	{
+		snprintf(out, GATEWAY_AMOUNT_SIZE, "0");
+		return;
+	}
+	literal.decimal_count = is_zgsm ? least(literal.decimal_count, DECIMALS) : 0;
+	while (literal.decimal_count > 0 && literal.decimals[literal.decimal_count - 1] == '0')
+		literal.decimal_count--;
+	if (fits(dialect, &literal) && (!is_zgsm || is_exact_in_double(&literal)))
+	{
+		write_literal(&literal, out);
+		return;
+	}
+	literal.decimal_count = 0;
+	if (fits(dialect, &literal) && (!is_zgsm || is_exact_in_double(&literal)))
+		write_literal(&literal, out);
+	else if (is_zgsm)
+		snprintf(out, GATEWAY_AMOUNT_SIZE, "%s%" PRId64, literal.negative ? "-" : "",
+				 EXACT_IN_DOUBLE);
+	else
+		snprintf(out, GATEWAY_AMOUNT_SIZE, "%s",
+				 literal.negative ? "-" MAX_NEGATIVE : MAX_POSITIVE);
 }

@@ -13,8 +13,7 @@
 
 #include "gateway/gateway.h"
 
-/* Room for any literal written here: sign, 19 digits, point, 6 decimals, NUL. */
-#define AMOUNT_SIZE 32
+#define AMOUNT_SIZE GATEWAY_AMOUNT_SIZE
 
 extern bool amount_write(GatewayDialect dialect, const char *amount, char out[AMOUNT_SIZE]);
 extern bool amount_read(GatewayDialect dialect, const char *number, char out[AMOUNT_SIZE]);

@@ -130,7 +130,13 @@ extern bool            gateway_has_sent(const GatewaySession *session, const voi
 extern bool            gateway_submit(GatewaySession *session, const GatewayRequest *request);
 extern int             gateway_poll(GatewaySession *session, int timeout_ms, GatewayResult *results,
 									int max_results);
-extern bool            gateway_amount_fits(GatewayDialect dialect, const char *amount);
+
+/* Room for any literal written here: sign, 19 digits, point, 6 decimals, NUL. */
+#define GATEWAY_AMOUNT_SIZE 32
+
+extern bool gateway_amount_fits(GatewayDialect dialect, const char *amount);
+extern void gateway_amount_truncate(GatewayDialect dialect, const char *amount,
+									char out[GATEWAY_AMOUNT_SIZE]);
 
 /* What two balance samples prove about the attempt between them. */
 typedef enum GatewayEvidence

@@ -1,6 +1,6 @@
 /*
  * admit.c
- *		Third phase of a scan: which of the users found are granted.
+ *		Third phase of a scan: which of the users found are granted, and how much.
  *
  * Grants are looked up by the key for some hundred users at a time.  Where
  * most users of a single strategy have their grant, one walk along the key is
@@ -13,6 +13,8 @@
 #include "mb/pg_wchar.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -36,19 +38,25 @@ typedef struct Granted
 
 struct Admission
 {
-	Spool        *spool;
-	AdmissionRule rule;
-	MemoryContext batch; /* of the ids that are being looked up, and of what was found */
-	MemoryContext found;
-	text        **ids;
-	int           id_count;
-	int           next_id;
-	Granted      *granted;
-	int           granted_count;
-	int           next_granted;
-	Portal        walk; /* NULL: users are looked up */
-	text         *previous;
-	Size          previous_size;
+	Spool          *spool;
+	AdmissionRule   rule;
+	MemoryContext   batch; /* of the ids that are being looked up, and of what was found */
+	MemoryContext   found;
+	text          **ids;
+	Datum          *balances; /* of the ids, if the spool has them */
+	int             id_count;
+	int             next_id;
+	Granted        *granted;
+	int             granted_count;
+	int             next_granted;
+	Portal          walk; /* NULL: users are looked up */
+	text           *previous;
+	Size            previous_size;
+	bool            is_over; /* a ceiling is reached */
+	int64           room; /* how many more may be admitted, of an amount that is always the same */
+	MemoryContext   user; /* of what is computed for one user */
+	MemoryContext   sums;
+	AdmissionCounts counts;
 };
 
 static int
@@ -113,6 +121,38 @@ open_walk(const AdmissionRule *rule)
 	return SPI_cursor_open(NULL, plan, values, NULL, false);
 }
 
+static Datum
+zero(void)
+{
+	return DirectFunctionCall1(int4_numeric, Int32GetDatum(0));
+}
+
+/* True if each user has an amount of his own. */
+static bool
+has_own_amounts(const Admission *admission)
+{
+	return admission->rule.allowance && allowance_asks_balance(admission->rule.allowance);
+}
+
+/* How many grants of one amount there is room for. */
+static int64
+count_room(const GrantRoom *room, Datum amount)
+{
+	Datum fitting;
+	Datum most;
+
+	if (room == NULL)
+		return PG_INT64_MAX;
+	if (!room->has_amount)
+		return room->grants;
+	most = DirectFunctionCall1(int8_numeric, Int64GetDatum(room->grants));
+	fitting = DirectFunctionCall2(numeric_div_trunc, room->amount,
+								  DirectFunctionCall1(numeric_abs, amount));
+	if (DatumGetBool(DirectFunctionCall2(numeric_ge, fitting, most)))
+		return room->grants;
+	return DatumGetInt64(DirectFunctionCall1(numeric_int8, fitting));
+}
+
 /* Begins with the first id of the spool; within SPI. */
 Admission *
 admission_begin(Spool *spool, const AdmissionRule *rule)
@@ -126,7 +166,22 @@ admission_begin(Spool *spool, const AdmissionRule *rule)
 		AllocSetContextCreate(CurrentMemoryContext, "users to admit", ALLOCSET_DEFAULT_SIZES);
 	admission->found =
 		AllocSetContextCreate(CurrentMemoryContext, "grants of users", ALLOCSET_DEFAULT_SIZES);
+	admission->user =
+		AllocSetContextCreate(CurrentMemoryContext, "user to admit", ALLOCSET_SMALL_SIZES);
+	admission->sums =
+		AllocSetContextCreate(CurrentMemoryContext, "sums of grants", ALLOCSET_SMALL_SIZES);
 	admission->ids = palloc(sizeof(text *) * LOOKUP_USERS);
+	admission->balances = palloc0(sizeof(Datum) * LOOKUP_USERS);
+	if (has_own_amounts(admission))
+	{
+		MemoryContext caller = MemoryContextSwitchTo(admission->sums);
+
+		admission->counts.amount = zero();
+		admission->counts.magnitude = zero();
+		MemoryContextSwitchTo(caller);
+	}
+	else if (!rule->unknown)
+		admission->room = count_room(rule->room, rule->amount);
 	if (!rule->anew && rule->cap == 0 && TIMESTAMP_IS_NOBEGIN(rule->firing) &&
 		spool_count(spool) > LOOKUP_USERS &&
 		count_recorded_grants(rule->strategy_id) < spool_count(spool) * WALK_PER_LOOKUP)
@@ -228,15 +283,20 @@ require_above_previous(Admission *admission, const text *id)
 static void
 next_batch(Admission *admission)
 {
+	bool          has_balances = has_own_amounts(admission) && !admission->rule.unknown;
 	MemoryContext caller;
+	Datum         balance;
 	text         *id;
 
 	MemoryContextReset(admission->batch);
 	admission->id_count = admission->next_id = 0;
-	while (admission->id_count < LOOKUP_USERS && (id = spool_next(admission->spool)) != NULL)
+	while (admission->id_count < LOOKUP_USERS &&
+		   (id = spool_next(admission->spool, &balance)) != NULL)
 	{
 		require_above_previous(admission, id);
 		caller = MemoryContextSwitchTo(admission->batch);
+		if (has_balances)
+			admission->balances[admission->id_count] = datumCopy(balance, false, -1);
 		admission->ids[admission->id_count++] = DatumGetTextPCopy(PointerGetDatum(id));
 		MemoryContextSwitchTo(caller);
 	}
@@ -270,20 +330,15 @@ find_granted(Admission *admission, const text *id)
 	}
 }
 
-/*
- * The next id, valid until the next call, and its verdict; NULL: there are no
- * more.  An id that comes twice is an error.
- */
-text *
-admission_next(Admission *admission, Verdict *verdict)
+/* Reads the next id, and its balance in a spool that has these; NULL: there are no more. */
+static text *
+read_id(Admission *admission, Datum *balance)
 {
-	const Granted *granted;
-	text          *id;
+	text *id;
 
 	if (admission->rule.anew)
 	{
-		*verdict = VERDICT_ADMITTED;
-		id = spool_next(admission->spool);
+		id = spool_next(admission->spool, balance);
 		if (id)
 			require_above_previous(admission, id);
 		return id;
@@ -292,24 +347,132 @@ admission_next(Admission *admission, Verdict *verdict)
 		next_batch(admission);
 	if (admission->id_count == 0)
 		return NULL;
-	id = admission->ids[admission->next_id++];
-	granted = find_granted(admission, id);
-	if (granted && granted->has_this)
-		*verdict = VERDICT_GRANTED;
-	else if (granted && admission->rule.cap > 0 && granted->count >= admission->rule.cap)
-		*verdict = VERDICT_CAPPED;
-	else
-		*verdict = VERDICT_ADMITTED;
-	return id;
+	*balance = admission->balances[admission->next_id];
+	return admission->ids[admission->next_id++];
 }
 
-/* Closes the cursor and frees what the admission holds. */
-void
+/* Adds two numerics in place of the first one. */
+static void
+add_to(Datum *sum, Datum value)
+{
+	Datum before = *sum;
+
+	*sum = DirectFunctionCall2(numeric_add, before, value);
+	pfree(DatumGetPointer(before));
+}
+
+/* True if one more grant of this amount is over a ceiling. */
+static bool
+is_over(const Admission *admission, Datum magnitude)
+{
+	const GrantRoom *room = admission->rule.room;
+
+	if (room == NULL)
+		return false;
+	if (admission->counts.of[VERDICT_ADMITTED] >= room->grants)
+		return true;
+	return room->has_amount &&
+		   DatumGetBool(DirectFunctionCall2(
+			   numeric_gt, DirectFunctionCall2(numeric_add, admission->counts.magnitude, magnitude),
+			   room->amount));
+}
+
+/* Decides about a user without the grant by what the balance lacks. */
+static void
+weigh_balance(Admission *admission, Datum balance, AdmittedUser *user)
+{
+	MemoryContext caller;
+	Datum         magnitude;
+	bool          nothing;
+
+	MemoryContextReset(admission->user);
+	caller = MemoryContextSwitchTo(admission->user);
+	user->amount = allowance_due(admission->rule.allowance, balance);
+	nothing = DatumGetBool(DirectFunctionCall2(numeric_eq, user->amount, zero()));
+	magnitude = DirectFunctionCall1(numeric_abs, user->amount);
+	user->verdict = VERDICT_SUFFICIENT;
+	if (!nothing)
+	{
+		admission->is_over = admission->is_over || is_over(admission, magnitude);
+		user->verdict = admission->is_over ? VERDICT_OVER_CEILING : VERDICT_ADMITTED;
+	}
+	MemoryContextSwitchTo(admission->sums);
+	if (user->verdict == VERDICT_ADMITTED)
+	{
+		add_to(&admission->counts.amount, user->amount);
+		add_to(&admission->counts.magnitude, magnitude);
+	}
+	MemoryContextSwitchTo(caller);
+}
+
+/* The verdict on a user by grants alone; admitted: nothing is against it. */
+static Verdict
+judge_by_grants(Admission *admission, const text *id)
+{
+	const Granted *granted = admission->rule.anew ? NULL : find_granted(admission, id);
+
+	if (granted && granted->has_this)
+		return VERDICT_GRANTED;
+	if (granted && admission->rule.cap > 0 && granted->count >= admission->rule.cap)
+		return VERDICT_CAPPED;
+	return admission->rule.unknown ? VERDICT_UNKNOWN : VERDICT_ADMITTED;
+}
+
+/*
+ * The next user, valid until the next call; false: there are no more.  An id
+ * that comes twice is an error.
+ */
+bool
+admission_next(Admission *admission, AdmittedUser *user)
+{
+	Datum balance = (Datum) 0;
+
+	user->id = read_id(admission, &balance);
+	if (user->id == NULL)
+		return false;
+	user->verdict = judge_by_grants(admission, user->id);
+	user->amount = admission->rule.amount;
+	if (user->verdict == VERDICT_ADMITTED)
+	{
+		if (has_own_amounts(admission))
+			weigh_balance(admission, balance, user);
+		else if (admission->counts.of[VERDICT_ADMITTED] >= admission->room)
+			user->verdict = VERDICT_OVER_CEILING;
+	}
+	admission->counts.of[user->verdict]++;
+	return true;
+}
+
+/*
+ * Closes the cursor and frees what the admission holds; returns what was read
+ * up to now, in the current memory context.
+ */
+AdmissionCounts
 admission_end(Admission *admission)
 {
+	AdmissionCounts counts = admission->counts;
+
+	if (has_own_amounts(admission))
+	{
+		counts.amount = datumCopy(counts.amount, false, -1);
+		counts.magnitude = datumCopy(counts.magnitude, false, -1);
+	}
+	else if (counts.of[VERDICT_ADMITTED] == 0)
+		counts.amount = counts.magnitude = zero();
+	else
+	{
+		counts.amount = DirectFunctionCall2(
+			numeric_mul,
+			DirectFunctionCall1(int8_numeric, Int64GetDatum(counts.of[VERDICT_ADMITTED])),
+			admission->rule.amount);
+		counts.magnitude = DirectFunctionCall1(numeric_abs, counts.amount);
+	}
 	if (admission->walk)
 		SPI_cursor_close(admission->walk);
 	MemoryContextDelete(admission->batch);
 	MemoryContextDelete(admission->found);
+	MemoryContextDelete(admission->user);
+	MemoryContextDelete(admission->sums);
 	pfree(admission);
+	return counts;
 }

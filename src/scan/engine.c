@@ -16,6 +16,8 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/pg_lsn.h"
 #include "utils/snapmgr.h"
@@ -288,37 +290,27 @@ qm_end_evaluation(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* How many users had which verdict. */
-typedef struct VerdictCounts
-{
-	int64 of[VERDICT_CAPPED + 1];
-} VerdictCounts;
-
 /*
  * Admits the users of a spool, and writes grants of those admitted if there
  * is a writer.
  */
-static VerdictCounts
+static AdmissionCounts
 admit_all(Spool *spool, const AdmissionRule *rule, GrantWriter *writer)
 {
-	Admission    *admission = admission_begin(spool, rule);
-	VerdictCounts counts = {{0}};
-	int64         done = 0;
-	Verdict       verdict;
-	text         *id;
+	Admission   *admission = admission_begin(spool, rule);
+	int64        done = 0;
+	AdmittedUser user;
 
 	progress_set(PROGRESS_SCAN, SCAN_USERS_TOTAL, spool_count(spool));
 	progress_set(PROGRESS_SCAN, SCAN_USERS_DONE, 0);
-	while ((id = admission_next(admission, &verdict)) != NULL)
+	while (admission_next(admission, &user))
 	{
 		if (++done % PROGRESS_ROWS == 0)
 			progress_set(PROGRESS_SCAN, SCAN_USERS_DONE, done);
-		counts.of[verdict]++;
-		if (writer && verdict == VERDICT_ADMITTED)
-			grant_writer_add(writer, id);
+		if (writer && user.verdict == VERDICT_ADMITTED)
+			grant_writer_add(writer, user.id, user.amount);
 	}
-	admission_end(admission);
-	return counts;
+	return admission_end(admission);
 }
 
 /* A field of the template, which must have a value. */
@@ -335,42 +327,105 @@ template_field(HeapTupleHeader pattern, const char *name)
 }
 
 /*
- * grant_evaluated(template, cap, anew): writes grants for the users that were
- * found of the strategy of the template, and counts.
+ * The rule of a strategy by the template of its grants.  What a balance lacks is
+ * granted at the gateway that the balance is of.
+ */
+static AdmissionRule
+admission_rule(HeapTupleHeader pattern, const StrategyEvaluation *strategy)
+{
+	AdmissionRule rule = {.strategy_id = strategy->strategy_id,
+						  .firing = DatumGetTimestampTz(template_field(pattern, "scheduled_time")),
+						  .amount = template_field(pattern, "amount"),
+						  .allowance = &strategy->allowance};
+
+	if (allowance_asks_balance(rule.allowance) && rule.allowance->gateway &&
+		strcmp(TextDatumGetCString(template_field(pattern, "gateway")), rule.allowance->gateway) !=
+			0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("another gateway serves the model since balances were read at \"%s\"",
+						rule.allowance->gateway)));
+	return rule;
+}
+
+/*
+ * The room below ceilings: arguments from this one on are the most grants and
+ * the highest amount, of which nulls set no limit; NULL: neither does.
+ */
+static const GrantRoom *
+room_argument(FunctionCallInfo fcinfo, int first)
+{
+	GrantRoom *room;
+
+	if (PG_NARGS() <= first || (PG_ARGISNULL(first) && PG_ARGISNULL(first + 1)))
+		return NULL;
+	room = palloc0(sizeof(GrantRoom));
+	room->grants = PG_ARGISNULL(first) ? PG_INT64_MAX : PG_GETARG_INT64(first);
+	room->has_amount = !PG_ARGISNULL(first + 1);
+	if (room->has_amount)
+		room->amount = PG_GETARG_DATUM(first + 1);
+	return room;
+}
+
+/* What became of the users that were found. */
+typedef struct Granting
+{
+	AdmissionCounts found;
+	AdmissionCounts missing;
+	int64           granted;
+} Granting;
+
+/* Admits all users of a strategy, and writes grants where there is a template. */
+static Granting
+grant_found(StrategyEvaluation *strategy, AdmissionRule rule, HeapTupleHeader pattern)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	Granting      result;
+	GrantWriter  *writer = NULL;
+
+	SPI_connect();
+	if (pattern != NULL && spool_count(strategy->matched) > 0)
+		writer = grant_writer_begin(pattern, allowance_asks_balance(rule.allowance));
+	result.found = admit_all(strategy->matched, &rule, writer);
+	result.granted = writer ? grant_writer_end(writer) : result.found.of[VERDICT_ADMITTED];
+	rule.unknown = true;
+	memset(&result.missing, 0, sizeof(AdmissionCounts));
+	if (strategy->missing && spool_count(strategy->missing) > 0)
+		result.missing = admit_all(strategy->missing, &rule, NULL);
+	MemoryContextSwitchTo(caller);
+	result.found.amount = datumCopy(result.found.amount, false, -1);
+	result.found.magnitude = datumCopy(result.found.magnitude, false, -1);
+	SPI_finish();
+	return result;
+}
+
+/*
+ * grant_evaluated(template, cap, anew, grants, amount, writes): writes grants
+ * for the users that were found of the strategy of the template, as far as
+ * there is room below ceilings, and counts.  1.0.0 has the first three only.
  */
 Datum
 qm_grant_evaluated(PG_FUNCTION_ARGS)
 {
-	HeapTupleHeader pattern = PG_GETARG_HEAPTUPLEHEADER(0);
-	AdmissionRule   rule = {.strategy_id = DatumGetInt32(template_field(pattern, "strategy_id")),
-							.firing = DatumGetTimestampTz(template_field(pattern, "scheduled_time")),
-							.cap = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1),
-							.anew = PG_GETARG_BOOL(2) && PG_ARGISNULL(1)};
-	StrategyEvaluation *strategy = evaluation_find(rule.strategy_id);
-	VerdictCounts       found = {{0}};
-	VerdictCounts       missing = {{0}};
-	int64               granted = 0;
-	TupleDesc           descriptor;
-	bool                nulls[] = {false, false, false, false, false, false, false};
+	HeapTupleHeader     pattern = PG_GETARG_HEAPTUPLEHEADER(0);
+	StrategyEvaluation *strategy =
+		evaluation_find(DatumGetInt32(template_field(pattern, "strategy_id")));
+	AdmissionRule rule = admission_rule(pattern, strategy);
+	bool          writes = PG_NARGS() <= 5 || PG_GETARG_BOOL(5);
+	Granting      result;
+	TupleDesc     descriptor;
 
 	if (get_call_result_type(fcinfo, NULL, &descriptor) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
+	rule.cap = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1);
+	rule.anew = PG_GETARG_BOOL(2) && PG_ARGISNULL(1);
+	rule.room = room_argument(fcinfo, 3);
 	granting = true;
 	progress_set(PROGRESS_SCAN, SCAN_PHASE, SCAN_WRITING);
 	progress_set(PROGRESS_SCAN, SCAN_STRATEGY, rule.strategy_id);
 	PG_TRY();
 	{
-		SPI_connect();
-		if (spool_count(strategy->matched) > 0)
-		{
-			GrantWriter *writer = grant_writer_begin(pattern);
-
-			found = admit_all(strategy->matched, &rule, writer);
-			granted = grant_writer_end(writer);
-		}
-		if (strategy->missing && spool_count(strategy->missing) > 0)
-			missing = admit_all(strategy->missing, &rule, NULL);
-		SPI_finish();
+		result = grant_found(strategy, rule, writes ? pattern : NULL);
 	}
 	PG_FINALLY();
 	{
@@ -378,14 +433,20 @@ qm_grant_evaluated(PG_FUNCTION_ARGS)
 	}
 	PG_END_TRY();
 	progress_set(PROGRESS_SCAN, SCAN_PHASE, SCAN_RECORDING);
-	CRASH_POINT(scan_granted);
+	if (writes)
+		CRASH_POINT(scan_granted);
 	{
 		Datum values[] = {Int64GetDatum(spool_count(strategy->matched) + strategy->left_out),
-						  Int64GetDatum(granted),
-						  Int64GetDatum(found.of[VERDICT_GRANTED]),
-						  Int64GetDatum(found.of[VERDICT_CAPPED]),
-						  Int64GetDatum(missing.of[VERDICT_ADMITTED]),
-						  Int64GetDatum(strategy->left_out + strategy->left_out_missing)};
+						  Int64GetDatum(result.granted),
+						  Int64GetDatum(result.found.of[VERDICT_GRANTED]),
+						  Int64GetDatum(result.found.of[VERDICT_CAPPED]),
+						  Int64GetDatum(result.missing.of[VERDICT_UNKNOWN]),
+						  Int64GetDatum(strategy->left_out + strategy->left_out_missing),
+						  Int64GetDatum(result.found.of[VERDICT_OVER_CEILING]),
+						  Int64GetDatum(result.found.of[VERDICT_SUFFICIENT]),
+						  result.found.amount,
+						  result.found.magnitude};
+		bool  nulls[lengthof(values)] = {false};
 
 		PG_RETURN_DATUM(
 			HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(descriptor), values, nulls)));
@@ -394,27 +455,32 @@ qm_grant_evaluated(PG_FUNCTION_ARGS)
 
 /* Adds the users of a spool to the result, each with its verdict. */
 static void
-put_users(ReturnSetInfo *result, Spool *spool, const AdmissionRule *rule, const char *admitted)
+put_users(ReturnSetInfo *result, Spool *spool, const AdmissionRule *rule)
 {
-	const char *const names[] = {admitted, "granted", "capped"};
-	Admission        *admission = admission_begin(spool, rule);
-	Verdict           verdict;
-	text             *id;
+	static const char *const names[VERDICTS] = {[VERDICT_ADMITTED] = "admitted",
+												[VERDICT_GRANTED] = "granted",
+												[VERDICT_CAPPED] = "capped",
+												[VERDICT_SUFFICIENT] = "sufficient",
+												[VERDICT_OVER_CEILING] = "over_ceiling",
+												[VERDICT_UNKNOWN] = "unknown"};
+	Admission               *admission = admission_begin(spool, rule);
+	AdmittedUser             user;
 
-	while ((id = admission_next(admission, &verdict)) != NULL)
+	while (admission_next(admission, &user))
 	{
-		Datum values[] = {PointerGetDatum(id), CStringGetTextDatum(names[verdict])};
+		Datum values[] = {PointerGetDatum(user.id), CStringGetTextDatum(names[user.verdict])};
 		bool  nulls[] = {false, false};
 
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 		pfree(DatumGetPointer(values[1]));
 	}
-	admission_end(admission);
+	(void) admission_end(admission);
 }
 
 /*
  * evaluated_users(strategy, firing, cap): what grant_evaluated() would do of
- * each user, including users who would match if a balance were known; writes nothing.
+ * each user below all ceilings, including users who would match if a balance were known;
+ * writes nothing.
  */
 Datum
 qm_evaluated_users(PG_FUNCTION_ARGS)
@@ -423,13 +489,16 @@ qm_evaluated_users(PG_FUNCTION_ARGS)
 	StrategyEvaluation *strategy = evaluation_find(PG_GETARG_INT32(0));
 	AdmissionRule       rule = {.strategy_id = PG_GETARG_INT32(0),
 								.firing = PG_GETARG_TIMESTAMPTZ(1),
-								.cap = PG_ARGISNULL(2) ? 0 : PG_GETARG_INT32(2)};
+								.cap = PG_ARGISNULL(2) ? 0 : PG_GETARG_INT32(2),
+								.amount = DirectFunctionCall1(int4_numeric, Int32GetDatum(0)),
+								.allowance = &strategy->allowance};
 
 	InitMaterializedSRF(fcinfo, 0);
 	SPI_connect();
-	put_users(result, strategy->matched, &rule, "admitted");
+	put_users(result, strategy->matched, &rule);
+	rule.unknown = true;
 	if (strategy->missing)
-		put_users(result, strategy->missing, &rule, "unknown");
+		put_users(result, strategy->missing, &rule);
 	SPI_finish();
 	return (Datum) 0;
 }

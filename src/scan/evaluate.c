@@ -54,7 +54,22 @@ run_programs(SpoolReceiver *receiver, text *id, const Datum *values, const bool 
 {
 	for (int i = 0; i < receiver->count; i++)
 		if (program_run(receiver->programs[i], values, nulls))
-			evaluation_add(receiver->strategies[i], id, true);
+			evaluation_add(receiver->strategies[i], id, true, (Datum) 0);
+}
+
+/* Adds the user of a row that says whether the condition is met, or may be. */
+static void
+add_by_verdict(StrategyEvaluation *strategy, text *id, const TupleTableSlot *slot)
+{
+	bool  meets = !slot->tts_isnull[1] && DatumGetBool(slot->tts_values[1]);
+	Datum balance = (Datum) 0;
+
+	if (allowance_asks_balance(&strategy->allowance))
+	{
+		meets &= !slot->tts_isnull[2];
+		balance = slot->tts_values[2];
+	}
+	evaluation_add(strategy, id, meets, balance);
 }
 
 /* Takes one row of the query. */
@@ -77,11 +92,10 @@ receive_row(TupleTableSlot *slot, DestReceiver *self)
 	switch (receiver->query->answer)
 	{
 		case QUERY_MATCHED:
-			evaluation_add(receiver->strategies[0], id, true);
+			evaluation_add(receiver->strategies[0], id, true, (Datum) 0);
 			break;
 		case QUERY_VERDICT:
-			evaluation_add(receiver->strategies[0], id,
-						   !slot->tts_isnull[1] && DatumGetBool(slot->tts_values[1]));
+			add_by_verdict(receiver->strategies[0], id, slot);
 			break;
 		case QUERY_PROGRAMS:
 			run_programs(receiver, id, slot->tts_values + 1, slot->tts_isnull + 1);

@@ -9,12 +9,15 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/memutils.h"
 #include "utils/pg_lsn.h"
 #include "utils/xid8.h"
 
 #include "common/compat.h"
 #include "common/statement.h"
+#include "common/version.h"
+#include "endpoint/gateway_row.h"
 #include "scan/evaluation.h"
 
 /* An id longer than this has no room in a key: quota_internal.user_id_fits(). */
@@ -25,17 +28,25 @@ bool incremental_scans;
 /* A spool has at least so many kilobytes of memory. */
 #define SPOOL_MEMORY_MIN 64
 
+#define STRATEGIES_TO_EVALUATE(allowance, gateway)                                                   \
+	"SELECT s.id, s.version, s.type = 'single',"                                                     \
+	" quota_internal.bound_condition(s.condition)::text, s.max_exec_per_user IS NOT NULL,"           \
+	" m.users, m.seen, m.base, m.base_next, m.candidate, m.candidate_next" allowance                 \
+	" FROM quota_manager.quota_strategy s LEFT JOIN LATERAL (SELECT k.* FROM"                        \
+	" quota_internal.scan_mark k WHERE k.strategy_id = s.id AND k.strategy_version = s.version"      \
+	" AND EXISTS (SELECT 1 FROM quota_manager.quota_run r WHERE r.id = k.run_id)" /* looked up for \
+	each strategy, whatever the statistics of so small a table say */ \
+	" OFFSET 0) m ON true" gateway " WHERE s.id = ANY ($1) ORDER BY s.id"
+
 static Statement strategies_to_evaluate = {
-	"SELECT s.id, s.version, s.type = 'single',"
-	" quota_internal.bound_condition(s.condition)::text, s.max_exec_per_user IS NOT NULL,"
-	" m.users, m.seen, m.base, m.base_next, m.candidate, m.candidate_next"
-	" FROM quota_manager.quota_strategy s LEFT JOIN LATERAL (SELECT k.* FROM"
-	" quota_internal.scan_mark k WHERE k.strategy_id = s.id AND k.strategy_version = s.version"
-	" AND EXISTS (SELECT 1 FROM quota_manager.quota_run r WHERE r.id = k.run_id)"
-	/* looked up for each strategy, whatever the statistics of so small a table say */
-	" OFFSET 0) m ON true"
-	" WHERE s.id = ANY ($1) ORDER BY s.id",
+	STRATEGIES_TO_EVALUATE(", s.amount, s.allowance, g.name, g.dialect",
+						   " LEFT JOIN LATERAL (SELECT w.name, w.dialect FROM"
+						   " quota_manager.quota_gateway w WHERE s.allowance <> 'add'"
+						   " AND w.name = quota_manager.gateway_of(s.model) OFFSET 0) g ON true"),
 	{INT4ARRAYOID}};
+
+/* Before strategies had allowances. */
+static Statement strategies_of_older_sql = {STRATEGIES_TO_EVALUATE("", ""), {INT4ARRAYOID}};
 
 /* The evaluations of this transaction, the latest first. */
 static Evaluation *evaluations = NULL;
@@ -149,6 +160,23 @@ read_mark(StrategyEvaluation *strategy, uint64 row)
 	strategy->mark.candidate.next_transaction = DatumGetFullTransactionId(values[4]);
 }
 
+/* Reads the allowance of a strategy, from the twelfth column on. */
+static void
+read_allowance(StrategyEvaluation *strategy, uint64 row)
+{
+	bool isnull;
+
+	strategy->allowance.kind = allowance_kind(result_text(row, 13));
+	if (!allowance_asks_balance(&strategy->allowance))
+		return;
+	strategy->allowance.amount = datumCopy(result_datum(row, 12, &isnull), false, -1);
+	if (result_is_null(row, 14))
+		return;
+	strategy->allowance.gateway = result_text(row, 14);
+	if (!gateway_dialect_read(result_text(row, 15), &strategy->allowance.dialect))
+		elog(ERROR, "unknown dialect of gateway \"%s\"", strategy->allowance.gateway);
+}
+
 /*
  * Why the next evaluation of a strategy must read all users, whatever this one
  * does; NULL: it need not.
@@ -162,7 +190,7 @@ reason_against_marks(const Evaluation *evaluation, const StrategyEvaluation *str
 		return "quota_manager.incremental_scans is off";
 	if (strategy->is_capped)
 		return "a grant that is cancelled makes room below max_exec_per_user";
-	if (strategy->traits.asks_balances)
+	if (evaluation_asks_balances(strategy))
 		return "balances change by themselves";
 	if (!strategy->traits.is_built_in || !strategy->traits.is_immutable)
 		return "the condition calls a function that is not built in";
@@ -177,8 +205,11 @@ read_strategies(Evaluation *evaluation, Datum strategy_ids)
 {
 	uint64 count;
 
+	bool is_current = sql_is_current();
+
 	SPI_connect();
-	count = statement_run_as_user(&strategies_to_evaluate, ARGS(arg_datum(strategy_ids)));
+	count = statement_run_as_user(is_current ? &strategies_to_evaluate : &strategies_of_older_sql,
+								  ARGS(arg_datum(strategy_ids)));
 	for (uint64 row = 0; row < count; row++)
 	{
 		MemoryContext       caller = MemoryContextSwitchTo(evaluation->memory);
@@ -192,6 +223,8 @@ read_strategies(Evaluation *evaluation, Datum strategy_ids)
 		strategy->mark_users = result_int64(row, 6);
 		read_condition(strategy, count == 1);
 		read_mark(strategy, row);
+		if (is_current)
+			read_allowance(strategy, row);
 		evaluation->strategies = lappend(evaluation->strategies, strategy);
 		MemoryContextSwitchTo(caller);
 	}
@@ -312,18 +345,20 @@ evaluation_open_spools(Evaluation *evaluation, StrategyEvaluation *strategy, int
 	int           memory = Max(work_mem / Max(spools, 1), SPOOL_MEMORY_MIN);
 
 	strategy->left_out = strategy->left_out_missing = 0;
-	strategy->matched = spool_begin(memory, evaluation->files);
-	if (strategy->traits.asks_balances)
-		strategy->missing = spool_begin(memory, evaluation->files);
+	strategy->matched =
+		spool_begin(memory, evaluation->files, allowance_asks_balance(&strategy->allowance));
+	if (evaluation_asks_balances(strategy))
+		strategy->missing = spool_begin(memory, evaluation->files, false);
 	MemoryContextSwitchTo(caller);
 }
 
 /*
  * Spools a user that a query returned, who meets the condition, or would if a
- * missing balance were favourable.
+ * missing balance were favourable.  balance: of one who meets it, where the
+ * allowance asks for it.
  */
 void
-evaluation_add(StrategyEvaluation *strategy, text *id, bool meets)
+evaluation_add(StrategyEvaluation *strategy, text *id, bool meets, Datum balance)
 {
 	int length = VARSIZE_ANY_EXHDR(id);
 
@@ -337,7 +372,7 @@ evaluation_add(StrategyEvaluation *strategy, text *id, bool meets)
 			strategy->left_out_missing++;
 		return;
 	}
-	spool_add(meets ? strategy->matched : strategy->missing, VARDATA_ANY(id), length);
+	spool_add(meets ? strategy->matched : strategy->missing, VARDATA_ANY(id), length, balance);
 }
 
 /*
@@ -348,5 +383,5 @@ bool
 evaluation_can_share(const Evaluation *evaluation, const StrategyEvaluation *strategy)
 {
 	return evaluation->source.is_plain && strategy->tree != NULL && strategy->traits.is_built_in &&
-		   strategy->traits.is_immutable && !strategy->traits.asks_balances;
+		   strategy->traits.is_immutable && !evaluation_asks_balances(strategy);
 }

@@ -24,6 +24,7 @@
 #include "nodes/plannodes.h"
 
 #include "condition/condition.h"
+#include "scan/allowance.h"
 #include "scan/changed.h"
 #include "scan/spool.h"
 #include "scan/user_source.h"
@@ -41,13 +42,14 @@ typedef struct StrategyEvaluation
 	char           *condition;
 	ConditionNode  *tree;
 	ConditionTraits traits;
+	Allowance       allowance;
 	const char     *whole_reason; /* why all users are evaluated; NULL: only changed ones */
 	bool            can_mark;   /* the next evaluation may go by what has changed since this one */
 	bool            has_mark;   /* there is one of the evaluation before, and it is valid */
 	EvaluationMark  mark;       /* first of the evaluation before, then of this one */
 	int64           mark_users; /* fingerprint of the users then */
 	Spool          *matched;    /* NULL: it was not evaluated */
-	Spool          *missing;    /* whose answer depends on a missing balance */
+	Spool          *missing;    /* whose answer, or amount, depends on a missing balance */
 	int64           left_out;   /* whose ids are too long for a grant */
 	int64           left_out_missing;
 } StrategyEvaluation;
@@ -64,13 +66,20 @@ typedef struct Evaluation
 	struct Evaluation    *next; /* that was begun before it */
 } Evaluation;
 
+/* True if the answers for users, or their amounts, depend on balances. */
+static inline bool
+evaluation_asks_balances(const StrategyEvaluation *strategy)
+{
+	return strategy->traits.asks_balances || allowance_asks_balance(&strategy->allowance);
+}
+
 extern Evaluation         *evaluation_begin(Datum strategy_ids);
 extern StrategyEvaluation *evaluation_find(int32 strategy_id);
 extern bool                evaluation_is_kept(void);
 extern void                evaluation_end(int32 strategy_id);
 extern void evaluation_open_spools(Evaluation *evaluation, StrategyEvaluation *strategy,
 								   int spools);
-extern void evaluation_add(StrategyEvaluation *strategy, text *id, bool meets);
+extern void evaluation_add(StrategyEvaluation *strategy, text *id, bool meets, Datum balance);
 extern bool evaluation_can_share(const Evaluation *evaluation, const StrategyEvaluation *strategy);
 
 #endif /* QM_EVALUATION_H */

@@ -52,6 +52,18 @@ plan_query(const UserSource *source, const char *text, ParamListInfo params)
 	return plan;
 }
 
+/* The balance that an allowance goes by, as one more column; none if it asks for none. */
+static const char *
+balance_column(const Allowance *allowance)
+{
+	if (!allowance_asks_balance(allowance))
+		return "";
+	if (allowance->gateway == NULL)
+		return ", NULL::pg_catalog.numeric";
+	return psprintf(", quota_internal.balance_at((s.subject).balances, %s)",
+					quote_literal_cstr(allowance->gateway));
+}
+
 /* The query of one strategy. */
 static EvaluationQuery *
 plan_own_query(const UserSource *source, StrategyEvaluation *strategy)
@@ -60,12 +72,13 @@ plan_own_query(const UserSource *source, StrategyEvaluation *strategy)
 	char            *condition = quote_literal_cstr(strategy->condition);
 
 	query->strategies = list_make1(strategy);
-	if (strategy->traits.asks_balances)
+	if (evaluation_asks_balances(strategy))
 	{
 		query->answer = QUERY_VERDICT;
-		query->text = psprintf("SELECT s.id, s.subject OPERATOR(quota_manager.@@) %s FROM %s s"
+		query->text = psprintf("SELECT s.id, s.subject OPERATOR(quota_manager.@@) %s%s FROM %s s"
 							   " WHERE quota_manager.may_match(s.subject, %s)",
-							   condition, source->with_balances, condition);
+							   condition, balance_column(&strategy->allowance),
+							   source->with_balances, condition);
 	}
 	else
 	{

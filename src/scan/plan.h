@@ -22,7 +22,8 @@
 typedef enum QueryAnswer
 {
 	QUERY_MATCHED,  /* id: the user meets the condition */
-	QUERY_VERDICT,  /* id, and whether the user meets it or only may */
+	QUERY_VERDICT,  /* id, whether the user meets it or only may, and a balance if the allowance
+					 * asks for one */
 	QUERY_PROGRAMS, /* id, and the columns of the programs */
 } QueryAnswer;
 

@@ -1,6 +1,7 @@
 /*
  * spool.h
- *		User ids that an evaluation found, kept until they are written.
+ *		User ids that an evaluation found, kept until they are written; each
+ *		with the balance that its amount depends on, if the spool has these.
  *
  * A spool takes the memory that it is given and spills the rest to temporary
  * files.  It ends with its memory context and its resource owner, which must
@@ -19,10 +20,10 @@
 
 typedef struct Spool Spool;
 
-extern Spool *spool_begin(int memory, ResourceOwner files);
-extern void   spool_add(Spool *spool, const char *id, int length);
+extern Spool *spool_begin(int memory, ResourceOwner files, bool has_balances);
+extern void   spool_add(Spool *spool, const char *id, int length, Datum balance);
 extern int64  spool_count(const Spool *spool);
 extern void   spool_rewind(Spool *spool);
-extern text  *spool_next(Spool *spool);
+extern text  *spool_next(Spool *spool, Datum *balance);
 
 #endif /* QM_SPOOL_H */

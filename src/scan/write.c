@@ -19,6 +19,7 @@
 #include "rewrite/rewriteHandler.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -42,8 +43,9 @@ struct GrantWriter
 {
 	Relation      table;
 	int           columns;
-	int           user_column; /* number of user_id, from 0 */
-	Datum        *values;      /* of the template */
+	int           user_column;   /* number of user_id, from 0 */
+	int           amount_column; /* of amount, if each grant has its own; otherwise -1 */
+	Datum        *values;        /* of the template */
 	bool         *nulls;
 	int64         written;
 	int           count; /* rows of the batch */
@@ -60,7 +62,8 @@ struct GrantWriter
 	TupleTableSlot *slots[BATCH_ROWS];
 
 	/* Of any other. */
-	Datum     *users; /* STATEMENT_ROWS of them */
+	Datum     *users;   /* STATEMENT_ROWS of them */
+	Datum     *amounts; /* of these, if each has its own */
 	SPIPlanPtr statement;
 	Datum     *parameters;
 	int        parameter_count;
@@ -122,7 +125,8 @@ begin_direct(GrantWriter *writer)
 
 /*
  * Prepares an INSERT of a batch: the columns of the template are parameters,
- * the user ids an array, and all else is left to its default.
+ * the user ids an array, their own amounts another, and all else is left to its
+ * default.
  */
 static void
 begin_statement(GrantWriter *writer)
@@ -131,6 +135,7 @@ begin_statement(GrantWriter *writer)
 	StringInfoData values;
 	StringInfoData text;
 	Oid           *types = palloc(sizeof(Oid) * writer->columns);
+	bool           own_amounts = writer->amount_column >= 0;
 	int            count = 0;
 
 	initStringInfo(&columns);
@@ -138,11 +143,13 @@ begin_statement(GrantWriter *writer)
 	initStringInfo(&text);
 	writer->parameters = palloc(sizeof(Datum) * writer->columns);
 	writer->users = palloc(sizeof(Datum) * STATEMENT_ROWS);
+	writer->amounts = own_amounts ? palloc(sizeof(Datum) * STATEMENT_ROWS) : NULL;
 	for (int i = 0; i < writer->columns; i++)
 	{
 		Form_pg_attribute column = TupleDescAttr(RelationGetDescr(writer->table), i);
 
-		if (writer->nulls[i] || i == writer->user_column || column->attisdropped)
+		if (writer->nulls[i] || i == writer->user_column || i == writer->amount_column ||
+			column->attisdropped)
 			continue;
 		types[count] = column->atttypid;
 		writer->parameters[count] = writer->values[i];
@@ -150,19 +157,30 @@ begin_statement(GrantWriter *writer)
 		appendStringInfo(&values, "$%d, ", ++count);
 	}
 	types[count++] = TEXTARRAYOID;
+	if (own_amounts)
+	{
+		types[count++] = get_array_type(NUMERICOID);
+		appendStringInfo(&text,
+						 "INSERT INTO quota_manager.quota_execute (%suser_id, amount)"
+						 " SELECT %su.user_id, u.amount"
+						 " FROM ROWS FROM (pg_catalog.unnest($%d), pg_catalog.unnest($%d))"
+						 " u (user_id, amount)",
+						 columns.data, values.data, count - 1, count);
+	}
+	else
+		appendStringInfo(&text,
+						 "INSERT INTO quota_manager.quota_execute (%suser_id)"
+						 " SELECT %su.user_id FROM pg_catalog.unnest($%d) u (user_id)",
+						 columns.data, values.data, count);
 	writer->parameter_count = count;
-	appendStringInfo(&text,
-					 "INSERT INTO quota_manager.quota_execute (%suser_id)"
-					 " SELECT %su.user_id FROM pg_catalog.unnest($%d) u (user_id)",
-					 columns.data, values.data, count);
 	writer->statement = SPI_prepare(text.data, count, types);
 	if (writer->statement == NULL)
 		elog(ERROR, "could not prepare to write grants");
 }
 
-/* Opens the table of grants for writing grants like the template. */
+/* Opens the table of grants for writing grants like the template, or with amounts of their own. */
 GrantWriter *
-grant_writer_begin(HeapTupleHeader pattern)
+grant_writer_begin(HeapTupleHeader pattern, bool own_amounts)
 {
 	GrantWriter  *writer = palloc0(sizeof(GrantWriter));
 	HeapTupleData tuple = {.t_len = HeapTupleHeaderGetDatumLength(pattern), .t_data = pattern};
@@ -173,6 +191,8 @@ grant_writer_begin(HeapTupleHeader pattern)
 	descriptor = RelationGetDescr(writer->table);
 	writer->columns = descriptor->natts;
 	writer->user_column = get_attnum(RelationGetRelid(writer->table), "user_id") - 1;
+	writer->amount_column =
+		own_amounts ? get_attnum(RelationGetRelid(writer->table), "amount") - 1 : -1;
 	writer->values = palloc0(sizeof(Datum) * writer->columns);
 	writer->nulls = palloc(sizeof(bool) * writer->columns);
 	if (HeapTupleHeaderGetTypeId(pattern) != descriptor->tdtypeid || writer->user_column < 0)
@@ -213,8 +233,12 @@ static void
 flush_statement(GrantWriter *writer)
 {
 	MemoryContext caller = MemoryContextSwitchTo(writer->batch);
+	Datum        *last = writer->parameters + writer->parameter_count - 1;
 
-	writer->parameters[writer->parameter_count - 1] = PointerGetDatum(
+	if (writer->amounts)
+		*last-- = PointerGetDatum(
+			construct_array(writer->amounts, writer->count, NUMERICOID, -1, false, TYPALIGN_INT));
+	*last = PointerGetDatum(
 		construct_array(writer->users, writer->count, TEXTOID, -1, false, TYPALIGN_INT));
 	MemoryContextSwitchTo(caller);
 	if (SPI_execute_plan(writer->statement, writer->parameters, NULL, false, 0) != SPI_OK_INSERT)
@@ -243,7 +267,7 @@ flush(GrantWriter *writer)
 
 /* Fills the next slot of the batch. */
 static void
-add_direct(GrantWriter *writer, const text *user_id)
+add_direct(GrantWriter *writer, const text *user_id, Datum amount)
 {
 	EState         *estate = writer->estate;
 	ExprContext    *context = GetPerTupleExprContext(estate);
@@ -265,6 +289,8 @@ add_direct(GrantWriter *writer, const text *user_id)
 	MemoryContextSwitchTo(caller);
 	slot->tts_values[writer->user_column] = PointerGetDatum(user_id);
 	slot->tts_isnull[writer->user_column] = false;
+	if (writer->amount_column >= 0)
+		slot->tts_values[writer->amount_column] = amount;
 	ExecStoreVirtualTuple(slot);
 	slot->tts_tableOid = RelationGetRelid(writer->table);
 	if (RelationGetDescr(writer->table)->constr)
@@ -276,18 +302,23 @@ add_direct(GrantWriter *writer, const text *user_id)
 	ExecMaterializeSlot(slot);
 }
 
-/* Writes the grant of a user, now or with a later batch. */
+/*
+ * Writes the grant of a user, now or with a later batch.  amount counts if the
+ * writer was begun for amounts of their own.
+ */
 void
-grant_writer_add(GrantWriter *writer, const text *user_id)
+grant_writer_add(GrantWriter *writer, const text *user_id, Datum amount)
 {
 	CRASH_POINT(scan_admitting);
 	if (writer->direct)
-		add_direct(writer, user_id);
+		add_direct(writer, user_id, amount);
 	else
 	{
 		MemoryContext caller = MemoryContextSwitchTo(writer->batch);
 
 		writer->users[writer->count] = PointerGetDatum(DatumGetTextPCopy(PointerGetDatum(user_id)));
+		if (writer->amounts)
+			writer->amounts[writer->count] = datumCopy(amount, false, -1);
 		MemoryContextSwitchTo(caller);
 	}
 	writer->count++;
