@@ -39,6 +39,16 @@
 #define STATEMENT_ROWS 16384
 #define STATEMENT_BYTES (1024 * 1024)
 
+/* An INSERT of a batch. */
+typedef struct GrantInsert
+{
+	Datum     *users;   /* STATEMENT_ROWS of them */
+	Datum     *amounts; /* of these, if each has its own */
+	SPIPlanPtr statement;
+	Datum     *parameters;
+	int        parameter_count;
+} GrantInsert;
+
 struct GrantWriter
 {
 	Relation      table;
@@ -61,12 +71,7 @@ struct GrantWriter
 	ExprState     **defaults; /* per column, NULL: the template decides */
 	TupleTableSlot *slots[BATCH_ROWS];
 
-	/* Of any other. */
-	Datum     *users;   /* STATEMENT_ROWS of them */
-	Datum     *amounts; /* of these, if each has its own */
-	SPIPlanPtr statement;
-	Datum     *parameters;
-	int        parameter_count;
+	GrantInsert insert; /* of any other */
 };
 
 /* True if it has a column of a domain, which may refuse even a missing value. */
@@ -141,9 +146,9 @@ begin_statement(GrantWriter *writer)
 	initStringInfo(&columns);
 	initStringInfo(&values);
 	initStringInfo(&text);
-	writer->parameters = palloc(sizeof(Datum) * writer->columns);
-	writer->users = palloc(sizeof(Datum) * STATEMENT_ROWS);
-	writer->amounts = own_amounts ? palloc(sizeof(Datum) * STATEMENT_ROWS) : NULL;
+	writer->insert.parameters = palloc(sizeof(Datum) * writer->columns);
+	writer->insert.users = palloc(sizeof(Datum) * STATEMENT_ROWS);
+	writer->insert.amounts = own_amounts ? palloc(sizeof(Datum) * STATEMENT_ROWS) : NULL;
 	for (int i = 0; i < writer->columns; i++)
 	{
 		Form_pg_attribute column = TupleDescAttr(RelationGetDescr(writer->table), i);
@@ -152,7 +157,7 @@ begin_statement(GrantWriter *writer)
 			column->attisdropped)
 			continue;
 		types[count] = column->atttypid;
-		writer->parameters[count] = writer->values[i];
+		writer->insert.parameters[count] = writer->values[i];
 		appendStringInfo(&columns, "%s, ", quote_identifier(NameStr(column->attname)));
 		appendStringInfo(&values, "$%d, ", ++count);
 	}
@@ -172,9 +177,9 @@ begin_statement(GrantWriter *writer)
 						 "INSERT INTO quota_manager.quota_execute (%suser_id)"
 						 " SELECT %su.user_id FROM pg_catalog.unnest($%d) u (user_id)",
 						 columns.data, values.data, count);
-	writer->parameter_count = count;
-	writer->statement = SPI_prepare(text.data, count, types);
-	if (writer->statement == NULL)
+	writer->insert.parameter_count = count;
+	writer->insert.statement = SPI_prepare(text.data, count, types);
+	if (writer->insert.statement == NULL)
 		elog(ERROR, "could not prepare to write grants");
 }
 
@@ -233,15 +238,16 @@ static void
 flush_statement(GrantWriter *writer)
 {
 	MemoryContext caller = MemoryContextSwitchTo(writer->batch);
-	Datum        *last = writer->parameters + writer->parameter_count - 1;
+	Datum        *last = writer->insert.parameters + writer->insert.parameter_count - 1;
 
-	if (writer->amounts)
-		*last-- = PointerGetDatum(
-			construct_array(writer->amounts, writer->count, NUMERICOID, -1, false, TYPALIGN_INT));
+	if (writer->insert.amounts)
+		*last-- = PointerGetDatum(construct_array(writer->insert.amounts, writer->count, NUMERICOID,
+												  -1, false, TYPALIGN_INT));
 	*last = PointerGetDatum(
-		construct_array(writer->users, writer->count, TEXTOID, -1, false, TYPALIGN_INT));
+		construct_array(writer->insert.users, writer->count, TEXTOID, -1, false, TYPALIGN_INT));
 	MemoryContextSwitchTo(caller);
-	if (SPI_execute_plan(writer->statement, writer->parameters, NULL, false, 0) != SPI_OK_INSERT)
+	if (SPI_execute_plan(writer->insert.statement, writer->insert.parameters, NULL, false, 0) !=
+		SPI_OK_INSERT)
 		elog(ERROR, "could not write grants");
 	/* A trigger may have left some out. */
 	writer->written += (int64) SPI_processed;
@@ -316,9 +322,10 @@ grant_writer_add(GrantWriter *writer, const text *user_id, Datum amount)
 	{
 		MemoryContext caller = MemoryContextSwitchTo(writer->batch);
 
-		writer->users[writer->count] = PointerGetDatum(DatumGetTextPCopy(PointerGetDatum(user_id)));
-		if (writer->amounts)
-			writer->amounts[writer->count] = datumCopy(amount, false, -1);
+		writer->insert.users[writer->count] =
+			PointerGetDatum(DatumGetTextPCopy(PointerGetDatum(user_id)));
+		if (writer->insert.amounts)
+			writer->insert.amounts[writer->count] = datumCopy(amount, false, -1);
 		MemoryContextSwitchTo(caller);
 	}
 	writer->count++;

@@ -1,5 +1,16 @@
--- Allowances.
-ALTER TABLE quota_manager.quota_strategy ADD COLUMN allowance text NOT NULL DEFAULT 'add';
+-- Allowances.  The column comes without a default, which a table cannot get whose rows functions take.
+ALTER TABLE quota_manager.quota_strategy ADD COLUMN allowance text;
+-- It is no edit: triggers do not count it.
+DO $$
+DECLARE
+	role CONSTANT pg_catalog.text := pg_catalog.current_setting('session_replication_role');
+BEGIN
+	PERFORM pg_catalog.set_config('session_replication_role', 'replica', true);
+	UPDATE quota_manager.quota_strategy SET allowance = 'add';
+	PERFORM pg_catalog.set_config('session_replication_role', role, true);
+END
+$$;
+ALTER TABLE quota_manager.quota_strategy ALTER COLUMN allowance SET NOT NULL, ALTER COLUMN allowance SET DEFAULT 'add';
 ALTER TABLE quota_manager.quota_strategy ADD CONSTRAINT quota_strategy_allowance_is_known CHECK (allowance IN ('add', 'top_up', 'exact'));
 ALTER TABLE quota_manager.quota_strategy ADD CONSTRAINT quota_strategy_allowance_has_an_amount_above_zero CHECK (allowance = 'add' OR amount > 0);
 ALTER TABLE quota_manager.quota_run ADD COLUMN amount numeric;
@@ -9,3 +20,5 @@ ALTER TABLE quota_manager.quota_run ADD COLUMN sufficient bigint NOT NULL DEFAUL
 -- take FUNCTION quota_internal.evaluated_users
 DROP FUNCTION quota_internal.grant_evaluated(quota_manager.quota_execute, integer, boolean);
 -- take FUNCTION quota_internal.grant_evaluated
+-- The view has subqueries of whole rows.
+-- take VIEW quota_manager.strategy_due
