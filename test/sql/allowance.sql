@@ -1,5 +1,6 @@
 -- Strategies that fill up to an amount: allowance.
 SET search_path = quota_manager, pg_catalog;
+SET client_min_messages = warning;
 \pset format unaligned
 
 BEGIN;
