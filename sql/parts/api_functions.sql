@@ -355,11 +355,11 @@ BEGIN
 		note := (SELECT string_agg(DISTINCT d.reason, '; ') FROM quota_manager.strategy_due d WHERE d.strategy_id = asked.id);
 		BEGIN
 			firing := quota_internal.next_firing_of(asked.id);
-			SELECT count(*) FILTER (WHERE v.verdict <> 'unknown'), count(*) FILTER (WHERE v.verdict = 'admitted'),
-					count(*) FILTER (WHERE v.verdict = 'granted'), count(*) FILTER (WHERE v.verdict = 'capped'), count(*) FILTER (WHERE v.verdict = 'unknown')
-				INTO matched, granted, already_granted, capped, unknown_balance
-				FROM quota_internal.scan_verdicts(asked.id, firing) v;
-			total_amount := granted * asked.amount;
+			SELECT coalesce(sum(p.users) FILTER (WHERE p.reason NOT IN ('balance unknown', 'id too long')), 0), coalesce(sum(p.users) FILTER (WHERE p.reason = 'granted'), 0),
+					coalesce(sum(p.users) FILTER (WHERE p.reason = 'already granted'), 0), coalesce(sum(p.users) FILTER (WHERE p.reason = 'capped'), 0),
+					coalesce(sum(p.users) FILTER (WHERE p.reason = 'balance unknown'), 0), coalesce(sum(p.amount) FILTER (WHERE p.reason = 'granted'), 0)
+				INTO matched, granted, already_granted, capped, unknown_balance, total_amount
+				FROM quota_manager.preview(asked.name) p;
 		EXCEPTION WHEN data_exception OR undefined_object OR undefined_function OR object_not_in_prerequisite_state THEN
 			-- The error of one strategy must not hide the others.
 			matched := NULL;

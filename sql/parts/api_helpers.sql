@@ -91,29 +91,6 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION quota_internal.next_firing_of(integer) IS 'The firing that a strategy runs next, which may be due already; null: none, or it is single.';
 
--- As the owner, who may evaluate; users are read with the rights of the caller.
-CREATE FUNCTION quota_internal.scan_verdicts(strategy_id integer, firing timestamptz) RETURNS TABLE (user_id text, verdict text)
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
-	SET quota_manager.incremental_scans = off
-AS $$
-DECLARE
-	strategy quota_manager.quota_strategy;
-BEGIN
-	PERFORM quota_internal.pin_statistics();
-	SELECT s.* INTO strategy FROM quota_manager.quota_strategy s
-		WHERE s.id = scan_verdicts.strategy_id AND s.id = ANY (quota_internal.visible_strategies());
-	IF NOT FOUND THEN
-		RETURN;
-	END IF;
-	PERFORM quota_internal.evaluate(ARRAY[strategy.id]);
-	RETURN QUERY SELECT v.user_id, v.verdict
-		FROM quota_internal.evaluated_users(strategy.id, CASE strategy.type WHEN 'single' THEN '-infinity' ELSE coalesce(firing, 'infinity') END,
-			strategy.max_exec_per_user) v;
-	PERFORM quota_internal.end_evaluation(strategy.id);
-END
-$$;
-COMMENT ON FUNCTION quota_internal.scan_verdicts(integer, timestamptz) IS 'The verdict of a scan of the strategy for a firing on each user who may meet its condition: admitted, granted (already), capped, or unknown (a balance is missing). Evaluates all users, and writes nothing.';
-
 CREATE FUNCTION quota_internal.user_query() RETURNS text
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -145,11 +122,10 @@ BEGIN
 	END IF;
 	asked := quota_internal.strategy_named(strategy);
 	IF quota_internal.has_own_users() THEN
-		RETURN QUERY SELECT u.* FROM quota_internal.scan_verdicts(asked.id, quota_internal.next_firing_of(asked.id)) v
-			JOIN quota_api.users u ON u.id = v.user_id WHERE v.verdict = 'admitted';
+		RETURN QUERY SELECT u.* FROM quota_manager.preview_users(asked.name, n => 2147483647) v JOIN quota_api.users u ON u.id = v.user_id;
 	ELSE
-		RETURN QUERY EXECUTE format(chosen || ' JOIN quota_internal.scan_verdicts($1, $2) v ON v.user_id = x.id WHERE v.verdict = $3', quota_internal.user_query())
-			USING asked.id, quota_internal.next_firing_of(asked.id), 'admitted';
+		RETURN QUERY EXECUTE format(chosen || ' JOIN quota_manager.preview_users($1, n => 2147483647) v ON v.user_id = x.id', quota_internal.user_query())
+			USING asked.name;
 	END IF;
 EXCEPTION WHEN query_canceled OR OTHERS THEN
 	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;

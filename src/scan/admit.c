@@ -59,6 +59,20 @@ struct Admission
 	AdmissionCounts counts;
 };
 
+/* The name of a verdict in SQL. */
+const char *
+verdict_name(Verdict verdict)
+{
+	static const char *const names[VERDICTS] = {[VERDICT_ADMITTED] = "admitted",
+												[VERDICT_GRANTED] = "granted",
+												[VERDICT_CAPPED] = "capped",
+												[VERDICT_SUFFICIENT] = "sufficient",
+												[VERDICT_OVER_CEILING] = "over_ceiling",
+												[VERDICT_UNKNOWN] = "unknown"};
+
+	return names[verdict];
+}
+
 static int
 compare_ids(const text *a, const text *b)
 {
@@ -71,11 +85,11 @@ compare_ids(const text *a, const text *b)
 
 /* How many grants a walk would meet at most, by the records of runs. */
 static int64
-count_recorded_grants(int32 strategy_id)
+count_recorded_grants(const AdmissionRule *rule)
 {
 	static SPIPlanPtr plan = NULL;
 	Oid               types[] = {INT4OID};
-	Datum             values[] = {Int32GetDatum(strategy_id)};
+	Datum             values[] = {Int32GetDatum(rule->strategy_id)};
 	bool              isnull;
 
 	if (plan == NULL)
@@ -87,7 +101,8 @@ count_recorded_grants(int32 strategy_id)
 		if (plan == NULL || SPI_keepplan(plan) != 0)
 			elog(ERROR, "could not prepare to count grants");
 	}
-	if (SPI_execute_plan(plan, values, NULL, false, 1) != SPI_OK_SELECT || SPI_processed != 1)
+	if (SPI_execute_plan(plan, values, NULL, rule->only_reads, 1) != SPI_OK_SELECT ||
+		SPI_processed != 1)
 		elog(ERROR, "could not count grants");
 	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 }
@@ -118,7 +133,7 @@ open_walk(const AdmissionRule *rule)
 		if (plan == NULL || SPI_keepplan(plan) != 0)
 			elog(ERROR, "could not prepare to walk along grants");
 	}
-	return SPI_cursor_open(NULL, plan, values, NULL, false);
+	return SPI_cursor_open(NULL, plan, values, NULL, rule->only_reads);
 }
 
 static Datum
@@ -184,7 +199,7 @@ admission_begin(Spool *spool, const AdmissionRule *rule)
 		admission->room = count_room(rule->room, rule->amount);
 	if (!rule->anew && rule->cap == 0 && TIMESTAMP_IS_NOBEGIN(rule->firing) &&
 		spool_count(spool) > LOOKUP_USERS &&
-		count_recorded_grants(rule->strategy_id) < spool_count(spool) * WALK_PER_LOOKUP)
+		count_recorded_grants(rule) < spool_count(spool) * WALK_PER_LOOKUP)
 		admission->walk = open_walk(rule);
 	return admission;
 }
@@ -245,7 +260,8 @@ find_grants(Admission *admission)
 		if (plans[capped] == NULL || SPI_keepplan(plans[capped]) != 0)
 			elog(ERROR, "could not prepare to look up grants");
 	}
-	if (SPI_execute_plan(plans[capped], values, NULL, false, 0) != SPI_OK_SELECT)
+	if (SPI_execute_plan(plans[capped], values, NULL, admission->rule.only_reads, 0) !=
+		SPI_OK_SELECT)
 		elog(ERROR, "could not look up grants");
 	take_granted(admission);
 }
@@ -407,10 +423,11 @@ weigh_balance(Admission *admission, Datum balance, AdmittedUser *user)
 
 /* The verdict on a user by grants alone; admitted: nothing is against it. */
 static Verdict
-judge_by_grants(Admission *admission, const text *id)
+judge_by_grants(Admission *admission, AdmittedUser *user)
 {
-	const Granted *granted = admission->rule.anew ? NULL : find_granted(admission, id);
+	const Granted *granted = admission->rule.anew ? NULL : find_granted(admission, user->id);
 
+	user->had = granted ? granted->count : 0;
 	if (granted && granted->has_this)
 		return VERDICT_GRANTED;
 	if (granted && admission->rule.cap > 0 && granted->count >= admission->rule.cap)
@@ -430,7 +447,7 @@ admission_next(Admission *admission, AdmittedUser *user)
 	user->id = read_id(admission, &balance);
 	if (user->id == NULL)
 		return false;
-	user->verdict = judge_by_grants(admission, user->id);
+	user->verdict = judge_by_grants(admission, user);
 	user->amount = admission->rule.amount;
 	if (user->verdict == VERDICT_ADMITTED)
 	{

@@ -8,7 +8,8 @@
  *
  * The ids of a spool are merged, in order, with the grants that there are.
  * The statements are ours and run with the rights of the current user, who
- * must be the owner; they read in the snapshot of their own begin.
+ * must be the owner; they read in the snapshot of their own begin, unless the
+ * rule says otherwise.
  */
 #ifndef QM_ADMIT_H
 #define QM_ADMIT_H
@@ -47,7 +48,8 @@ typedef struct AdmissionRule
 	int32       cap;     /* most grants per user in total; 0: no limit */
 	bool        anew;    /* there are no grants of this firing, and no cap: nothing is looked up */
 	bool        unknown; /* the spool is of users whose balances are missing */
-	Datum       amount;  /* numeric: of each grant, unless the allowance asks for balances */
+	bool        only_reads;     /* in the active snapshot, which may be that of a standby */
+	Datum       amount;         /* numeric: of each grant, unless the allowance asks for balances */
 	const Allowance *allowance; /* NULL: add */
 	const GrantRoom *room;      /* NULL: there are no ceilings */
 } AdmissionRule;
@@ -58,6 +60,7 @@ typedef struct AdmittedUser
 	text   *id;
 	Verdict verdict;
 	Datum   amount; /* numeric, where the verdict is admitted or over_ceiling */
+	int64   had;    /* grants that the cap counts; 0 if there is no cap */
 } AdmittedUser;
 
 /* What was read of the spool so far. */
@@ -70,6 +73,7 @@ typedef struct AdmissionCounts
 
 typedef struct Admission Admission;
 
+extern const char     *verdict_name(Verdict verdict);
 extern Admission      *admission_begin(Spool *spool, const AdmissionRule *rule);
 extern bool            admission_next(Admission *admission, AdmittedUser *user);
 extern AdmissionCounts admission_end(Admission *admission);

@@ -457,18 +457,13 @@ qm_grant_evaluated(PG_FUNCTION_ARGS)
 static void
 put_users(ReturnSetInfo *result, Spool *spool, const AdmissionRule *rule)
 {
-	static const char *const names[VERDICTS] = {[VERDICT_ADMITTED] = "admitted",
-												[VERDICT_GRANTED] = "granted",
-												[VERDICT_CAPPED] = "capped",
-												[VERDICT_SUFFICIENT] = "sufficient",
-												[VERDICT_OVER_CEILING] = "over_ceiling",
-												[VERDICT_UNKNOWN] = "unknown"};
-	Admission               *admission = admission_begin(spool, rule);
-	AdmittedUser             user;
+	Admission   *admission = admission_begin(spool, rule);
+	AdmittedUser user;
 
 	while (admission_next(admission, &user))
 	{
-		Datum values[] = {PointerGetDatum(user.id), CStringGetTextDatum(names[user.verdict])};
+		Datum values[] = {PointerGetDatum(user.id),
+						  CStringGetTextDatum(verdict_name(user.verdict))};
 		bool  nulls[] = {false, false};
 
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);

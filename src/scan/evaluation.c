@@ -4,8 +4,10 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "executor/executor.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -48,6 +50,13 @@ static Statement strategies_to_evaluate = {
 /* Before strategies had allowances. */
 static Statement strategies_of_older_sql = {STRATEGIES_TO_EVALUATE("", ""), {INT4ARRAYOID}};
 
+/* Of a strategy that need not be stored: its condition, and the gateway of its model. */
+static Statement parts_of_copy = {
+	"SELECT quota_internal.bound_condition($1::quota_manager.condition)::text, g.name, g.dialect"
+	" FROM (VALUES (quota_manager.gateway_of($2))) m (gateway)"
+	" LEFT JOIN quota_manager.quota_gateway g ON g.name = m.gateway",
+	{TEXTOID, TEXTOID}};
+
 /* The evaluations of this transaction, the latest first. */
 static Evaluation *evaluations = NULL;
 
@@ -67,8 +76,8 @@ forget(void *argument)
  * Ends an evaluation, which is forgotten with its memory.  Its files are closed
  * without a flush, since the flush of a spool may be what failed.
  */
-static void
-end(Evaluation *evaluation)
+void
+evaluation_drop(Evaluation *evaluation)
 {
 	ResourceOwnerRelease(evaluation->files, RESOURCE_RELEASE_BEFORE_LOCKS, false, false);
 	ResourceOwnerRelease(evaluation->files, RESOURCE_RELEASE_LOCKS, false, false);
@@ -102,7 +111,7 @@ end_with_subtransaction(SubXactEvent event, SubTransactionId id, SubTransactionI
 		if (evaluation->subtransaction != id)
 			continue;
 		if (event == SUBXACT_EVENT_ABORT_SUB)
-			end(evaluation);
+			evaluation_drop(evaluation);
 		else
 			evaluation->subtransaction = parent;
 	}
@@ -160,6 +169,17 @@ read_mark(StrategyEvaluation *strategy, uint64 row)
 	strategy->mark.candidate.next_transaction = DatumGetFullTransactionId(values[4]);
 }
 
+/* Reads the gateway of an allowance from two columns. */
+static void
+read_gateway(Allowance *allowance, uint64 row, int column)
+{
+	if (result_is_null(row, column))
+		return;
+	allowance->gateway = result_text(row, column);
+	if (!gateway_dialect_read(result_text(row, column + 1), &allowance->dialect))
+		elog(ERROR, "unknown dialect of gateway \"%s\"", allowance->gateway);
+}
+
 /* Reads the allowance of a strategy, from the twelfth column on. */
 static void
 read_allowance(StrategyEvaluation *strategy, uint64 row)
@@ -170,11 +190,7 @@ read_allowance(StrategyEvaluation *strategy, uint64 row)
 	if (!allowance_asks_balance(&strategy->allowance))
 		return;
 	strategy->allowance.amount = datumCopy(result_datum(row, 12, &isnull), false, -1);
-	if (result_is_null(row, 14))
-		return;
-	strategy->allowance.gateway = result_text(row, 14);
-	if (!gateway_dialect_read(result_text(row, 15), &strategy->allowance.dialect))
-		elog(ERROR, "unknown dialect of gateway \"%s\"", strategy->allowance.gateway);
+	read_gateway(&strategy->allowance, row, 14);
 }
 
 /*
@@ -260,18 +276,12 @@ needs_reader(const StrategyEvaluation *strategy)
 	return strategy->tree != NULL && !strategy->traits.is_built_in;
 }
 
-/*
- * Begins an evaluation of strategies, whose locks the transaction holds.  If
- * there is one strategy, an invalid condition is an error; if there are
- * several, its tree stays NULL.
- */
-Evaluation *
-evaluation_begin(Datum strategy_ids)
+/* An evaluation without strategies, of this transaction. */
+static Evaluation *
+create(void)
 {
 	MemoryContext memory;
 	Evaluation   *evaluation;
-	bool          runs_others_code = false;
-	ListCell     *cell;
 
 	watch_transactions();
 	memory = AllocSetContextCreate(TopTransactionContext, "evaluation", ALLOCSET_DEFAULT_SIZES);
@@ -285,11 +295,89 @@ evaluation_begin(Datum strategy_ids)
 	evaluation->next = evaluations;
 	evaluations = evaluation;
 	evaluation->begin = log_moment_of_transaction();
-	read_strategies(evaluation, strategy_ids);
+	return evaluation;
+}
+
+/* Finds where the users of its strategies are read. */
+static void
+find_source(Evaluation *evaluation)
+{
+	bool      runs_others_code = false;
+	ListCell *cell;
+
 	foreach (cell, evaluation->strategies)
 		runs_others_code |= needs_reader(lfirst(cell));
-	user_source_find(&evaluation->source, runs_others_code, memory);
+	user_source_find(&evaluation->source, runs_others_code, evaluation->memory);
+}
+
+/*
+ * Begins an evaluation of strategies, whose locks the transaction holds.  If
+ * there is one strategy, an invalid condition is an error; if there are
+ * several, its tree stays NULL.
+ */
+Evaluation *
+evaluation_begin(Datum strategy_ids)
+{
+	Evaluation *evaluation = create();
+
+	read_strategies(evaluation, strategy_ids);
+	find_source(evaluation);
 	judge_marks(evaluation);
+	return evaluation;
+}
+
+/* The text of a field of a row; NULL: it has none. */
+static char *
+field_text(HeapTupleHeader row, const char *name)
+{
+	bool  isnull;
+	Datum value = GetAttributeByName(row, name, &isnull);
+
+	return isnull ? NULL : TextDatumGetCString(value);
+}
+
+/* Reads a row of quota_strategy, of which a condition is enough. */
+static void
+read_copy(StrategyEvaluation *strategy, HeapTupleHeader row)
+{
+	char *allowance = field_text(row, "allowance");
+	Datum value;
+	bool  isnull;
+
+	value = GetAttributeByName(row, "id", &isnull);
+	strategy->strategy_id = isnull ? 0 : DatumGetInt32(value);
+	strategy->whole_reason = "it is a preview";
+	if (allowance != NULL)
+		strategy->allowance.kind = allowance_kind(allowance);
+	value = GetAttributeByName(row, "amount", &isnull);
+	if (!isnull)
+		strategy->allowance.amount = datumCopy(value, false, -1);
+	(void) statement_run_as_user(&parts_of_copy, ARGS(arg_text(field_text(row, "condition")),
+													  arg_text(field_text(row, "model"))));
+	strategy->condition = result_text(0, 1);
+	if (allowance_asks_balance(&strategy->allowance))
+		read_gateway(&strategy->allowance, 0, 2);
+	read_condition(strategy, true);
+}
+
+/*
+ * Begins an evaluation of all users for a strategy that need not be stored: a
+ * row of quota_strategy, of which a condition is enough.  An invalid condition is
+ * an error.
+ */
+Evaluation *
+evaluation_begin_copy(HeapTupleHeader row)
+{
+	Evaluation   *evaluation = create();
+	MemoryContext caller;
+
+	SPI_connect();
+	caller = MemoryContextSwitchTo(evaluation->memory);
+	evaluation->strategies = list_make1(palloc0(sizeof(StrategyEvaluation)));
+	read_copy(linitial(evaluation->strategies), row);
+	MemoryContextSwitchTo(caller);
+	SPI_finish();
+	find_source(evaluation);
 	return evaluation;
 }
 
@@ -330,7 +418,7 @@ evaluation_end(int32 strategy_id)
 		if (strategy_id == 0 ||
 			(list_length(evaluation->strategies) == 1 &&
 			 ((StrategyEvaluation *) linitial(evaluation->strategies))->strategy_id == strategy_id))
-			end(evaluation);
+			evaluation_drop(evaluation);
 	}
 }
 

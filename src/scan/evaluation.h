@@ -20,6 +20,7 @@
 
 #include "postgres.h"
 
+#include "access/htup.h"
 #include "nodes/pg_list.h"
 #include "nodes/plannodes.h"
 
@@ -74,9 +75,11 @@ evaluation_asks_balances(const StrategyEvaluation *strategy)
 }
 
 extern Evaluation         *evaluation_begin(Datum strategy_ids);
+extern Evaluation         *evaluation_begin_copy(HeapTupleHeader strategy);
 extern StrategyEvaluation *evaluation_find(int32 strategy_id);
 extern bool                evaluation_is_kept(void);
 extern void                evaluation_end(int32 strategy_id);
+extern void                evaluation_drop(Evaluation *evaluation);
 extern void evaluation_open_spools(Evaluation *evaluation, StrategyEvaluation *strategy,
 								   int spools);
 extern void evaluation_add(StrategyEvaluation *strategy, text *id, bool meets, Datum balance);

@@ -255,6 +255,14 @@ subtest 'functions that only read' => sub {
 		is(column($answer, 'strategy_name'), 'welcome vip-once vip-daily org-weekly', "$method forecast") or diag failed($answer);
 		is(column($answer, 'granted'), '0 0 30 20', "$method forecast: what would be granted");
 		is(column($answer, 'already_granted'), '40 20 0 0', "$method forecast: what was already");
+		$answer = $api->rpc('viewer', $method, 'preview_counts', { strategy => 'vip-daily' });
+		is_deeply([ @{ $answer->{rows}[0] }{qw(reason users amount)} ], [ 'granted', 30, 300 ], "$method preview_counts") or diag failed($answer);
+		$answer = $api->rpc('viewer', $method, 'preview_counts', { strategy => 'vip-daily', changes => $method eq 'GET' ? '{"condition": "is-vip(3)", "amount": 2}' : { condition => 'is-vip(3)', amount => 2 } });
+		is_deeply([ @{ $answer->{rows}[0] }{qw(reason users amount)} ], [ 'granted', 10, 20 ], "$method preview_counts of an edit") or diag failed($answer);
+		$answer = $api->rpc('viewer', $method, 'preview_users', { condition => 'is-vip(3)', after => 'user003', n => 2 });
+		is(column($answer, 'user_id'), 'user007 user011', "$method preview_users") or diag failed($answer);
+		$answer = $api->rpc('viewer', $method, 'forecast_firings', { strategy => 'vip-daily', n => 2 });
+		is(column($answer, 'users'), '30 30', "$method forecast_firings") or diag failed($answer);
 		$answer = $api->rpc('viewer', $method, 'explain', { strategy => 'vip-once', user_id => 'user001' });
 		is(join(' ', map { $_->{holds} ? 'yes' : 'no' } @{ $answer->{rows} // [] }), 'yes yes yes yes yes no yes yes no', "$method explain") or diag failed($answer);
 		is($api->rpc('viewer', $method, 'upcoming', { strategy => 'vip-daily', n => 3 })->{page}, 3, "$method upcoming");

@@ -56,6 +56,9 @@ subtest 'bad values' => sub {
 	is_error($api->rpc('viewer', 'POST', 'preview', { condition => 'true()', strategy => 'one' }), 400, '22023', 'arguments that are too many');
 	is_error($api->rpc('viewer', 'GET', 'upcoming', { strategy => 'one' }), 400, '42809', 'something of the wrong kind');
 	is_error($api->rpc('viewer', 'GET', 'upcoming', { n => 0 }), 400, '22023', 'a number that is too small');
+	is_error($api->rpc('viewer', 'GET', 'forecast_firings', { n => 0 }), 400, '22023', 'the same of a forecast');
+	is_error($api->rpc('viewer', 'GET', 'preview_counts', { strategy => 'one', changes => '{"amont": 1}' }), 400, '22023', 'a change of what there is not');
+	is_error($api->rpc('viewer', 'GET', 'preview_users', { strategy => 'one', reason => 'nosuch' }), 400, '22023', 'a reason that there is not');
 	is_error($api->rpc('operator', 'POST', 'resolve', { ids => [1], applied => undef }), 400, '22004', 'a decision that is none');
 	is_error($api->rpc('operator', 'POST', 'cancel', { ids => undef }), 400, '22004', 'grants that are not given');
 	is_error($api->rpc('operator', 'POST', 'cancel', { ids => ['99999999999999999999'] }), 400, '22003', 'an id out of range');
@@ -65,7 +68,7 @@ subtest 'bad values' => sub {
 
 subtest 'what does not exist' => sub {
 	is_error($api->rpc('operator', 'POST', 'scan', { strategy => 'nosuch' }), 404, '42704', 'scan');
-	is_error($api->rpc('viewer', 'GET', $_, { strategy => 'nosuch' }), 404, '42704', $_) foreach qw(upcoming preview forecast);
+	is_error($api->rpc('viewer', 'GET', $_, { strategy => 'nosuch' }), 404, '42704', $_) foreach qw(upcoming preview forecast preview_counts preview_users forecast_firings);
 	is_error($api->rpc('viewer', 'GET', 'explain', { strategy => 'nosuch', user_id => 'u1' }), 404, '42704', 'explain');
 	is_error($api->rpc('operator', 'POST', 'gateway_query', { user_id => 'u1', gateway => 'nosuch' }), 404, '42704', 'gateway_query');
 	is($node->safe_psql('postgres', "SELECT quota_internal.http_status('P0002')"), 404, 'a grant');

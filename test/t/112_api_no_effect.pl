@@ -67,6 +67,9 @@ my %arguments = (
 	describe => [ { schedule => '* * * * *' } ],
 	preview => [ { condition => 'is-vip(1)' }, map { { strategy => $_ } } qw(one two three) ],
 	forecast => [ {} ],
+	preview_counts => [ { condition => 'is-vip(1)' }, map { { strategy => $_, changes => '{"amount": 7}' } } qw(one two three) ],
+	preview_users => [ { condition => 'is-vip(1)' }, map { { strategy => $_ } } qw(one two three) ],
+	forecast_firings => [ {} ],
 	explain => [ map { { strategy => $_, user_id => 'u1' } } qw(one two three) ],
 	health => [ {} ],
 	metrics => [ {} ]);

@@ -52,6 +52,9 @@ my %arguments = (
 	preview => 'condition=is-vip(1)',
 	explain => 'strategy=due&user_id=ada',
 	forecast => 'strategy=due',
+	preview_counts => 'strategy=due',
+	preview_users => 'strategy=due',
+	forecast_firings => 'n=3',
 	upcoming => 'n=3',);
 
 # Everything that there is: all rows, and what the gateway was asked.

@@ -36,7 +36,12 @@ my %steady_enough = (
 # Functions that call others which are more volatile, and are steady all the same.
 my %steady_callers = (
 	'quota_internal.user_query()' => 'it reads only; what it calls is volatile to pin statistics before it plans',
-	'quota_internal.scan_verdicts(integer,timestamp with time zone)' => 'it looks at users as a scan does, and frees what it kept');
+	(map { $_ => 'it reads only; what it calls is volatile so that only the owner may call it' }
+		'quota_internal.previewed_strategy(pg_catalog.text,quota_manager.condition,pg_catalog.jsonb)',
+		'quota_internal.forecast_strategy(quota_manager.quota_strategy,timestamp with time zone[])',
+		'quota_manager.preview(pg_catalog.text,quota_manager.condition,pg_catalog.jsonb)',
+		'quota_manager.preview_users(pg_catalog.text,quota_manager.condition,pg_catalog.jsonb,pg_catalog.text,pg_catalog.text,integer)',
+		'quota_manager.forecast(integer,timestamp with time zone,pg_catalog.text)'));
 
 # Functions that plpgsql_check would have promise more.
 my %volatile_on_purpose = (

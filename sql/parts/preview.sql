@@ -1,0 +1,338 @@
+-- What a scan would do: preview(), preview_users(), forecast().  Nothing here writes.
+
+CREATE FUNCTION quota_internal.preview_counts(strategy quota_manager.quota_strategy, firing timestamptz, anew boolean, room bigint, room_amount numeric, later integer,
+	OUT matched bigint, OUT granted bigint, OUT already_granted bigint, OUT capped bigint, OUT unknown bigint, OUT left_out bigint,
+	OUT over_ceiling bigint, OUT sufficient bigint, OUT amount numeric, OUT magnitude numeric, OUT over_amount numeric, OUT later_users bigint[])
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_preview_counts';
+COMMENT ON FUNCTION quota_internal.preview_counts(quota_manager.quota_strategy, timestamptz, boolean, bigint, numeric, integer) IS 'Of preview(): what grant_evaluated() would count for a strategy, which need not be stored, and how many users it would grant to at each of so many firings after this one. Evaluates all users with the rights of the caller, on the snapshot of the statement.';
+
+CREATE FUNCTION quota_internal.preview_page(strategy quota_manager.quota_strategy, firing timestamptz, anew boolean, room bigint, room_amount numeric,
+	verdict text, after text, n integer) RETURNS TABLE (user_id text, amount numeric)
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_preview_page';
+COMMENT ON FUNCTION quota_internal.preview_page(quota_manager.quota_strategy, timestamptz, boolean, bigint, numeric, text, text, integer) IS 'Of preview_users(): ids of the first n users with a verdict (admitted, granted, capped, sufficient, over_ceiling, unknown) after an id, in the order of their bytes, and what each would get.';
+
+CREATE FUNCTION quota_internal.check_edit(strategy quota_manager.quota_strategy, edited quota_manager.quota_strategy) RETURNS quota_manager.quota_strategy
+LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'qm_check_edit';
+COMMENT ON FUNCTION quota_internal.check_edit(quota_manager.quota_strategy, quota_manager.quota_strategy) IS 'Of preview(): an edited strategy as it would be stored, or the error that the edit would be; calls the triggers that check edits.';
+
+CREATE FUNCTION quota_internal.changed_strategy(strategy quota_manager.quota_strategy, changes jsonb) RETURNS quota_manager.quota_strategy
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	-- What people write.
+	columns CONSTANT text[] := ARRAY(SELECT a.attname FROM pg_attribute a WHERE a.attrelid = 'quota_manager.quota_strategy'::regclass AND a.attnum > 0
+		AND NOT a.attisdropped AND a.attname <> ALL (ARRAY['id', 'version', 'schedule_since', 'create_time', 'update_time']) ORDER BY a.attnum);
+	edited quota_manager.quota_strategy := strategy;
+	change record;
+	message text;
+	detail text;
+	hint text;
+BEGIN
+	IF jsonb_typeof(changes) <> 'object' THEN
+		RAISE EXCEPTION 'changes must be a JSON object, not %', CASE jsonb_typeof(changes) WHEN 'array' THEN 'an array' ELSE 'a ' || jsonb_typeof(changes) END
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'Write columns and their new values: {"condition": "is-vip(2)", "amount": 20}.';
+	END IF;
+	FOR change IN SELECT c.key, c.value FROM jsonb_each(changes) c LOOP
+		IF change.key <> ALL (columns) THEN
+			RAISE EXCEPTION 'a strategy has no "%" that can be changed', change.key
+				USING ERRCODE = 'invalid_parameter_value', HINT = format('What can be changed: %s.', array_to_string(columns, ', '));
+		END IF;
+		BEGIN
+			edited := jsonb_populate_record(edited, jsonb_build_object(change.key, change.value));
+		EXCEPTION WHEN data_exception OR syntax_error_or_access_rule_violation THEN
+			GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+			RAISE EXCEPTION 'change of "%": %', change.key, message
+				USING ERRCODE = SQLSTATE, DETAIL = coalesce(nullif(detail, ''), format('The new value is %s.', change.value)),
+					HINT = coalesce(nullif(hint, ''), format('Write a value of type %s.', (SELECT format_type(a.atttypid, -1) FROM pg_attribute a
+						WHERE a.attrelid = 'quota_manager.quota_strategy'::regclass AND a.attname = change.key)));
+		END;
+	END LOOP;
+	RETURN quota_internal.check_edit(strategy, edited);
+END
+$$;
+COMMENT ON FUNCTION quota_internal.changed_strategy(quota_manager.quota_strategy, jsonb) IS 'Of preview(): a strategy with columns changed, checked as an edit would be.';
+
+CREATE FUNCTION quota_internal.previewed_strategy(strategy text, condition quota_manager.condition, changes jsonb) RETURNS quota_manager.quota_strategy
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	asked quota_manager.quota_strategy;
+	unserved text;
+BEGIN
+	IF num_nonnulls(strategy, condition) <> 1 THEN
+		RAISE EXCEPTION 'either a strategy or a condition is previewed'
+			USING ERRCODE = 'invalid_parameter_value',
+				HINT = 'Give strategy (its name), to see whom it would grant to, or condition, to see who meets it. A strategy with another condition: changes => ''{"condition": "..."}''.';
+	END IF;
+	IF condition IS NOT NULL THEN
+		IF changes IS NOT NULL THEN
+			RAISE EXCEPTION 'changes are of a strategy' USING ERRCODE = 'invalid_parameter_value', HINT = 'Give strategy (its name) in place of condition.';
+		END IF;
+		PERFORM quota_internal.require_condition(condition);
+		SELECT m INTO unserved FROM unnest(quota_manager.condition_models(condition)) m
+			WHERE NOT EXISTS (SELECT 1 FROM quota_manager.quota_gateway g WHERE g.name = quota_manager.gateway_of(m)) LIMIT 1;
+		IF FOUND THEN
+			RAISE EXCEPTION 'no gateway serves model "%" in the condition', unserved
+				USING ERRCODE = 'invalid_parameter_value',
+					HINT = 'Name its gateway in quota_manager.quota_model, or make one gateway the default (is_default).';
+		END IF;
+		asked.type := 'single';
+		asked.condition := condition;
+		RETURN asked;
+	END IF;
+	SELECT s.* INTO asked FROM quota_manager.quota_strategy s
+		WHERE s.name = strategy AND s.id = ANY (quota_internal.visible_strategies());
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'strategy "%" does not exist', strategy
+			USING ERRCODE = 'undefined_object', HINT = 'See SELECT name FROM quota_manager.quota_strategy.';
+	END IF;
+	IF changes IS NOT NULL THEN
+		asked := quota_internal.changed_strategy(asked, changes);
+	END IF;
+	RETURN asked;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.previewed_strategy(text, quota_manager.condition, jsonb) IS 'Of preview(): the strategy, changed or not; for a condition one without an id or an amount.';
+
+CREATE FUNCTION quota_internal.unused_because(strategy quota_manager.quota_strategy) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	clock CONSTANT timestamptz := quota_manager.schedule_now();
+	pause quota_manager.quota_pause;
+BEGIN
+	SELECT p.* INTO pause FROM quota_manager.quota_pause p
+		WHERE p.end_time IS NULL AND (p.scope = 'everything' OR p.scope = 'strategy' AND p.strategy_id = strategy.id) ORDER BY p.scope LIMIT 1;
+	RETURN CASE WHEN pause.scope = 'everything' THEN format('everything is paused (%s)', pause.note)
+		WHEN strategy.state = 'active' AND pause.cause = 'breaker' THEN format('the breaker stopped it (%s)', pause.note)
+		WHEN strategy.state = 'paused' AND pause.cause = 'operator' THEN format('it is paused (%s)', pause.note)
+		WHEN strategy.state = 'draft' THEN 'it is a draft'
+		WHEN strategy.state <> 'active' THEN 'it is ' || strategy.state
+		WHEN clock >= strategy.valid_until THEN format('it is not valid since %s', strategy.valid_until)
+		-- A firing that is to come is within its validity.
+		WHEN clock < strategy.valid_from AND strategy.type = 'single' THEN format('it is not valid before %s', strategy.valid_from) END;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.unused_because(quota_manager.quota_strategy) IS 'Why scans do not run the strategy; null: they do, when it is due.';
+
+CREATE FUNCTION quota_internal.previewed_firing(asked quota_manager.quota_strategy, OUT firing timestamptz, OUT anew boolean)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
+AS $$
+DECLARE
+	clock CONSTANT timestamptz := quota_manager.schedule_now();
+	stored quota_manager.quota_strategy;
+BEGIN
+	PERFORM quota_internal.pin_statistics();
+	IF asked.id IS NULL THEN
+		firing := '-infinity';
+		anew := true;
+		RETURN;
+	END IF;
+	-- The ORDER BY makes the planner use the index.
+	anew := NOT EXISTS (SELECT 1 FROM (SELECT e.user_id FROM quota_manager.quota_execute e WHERE e.strategy_id = asked.id ORDER BY e.user_id LIMIT 1) e);
+	IF asked.type = 'single' THEN
+		firing := '-infinity';
+		RETURN;
+	END IF;
+	SELECT s.* INTO stored FROM quota_manager.quota_strategy s WHERE s.id = asked.id;
+	-- Firings that are due already are those of the schedule that is stored.
+	IF asked.state = 'active' AND stored.state = 'active'
+		AND (asked.type, asked.periodic_expr::text, asked.time_zone) = (stored.type, stored.periodic_expr::text, stored.time_zone) THEN
+		firing := quota_internal.next_firing_of(asked.id);
+	END IF;
+	firing := coalesce(firing, quota_internal.next_open_firing(asked, greatest(clock, asked.valid_from - interval '1 us')), 'infinity');
+	anew := anew OR firing > clock;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.previewed_firing(quota_manager.quota_strategy) IS 'Of preview(): the firing that is previewed, which is the next one or one that is due (-infinity: of a single strategy; infinity: it never fires), and whether no user can have a grant of it.';
+
+CREATE FUNCTION quota_internal.previewed_doubts(asked quota_manager.quota_strategy, firing timestamptz) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
+AS $$
+DECLARE
+	unused CONSTANT text := quota_internal.unused_because(asked);
+BEGIN
+	RETURN nullif(concat_ws('; ',
+		CASE WHEN unused IS NOT NULL THEN 'nothing is granted, as ' || unused END,
+		CASE WHEN asked.type = 'periodic' AND isfinite(firing) THEN format('for the firing of %s', firing)
+			WHEN asked.type = 'periodic' THEN 'its schedule does not fire any more' END,
+		CASE WHEN quota_internal.is_doubtful(asked, nullif(firing, '-infinity')) THEN 'granted in doubt: see resume()' END), '');
+END
+$$;
+COMMENT ON FUNCTION quota_internal.previewed_doubts(quota_manager.quota_strategy, timestamptz) IS 'Of preview(): what is to be said of the users that would be granted something.';
+
+CREATE FUNCTION quota_manager.preview(strategy text DEFAULT NULL, condition quota_manager.condition DEFAULT NULL, changes jsonb DEFAULT NULL)
+RETURNS TABLE (reason text, users bigint, amount numeric, note text)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
+AS $$
+#variable_conflict use_column
+DECLARE
+	asked CONSTANT quota_manager.quota_strategy := quota_internal.previewed_strategy(strategy, condition, changes);
+	target record;
+	counts record;
+BEGIN
+	PERFORM quota_internal.pin_statistics();
+	SELECT f.* INTO target FROM quota_internal.previewed_firing(asked) f;
+	IF asked.id IS NOT NULL THEN
+		PERFORM quota_internal.check_strategy_target(asked.name, asked.model, asked.amount);
+		PERFORM quota_internal.check_strategy_models(asked.name, asked.condition);
+	END IF;
+	SELECT c.* INTO counts FROM quota_internal.preview_counts(asked, target.firing, target.anew, NULL, NULL, 0) c;
+	RETURN QUERY
+	SELECT r.reason, r.users, r.amount, r.note
+	FROM (VALUES
+		(1, CASE WHEN asked.id IS NULL THEN 'meets the condition' ELSE 'granted' END, counts.granted, CASE WHEN asked.id IS NOT NULL THEN counts.amount END,
+			CASE WHEN asked.id IS NOT NULL THEN quota_internal.previewed_doubts(asked, target.firing) END),
+		(2, 'already granted', counts.already_granted, NULL, NULL),
+		(3, 'capped', counts.capped, NULL, format('had %s grants', asked.max_exec_per_user)),
+		(4, 'sufficient', counts.sufficient, NULL, format('their balance is %s', CASE asked.allowance WHEN 'exact' THEN asked.amount::text ELSE format('at least %s', asked.amount) END)),
+		(6, 'balance unknown', counts.unknown, asked.amount * counts.unknown, 'what they get depends on balances that are not known: tick() reads them first'),
+		(7, 'id too long', counts.left_out, NULL, 'an id has at most 2600 bytes')) r (place, reason, users, amount, note)
+	WHERE r.users > 0 OR r.place = 1
+	ORDER BY r.place;
+END
+$$;
+COMMENT ON FUNCTION quota_manager.preview(text, quota_manager.condition, jsonb) IS
+	'What a scan would do now, and how much it would cost: users and amounts by reason. Of a strategy, whatever its state, and as an edit would make it (changes: {"condition": "is-vip(2)", "amount": 20}); or who meets a condition. A periodic strategy: for the firing that is due or comes next. Writes nothing; users are read with the rights of the caller, as scans do.';
+
+CREATE FUNCTION quota_internal.verdict_of_reason(reason text, of_condition boolean) RETURNS text
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	verdict CONSTANT text := CASE reason WHEN 'granted' THEN 'admitted' WHEN 'already granted' THEN 'granted' WHEN 'capped' THEN 'capped' WHEN 'sufficient' THEN 'sufficient'
+		WHEN 'balance unknown' THEN 'unknown' WHEN 'meets the condition' THEN CASE WHEN of_condition THEN 'admitted' END END;
+BEGIN
+	IF verdict IS NULL THEN
+		RAISE EXCEPTION 'users are not listed by reason %', coalesce(quote_literal(reason), 'null')
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'Write granted, already granted, capped, sufficient or balance unknown.';
+	END IF;
+	RETURN verdict;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.verdict_of_reason(text, boolean) IS 'The verdict that preview() has these words for.';
+
+CREATE FUNCTION quota_manager.preview_users(strategy text DEFAULT NULL, condition quota_manager.condition DEFAULT NULL, changes jsonb DEFAULT NULL,
+	reason text DEFAULT 'granted', after text DEFAULT NULL, n integer DEFAULT 50)
+RETURNS TABLE (user_id text, amount numeric)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
+AS $$
+#variable_conflict use_column
+DECLARE
+	verdict CONSTANT text := quota_internal.verdict_of_reason(reason, strategy IS NULL);
+	asked quota_manager.quota_strategy;
+	target record;
+BEGIN
+	IF (n >= 0) IS NOT TRUE THEN
+		RAISE EXCEPTION 'the number of users must not be negative' USING ERRCODE = 'invalid_parameter_value', HINT = 'Leave n out for 50.';
+	END IF;
+	asked := quota_internal.previewed_strategy(strategy, condition, changes);
+	PERFORM quota_internal.pin_statistics();
+	SELECT f.* INTO target FROM quota_internal.previewed_firing(asked) f;
+	IF asked.id IS NOT NULL THEN
+		PERFORM quota_internal.check_strategy_target(asked.name, asked.model, asked.amount);
+		PERFORM quota_internal.check_strategy_models(asked.name, asked.condition);
+	END IF;
+	RETURN QUERY SELECT p.user_id, CASE WHEN asked.id IS NOT NULL THEN p.amount END
+		FROM quota_internal.preview_page(asked, target.firing, target.anew, NULL, NULL, verdict, after, n) p;
+END
+$$;
+COMMENT ON FUNCTION quota_manager.preview_users(text, quota_manager.condition, jsonb, text, text, integer) IS
+	'The users that preview() counts for a reason, a page at a time: the first n after an id, in the order of the bytes of their ids, and what each would get.';
+
+CREATE FUNCTION quota_internal.coming_firings(n integer, until timestamptz, strategy_ids integer[]) RETURNS TABLE (strategy_id integer, firings timestamptz[])
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
+AS $$
+#variable_conflict use_column
+DECLARE
+	clock CONSTANT timestamptz := quota_manager.schedule_now();
+BEGIN
+	PERFORM quota_internal.pin_statistics();
+	RETURN QUERY
+	WITH listed AS (
+		SELECT s.*, greatest(clock, s.schedule_since, CASE WHEN s.valid_from > clock THEN s.valid_from - interval '1 us' END) AS after_time,
+			least(until, CASE WHEN isfinite(s.valid_until) THEN s.valid_until - interval '1 us' END, '294276-12-31 23:59:59Z') AS until_time
+		FROM quota_manager.quota_strategy s
+		WHERE s.id = ANY (strategy_ids) AND s.type = 'periodic'
+			AND quota_internal.check_time_zone(quota_internal.schedule_zone(s.periodic_expr, s.time_zone))
+	), next AS MATERIALIZED (
+		SELECT l.*, f.next FROM listed l CROSS JOIN LATERAL (SELECT quota_manager.next_firing(l.periodic_expr, l.after_time, l.time_zone)) f (next)
+	), horizon AS (
+		-- Once n strategies have fired, later firings are not among the next n.
+		SELECT x.next FROM next x WHERE x.next <= x.until_time ORDER BY x.next OFFSET greatest(n, 1) - 1 LIMIT 1
+	), coming AS (
+		SELECT x.id, x.name, f.firing
+		FROM next x CROSS JOIN LATERAL (SELECT quota_manager.firings(x.periodic_expr, x.after_time,
+			least(x.until_time, (SELECT h.next FROM horizon h)), x.time_zone) LIMIT greatest(n, 0)) f (firing)
+		-- Recorded while the schedule clock was ahead: see restart_schedule().
+		WHERE x.next <= x.until_time AND NOT EXISTS (SELECT 1 FROM (SELECT r.* FROM quota_manager.quota_run r
+			WHERE r.strategy_id = x.id AND r.scheduled_time <= f.firing ORDER BY r.scheduled_time DESC LIMIT 1) r
+			WHERE coalesce(r.last_scheduled_time, r.scheduled_time) >= f.firing)
+		UNION SELECT d.strategy_id, d.name, d.scheduled_time FROM quota_manager.strategy_due d
+			WHERE d.strategy_id = ANY (strategy_ids) AND d.scheduled_time IS NOT NULL AND d.state IN ('due', 'waiting')
+	)
+	SELECT c.id, array_agg(c.firing ORDER BY c.firing)
+	FROM (SELECT f.* FROM coming f ORDER BY f.firing, f.name COLLATE "C" LIMIT greatest(n, 0)) c GROUP BY c.id;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.coming_firings(integer, timestamptz, integer[]) IS 'Of forecast(): the next n firings of strategies, those that are due first, by strategy.';
+
+CREATE FUNCTION quota_internal.forecast_strategy(asked quota_manager.quota_strategy, firings timestamptz[])
+RETURNS TABLE (firing timestamptz, users bigint, amount numeric, note text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
+AS $$
+#variable_conflict use_column
+DECLARE
+	target record;
+	counts record;
+	notes text;
+BEGIN
+	BEGIN
+		PERFORM quota_internal.check_strategy_target(asked.name, asked.model, asked.amount);
+		PERFORM quota_internal.check_strategy_models(asked.name, asked.condition);
+		SELECT f.* INTO target FROM quota_internal.previewed_firing(asked) f;
+		SELECT c.* INTO counts FROM quota_internal.preview_counts(asked, coalesce(firings[1], target.firing), target.anew, NULL, NULL, greatest(cardinality(firings) - 1, 0)) c;
+		notes := nullif(concat_ws('; ', 'will not run, as ' || quota_internal.unused_because(asked),
+			CASE WHEN counts.unknown > 0 THEN format('and up to %s users whose balance is not known', counts.unknown) END), '');
+	EXCEPTION WHEN data_exception OR undefined_object OR undefined_function OR object_not_in_prerequisite_state THEN
+		-- The error of one strategy must not hide the others.
+		notes := SQLERRM;
+		RETURN QUERY SELECT f, NULL::bigint, NULL::numeric, notes FROM unnest(firings) f;
+		RETURN;
+	END;
+	RETURN QUERY SELECT f.firing, CASE f.place WHEN 1 THEN counts.granted ELSE counts.later_users[f.place - 1] END,
+			CASE f.place WHEN 1 THEN counts.amount ELSE counts.later_users[f.place - 1] * asked.amount END,
+			nullif(concat_ws('; ', notes, CASE WHEN f.place > 1 AND asked.allowance <> 'add' THEN 'at most: what will be missing then is not known' END), '')
+		FROM unnest(firings) WITH ORDINALITY f (firing, place);
+END
+$$;
+COMMENT ON FUNCTION quota_internal.forecast_strategy(quota_manager.quota_strategy, timestamptz[]) IS 'Of forecast(): users and amounts of firings of a strategy (null: a single one), which is evaluated once.';
+
+CREATE FUNCTION quota_manager.forecast(n integer DEFAULT NULL, until timestamptz DEFAULT NULL, strategy text DEFAULT NULL)
+RETURNS TABLE (firing timestamptz, strategy_name text, users bigint, amount numeric, model text, note text)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
+AS $$
+#variable_conflict use_column
+DECLARE
+	-- Of all that fire every minute, this is a week.
+	most CONSTANT integer := 10000;
+	clock CONSTANT timestamptz := quota_manager.schedule_now();
+	asked CONSTANT integer := CASE WHEN strategy IS NOT NULL THEN (quota_internal.previewed_strategy(strategy, NULL, NULL)).id END;
+	chosen integer[];
+BEGIN
+	IF n <= 0 OR n > most THEN
+		RAISE EXCEPTION 'the number of firings must be between 1 and %', most USING ERRCODE = 'invalid_parameter_value', HINT = 'Leave n out for 10, or for all until a time.';
+	END IF;
+	chosen := ARRAY(SELECT s.id FROM quota_manager.quota_strategy s
+		WHERE CASE WHEN asked IS NULL THEN s.state = 'active' AND clock < s.valid_until AND s.id = ANY (quota_internal.visible_strategies()) ELSE s.id = asked END);
+	RETURN QUERY
+	SELECT c.firing, s.name, c.users, c.amount, s.model, c.note
+	FROM (SELECT f.strategy_id, f.firings FROM quota_internal.coming_firings(coalesce(n, CASE WHEN until IS NULL THEN 10 ELSE most END), until, chosen) f
+		UNION ALL SELECT s.id, ARRAY[NULL::timestamptz] FROM quota_manager.quota_strategy s
+			WHERE s.id = ANY (chosen) AND s.type = 'single' AND (asked IS NOT NULL OR s.valid_from <= greatest(clock, until))) f
+	JOIN quota_manager.quota_strategy s ON s.id = f.strategy_id
+	CROSS JOIN LATERAL quota_internal.forecast_strategy(s.*, f.firings) c
+	ORDER BY c.firing NULLS FIRST, s.name COLLATE "C";
+END
+$$;
+COMMENT ON FUNCTION quota_manager.forecast(integer, timestamptz, text) IS
+	'What is coming: the next n firings (10, or up to a time all), of one strategy or of all that are active, and first (firing null) what single strategies would grant at the next scan; with users and amounts. Each strategy is evaluated once, on the users, balances and grants of now: users who come, leave or change meanwhile are not foreseen. A firing counts against max_exec_per_user for the ones after it. Writes nothing.';
