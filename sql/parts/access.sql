@@ -16,7 +16,7 @@ DECLARE
 	moves CONSTANT text[] := CASE WHEN access = 'admin' THEN ARRAY['pause'] ELSE '{}' END;
 	administers CONSTANT text[] := ARRAY['resume', 'start_workers', 'stop_workers', 'wake_workers', 'schedule_jobs', 'unschedule_jobs', 'set_credential'];
 	-- Columns that roles write: no ids, times or versions, which only a restore writes.
-	strategy_columns CONSTANT text := 'name, title, type, amount, model, periodic_expr, time_zone, condition, enabled, archived, state, max_exec_per_user,
+	strategy_columns CONSTANT text := 'name, title, type, amount, model, periodic_expr, time_zone, condition, enabled, archived, state, edit_note, max_exec_per_user,
 		catch_up, catch_up_window, catch_up_max, valid_from, valid_until, allowance';
 	user_columns CONSTANT text := 'name, github_username, email, phone, github_star, vip, org, register_time, access_time';
 	gateway_columns CONSTANT text := 'dialect, base_url, admin_path, key_header, route_model, connect_timeout, request_timeout,

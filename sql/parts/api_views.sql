@@ -2,7 +2,7 @@
 -- is a join, so that clients are not offered to write it.
 
 CREATE VIEW quota_api.strategies WITH (security_invoker = true) AS
-SELECT s.id, s.name, s.title, s.type, s.amount, s.model, s.periodic_expr, s.time_zone, s.condition, s.enabled, s.archived, s.state,
+SELECT s.id, s.name, s.title, s.type, s.amount, s.model, s.periodic_expr, s.time_zone, s.condition, s.enabled, s.archived, s.state, s.edit_note,
 	s.max_exec_per_user, s.catch_up, s.catch_up_window, s.catch_up_max, s.valid_from, s.valid_until, s.schedule_since,
 	s.version, s.create_time, s.update_time, s.allowance
 FROM quota_manager.quota_strategy s;

@@ -23,6 +23,7 @@ CREATE TABLE quota_manager.quota_strategy (
 	create_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	update_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	state text NOT NULL,
+	edit_note text,
 	allowance text NOT NULL DEFAULT 'add',
 	CONSTRAINT quota_strategy_name_is_not_empty CHECK (name <> ''),
 	CONSTRAINT quota_strategy_type_is_known CHECK (type IN ('single', 'periodic')),
@@ -62,6 +63,7 @@ COMMENT ON COLUMN quota_manager.quota_strategy.version IS 'Counts edits; every g
 COMMENT ON COLUMN quota_manager.quota_strategy.create_time IS 'When the row was written.';
 COMMENT ON COLUMN quota_manager.quota_strategy.update_time IS 'When the row was last changed.';
 COMMENT ON COLUMN quota_manager.quota_strategy.state IS 'draft: was never active. active: grants. paused: grants nothing until it is active again. archived: out of use for good. A new strategy that says neither state nor enabled gets quota_manager.default_strategy_state.';
+COMMENT ON COLUMN quota_manager.quota_strategy.edit_note IS 'Why it was edited: write it with the edit, and strategy_history() shows it. The last one that was given.';
 COMMENT ON COLUMN quota_manager.quota_strategy.allowance IS 'add: each grant is the amount. top_up: what a balance lacks of the amount; nothing where it is there already. exact: the same, and takes away what is above it. Balances are those at the gateway that serves the model; where one is missing the user waits until it has been read.';
 
 CREATE FUNCTION quota_internal.check_strategy_target(name text, model text, amount numeric) RETURNS void
@@ -323,7 +325,7 @@ BEGIN
 			USING ERRCODE = 'string_data_right_truncation', DETAIL = 'At most 2600 are possible.', COLUMN = 'model';
 	END IF;
 	SELECT v.key INTO missing FROM jsonb_each(to_jsonb(NEW)) v
-		WHERE v.value = 'null' AND v.key <> ALL (ARRAY['periodic_expr', 'max_exec_per_user', 'catch_up_window']) LIMIT 1;
+		WHERE v.value = 'null' AND v.key <> ALL (ARRAY['periodic_expr', 'max_exec_per_user', 'catch_up_window', 'edit_note']) LIMIT 1;
 	IF FOUND THEN
 		RAISE EXCEPTION 'column "%" of strategy "%" is null', missing, NEW.name
 			USING ERRCODE = 'null_value_not_allowed', COLUMN = missing,

@@ -33,7 +33,7 @@ my $without = $has_pg_cron ? 'false' : q{p.prosrc ~ '\mcron\.'};
 # How volatile a function is and those that it calls is asked by 145_catalog_lint.pl, of SQL functions too and with what
 # is meant to be so; only newer versions of plpgsql_check tell.  A trigger function is checked with each relation that it is a trigger of.
 my @functions = split /\n/, $node->safe_psql('postgres', <<"SQL");
-SELECT p.oid::regprocedure || '|' || coalesce(t.tgrelid, 0)::regclass::text || '|' || coalesce(t.tgoldtable, '')
+SELECT p.oid::regprocedure || '|' || coalesce(t.tgrelid, 0)::regclass::text || '|' || coalesce(t.tgoldtable, '') || '|' || coalesce(t.tgnewtable, '')
 FROM pg_proc p
 JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
 JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid AND e.extname = 'quota_manager'
@@ -49,8 +49,8 @@ FROM pg_proc p WHERE p.pronamespace IN ('quota_manager'::regnamespace, 'quota_in
 SQL
 foreach my $function (@functions)
 {
-	my ($signature, $relation, $old_table) = split /\|/, $function;
-	my $transition = $old_table ? "oldtable => '$old_table', " : '';
+	my ($signature, $relation, $old_table, $new_table) = split /\|/, $function;
+	my $transition = ($old_table ? "oldtable => '$old_table', " : '') . ($new_table ? "newtable => '$new_table', " : '');
 
 	is( $node->safe_psql('postgres', qq{$temporary;
 			SELECT concat_ws(' ', c.lineno, c.statement, c.message, c.detail, c.query)

@@ -59,7 +59,7 @@ subtest 'lists' => sub {
 	$answer = $api->get('viewer', 'strategies');
 	is($answer->{page}, 4, 'all') or diag failed($answer);
 	is_deeply([ sort keys %{ $answer->{rows}[0] } ], [ sort qw(id name title type amount model periodic_expr time_zone condition enabled archived state
-		max_exec_per_user catch_up catch_up_window catch_up_max valid_from valid_until schedule_since version create_time update_time allowance) ], 'with all columns');
+		max_exec_per_user catch_up catch_up_window catch_up_max valid_from valid_until schedule_since version create_time update_time edit_note allowance) ], 'with all columns');
 	$answer = $api->get('viewer', 'strategies', where => [ [ 'name', '=', 'vip-daily' ] ], format => 'object');
 	is_deeply([ @{ $answer->{rows} }{qw(periodic_expr condition amount)} ], [ '0 9 * * *', 'is-vip(1)', 10 ], 'one row as an object');
 	$answer = $api->get('viewer', 'strategies', select => [ 'id', 'name' ], where => [ [ 'enabled', 'is TRUE' ], [ 'type', '=', 'periodic' ] ],

@@ -70,6 +70,9 @@ my %arguments = (
 	preview_counts => [ { condition => 'is-vip(1)' }, map { { strategy => $_, changes => '{"amount": 7}' } } qw(one two three) ],
 	preview_users => [ { condition => 'is-vip(1)' }, map { { strategy => $_ } } qw(one two three) ],
 	forecast_firings => [ {} ],
+	strategy_history => [ { strategy => 'one' } ],
+	diff => [ { strategy => 'one', v1 => 1, v2 => 1 } ],
+	diff_counts => [ { strategy => 'one' } ],
 	explain => [ map { { strategy => $_, user_id => 'u1' } } qw(one two three) ],
 	health => [ {} ],
 	metrics => [ {} ]);

@@ -55,6 +55,9 @@ my %arguments = (
 	preview_counts => 'strategy=due',
 	preview_users => 'strategy=due',
 	forecast_firings => 'n=3',
+	strategy_history => 'strategy=due',
+	diff => 'strategy=due',
+	diff_counts => 'strategy=due',
 	upcoming => 'n=3',);
 
 # Everything that there is: all rows, and what the gateway was asked.
