@@ -8,7 +8,8 @@ DECLARE
 	-- Functions for people that are volatile.  All levels may call the one that only reads, though it runs conditions.
 	reads CONSTANT text[] := ARRAY['undecided'];
 	runs CONSTANT text[] := ARRAY['scan', 'tick', 'deliver'];
-	decides CONSTANT text[] := ARRAY['resolve', 'retry', 'cancel', 'import_grants', 'restart_schedule', 'release_balances', 'audit_balances',
+	decides CONSTANT text[] := ARRAY['resolve', 'retry', 'cancel', 'reinstate', 'correct', 'reverse_run', 'reverse_strategy', 'reverse_grants',
+		'undo_reversal', 'import_grants', 'restart_schedule', 'release_balances', 'audit_balances',
 		'gateway_query', 'gateway_refresh', 'gateway_delta',
 		'pause_all', 'unpause_all', 'pause_gateway', 'unpause_gateway', 'pause_strategy', 'unpause_strategy'];
 	-- Of the API alone.

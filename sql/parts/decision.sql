@@ -1,4 +1,4 @@
--- Decisions of operators about grants: resolve, retry and cancel, of one grant or of many, and their record.
+-- Decisions of operators about grants: resolve, retry, cancel, reinstate and correct, of one grant or of many, and their record.
 
 -- No foreign key, no trigger, and a key that holds the user: it can be distributed like the grants.
 CREATE TABLE quota_manager.grant_decision (
@@ -18,12 +18,13 @@ CREATE TABLE quota_manager.grant_decision (
 	note text NOT NULL,
 	said_by text,
 	PRIMARY KEY (user_id, id),
-	CONSTRAINT grant_decision_action_is_known CHECK (action IN ('resolve_applied', 'resolve_not_applied', 'retry', 'cancel'))
+	CONSTRAINT grant_decision_action_is_known CHECK (action IN ('resolve_applied', 'resolve_not_applied', 'retry', 'cancel', 'reinstate',
+		'correct_applied', 'correct_not_applied'))
 );
 CREATE INDEX grant_decision_grant ON quota_manager.grant_decision (grant_id);
 CREATE INDEX grant_decision_id ON quota_manager.grant_decision (id);
 
-COMMENT ON TABLE quota_manager.grant_decision IS 'Decisions of operators about grants, made with resolve, retry and cancel: by whom, when and why. Written by these functions only.';
+COMMENT ON TABLE quota_manager.grant_decision IS 'Decisions of operators about grants, made with resolve, retry, cancel, reinstate and correct, and by reversals: by whom, when and why. Written by these functions only.';
 COMMENT ON COLUMN quota_manager.grant_decision.id IS 'Number of the decision.';
 COMMENT ON COLUMN quota_manager.grant_decision.decision_time IS 'When it was taken.';
 COMMENT ON COLUMN quota_manager.grant_decision.grant_id IS 'The grant: quota_execute.id.';
@@ -32,7 +33,7 @@ COMMENT ON COLUMN quota_manager.grant_decision.revision IS 'Revision of the gran
 COMMENT ON COLUMN quota_manager.grant_decision.user_id IS 'User of the grant.';
 COMMENT ON COLUMN quota_manager.grant_decision.scheduled_time IS 'Firing of the grant; -infinity for single strategies.';
 COMMENT ON COLUMN quota_manager.grant_decision.gateway IS 'Gateway of the grant.';
-COMMENT ON COLUMN quota_manager.grant_decision.action IS 'resolve_applied, resolve_not_applied, retry or cancel.';
+COMMENT ON COLUMN quota_manager.grant_decision.action IS 'resolve_applied, resolve_not_applied, retry, cancel, reinstate, correct_applied or correct_not_applied.';
 COMMENT ON COLUMN quota_manager.grant_decision.status_before IS 'Status of the grant before.';
 COMMENT ON COLUMN quota_manager.grant_decision.status_after IS 'Status of the grant afterwards.';
 COMMENT ON COLUMN quota_manager.grant_decision.role IS 'Role that decided.';
@@ -44,6 +45,40 @@ COMMENT ON INDEX quota_manager.grant_decision_grant IS 'Finds the decisions abou
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.grant_decision', '');
 SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('quota_manager.grant_decision', 'id'), '');
 
+CREATE FUNCTION quota_internal.reaches_cap(execution quota_manager.quota_execute, ids bigint[]) RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
+AS $$
+DECLARE
+	cap CONSTANT integer := (SELECT s.max_exec_per_user FROM quota_manager.quota_strategy s WHERE s.id = execution.strategy_id);
+BEGIN
+	IF cap IS NULL OR execution.revision > 0 THEN
+		RETURN false;
+	END IF;
+	PERFORM quota_internal.pin_statistics();
+	-- Those among the others that come back before this one count too.
+	RETURN (SELECT count(*) >= cap FROM quota_manager.quota_execute e
+		WHERE e.strategy_id = execution.strategy_id AND e.user_id = execution.user_id AND e.revision = 0
+			AND (e.status <> 'cancelled' OR e.id < execution.id AND e.id = ANY (ids)));
+END
+$$;
+COMMENT ON FUNCTION quota_internal.reaches_cap(quota_manager.quota_execute, bigint[]) IS 'Of reinstate(): would a cancelled grant, one of those given, be more than max_exec_per_user if it were pending again?';
+
+CREATE FUNCTION quota_internal.correction_obstacle(action text, execution quota_manager.quota_execute, resolved_as_applied boolean, last_revision integer, has_run boolean)
+RETURNS text
+LANGUAGE sql IMMUTABLE
+RETURN CASE
+	WHEN resolved_as_applied IS NULL THEN pg_catalog.replace(execution.status, '_', ' ') OPERATOR(pg_catalog.||) ', and no operator has resolved it'
+	WHEN resolved_as_applied OPERATOR(pg_catalog.=) (action OPERATOR(pg_catalog.=) 'correct_applied') THEN
+		pg_catalog.replace(execution.status, '_', ' ') OPERATOR(pg_catalog.||) ', and was resolved as just that'
+	WHEN last_revision OPERATOR(pg_catalog.>) execution.revision THEN execution.status OPERATOR(pg_catalog.||) ', and followed by revision ' OPERATOR(pg_catalog.||) last_revision::text
+	WHEN action OPERATOR(pg_catalog.=) 'correct_not_applied' THEN
+		CASE WHEN execution.status OPERATOR(pg_catalog.<>) 'completed' THEN pg_catalog.replace(execution.status, '_', ' ')
+			WHEN NOT has_run THEN 'without a run' END
+	WHEN execution.status OPERATOR(pg_catalog.=) 'processing' THEN 'being sent again'
+	WHEN execution.status OPERATOR(pg_catalog.=) 'in_doubt' THEN 'in doubt again, since it was sent again'
+	WHEN execution.status OPERATOR(pg_catalog.=) 'completed' THEN 'completed, since it was sent again: then it was applied twice' END;
+COMMENT ON FUNCTION quota_internal.correction_obstacle(text, quota_manager.quota_execute, boolean, integer, boolean) IS 'Of correct(): what prevents it; null: nothing.';
+
 CREATE FUNCTION quota_internal.decision_candidates(action text, ids bigint[])
 RETURNS TABLE (execution quota_manager.quota_execute, obstacle text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off SET quota_manager.pinned_statistics = on
@@ -53,10 +88,20 @@ DECLARE
 BEGIN
 	PERFORM quota_internal.pin_statistics();
 	RETURN QUERY
+	WITH resolved AS MATERIALIZED (
+		SELECT DISTINCT ON (d.grant_id) d.grant_id, d.status_after = 'completed' AS applied FROM quota_manager.grant_decision d
+		WHERE decision_candidates.action LIKE 'correct%' AND d.grant_id = ANY (ids)
+			AND d.action IN ('resolve_applied', 'resolve_not_applied', 'correct_applied', 'correct_not_applied')
+		ORDER BY d.grant_id, d.id DESC
+	)
 	SELECT e, CASE
+			WHEN action LIKE 'correct%' THEN quota_internal.correction_obstacle(action, e, d.applied, l.last, r.id IS NOT NULL)
 			WHEN e.status <> ALL (CASE action WHEN 'retry' THEN ARRAY['failed', 'pending', 'in_doubt'] WHEN 'cancel' THEN ARRAY['pending']
-				ELSE ARRAY['in_doubt'] END) THEN replace(e.status, '_', ' ')
-			WHEN action IN ('retry', 'resolve_not_applied') AND r.id IS NULL THEN 'without a run'
+				WHEN 'reinstate' THEN ARRAY['cancelled'] ELSE ARRAY['in_doubt'] END) THEN replace(e.status, '_', ' ')
+			WHEN action IN ('retry', 'resolve_not_applied', 'reinstate') AND r.id IS NULL THEN 'without a run'
+			-- Only the last revision of a grant changes: the sum of the others is what it was when that was made.
+			WHEN e.status IN ('failed', 'cancelled') AND l.last > e.revision THEN format('%s, and followed by revision %s', e.status, l.last)
+			WHEN action = 'reinstate' THEN CASE WHEN quota_internal.reaches_cap(e, ids) THEN 'cancelled, and its user has reached max_exec_per_user since' END
 			WHEN action <> 'retry' OR e.status = 'failed' THEN NULL
 			-- If it was sent, then under another grant id.
 			WHEN e.status = 'in_doubt' AND e.maybe_granted_before THEN 'in doubt because another life of this database may have granted it'
@@ -71,10 +116,14 @@ BEGIN
 	FROM quota_manager.quota_execute e
 	LEFT JOIN quota_manager.quota_run r ON r.id = e.run_id
 	LEFT JOIN quota_manager.quota_gateway g ON g.name = e.gateway
+	LEFT JOIN resolved d ON d.grant_id = e.id
+	CROSS JOIN LATERAL (SELECT max(x.revision) AS last FROM quota_manager.quota_execute x
+		WHERE e.status NOT IN ('pending', 'processing', 'in_doubt') AND x.strategy_id = e.strategy_id AND x.user_id = e.user_id
+			AND x.scheduled_time = e.scheduled_time AND x.revision >= e.revision) l
 	WHERE e.id = ANY (ids);
 END
 $$;
-COMMENT ON FUNCTION quota_internal.decision_candidates(text, bigint[]) IS 'Of resolve(), retry() and cancel(): grants by their ids, and what prevents the action (it is ...); null: nothing.';
+COMMENT ON FUNCTION quota_internal.decision_candidates(text, bigint[]) IS 'Of decide(): grants by their ids, and what prevents the action (it is ...); null: nothing.';
 
 CREATE FUNCTION quota_internal.visible_grants(ids bigint[]) RETURNS bigint[]
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
@@ -83,7 +132,7 @@ BEGIN ATOMIC
 	SELECT quota_internal.read_as_caller('SELECT e.id::text FROM quota_manager.quota_execute e, (SELECT min(i::bigint) AS low, max(i::bigint) AS high FROM unnest($1) i) r
 		WHERE e.id BETWEEN r.low AND r.high AND e.id + 0 = ANY ($1::bigint[])', ids::text[])::bigint[];
 END;
-COMMENT ON FUNCTION quota_internal.visible_grants(bigint[]) IS 'Of resolve(), retry() and cancel(): those of the grants that the caller may see.';
+COMMENT ON FUNCTION quota_internal.visible_grants(bigint[]) IS 'Those of the grants that the caller may see.';
 
 CREATE FUNCTION quota_internal.record_decisions(decisions quota_manager.grant_decision[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on
@@ -102,7 +151,7 @@ BEGIN
 	FROM unnest(decisions) d;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.record_decisions(quota_manager.grant_decision[]) IS 'Of resolve(), retry() and cancel(): writes the decisions, with time and role from the session, not from the caller.';
+COMMENT ON FUNCTION quota_internal.record_decisions(quota_manager.grant_decision[]) IS 'Of decide(): writes the decisions, with time and role from the session, not from the caller.';
 
 CREATE FUNCTION quota_internal.count_decisions(decisions quota_manager.grant_decision[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
@@ -117,7 +166,7 @@ BEGIN
 		FROM unnest(decisions) d WHERE (d.status_after = 'pending') <> (d.status_before = 'pending') GROUP BY d.gateway;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.count_decisions(quota_manager.grant_decision[]) IS 'Of resolve(), retry() and cancel(): counts grants as what they are now.';
+COMMENT ON FUNCTION quota_internal.count_decisions(quota_manager.grant_decision[]) IS 'Of decide(): counts grants as what they are now.';
 
 CREATE FUNCTION quota_internal.decide(action text, ids bigint[], note text) RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off SET quota_manager.pinned_statistics = on
@@ -127,16 +176,26 @@ DECLARE
 			WHEN 'resolve_applied' THEN 'resolved as applied by '
 			WHEN 'resolve_not_applied' THEN 'resolved as not applied by '
 			WHEN 'retry' THEN 'retried by '
-			WHEN 'cancel' THEN 'cancelled by ' END
+			WHEN 'cancel' THEN 'cancelled by '
+			WHEN 'reinstate' THEN 'reinstated by '
+			WHEN 'correct_applied' THEN 'corrected as applied by '
+			WHEN 'correct_not_applied' THEN 'corrected as not applied by ' END
 		|| quota_internal.deciding_role() || CASE WHEN note <> '' THEN ': ' || note ELSE '' END;
 	present CONSTANT timestamptz := clock_timestamp();
+	sends CONSTANT boolean := action IN ('resolve_not_applied', 'retry', 'reinstate', 'correct_not_applied');
 	chosen quota_manager.quota_execute[];
 	runs bigint[];
 	decisions quota_manager.grant_decision[];
 BEGIN
 	PERFORM quota_internal.require_short(note, 'the note');
 	PERFORM quota_internal.pin_statistics();
-	IF action IN ('resolve_not_applied', 'retry') THEN
+	IF action = 'reinstate' THEN
+		-- Before the grants are counted: a scan may grant more to their users.
+		PERFORM quota_internal.lock_strategies(ARRAY(SELECT s.id FROM quota_manager.quota_strategy s
+			WHERE s.max_exec_per_user IS NOT NULL AND s.id IN (SELECT (c.execution).strategy_id
+				FROM quota_internal.decision_candidates(action, ids) c WHERE (c.execution).status = 'cancelled') ORDER BY s.id));
+	END IF;
+	IF sends THEN
 		-- Before the grants are read: a scan may decide by balances of their users.
 		PERFORM quota_internal.lock_balances(g.gateway) FROM (SELECT DISTINCT (c.execution).gateway
 			FROM quota_internal.decision_candidates(action, ids) c WHERE c.obstacle IS NULL ORDER BY 1) g;
@@ -155,8 +214,8 @@ BEGIN
 	WITH changed AS (
 		UPDATE quota_manager.quota_execute e
 		SET status = k.status_after,
-			next_attempt_time = CASE WHEN action IN ('resolve_not_applied', 'retry') THEN present ELSE e.next_attempt_time END,
-			attempts = CASE WHEN action IN ('resolve_not_applied', 'retry') AND k.status <> 'pending' THEN 0 ELSE e.attempts END,
+			next_attempt_time = CASE WHEN sends THEN present ELSE e.next_attempt_time END,
+			attempts = CASE WHEN sends AND k.status <> 'pending' THEN 0 ELSE e.attempts END,
 			doubt_time = CASE WHEN k.status_after = 'in_doubt' THEN e.doubt_time END,
 			maybe_granted_before = e.maybe_granted_before AND k.status_after = 'in_doubt',
 			balance_time = CASE WHEN k.reopened THEN NULL ELSE e.balance_time END,
@@ -165,9 +224,9 @@ BEGIN
 			update_time = present
 		FROM (SELECT c.*, s.status_after, c.status <> 'pending' AND s.status_after = 'pending' AS reopened
 			FROM unnest(chosen) c CROSS JOIN LATERAL (SELECT CASE
-				WHEN action = 'resolve_applied' THEN 'completed'
+				WHEN action IN ('resolve_applied', 'correct_applied') THEN 'completed'
 				WHEN action = 'cancel' THEN 'cancelled'
-				WHEN action = 'resolve_not_applied' OR c.status = 'failed' THEN 'pending'
+				WHEN action <> 'retry' OR c.status = 'failed' THEN 'pending'
 				ELSE c.status END AS status_after) s) k
 		WHERE e.strategy_id = k.strategy_id AND e.user_id = k.user_id AND e.scheduled_time = k.scheduled_time
 			AND e.revision = k.revision AND e.status = k.status
@@ -175,7 +234,7 @@ BEGIN
 	SELECT array_agg(ROW(NULL, NULL, c.id, c.strategy_id, c.revision, c.user_id, c.scheduled_time, c.gateway, action,
 			c.status_before, c.status_after, NULL, NULL, coalesce(note, ''), NULL)::quota_manager.grant_decision ORDER BY c.id)
 		INTO decisions FROM changed c;
-	IF action IN ('resolve_not_applied', 'retry') THEN
+	IF sends THEN
 		UPDATE quota_manager.user_balance b SET balance = NULL, token = NULL
 			FROM (SELECT DISTINCT d.user_id, d.gateway FROM unnest(decisions) d) d
 			WHERE b.user_id = d.user_id AND b.gateway = d.gateway AND (b.balance IS NOT NULL OR b.token IS NOT NULL);
@@ -185,15 +244,36 @@ BEGIN
 	RETURN ARRAY(SELECT d.grant_id FROM unnest(decisions) d);
 END
 $$;
-COMMENT ON FUNCTION quota_internal.decide(text, bigint[], text) IS 'Of resolve(), retry() and cancel(): applies the action to those of the grants that allow it, and returns their ids.';
+COMMENT ON FUNCTION quota_internal.decide(text, bigint[], text) IS 'Applies an action (resolve_applied, resolve_not_applied, retry, cancel, reinstate, correct_applied or correct_not_applied) to those of the grants that allow it, and returns their ids. The locks are taken in this order: strategies, balances, runs, grants.';
+
+CREATE FUNCTION quota_internal.decide_and_continue(action text, ids bigint[], note text) RETURNS bigint[]
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	decided bigint[];
+BEGIN
+	-- Not after the decision has locked runs: the order of locks is one.
+	IF NOT quota_internal.are_awaited(ids) THEN
+		RETURN quota_internal.decide(action, ids, note);
+	END IF;
+	PERFORM quota_internal.lock_reversed(ids);
+	decided := quota_internal.decide(action, ids, note);
+	PERFORM quota_internal.continue_reversals(decided);
+	RETURN decided;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.decide_and_continue(text, bigint[], text) IS 'Of resolve() and the others: decides, and continues reversals that have waited for one of the grants.';
 
 CREATE FUNCTION quota_internal.decision_hint(action text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE action
 	WHEN 'retry' THEN 'Grants can be retried that failed, wait for a later time, or are in doubt at a gateway whose doubt policy can act on them.'
 	WHEN 'cancel' THEN 'Only grants that are pending can be cancelled.'
+	WHEN 'reinstate' THEN 'Only grants that were cancelled can be reinstated.'
+	WHEN 'correct_applied' THEN 'What was resolved as not applied can be corrected until it was sent again.'
+	WHEN 'correct_not_applied' THEN 'What was resolved as applied can be corrected until it was taken back.'
 	ELSE 'Only grants in doubt can be resolved.' END;
-COMMENT ON FUNCTION quota_internal.decision_hint(text) IS 'Of resolve(), retry() and cancel(): what an action is for.';
+COMMENT ON FUNCTION quota_internal.decision_hint(text) IS 'What an action of operators is for.';
 
 CREATE FUNCTION quota_internal.decide_one(action text, id bigint, note text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -204,12 +284,12 @@ DECLARE
 BEGIN
 	PERFORM quota_internal.check_writable('grants are decided about');
 	IF id IS NULL OR action IS NULL THEN
-		RAISE EXCEPTION '%', CASE WHEN action IN ('retry', 'cancel') THEN 'the grant must be given'
+		RAISE EXCEPTION '%', CASE WHEN action IN ('retry', 'cancel', 'reinstate') THEN 'the grant must be given'
 				ELSE 'the grant and whether it was applied must be given' END
 			USING ERRCODE = 'null_value_not_allowed';
 	END IF;
 	visible := quota_internal.visible_grants(ARRAY[id]);
-	WHILE cardinality(quota_internal.decide(action, visible, note)) = 0 LOOP
+	WHILE cardinality(quota_internal.decide_and_continue(action, visible, note)) = 0 LOOP
 		SELECT c.obstacle INTO obstacle FROM quota_internal.decision_candidates(action, visible) c;
 		IF NOT FOUND THEN
 			RAISE EXCEPTION 'grant % does not exist', id USING ERRCODE = 'no_data_found';
@@ -219,17 +299,27 @@ BEGIN
 		RAISE EXCEPTION 'grant % %', id, CASE
 				WHEN action = 'retry' THEN 'cannot be retried'
 				WHEN action = 'cancel' THEN 'cannot be cancelled'
+				WHEN action = 'reinstate' THEN 'cannot be reinstated'
+				WHEN action LIKE 'correct%' THEN 'cannot be corrected'
 				WHEN obstacle = 'without a run' THEN 'cannot be sent again'
 				ELSE 'is not in doubt' END
 			USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = format('It is %s.', obstacle), HINT = CASE
 				WHEN obstacle LIKE 'in doubt%' THEN 'Find out whether it was applied, and use quota_manager.resolve().'
+				WHEN obstacle LIKE '%applied twice' THEN (SELECT format('Take one back: SELECT quota_manager.gateway_delta(%L, %s, %L, %L).',
+					(c.execution).user_id, -(c.execution).amount, 'applied twice: grant ' || id, (c.execution).gateway)
+					FROM quota_internal.decision_candidates(action, visible) c)
+				WHEN obstacle LIKE '%followed by revision%' THEN 'Take its last revision back: see quota_manager.reverse_grants().'
+				WHEN obstacle LIKE '%no operator has resolved it' THEN
+					'Only what was resolved can be corrected; see quota_manager.reverse_grants() to take a grant back.'
+				WHEN obstacle LIKE '%max_exec_per_user since' THEN 'Raise max_exec_per_user of its strategy first.'
+				WHEN obstacle = 'being sent again' THEN 'Wait for what becomes of it.'
 				WHEN obstacle = 'without a run' THEN 'It was not written by a scan.'
 				WHEN obstacle = 'processing' THEN 'It is being sent: wait for what becomes of it.'
 				ELSE quota_internal.decision_hint(action) END;
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.decide_one(text, bigint, text) IS 'Of resolve(), retry() and cancel(): applies the action to a grant, or raises an error that says why not.';
+COMMENT ON FUNCTION quota_internal.decide_one(text, bigint, text) IS 'Of resolve() and the others: applies the action to a grant, or raises an error that says why not.';
 
 CREATE FUNCTION quota_internal.decide_each(action text, ids bigint[], note text)
 RETURNS TABLE (id bigint, done boolean, status text, obstacle text)
@@ -244,7 +334,7 @@ BEGIN
 		RAISE EXCEPTION 'whether the grants were applied must be given' USING ERRCODE = 'null_value_not_allowed';
 	END IF;
 	visible := quota_internal.visible_grants(ids);
-	decided := quota_internal.decide(action, visible, note);
+	decided := quota_internal.decide_and_continue(action, visible, note);
 	RETURN QUERY
 	SELECT i, d IS NOT NULL, (c.execution).status, CASE
 			WHEN d IS NOT NULL THEN NULL
@@ -256,7 +346,7 @@ BEGIN
 		ORDER BY i;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.decide_each(text, bigint[], text) IS 'Of resolve(), retry() and cancel(): applies the action to the grants that allow it, and returns for each whether it was done, its status now, and what prevented it.';
+COMMENT ON FUNCTION quota_internal.decide_each(text, bigint[], text) IS 'Of resolve() and the others: applies the action to the grants that allow it, and returns for each whether it was done, its status now, and what prevented it.';
 
 CREATE FUNCTION quota_internal.decide_many(action text, ids bigint[], note text) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -278,7 +368,7 @@ BEGIN
 	RETURN decided;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.decide_many(text, bigint[], text) IS 'Of resolve(), retry() and cancel(): applies the action to the grants that allow it, reports the others in one warning, and returns how many were changed.';
+COMMENT ON FUNCTION quota_internal.decide_many(text, bigint[], text) IS 'Of resolve() and the others: applies the action to the grants that allow it, reports the others in one warning, and returns how many were changed.';
 
 CREATE FUNCTION quota_manager.resolve(id bigint, applied boolean, note text DEFAULT '') RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -319,7 +409,7 @@ BEGIN
 	PERFORM quota_internal.decide_one('cancel', id, note);
 END
 $$;
-COMMENT ON FUNCTION quota_manager.cancel(bigint, text) IS 'Cancels a grant that is pending: it is not sent, and not granted again for its firing.';
+COMMENT ON FUNCTION quota_manager.cancel(bigint, text) IS 'Cancels a grant that is pending: it is not sent, and not granted again for its firing. See reinstate.';
 
 CREATE FUNCTION quota_manager.cancel(ids bigint[], note text DEFAULT '') RETURNS bigint
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -327,3 +417,35 @@ BEGIN ATOMIC
 	SELECT quota_internal.decide_many('cancel', ids, note);
 END;
 COMMENT ON FUNCTION quota_manager.cancel(bigint[], text) IS 'Cancels grants and returns how many; those that are not pending are left alone and reported in a warning.';
+
+CREATE FUNCTION quota_manager.reinstate(id bigint, note text DEFAULT '') RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM quota_internal.decide_one('reinstate', id, note);
+END
+$$;
+COMMENT ON FUNCTION quota_manager.reinstate(bigint, text) IS 'Makes a cancelled grant pending again, unless that exceeds max_exec_per_user of its strategy, which may be archived by now.';
+
+CREATE FUNCTION quota_manager.reinstate(ids bigint[], note text DEFAULT '') RETURNS bigint
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT quota_internal.decide_many('reinstate', ids, note);
+END;
+COMMENT ON FUNCTION quota_manager.reinstate(bigint[], text) IS 'Reinstates grants and returns how many; those that cannot be reinstated are left alone and reported in a warning.';
+
+CREATE FUNCTION quota_manager.correct(id bigint, applied boolean, note text DEFAULT '') RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM quota_internal.decide_one(CASE applied WHEN true THEN 'correct_applied' WHEN false THEN 'correct_not_applied' END, id, note);
+END
+$$;
+COMMENT ON FUNCTION quota_manager.correct(bigint, boolean, text) IS 'Corrects a resolve: applied after all, then the grant is completed, unless it was sent again meanwhile; not applied after all, then it is sent again.';
+
+CREATE FUNCTION quota_manager.correct(ids bigint[], applied boolean, note text DEFAULT '') RETURNS bigint
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT quota_internal.decide_many(CASE applied WHEN true THEN 'correct_applied' WHEN false THEN 'correct_not_applied' END, ids, note);
+END;
+COMMENT ON FUNCTION quota_manager.correct(bigint[], boolean, text) IS 'Corrects what was resolved wrongly, and returns how many; those that cannot be corrected are left alone and reported in a warning.';

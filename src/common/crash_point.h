@@ -30,6 +30,9 @@
 	POINT(scan_granted)    /* grants written, the run not recorded */                              \
 	POINT(scan_committing) /* all written, not committed */                                        \
 	POINT(scan_committed)  /* committed, the delivery worker not woken */                          \
+	/* scheduler: reversals that have waited */                                                    \
+	POINT(reversal_committing) /* continued, not committed */                                      \
+	POINT(reversal_committed)  /* committed, the delivery worker not woken */                      \
 	/* delivery: becoming the sender */                                                            \
 	POINT(lock_taken)      /* orphaned claims are not read yet */                                  \
 	POINT(orphans_settled) /* they are in doubt, not committed */                                  \

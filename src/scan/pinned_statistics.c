@@ -88,6 +88,10 @@ static const PinnedTable pinned_tables[] = {
 	 1e6,
 	 50,
 	 {{"id", -1, 1.0f, 0}, {"grant_id", -1, 0, 0}, {"user_id", -1, 0, 0}}},
+	{"quota_reversal_item",
+	 1e6,
+	 80,
+	 {{"reversal_id", 100, 1.0f, 0}, {"grant_id", -1, 0, 0}, {"user_id", -1, 0, 0}}},
 };
 
 static bool                         pinned_statistics;

@@ -19,6 +19,7 @@
 #include "common/identity.h"
 #include "common/statement.h"
 #include "common/last_error.h"
+#include "delivery/reversal.h"
 #include "scan/due.h"
 #include "worker/process.h"
 #include "worker/timing.h"
@@ -82,6 +83,7 @@ run_due_strategies(int64 *strategies, int64 *granted)
 		bool     more;
 
 		identity_require(&procedure_work_unit);
+		(void) reversals_continue(&procedure_work_unit);
 		/* balances that were read while other strategies were run count, too */
 		do
 		{

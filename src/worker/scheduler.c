@@ -24,6 +24,7 @@
 #include "common/identity.h"
 #include "common/last_error.h"
 #include "common/backoff.h"
+#include "delivery/reversal.h"
 #include "scan/due.h"
 #include "worker/process.h"
 #include "worker/timing.h"
@@ -56,6 +57,10 @@ static struct
 	TimestampTz polled_wall;
 	MonoTime    polled_mono;
 
+	/* When reversals are gone on with, since grants may have been settled; MONO_NEVER: nothing has changed. */
+	MonoTime reversals_due;
+	MonoTime reversals_rest; /* not before that */
+
 	/* Of one cycle. */
 	MemoryContext  cycle_context;
 	bool           found_due;  /* something was due; false also without a poll */
@@ -63,7 +68,7 @@ static struct
 	const char    *broken_off; /* the error that broke it off */
 	bool           progressed; /* something came of what was run */
 	BalanceReader *reader;     /* beside all that; NULL: an error has left none */
-} scheduler = {.error_kept = true};
+} scheduler = {.error_kept = true, .reversals_due = MONO_NEVER, .reversals_rest = MONO_PAST};
 
 /* SIGHUP handler. */
 static void
@@ -213,6 +218,7 @@ poll_due(void)
 	scheduler.polled_transactions = completed_transactions();
 	scheduler.polled_wall = GetCurrentTimestamp();
 	scheduler.polled_mono = mono_now();
+	scheduler.reversals_due = scheduler.reversals_rest;
 	MemoryContextSwitchTo(scheduler.cycle_context);
 	due_poll(&database_work_unit, &scheduler.due);
 	scheduler.due_holds = true;
@@ -313,6 +319,24 @@ run_one(void)
 	return scheduler.reload_requested || survives(record_current_failure);
 }
 
+/* Step: goes on with reversals, for which grants may have been settled. */
+static void
+continue_reversals(void)
+{
+	MonoTime begin = mono_now();
+	bool     succeeded;
+
+	scheduler.reversals_due = MONO_NEVER;
+	/* if it raises an error */
+	scheduler.reversals_rest = mono_in_ms(REVERSALS_MAX_MS);
+	MemoryContextSwitchTo(scheduler.cycle_context);
+	succeeded = reversals_continue(&database_work_unit);
+	scheduler.reversals_rest =
+		backoff_by_cost(begin, REVERSALS_MIN_MS, REVERSALS_MAX_MS, REVERSALS_COST_SHARE);
+	if (!succeeded)
+		scheduler.reversals_due = scheduler.reversals_rest;
+}
+
 /*
  * One cycle: runs what is due.  Returns false if that could not be found out,
  * what was run could not be recorded, or nothing came of all that was due: it
@@ -330,6 +354,8 @@ run_cycle(void)
 	/* what failed is polled again, whether or not anything is committed until then */
 	if (!success)
 		scheduler.due_holds = false;
+	else if (scheduler.identity_verified && scheduler.reversals_due <= mono_now())
+		(void) survives(continue_reversals);
 	foreach (cell, success && scheduler.found_due ? scheduler.due.strategies : NIL)
 	{
 		scheduler.due_holds = false;
@@ -453,7 +479,7 @@ next_due(void)
 		return mono_in_ms(SUSPENDED_REVISIT_MS);
 	if (scheduler.found_due || !scheduler.due_holds || balance_reader_is_busy(scheduler.reader))
 		return MONO_PAST;
-	return scheduler.due.next;
+	return Min(scheduler.due.next, scheduler.reversals_due);
 }
 
 /*
@@ -530,8 +556,11 @@ run_once(void)
 		if (slot->memory.suspended)
 			pause = SUSPENDED_POLL_MS;
 		else
-			pause =
-				scheduler.due_holds ? Max(mono_ms_until(scheduler.due.next, poll_interval), 1) : 1;
+			pause = scheduler.due_holds
+						? Max(mono_ms_until(Min(scheduler.due.next, scheduler.reversals_due),
+											poll_interval),
+							  1)
+						: 1;
 	}
 	if (slot->out_of_slots)
 	{

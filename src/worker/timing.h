@@ -32,6 +32,11 @@
 #define OUT_OF_SLOTS_MAX_MS (5 * 1000)
 #define SHORT_OF_SLOTS_MS (INT64CONST(60) * 1000)
 
+/* Between looks for reversals that go on, and as a share of what one takes. */
+#define REVERSALS_MIN_MS 100
+#define REVERSALS_MAX_MS (30 * 1000)
+#define REVERSALS_COST_SHARE 20
+
 /* Databases get a slot one at a time, in such intervals: most may have nothing to serve. */
 #define START_INTERVAL_MS 100
 

@@ -41,6 +41,14 @@ my %call = (
 	'retry(bigint[],text)' => "retry(ARRAY[$one])",
 	'cancel(bigint,text)' => "cancel($one)",
 	'cancel(bigint[],text)' => "cancel(ARRAY[$one])",
+	'reinstate(bigint,text)' => "reinstate($one)",
+	'reinstate(bigint[],text)' => "reinstate(ARRAY[$one])",
+	'correct(bigint,boolean,text)' => "correct($one, true)",
+	'correct(bigint[],boolean,text)' => "correct(ARRAY[$one], true)",
+	'reverse_run(bigint,text)' => q{reverse_run(1, 'note')},
+	'reverse_strategy(text,text,timestamp with time zone,integer)' => q{reverse_strategy('once', 'note')},
+	'reverse_grants(bigint[],text)' => "reverse_grants(ARRAY[$one], 'note')",
+	'undo_reversal(bigint,text)' => q{undo_reversal(1, 'note')},
 	'resume(text)' => q{resume('may_have_run')},
 	'release_balances(text,text)' => q{release_balances('g', 'note')},
 	'restart_schedule(text)' => q{restart_schedule('yearly')},
@@ -59,6 +67,8 @@ my %call = (
 # Where nothing is given that they could do, this is said all the same, and not what is wrong with it.
 my @nothing = (
 	q{resolve(0, true)}, q{resolve(NULL::bigint, NULL)}, q{resolve(ARRAY[]::bigint[], true)}, q{retry(0)}, q{cancel(NULL::bigint[])},
+	q{reinstate(0)}, q{correct(NULL::bigint, NULL)}, q{reverse_run(0, 'note')}, q{reverse_strategy('none', NULL)}, q{reverse_grants(NULL, NULL)},
+	q{undo_reversal(NULL, NULL)},
 	q{restart_schedule('none')}, q{release_balances('none', NULL)}, q{import_grants(NULL)}, q{scan('none')},
 	q{gateway_delta(NULL, NULL, NULL)}, q{gateway_refresh('u1', 9, 'none')});
 # Nothing but POST, PATCH, PUT and DELETE changes anything: a query is a GET at the gateway, too.
@@ -73,6 +83,12 @@ my %api = (
 	'resolve(bigint[],boolean,text)' => "resolve(ARRAY[$one], true)",
 	'retry(bigint[],text)' => "retry(ARRAY[$one])",
 	'cancel(bigint[],text)' => q{cancel(NULL)},
+	'reinstate(bigint[],text)' => "reinstate(ARRAY[$one])",
+	'correct(bigint[],boolean,text)' => "correct(ARRAY[$one], true)",
+	'reverse_run(bigint,text)' => q{reverse_run(1, 'note')},
+	'reverse_strategy(text,text,timestamp with time zone,integer)' => q{reverse_strategy('once', 'note')},
+	'reverse_grants(bigint[],text)' => "reverse_grants(ARRAY[$one], 'note')",
+	'undo_reversal(bigint,text)' => q{undo_reversal(0, NULL)},
 	'enable(integer[])' => q{enable(ARRAY[1])},
 	'disable(integer[])' => q{disable(ARRAY[0])},
 	'archive(integer[])' => q{archive(NULL)},

@@ -41,6 +41,13 @@ my %volatile = map { m{^rpc/(.*)} ? ($1 => $node->safe_psql('quota', "SELECT pro
 my %arguments = (
 	(map { $_ => "ids={$grant}&note=x" } qw(retry cancel)),
 	resolve => "ids={$grant}&applied=true",
+	reinstate => "ids={$grant}&note=x",
+	correct => "ids={$grant}&applied=true",
+	reverse_run => 'run_id=1&note=x',
+	reverse_strategy => 'strategy=one&note=x',
+	reverse_grants => "ids={$grant}&note=x",
+	undo_reversal => 'reversal_id=1&note=x',
+	preview_reversal => 'run_id=1',
 	(map { $_ => 'ids={2,3}' } qw(enable disable archive)),
 	scan => 'strategy=due',
 	gateway_query => 'user_id=ada',

@@ -4,7 +4,6 @@
 -- take FUNCTION quota_internal.check_source_owner
 -- take FUNCTION quota_internal.condition_gateways
 -- take FUNCTION quota_internal.count_doubtful_firings
--- take FUNCTION quota_internal.decision_candidates
 -- take FUNCTION quota_internal.due_firings_of
 -- take FUNCTION quota_internal.end_back_offs
 -- take FUNCTION quota_internal.guard_balances

@@ -3,6 +3,4 @@
 -- take FUNCTION quota_internal.check_transaction
 -- take FUNCTION quota_manager.restart_schedule
 -- take FUNCTION quota_manager.import_grants
--- take FUNCTION quota_internal.decide
--- take FUNCTION quota_internal.decide_one
 -- take FUNCTION quota_internal.decide_many

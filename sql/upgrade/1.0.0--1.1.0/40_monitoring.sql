@@ -15,6 +15,5 @@ CREATE INDEX quota_run_skipped ON quota_manager.quota_run (occurrences) WHERE st
 -- take FUNCTION quota_internal.begin_doubt
 -- take FUNCTION quota_manager.resume
 -- take FUNCTION quota_internal.count_decisions
--- take FUNCTION quota_internal.decide
 -- take part monitoring
 SELECT quota_internal.recount_grants();

@@ -4,8 +4,6 @@ ALTER TABLE quota_manager.gateway_call ADD COLUMN said_by text;
 ALTER TABLE quota_manager.gateway_call ALTER COLUMN said_by SET DEFAULT quota_internal.said_by();
 CREATE INDEX grant_decision_id ON quota_manager.grant_decision (id);
 -- take FUNCTION quota_internal.record_decisions
--- take FUNCTION quota_internal.decide
--- take FUNCTION quota_internal.decide_each
 -- take FUNCTION quota_internal.decide_many
 -- take FUNCTION quota_manager.grant_access
 
@@ -25,3 +23,4 @@ CREATE TRIGGER keep_user_id BEFORE UPDATE OF id ON quota_manager.user_info
 -- take part api_functions
 -- take part api_preview
 -- take part api_history
+-- take part api_reversal
