@@ -15,7 +15,7 @@ DECLARE
 	-- Of the API alone.
 	edits CONSTANT text[] := CASE WHEN access IN ('operator', 'admin') THEN ARRAY['enable', 'disable', 'archive'] ELSE '{}' END;
 	moves CONSTANT text[] := CASE WHEN access = 'admin' THEN ARRAY['pause'] ELSE '{}' END;
-	administers CONSTANT text[] := ARRAY['resume', 'start_workers', 'stop_workers', 'wake_workers', 'schedule_jobs', 'unschedule_jobs', 'set_credential'];
+	administers CONSTANT text[] := ARRAY['resume', 'retain', 'start_workers', 'stop_workers', 'wake_workers', 'schedule_jobs', 'unschedule_jobs', 'set_credential'];
 	-- Columns that roles write: no ids, times or versions, which only a restore writes.
 	strategy_columns CONSTANT text := 'name, title, type, amount, model, periodic_expr, time_zone, condition, enabled, archived, state, edit_note, max_exec_per_user,
 		catch_up, catch_up_window, catch_up_max, valid_from, valid_until, allowance';

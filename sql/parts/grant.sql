@@ -185,7 +185,8 @@ BEGIN
 		END IF;
 		RETURN NULL;
 	END IF;
-	IF EXISTS (SELECT 1 FROM quota_manager.quota_execute e WHERE e.strategy_id = OLD.id) THEN
+	IF EXISTS (SELECT 1 FROM quota_manager.quota_execute e WHERE e.strategy_id = OLD.id)
+		OR EXISTS (SELECT 1 FROM quota_manager.pruned_grant p WHERE p.strategy_id = OLD.id) THEN
 		RAISE EXCEPTION 'strategy "%" has grants and cannot be deleted', OLD.name
 			USING ERRCODE = 'foreign_key_violation', DETAIL = 'Grants are proof of what was paid.',
 				HINT = 'Pause it (state = ''paused'') or archive it (state = ''archived'').';

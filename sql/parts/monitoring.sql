@@ -90,6 +90,7 @@ BEGIN
 		d.in_use, d.failing, d.due, d.delay, r.failed, r.incomplete,
 		(SELECT count(*) FROM quota_manager.quota_run u WHERE u.undelivered),
 		(SELECT coalesce(sum(s.occurrences), 0)::bigint FROM quota_manager.quota_run s WHERE s.state = 'skipped')
+			+ (SELECT coalesce(sum(p.skipped_firings), 0)::bigint FROM quota_manager.pruned_run p)
 	FROM (SELECT count(*) FILTER (WHERE l.kind = 'launcher')::integer AS launchers, count(*) FILTER (WHERE l.kind = 'scheduler')::integer AS schedulers,
 			count(*) FILTER (WHERE l.kind = 'courier')::integer AS couriers,
 			max(quota_internal.age_seconds(l.last_tick, present)) FILTER (WHERE l.kind = 'launcher') AS launcher_age,

@@ -27,6 +27,7 @@ typedef struct Audit
 {
 	GatewayRow      *row;
 	GatewaySession  *session;
+	bool             counts_pruned; /* false: the SQL of 1.0.0, which prunes nothing */
 	TimestampTz      began;
 	MonoTime         next_send; /* as rate_limit allows */
 	MonoTime         paused_until;

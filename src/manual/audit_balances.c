@@ -11,10 +11,12 @@
  */
 #include "postgres.h"
 
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "common/rights.h"
@@ -27,13 +29,19 @@ PG_FUNCTION_INFO_V1(qm_audit_balances);
 static Statement read_sole_writer = {
 	"SELECT g.sole_writer FROM quota_manager.quota_gateway g WHERE g.id = $1", {INT4OID}};
 
+#define LIST_USERS(pruned)                                                                         \
+	"SELECT u.user_id FROM ("                                                                      \
+	" SELECT e.user_id FROM quota_manager.quota_execute e WHERE e.gateway = $1" pruned             \
+	" UNION SELECT c.user_id FROM quota_manager.gateway_call c"                                    \
+	" WHERE c.gateway = $1 AND c.action <> 'query' AND c.outcome = 'applied') u"                   \
+	" ORDER BY u.user_id COLLATE \"C\""
+
+/* The other one is for a database with the SQL of 1.0.0, which prunes nothing. */
 static Statement list_users = {
-	"SELECT u.user_id FROM ("
-	" SELECT e.user_id FROM quota_manager.quota_execute e WHERE e.gateway = $1"
-	" UNION SELECT c.user_id FROM quota_manager.gateway_call c"
-	" WHERE c.gateway = $1 AND c.action <> 'query' AND c.outcome = 'applied') u"
-	" ORDER BY u.user_id COLLATE \"C\"",
+	LIST_USERS(" UNION SELECT p.user_id FROM quota_manager.pruned_grant p WHERE p.gateway = $1"
+			   " AND p.standing > 0"),
 	{TEXTOID}};
+static Statement list_users_with_grants = {LIST_USERS(""), {TEXTOID}};
 
 /* Closes the session of an audit that ends, however it does. */
 static void
@@ -59,6 +67,15 @@ require_sole_writer(const GatewayRow *row)
 						 "database changes quotas there.")));
 }
 
+/* False in a database with the SQL of 1.0.0.  Cheap. */
+static bool
+counts_pruned(void)
+{
+	Oid schema = get_namespace_oid("quota_manager", true);
+
+	return OidIsValid(schema) && OidIsValid(get_relname_relid("pruned_grant", schema));
+}
+
 /* Adds a user to the list. */
 static void
 put_user(Audit *audit, const char *user_id)
@@ -74,7 +91,9 @@ put_user(Audit *audit, const char *user_id)
 static void
 collect_users(Audit *audit)
 {
-	Portal cursor = statement_open_cursor(&list_users, ARGS(arg_text(audit->row->name)));
+	Portal cursor =
+		statement_open_cursor(audit->counts_pruned ? &list_users : &list_users_with_grants,
+							  ARGS(arg_text(audit->row->name)));
 
 	for (;;)
 	{
@@ -133,6 +152,7 @@ audit_create(GatewayRow *row)
 	char                  *problem;
 
 	audit->row = row;
+	audit->counts_pruned = counts_pruned();
 	audit->began = GetCurrentTimestamp();
 	audit->next_send = audit->paused_until = MONO_PAST;
 	callback->func = close_session;

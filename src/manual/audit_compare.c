@@ -27,32 +27,41 @@
  * What was completed before the audit began ($2) counts for certain, and so do
  * changes by hand; what is open, or was completed since, may count.  A refresh
  * by hand sets the total: what was settled so long before it that it cannot
- * have overtaken it ($3) is gone, what was granted after it is added.
+ * have overtaken it ($3) is gone, what was granted after it is added.  What was
+ * pruned counts as one grant that has the weight of many.
  */
+#define ADD_UP(pruned)                                                                             \
+	"SELECT y.user_id,"                                                                            \
+	" sum(CASE WHEN y.is_certain THEN y.amount ELSE least(y.amount, 0) END),"                      \
+	" sum(CASE WHEN y.is_certain THEN y.amount ELSE greatest(y.amount, 0) END),"                   \
+	" sum(y.weight)::bigint, min(y.begin_time),"                                                   \
+	" bool_or(y.kind <> 'grant' AND y.begin_time >= $2)"                                           \
+	" FROM (SELECT x.user_id, x.kind, x.amount, x.weight, x.begin_time, x.end_time, x.set_time,"   \
+	"  x.end_time < $2 AND (x.set_time IS NULL OR x.begin_time >= x.set_time) AS is_certain"       \
+	"  FROM (SELECT w.user_id, w.kind, w.amount, w.weight, w.begin_time, w.end_time,"              \
+	"   max(w.begin_time) FILTER (WHERE w.kind = 'refresh') OVER (PARTITION BY w.user_id)"         \
+	"    AS set_time"                                                                              \
+	"   FROM (SELECT e.user_id, 'grant' AS kind,"                                                  \
+	"     CASE WHEN e.status IN ('completed', 'processing', 'in_doubt') THEN e.amount ELSE 0 END"  \
+	"      AS amount, 1 AS weight,"                                                                \
+	"     CASE WHEN e.run_id IS NULL THEN '-infinity' ELSE e.create_time END AS begin_time,"       \
+	"     CASE WHEN e.status IN ('processing', 'in_doubt') THEN 'infinity' ELSE e.update_time END" \
+	"      AS end_time"                                                                            \
+	"    FROM quota_manager.quota_execute e WHERE e.gateway = $1" pruned                           \
+	"    UNION ALL SELECT c.user_id, c.action, c.amount, 1, c.call_time, c.call_time"              \
+	"    FROM quota_manager.gateway_call c"                                                        \
+	"    WHERE c.gateway = $1 AND c.action <> 'query' AND c.outcome = 'applied') w) x"             \
+	"  WHERE x.set_time IS NULL OR CASE WHEN x.kind = 'refresh' THEN x.begin_time >= x.set_time"   \
+	"   ELSE x.end_time >= x.set_time - $3 END) y"                                                 \
+	" GROUP BY y.user_id ORDER BY y.user_id COLLATE \"C\""
+
+/* The other one is for a database with the SQL of 1.0.0, which prunes nothing. */
 static Statement add_up = {
-	"SELECT y.user_id,"
-	" sum(CASE WHEN y.is_certain THEN y.amount ELSE least(y.amount, 0) END),"
-	" sum(CASE WHEN y.is_certain THEN y.amount ELSE greatest(y.amount, 0) END),"
-	" count(*), min(y.begin_time), bool_or(y.kind <> 'grant' AND y.begin_time >= $2)"
-	" FROM (SELECT x.user_id, x.kind, x.amount, x.begin_time, x.end_time, x.set_time,"
-	"  x.end_time < $2 AND (x.set_time IS NULL OR x.begin_time >= x.set_time) AS is_certain"
-	"  FROM (SELECT w.user_id, w.kind, w.amount, w.begin_time, w.end_time,"
-	"   max(w.begin_time) FILTER (WHERE w.kind = 'refresh') OVER (PARTITION BY w.user_id)"
-	"    AS set_time"
-	"   FROM (SELECT e.user_id, 'grant' AS kind,"
-	"     CASE WHEN e.status IN ('completed', 'processing', 'in_doubt') THEN e.amount ELSE 0 END"
-	"      AS amount,"
-	"     CASE WHEN e.run_id IS NULL THEN '-infinity' ELSE e.create_time END AS begin_time,"
-	"     CASE WHEN e.status IN ('processing', 'in_doubt') THEN 'infinity' ELSE e.update_time END"
-	"      AS end_time"
-	"    FROM quota_manager.quota_execute e WHERE e.gateway = $1"
-	"    UNION ALL SELECT c.user_id, c.action, c.amount, c.call_time, c.call_time"
-	"    FROM quota_manager.gateway_call c"
-	"    WHERE c.gateway = $1 AND c.action <> 'query' AND c.outcome = 'applied') w) x"
-	"  WHERE x.set_time IS NULL OR CASE WHEN x.kind = 'refresh' THEN x.begin_time >= x.set_time"
-	"   ELSE x.end_time >= x.set_time - $3 END) y"
-	" GROUP BY y.user_id ORDER BY y.user_id COLLATE \"C\"",
+	ADD_UP(" UNION ALL SELECT p.user_id, 'grant', p.standing_amount, p.standing, p.standing_since,"
+		   " p.standing_until FROM quota_manager.pruned_grant p"
+		   " WHERE p.gateway = $1 AND p.standing > 0"),
 	{TEXTOID, TIMESTAMPTZOID, INTERVALOID}};
+static Statement add_up_grants = {ADD_UP(""), {TEXTOID, TIMESTAMPTZOID, INTERVALOID}};
 
 /* What was granted to a user. */
 typedef struct Granted
@@ -205,8 +214,9 @@ audit_compare(Audit *audit, ReturnSetInfo *result)
 	MemoryContext   caller;
 
 	overtaking->time = (int64) audit->row->request_timeout_ms * 1000;
-	cursor = statement_open_cursor(&add_up, ARGS(arg_text(audit->row->name), arg_time(audit->began),
-												 arg_datum(IntervalPGetDatum(overtaking))));
+	cursor = statement_open_cursor(audit->counts_pruned ? &add_up : &add_up_grants,
+								   ARGS(arg_text(audit->row->name), arg_time(audit->began),
+										arg_datum(IntervalPGetDatum(overtaking))));
 	caller = MemoryContextSwitchTo(audit->batch_memory);
 	for (;;)
 	{

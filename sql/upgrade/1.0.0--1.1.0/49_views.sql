@@ -1,0 +1,3 @@
+-- take part retain
+-- take FUNCTION quota_internal.read_metrics
+-- take FUNCTION quota_internal.keep_strategy_with_grants
