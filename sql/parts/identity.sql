@@ -260,8 +260,9 @@ BEGIN
 			PERFORM quota_internal.skip_firings(strategy, 'may have been run before this database was restored');
 		END LOOP;
 	END IF;
-	UPDATE quota_manager.quota_installation SET system_identifier = present.system_identifier, database_oid = present.database_oid,
-		timeline = present.timeline;
+	-- The view subject follows the user source again, where a restore called no triggers.
+	UPDATE quota_manager.quota_installation i SET system_identifier = present.system_identifier, database_oid = present.database_oid,
+		timeline = present.timeline, user_source = i.user_source;
 	PERFORM quota_internal.end_back_offs();
 	PERFORM quota_manager.wake_workers();
 	RAISE LOG 'role "%" resumed this database with policy %', role, policy

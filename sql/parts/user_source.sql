@@ -100,6 +100,59 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.user_relation(oid) IS 'Relation that scans read users from, for a role that reads them (null: rights are not checked): the relation, whether it is user_info, and subqueries over it with the columns id and subject, without and with balances; position is the ctid in an ordinary table; fingerprint identifies the table''s server, columns and file.';
 
+-- The view subject reads the relation of the site, too, but must not depend on it: DROP TABLE ... CASCADE of the site's would
+-- drop the view, and with it the extension.  So it reads this function, whose body is text, and the planner inlines it: indexes
+-- of the relation are used.  Without a relation of the site the view reads user_info itself.
+CREATE FUNCTION quota_internal.source_users()
+RETURNS TABLE (id text, name text, github_username text, email text, phone text, github_star text, vip integer, org text,
+	register_time timestamptz, access_time timestamptz)
+LANGUAGE sql STABLE AS 'SELECT u.id, u.name, u.github_username, u.email, u.phone, u.github_star, u.vip, u.org, u.register_time, u.access_time FROM quota_manager.user_info u';
+COMMENT ON FUNCTION quota_internal.source_users() IS 'Of subject: the users in the relation of set_user_source, with the rights of the caller. Made anew when another relation is set.';
+
+CREATE FUNCTION quota_internal.source_is_known() RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM quota_internal.check_source_owner((SELECT i.user_source FROM quota_manager.quota_installation i));
+	RETURN true;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.source_is_known() IS 'Of subject: true, or an error if the user source is owned by another role than when set_user_source was called for it.';
+
+CREATE FUNCTION quota_internal.map_subject() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET check_function_bodies = off SET quota_manager.pinned_statistics = on
+AS $$
+DECLARE
+	relation CONSTANT oid := to_regclass(NEW.user_source);
+BEGIN
+	IF NEW.user_source IS NOT NULL THEN
+		-- In a restore the relation comes later, perhaps; then it has the columns of subject, until it is set again.
+		EXECUTE format('CREATE OR REPLACE FUNCTION quota_internal.source_users()
+				RETURNS TABLE (id text, name text, github_username text, email text, phone text, github_star text, vip integer, org text,
+					register_time timestamptz, access_time timestamptz)
+				LANGUAGE sql STABLE AS %L',
+			format('SELECT %s FROM %s u CROSS JOIN (SELECT 1 WHERE quota_internal.source_is_known() OFFSET 0) k',
+				(SELECT string_agg(CASE WHEN relation IS NULL OR a.attname IS NOT NULL THEN format('u.%I', s.attname)
+						ELSE 'NULL::' || format_type(s.atttypid, -1) END, ', ' ORDER BY s.attnum)
+					FROM pg_attribute s LEFT JOIN pg_attribute a ON a.attrelid = relation AND a.attname = s.attname AND a.attnum > 0 AND NOT a.attisdropped
+					WHERE s.attrelid = 'quota_manager.subject'::regclass AND s.attnum > 0 AND s.attname <> 'balances'),
+				(SELECT string_agg(quote_ident(p.part), '.' ORDER BY p.place) FROM unnest(parse_ident(NEW.user_source)) WITH ORDINALITY p (part, place))));
+	END IF;
+	EXECUTE format('CREATE OR REPLACE VIEW quota_manager.subject WITH (security_invoker = true) AS
+			SELECT u.id, u.name, u.github_username, u.email, u.phone, u.github_star, u.vip, u.org, u.register_time, u.access_time, b.balances
+			FROM %s u LEFT JOIN quota_manager.known_balance b ON b.user_id OPERATOR(pg_catalog.=) u.id',
+		CASE WHEN NEW.user_source IS NULL THEN 'quota_manager.user_info' ELSE 'quota_internal.source_users()' END);
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.map_subject() IS 'Trigger: lets the view subject show the users that scans find, also when a dump is restored.';
+CREATE TRIGGER map_subject AFTER UPDATE OF user_source ON quota_manager.quota_installation
+	FOR EACH ROW WHEN (OLD.user_source IS NOT NULL OR NEW.user_source IS NOT NULL) EXECUTE FUNCTION quota_internal.map_subject();
+COMMENT ON TRIGGER map_subject ON quota_manager.quota_installation IS 'The view subject shows the users that scans find.';
+CREATE TRIGGER map_restored_subject AFTER INSERT ON quota_manager.quota_installation
+	FOR EACH ROW WHEN (NEW.user_source IS NOT NULL) EXECUTE FUNCTION quota_internal.map_subject();
+COMMENT ON TRIGGER map_restored_subject ON quota_manager.quota_installation IS 'The same for a row that is new, or restored.';
+
 CREATE FUNCTION quota_internal.explain_as_owner(relation oid, query text) RETURNS text
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_explain_as_owner';
 COMMENT ON FUNCTION quota_internal.explain_as_owner(oid, text) IS 'Of set_user_source(): the plan of a query over a relation as JSON, planned with the rights of the relation''s owner: so code of the relation runs as no other role.';

@@ -37,7 +37,7 @@ WHERE d.description !~ '[.:?]$' OR d.description ~ '  |\s$|^\s' ORDER BY m.what 
 SELECT p.oid::regprocedure FROM pg_temp.routine p WHERE p.pronamespace NOT IN ('quota_manager'::regnamespace, 'quota_internal'::regnamespace, 'quota_condition'::regnamespace, 'quota_api'::regnamespace) ORDER BY 1;
 SELECT r.oid::regclass FROM pg_temp.relation r WHERE r.relnamespace NOT IN ('quota_manager'::regnamespace, 'quota_internal'::regnamespace, 'quota_api'::regnamespace) ORDER BY 1;
 
--- Functions whose meaning depends on the caller's search_path.
+-- Functions whose meaning depends on the caller's search_path: one that the planner inlines, all of whose names have their schema.
 SELECT p.oid::regprocedure FROM pg_temp.routine p
 WHERE p.lanname NOT IN ('c', 'internal') AND p.prosqlbody IS NULL
 	AND NOT coalesce(p.proconfig, '{}') && ARRAY['search_path=pg_catalog, pg_temp'] ORDER BY 1;
