@@ -20,3 +20,81 @@ SELECT count(*) FROM quota_internal.condition_tree(NULL);
 -- Times as conditions read them.
 SELECT t, quota_internal.condition_time(t) AT TIME ZONE 'UTC' FROM unnest(ARRAY['2024-06-01 00:00:00', '2024-06-01T08:00:00.5+08:00', '2024-06-01T00:00:00+23:59', '2024-02-30 00:00:00',
 	'now', '', NULL]) t;
+
+-- Users explained.
+SET search_path = quota_manager, pg_catalog;
+SET timezone = 'UTC';
+SET datestyle = 'ISO';
+\pset null ''
+\set SHOW_CONTEXT never
+INSERT INTO quota_gateway (name, dialect, base_url, is_default) VALUES ('main', 'zgsm', 'http://127.0.0.1:9', true), ('other', 'zgsm', 'http://127.0.0.1:9', false);
+INSERT INTO quota_model (model, gateway) VALUES ('big', 'other');
+INSERT INTO user_info (id, vip, org, github_star, register_time, access_time) VALUES
+	('ada', 3, 'lab', 'zgsm, vscode', '2024-01-08 00:00:00Z', '2025-03-01 12:30:00.5Z'), ('bob', 0, NULL, 'vscode', '2024-06-01 00:00:00Z', '2025-01-01 00:00:00Z'),
+	('cyd', NULL, 'shop', NULL, NULL, NULL), ('dan', 1, 'lab', 'zgsm', '2024-03-01 00:00:00Z', '2025-02-01 00:00:00Z');
+INSERT INTO user_balance (user_id, gateway, balance, read_time) VALUES ('bob', 'main', 12.5, now() - interval '200 s'), ('ada', 'main', 3, now() - interval '2 h 30 min'),
+	('dan', 'main', NULL, now());
+INSERT INTO quota_strategy (name, type, amount, model, condition, enabled) VALUES
+	('loyal', 'single', 10, 'gpt-4', 'is-vip(2) and (github-star("zgsm") or belong-to("lab", "shop")) and not register-before("2024-02-01 00:00:00") and quota-le("gpt-4", 10)', false);
+SELECT * FROM explain_match('ada', 'loyal');
+SELECT * FROM explain_match_text('ada', 'loyal');
+SELECT * FROM explain_match_text('bob', 'loyal');
+SELECT * FROM explain_match_text('cyd', 'loyal');
+SELECT * FROM explain_match_text('bob', condition => 'is-vip(0) or not(access-after("2024-06-01T08:00:00+08:00"))');
+-- Each function: what it saw, and the way to the other result.
+SELECT u.id, e.part, e.result, e.saw, e.to_change, e.set_column, e.set_value, e.set_gateway
+FROM unnest(ARRAY['true()', 'false()', 'is-vip(3)', 'is-vip(0)', 'is-vip(99999999999)', 'is-vip(-99999999999)', 'match-user("bob", "dan")', 'match-user("ada", "b", "c")', 'match-user("")', 'belong-to("lab")',
+	'belong-to("a", "", "b")', 'github-star("vscode")', 'github-star("vs")', 'github-star("a,b")', 'github-star(" zgsm")', 'github-star("")', 'register-before("2024-01-08 00:00:00")',
+	'register-before("0001-01-01 00:00:00")', 'access-after("2025-03-01T12:30:00.499999Z")', 'access-after("9999-12-31 23:59:59")', 'quota-le("gpt-4", 12.50)', 'quota-le("gpt-4", 1e2)',
+	'quota-le("big", 1)', 'balance-le("main", 5)']::condition[]) WITH ORDINALITY c (condition, place),
+	(VALUES ('ada'), ('bob')) u (id), explain_match(u.id, condition => c.condition) e
+ORDER BY c.place, u.id;
+-- A balance can be missing for many reasons.
+SELECT u.id, e.saw, e.to_change FROM unnest(ARRAY['ada', 'cyd', 'dan']) u (id), explain_match(u.id, condition => 'quota-le("gpt-4", 10)') e;
+BEGIN;
+UPDATE user_balance SET token = 1 WHERE user_id = 'dan';
+UPDATE user_balance SET read_time = now() + interval '1 h' WHERE user_id = 'ada';
+UPDATE user_balance SET balance = 'NaN' WHERE user_id = 'bob';
+SELECT u.id, e.saw, e.to_change FROM unnest(ARRAY['ada', 'bob', 'dan']) u (id), explain_match(u.id, condition => 'quota-le("gpt-4", 10)') e;
+UPDATE user_balance SET token = NULL, lost_time = clock_timestamp(), lost_moment = 9223372036854775807 WHERE user_id = 'dan';
+SELECT e.saw FROM explain_match('dan', condition => 'quota-le("gpt-4", 10)') e;
+INSERT INTO balance_suspension (gateway, reason) VALUES ('main', 'all read 0');
+SELECT e.saw, e.to_change, e.set_column FROM explain_match('bob', condition => 'quota-le("gpt-4", 10)') e;
+UPDATE quota_gateway SET is_default = false WHERE name = 'main';
+SELECT e.saw, e.to_change, e.set_column FROM explain_match('bob', condition => 'quota-le("gpt-4", 10)') e;
+ROLLBACK;
+-- A function of the site's says only what it answers.
+CREATE FUNCTION quota_condition.has_tag(s subject, tag text, at_least integer DEFAULT 1) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
+	RETURN CASE (s).id WHEN 'bob' THEN NULL ELSE (s).id > tag END;
+SELECT u.id, e.part, e.result, e.saw, e.bound, e.to_change, e.decides FROM (VALUES ('ada'), ('bob'), ('cyd')) u (id), explain_match(u.id, condition => 'not(has-tag("b", 7))') e;
+DROP FUNCTION quota_condition.has_tag;
+-- What is long is shortened, and stays on its line.
+SELECT * FROM explain_match_text('ada', condition => format('match-user(%s) and github-star("a%sb")', (SELECT string_agg(to_json('u' || n)::text, ', ') FROM generate_series(1, 40) n), E'\n\t'));
+SELECT * FROM explain_match_text('ada', condition => 'and(' || repeat('is-vip(1), ', 11) || 'is-vip(4))') LIMIT 2;
+SELECT e.to_change FROM unnest(ARRAY['and', 'or']) k, unnest(ARRAY[1, 4]) v, explain_match('ada', condition => k || '(' || repeat(format('is-vip(%s), ', v), 11) || 'is-vip(4))') e WHERE e.parent IS NULL;
+SELECT count(*), max(e.to_change) FROM explain_match('ada', condition => repeat('and(is-vip(1), or(is-vip(4), ', 249) || 'is-vip(1)' || repeat('))', 249)) e;
+
+-- How many users are left.
+SELECT * FROM funnel('loyal');
+SELECT * FROM funnel(condition => 'not(is-vip(1) and belong-to("lab") and github-star("vscode"))');
+SELECT * FROM funnel(condition => 'true()');
+SELECT count(*), count(f.remaining), min(f.remaining) FROM funnel(condition => 'and(' || repeat('is-vip(1), ', 299) || 'is-vip(1))') f;
+SELECT * FROM funnel(condition => 'or(' || repeat('is-vip(1), ', 999) || 'is-vip(2))');
+
+-- What cannot be explained.
+SELECT * FROM explain_match('ada');
+SELECT * FROM explain_match('ada', 'loyal', 'true()');
+SELECT * FROM explain_match(NULL, 'loyal');
+SELECT * FROM explain_match('eve', 'loyal');
+SELECT * FROM explain_match_text('ada', 'nosuch');
+SELECT * FROM explain_match('ada', condition => 'is-vp(1)');
+SELECT * FROM funnel();
+SELECT * FROM funnel('nosuch');
+SELECT * FROM funnel(condition => 'is-vip(');
+SELECT * FROM funnel(condition => 'is-vip("a")');
+
+DELETE FROM quota_strategy;
+DELETE FROM user_balance;
+DELETE FROM user_info;
+DELETE FROM quota_model;
+DELETE FROM quota_gateway;

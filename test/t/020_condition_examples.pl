@@ -14,13 +14,11 @@ use FindBin;
 use lib "$FindBin::RealBin/../perl";
 
 use Encode qw(encode);
-use JSON::PP;
 use PostgreSQL::Test::Utils;
-use QuotaTest::ConditionGenerator;
+use QuotaTest::ConditionExamples qw(read_examples user_of);
 use QuotaTest::ConditionNode qw(condition_node);
 use QuotaTest::ConditionOracle qw(parse check evaluate);
 use QuotaTest::ConditionPaths;
-use QuotaTest::ConditionValues qw(instant);
 use Test::More;
 
 my @examples = read_examples("$FindBin::RealBin/../data/condition_examples.tsv");
@@ -104,47 +102,6 @@ foreach my $balances ('{}', 'null', '[10]', '5', '{"default": null}',
 $node->stop('fast');
 done_testing();
 
-
-# The rows of a file of examples.
-sub read_examples
-{
-	my ($path) = @_;
-	my %sign = ('\\' => '\\', t => "\t", n => "\n", r => "\r");
-	my @rows;
-
-	open my $file, '<:encoding(UTF-8)', $path or die "$path: $!";
-	while (my $line = <$file>)
-	{
-		my %row;
-
-		chomp $line;
-		next if $. == 1;
-		@row{qw(id expression user expected note)} =
-		  map { s/\\([\\tnr])/$sign{$1}/gr } split /\t/, $line, -1;
-		push @rows, \%row;
-	}
-	close $file;
-	return @rows;
-}
-
-# The user that the JSON of an example describes. Its quota is the balance at
-# the default gateway, null when nobody could read it.
-sub user_of
-{
-	my ($text) = @_;
-	my $json = JSON::PP->new->loose->decode($text);
-	my %user = %$json;
-
-	$user{register_text} = $user{register_time};
-	$user{access_text} = $user{access_time};
-	foreach my $time (@user{qw(register_time access_time)})
-	{
-		$time = instant($time) if defined $time;
-	}
-	$user{balance} = defined $user{quota} ? { default => $user{quota} } : undef;
-	$user{served_by} = \%QuotaTest::ConditionGenerator::served_by;
-	return \%user;
-}
 
 sub oracle
 {

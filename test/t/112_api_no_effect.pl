@@ -81,6 +81,8 @@ my %arguments = (
 	diff => [ { strategy => 'one', v1 => 1, v2 => 1 } ],
 	diff_counts => [ { strategy => 'one' } ],
 	explain => [ map { { strategy => $_, user_id => 'u1' } } qw(one two three) ],
+	explain_match => [ { condition => 'quota-le("m", 1)', user_id => 'u1' }, map { { strategy => $_, user_id => 'u1' } } qw(one two three) ],
+	funnel => [ { condition => 'quota-le("m", 1)' }, map { { strategy => $_ } } qw(one two three) ],
 	health => [ {} ],
 	metrics => [ {} ]);
 my %volatility = map { split /\|/ } split /\n/, $node->safe_psql('postgres', q{SELECT p.proname, p.provolatile FROM pg_proc p WHERE p.pronamespace = 'quota_api'::regnamespace

@@ -114,6 +114,10 @@ refused('a strategy that is deleted', 403, '42501', 'DELETE', '/strategies?id=eq
 refused('a scan of a strategy that is not there', 404, '42704', 'POST', '/rpc/scan', body => { strategy => 'nobody' });
 refused('firings of a strategy that is not there', 404, '42704', 'GET', '/rpc/upcoming?strategy=nobody');
 refused('an explanation of a strategy that is not there', 404, '42704', 'GET', '/rpc/explain?strategy=nobody&user_id=ada');
+refused('a match with a strategy that is not there', 404, '42704', 'GET', '/rpc/explain_match?strategy=nobody&user_id=ada');
+refused('a match of a user who is not there', 404, 'P0002', 'GET', '/rpc/explain_match?condition=is-vip(1)&user_id=nobody');
+refused('a match with nothing', 400, '22023', 'GET', '/rpc/explain_match?user_id=ada');
+refused('a funnel of a bad condition', 400, '22P02', 'POST', '/rpc/funnel', body => { condition => 'is-vip(' });
 refused('a gateway that is not there', 404, '42704', 'POST', '/rpc/gateway_query', body => { user_id => 'ada', gateway => 'nobody' });
 refused('a table that is not there', 404, 'PGRST205', 'GET', '/quota_strategy');
 refused('a function that is not there', 404, 'PGRST202', 'POST', '/rpc/deliver', body => {});

@@ -58,6 +58,8 @@ my %arguments = (
 	describe => 'schedule=0%208%20*%20*%20*',
 	preview => 'condition=is-vip(1)',
 	explain => 'strategy=due&user_id=ada',
+	explain_match => 'strategy=due&user_id=ada',
+	funnel => 'strategy=due',
 	forecast => 'strategy=due',
 	preview_counts => 'strategy=due',
 	preview_users => 'strategy=due',

@@ -1,3 +1,4 @@
--- A condition taken apart.
+-- Conditions taken apart, and users explained.
 -- take FUNCTION quota_internal.condition_tree
 -- take FUNCTION quota_internal.condition_time
+-- take part explain

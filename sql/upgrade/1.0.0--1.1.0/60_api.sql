@@ -20,6 +20,7 @@ CREATE TRIGGER keep_user_id BEFORE UPDATE OF id ON quota_manager.user_info
 -- take part api_errors
 -- take part api_helpers
 -- take part api_explain
+-- take part api_explain_match
 -- take part api_functions
 -- take part api_preview
 -- take part api_history
