@@ -9,6 +9,7 @@
 #include "utils/numeric.h"
 
 #include "common/ascii.h"
+#include "condition/full_width.h"
 #include "condition/lexer.h"
 
 /* Digits before and after the point that numeric can hold; see its documentation. */
@@ -47,8 +48,9 @@ error_token(Lexer *lexer, int sqlerrcode, int offset, char *message, char *hint)
 static ConditionToken
 read_string(Lexer *lexer)
 {
-	ConditionToken token = {TOKEN_STRING, lexer->offset, NULL};
-	StringInfoData value;
+	ConditionToken       token = {TOKEN_STRING, lexer->offset, NULL};
+	StringInfoData       value;
+	const FullWidthSign *sign;
 
 	initStringInfo(&value);
 	lexer->offset++;
@@ -67,9 +69,34 @@ read_string(Lexer *lexer)
 		}
 		appendStringInfoChar(&value, c);
 	}
-	return error_token(lexer, ERRCODE_INVALID_TEXT_REPRESENTATION, token.offset,
-					   "unterminated string",
-					   "Close it with a double quote; a double quote inside is written twice.");
+	sign = full_width_in(value.data);
+	return error_token(
+		lexer, ERRCODE_INVALID_TEXT_REPRESENTATION, token.offset, "unterminated string",
+		sign != NULL && sign->meant[0] == '"'
+			? psprintf("It has a %s %s (%s): close it with \".", sign->name, sign->bytes,
+					   sign->code)
+			: "Close it with a double quote; a double quote inside is written twice.");
+}
+
+/*
+ * Names a full-width sign that stands where one of the language is meant; *token
+ * is the error.  False: there is none.
+ */
+static bool
+read_full_width(Lexer *lexer, ConditionToken *token)
+{
+	const FullWidthSign *sign =
+		full_width_at(lexer->text + lexer->offset, lexer->length - lexer->offset);
+
+	if (sign == NULL)
+		return false;
+	*token =
+		error_token(lexer, ERRCODE_INVALID_TEXT_REPRESENTATION, lexer->offset,
+					psprintf("unexpected %s \"%s\" (%s)", sign->name, sign->bytes, sign->code),
+					sign->meant[0] == ' '
+						? "Write an ordinary blank instead."
+						: psprintf("Write %s instead, as on an English keyboard.", sign->meant));
+	return true;
 }
 
 /* The length of the number at text, as the grammar has it; 0 if there is none. */
@@ -208,6 +235,8 @@ lexer_next(Lexer *lexer)
 		lexer->offset += length;
 		return token;
 	}
+	if (read_full_width(lexer, &token))
+		return token;
 	return error_token(
 		lexer, ERRCODE_INVALID_TEXT_REPRESENTATION, token.offset,
 		psprintf("unexpected character \"%s\"", character_at(lexer, token.offset)),
@@ -225,4 +254,11 @@ lexer_at_open(const Lexer *lexer)
 	while (offset < lexer->length && ascii_is_blank(lexer->text[offset]))
 		offset++;
 	return offset < lexer->length && lexer->text[offset] == '(';
+}
+
+/* True if the next character is a full-width sign, with which the next token is an error. */
+bool
+lexer_at_full_width(const Lexer *lexer)
+{
+	return full_width_at(lexer->text + lexer->offset, lexer->length - lexer->offset) != NULL;
 }

@@ -36,5 +36,6 @@ typedef struct Lexer
 
 extern ConditionToken lexer_next(Lexer *lexer);
 extern bool           lexer_at_open(const Lexer *lexer);
+extern bool           lexer_at_full_width(const Lexer *lexer);
 
 #endif /* QM_CONDITION_LEXER_H */

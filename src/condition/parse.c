@@ -285,6 +285,12 @@ is_connective(const char *word)
 static bool
 missing_call(ConditionParser *parser, const ConditionToken *token)
 {
+	/* A full-width bracket. */
+	if (token->kind == TOKEN_WORD && lexer_at_full_width(&parser->lexer))
+	{
+		lexer_next(&parser->lexer);
+		return false;
+	}
 	if (token->kind == TOKEN_WORD && is_function_name(token->value) &&
 		strcmp(token->value, "and") != 0 && strcmp(token->value, "or") != 0)
 		return syntax_error(

@@ -35,7 +35,8 @@ PG_FUNCTION_INFO_V1(qm_balance_clock);
 static int balance_max_age;
 
 /* The state of a strategy that is written without one; only SQL reads it. */
-static int default_strategy_state;
+static int  default_strategy_state;
+static bool lint_on_write;
 
 static const struct config_enum_entry strategy_states[] = {
 	{"draft", 0, false}, {"active", 1, false}, {NULL, 0, false}};
@@ -64,6 +65,10 @@ scan_define_settings(void)
 							 "draft: it grants nothing until it is made active. active: it grants.",
 							 &default_strategy_state, 0, strategy_states, PGC_USERSET, 0, NULL,
 							 NULL, NULL);
+	DefineCustomBoolVariable("quota_manager.lint_on_write",
+							 "Warns of what is probably wrong with a strategy when it is written.",
+							 "Off: lint() says it all the same.", &lint_on_write, true, PGC_USERSET,
+							 0, NULL, NULL, NULL);
 }
 
 /*

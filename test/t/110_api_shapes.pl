@@ -271,6 +271,8 @@ subtest 'functions that only read' => sub {
 		is(column($api->rpc('viewer', $method, 'funnel', { condition => 'is-vip(2) and belong-to("org1")' }), 'holds'), '10 20 20', "$method funnel of a condition");
 		is(column($api->rpc('viewer', $method, 'funnel', { strategy => 'vip-daily' }), 'fails'), '10', "$method funnel of a strategy");
 		is($api->rpc('viewer', $method, 'upcoming', { strategy => 'vip-daily', n => 3 })->{page}, 3, "$method upcoming");
+		$answer = $api->rpc('viewer', $method, 'lint', {});
+		like(column($answer, 'severity'), qr/^(?:warning )+(?:notice ?)*$/, "$method lint") or diag failed($answer);
 		is($api->rpc('viewer', $method, 'health', {})->{rows}{status}, 'ok', "$method health");
 	}
 };

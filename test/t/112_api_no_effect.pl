@@ -69,6 +69,7 @@ my %arguments = (
 	gateway_refresh => [ { user_id => 'u1', quota => 3 } ],
 	gateway_delta => [ { user_id => 'u1', value => 3, reason => 'r' } ],
 	upcoming => [ {}, { strategy => 'three' } ],
+	lint => [ {}, { strategy => 'three' } ],
 	check_condition => [ { expression => 'is-vip(1)' } ],
 	check_schedule => [ { expression => '* * * * *' } ],
 	describe => [ { schedule => '* * * * *' } ],

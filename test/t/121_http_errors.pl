@@ -113,6 +113,7 @@ refused('a strategy that is deleted', 403, '42501', 'DELETE', '/strategies?id=eq
 # 404: what is not there
 refused('a scan of a strategy that is not there', 404, '42704', 'POST', '/rpc/scan', body => { strategy => 'nobody' });
 refused('firings of a strategy that is not there', 404, '42704', 'GET', '/rpc/upcoming?strategy=nobody');
+refused('findings about a strategy that is not there', 404, '42704', 'GET', '/rpc/lint?strategy=nobody');
 refused('an explanation of a strategy that is not there', 404, '42704', 'GET', '/rpc/explain?strategy=nobody&user_id=ada');
 refused('a match with a strategy that is not there', 404, '42704', 'GET', '/rpc/explain_match?strategy=nobody&user_id=ada');
 refused('a match of a user who is not there', 404, 'P0002', 'GET', '/rpc/explain_match?condition=is-vip(1)&user_id=nobody');

@@ -67,6 +67,7 @@ my %arguments = (
 	strategy_history => 'strategy=due',
 	diff => 'strategy=due',
 	diff_counts => 'strategy=due',
+	lint => 'strategy=due',
 	upcoming => 'n=3',);
 
 # Everything that there is: all rows, and what the gateway was asked.

@@ -1,0 +1,2 @@
+-- What is probably wrong with strategies, told when they are written.
+-- take part lint
