@@ -112,7 +112,7 @@ COMMENT ON COLUMN quota_api.balances.counts IS 'True if a condition would use it
 
 CREATE VIEW quota_api.deliveries WITH (security_invoker = true) AS
 SELECT d.gateway, d.state, d.state_reason, d.next_probe_time, d.pending, d.processing, d.doubts_to_settle, d.oldest_pending,
-	nullif(d.next_attempt_time, '-infinity') AS next_attempt_time, d.balances_suspended_since, d.balances_reason
+	nullif(d.next_attempt_time, '-infinity') AS next_attempt_time, d.balances_suspended_since, d.balances_reason, d.paused_since, d.paused_by, d.paused_why
 FROM quota_manager.delivery_status d;
 COMMENT ON VIEW quota_api.deliveries IS
 'Deliveries: the state of each gateway, and the grants that wait for it
@@ -120,7 +120,8 @@ One row per gateway.';
 COMMENT ON COLUMN quota_api.deliveries.next_attempt_time IS 'When the first of the pending grants may be sent; null: at once, or there is none.';
 
 CREATE VIEW quota_api.workers WITH (security_invoker = true) AS
-SELECT w.kind, w.pid, w.role, w.state, w.activity, w.started, w.last_tick, w.queue_depth, w.oldest_age, w.last_error, w.last_error_time
+SELECT w.kind, w.pid, w.role, w.state, w.activity, w.started, w.last_tick, w.queue_depth, w.oldest_age, w.last_error, w.last_error_time,
+	w.paused_since, w.paused_by, w.paused_why
 FROM quota_manager.worker_status w;
 COMMENT ON VIEW quota_api.workers IS
 'Background workers: launcher, scheduler and courier

@@ -15,7 +15,7 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.pause(text, text, integer, text) IS 'Writes a pause of an operator. False: one is in force already.';
 
-CREATE FUNCTION quota_internal.unpause(scope text, gateway text, strategy_id integer, note text) RETURNS boolean
+CREATE FUNCTION quota_internal.unpause(scope text, gateway text, strategy_id integer, note text, cause text DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -23,11 +23,22 @@ BEGIN
 	UPDATE quota_manager.quota_pause p SET end_time = clock_timestamp(), end_role = quota_internal.deciding_role(), end_session_role = session_user,
 			end_said_by = quota_internal.said_by(), end_note = coalesce(unpause.note, '')
 		WHERE p.end_time IS NULL AND p.scope = unpause.scope AND p.gateway IS NOT DISTINCT FROM unpause.gateway
-			AND p.strategy_id IS NOT DISTINCT FROM unpause.strategy_id;
+			AND p.strategy_id IS NOT DISTINCT FROM unpause.strategy_id AND p.cause = coalesce(unpause.cause, p.cause);
 	RETURN FOUND;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.unpause(text, text, integer, text) IS 'Ends the pauses in force of one thing, of whatever cause. False: there is none.';
+COMMENT ON FUNCTION quota_internal.unpause(text, text, integer, text, text) IS 'Ends the pauses in force of one thing, of one cause or (null) of any. False: there is none.';
+
+CREATE FUNCTION quota_internal.end_waits_for_balances() RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
+AS $$
+	UPDATE quota_manager.quota_run r SET retry_time = clock_timestamp()
+		-- OFFSET 0 makes the planner search the runs of each strategy by an index in place of reading all.
+		WHERE r.id IN (SELECT f.id FROM quota_manager.quota_strategy s
+			CROSS JOIN LATERAL (SELECT u.id FROM quota_manager.quota_run u WHERE u.strategy_id = s.id
+				AND u.state = 'incomplete' AND u.retry_time > clock_timestamp() OFFSET 0) f)
+$$;
+COMMENT ON FUNCTION quota_internal.end_waits_for_balances() IS 'Of unpause_gateway() and unpause_all(): runs that lack balances are tried again at once.';
 
 CREATE FUNCTION quota_internal.say_paused_already(what text, scope text, gateway text, strategy_id integer) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -39,8 +50,7 @@ BEGIN
 		WHERE p.end_time IS NULL AND p.scope = say_paused_already.scope AND p.gateway IS NOT DISTINCT FROM say_paused_already.gateway
 			AND p.strategy_id IS NOT DISTINCT FROM say_paused_already.strategy_id AND p.cause = 'operator';
 	RAISE NOTICE '% is paused already', what
-		USING DETAIL = format('By %s, since %s%s.', quota_internal.person(known.said_by, known.role), known.since,
-			CASE WHEN known.note <> '' THEN ': ' || known.note ELSE '' END);
+		USING DETAIL = initcap(left(quota_internal.pause_words(known), 1)) || substr(quota_internal.pause_words(known), 2) || '.';
 END
 $$;
 COMMENT ON FUNCTION quota_internal.say_paused_already(text, text, text, integer) IS 'Of pause_all(), pause_gateway() and pause_strategy(): reports a pause that is in force.';
@@ -64,7 +74,9 @@ BEGIN
 	PERFORM quota_internal.check_transaction('the pause of everything is ended');
 	IF NOT quota_internal.unpause('everything', NULL, NULL, note) THEN
 		RAISE NOTICE 'not everything is paused' USING HINT = 'Single gateways and strategies may be: see quota_manager.pauses.';
+		RETURN;
 	END IF;
+	PERFORM quota_internal.end_waits_for_balances();
 END
 $$;
 COMMENT ON FUNCTION quota_manager.unpause_all(text) IS 'Ends pause_all(): what waited is sent, and firings missed meanwhile are run as catch_up of their strategy says. Gateways and strategies that are paused by themselves stay so.';
@@ -106,7 +118,9 @@ BEGIN
 	PERFORM quota_internal.require_gateway(gateway);
 	IF NOT quota_internal.unpause('gateway', gateway, NULL, note) THEN
 		RAISE NOTICE 'gateway "%" is not paused', gateway USING HINT = 'See quota_manager.pauses for what is.';
+		RETURN;
 	END IF;
+	PERFORM quota_internal.end_waits_for_balances();
 END
 $$;
 COMMENT ON FUNCTION quota_manager.unpause_gateway(text, text) IS 'Ends pause_gateway(): its grants are sent.';
@@ -140,14 +154,15 @@ DECLARE
 BEGIN
 	PERFORM quota_internal.check_transaction('strategies are paused');
 	chosen := quota_internal.visible_strategy(strategy);
-	IF chosen.archived THEN
-		RAISE EXCEPTION 'strategy "%" is archived and cannot be paused', strategy
-			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'It grants nothing. Grants that are pending can be cancelled: quota_manager.cancel().';
+	IF chosen.state IN ('draft', 'archived') THEN
+		RAISE EXCEPTION 'strategy "%" is % and cannot be paused', strategy, CASE chosen.state WHEN 'draft' THEN 'a draft' ELSE 'archived' END
+			USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = 'It grants nothing as it is.',
+				HINT = CASE chosen.state WHEN 'draft' THEN 'It will when it is made active.' ELSE 'Grants that are pending can be cancelled: quota_manager.cancel().' END;
 	END IF;
 	IF NOT quota_internal.pause('strategy', NULL, chosen.id, note) THEN
 		PERFORM quota_internal.say_paused_already(format('strategy "%s"', strategy), 'strategy', NULL, chosen.id);
 	END IF;
-	UPDATE quota_manager.quota_strategy s SET enabled = false WHERE s.id = chosen.id AND s.enabled;
+	UPDATE quota_manager.quota_strategy s SET state = 'paused' WHERE s.id = chosen.id AND s.state = 'active';
 END
 $$;
 COMMENT ON FUNCTION quota_manager.pause_strategy(text, text) IS 'Stops a strategy until unpause_strategy(): it grants nothing, and from the moment the transaction commits none of its pending grants is sent but what is in flight.';
@@ -162,10 +177,10 @@ BEGIN
 	PERFORM quota_internal.check_transaction('pauses of strategies are ended');
 	chosen := quota_internal.visible_strategy(strategy);
 	ended := quota_internal.unpause('strategy', NULL, chosen.id, note);
-	IF NOT ended AND (chosen.enabled OR chosen.archived) THEN
+	IF NOT ended AND chosen.state <> 'paused' THEN
 		RAISE NOTICE 'strategy "%" is not paused', strategy USING HINT = 'See quota_manager.pauses for what is.';
 	END IF;
-	UPDATE quota_manager.quota_strategy s SET enabled = true WHERE s.id = chosen.id AND NOT s.enabled AND NOT s.archived;
+	UPDATE quota_manager.quota_strategy s SET state = 'active' WHERE s.id = chosen.id AND s.state = 'paused';
 END
 $$;
 COMMENT ON FUNCTION quota_manager.unpause_strategy(text, text) IS 'Lets a strategy grant again that is paused, by an operator or by the breaker; its pending grants are sent.';
@@ -175,13 +190,15 @@ CREATE FUNCTION quota_internal.record_pause() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	was_paused CONSTANT boolean := CASE WHEN TG_OP <> 'INSERT' THEN NOT OLD.enabled AND NOT OLD.archived ELSE false END;
-	is_paused CONSTANT boolean := CASE WHEN TG_OP <> 'DELETE' THEN NOT NEW.enabled AND NOT NEW.archived ELSE false END;
+	former CONSTANT text := CASE WHEN TG_OP <> 'INSERT' THEN OLD.state ELSE '' END;
+	present CONSTANT text := CASE WHEN TG_OP <> 'DELETE' THEN NEW.state ELSE 'deleted' END;
 BEGIN
-	IF is_paused AND NOT was_paused THEN
+	IF present = 'paused' AND former <> 'paused' THEN
 		PERFORM quota_internal.pause('strategy', NULL, NEW.id, '');
-	ELSIF was_paused AND NOT is_paused OR TG_OP = 'DELETE' THEN
-		PERFORM quota_internal.unpause('strategy', NULL, OLD.id, CASE WHEN TG_OP = 'DELETE' THEN 'deleted' WHEN NEW.archived THEN 'archived' ELSE '' END);
+	ELSIF present <> 'paused' AND former <> present THEN
+		-- What the breaker stopped stays so until unpause_strategy().
+		PERFORM quota_internal.unpause('strategy', NULL, OLD.id, CASE WHEN present <> 'active' THEN present ELSE '' END,
+			CASE WHEN present = 'active' THEN 'operator' END);
 	END IF;
 	RETURN NULL;
 END
@@ -190,6 +207,10 @@ COMMENT ON FUNCTION quota_internal.record_pause() IS 'Trigger: who paused a stra
 CREATE TRIGGER record_pause AFTER UPDATE OR DELETE ON quota_manager.quota_strategy
 	FOR EACH ROW EXECUTE FUNCTION quota_internal.record_pause();
 COMMENT ON TRIGGER record_pause ON quota_manager.quota_strategy IS 'Who paused it, and who let it go on, is kept.';
+-- A restored one was created before, and its pause comes with quota_pause.
+CREATE TRIGGER record_new_pause AFTER INSERT ON quota_manager.quota_strategy
+	FOR EACH ROW WHEN (NEW.state = 'paused' AND NEW.create_time >= pg_catalog.statement_timestamp()) EXECUTE FUNCTION quota_internal.record_pause();
+COMMENT ON TRIGGER record_new_pause ON quota_manager.quota_strategy IS 'Who wrote it as a paused one is kept.';
 
 CREATE FUNCTION quota_internal.forget_paused_gateway() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -204,9 +225,29 @@ CREATE TRIGGER forget_paused_gateway AFTER DELETE ON quota_manager.quota_gateway
 	FOR EACH ROW EXECUTE FUNCTION quota_internal.forget_paused_gateway();
 COMMENT ON TRIGGER forget_paused_gateway ON quota_manager.quota_gateway IS 'Its pause ends.';
 
+CREATE FUNCTION quota_internal.break_off_at_commit() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME', 'qm_break_off_at_commit';
+COMMENT ON FUNCTION quota_internal.break_off_at_commit() IS 'Trigger: the scheduler breaks off what it runs when the transaction commits.';
+
+CREATE FUNCTION quota_internal.announce_pause() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME', 'qm_announce_pause';
+COMMENT ON FUNCTION quota_internal.announce_pause() IS
+	'Trigger: whoever sends grants hears of the change with the commit and sends nothing before it has read what is paused. While a prepared transaction with such a change is committed, requests may be on their way.';
+CREATE TRIGGER announce_pause AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON quota_manager.quota_pause
+	FOR EACH STATEMENT EXECUTE FUNCTION quota_internal.announce_pause();
+COMMENT ON TRIGGER announce_pause ON quota_manager.quota_pause IS 'Whoever sends grants hears of it.';
+CREATE TRIGGER announce_pause AFTER UPDATE ON quota_manager.quota_strategy
+	FOR EACH ROW WHEN (OLD.state IS DISTINCT FROM NEW.state) EXECUTE FUNCTION quota_internal.announce_pause();
+COMMENT ON TRIGGER announce_pause ON quota_manager.quota_strategy IS 'Whoever sends its grants hears of it.';
 CREATE TRIGGER wake_workers AFTER INSERT OR UPDATE OR DELETE ON quota_manager.quota_pause
 	FOR EACH STATEMENT EXECUTE FUNCTION quota_internal.wake_at_commit('scheduler', 'courier');
 COMMENT ON TRIGGER wake_workers ON quota_manager.quota_pause IS 'What waited may be due.';
+CREATE TRIGGER break_off AFTER INSERT ON quota_manager.quota_pause
+	FOR EACH ROW WHEN (NEW.scope = 'everything' AND NEW.end_time IS NULL) EXECUTE FUNCTION quota_internal.break_off_at_commit();
+COMMENT ON TRIGGER break_off ON quota_manager.quota_pause IS 'What the scheduler runs is broken off.';
+CREATE TRIGGER wake_courier AFTER UPDATE ON quota_manager.quota_strategy
+	FOR EACH ROW WHEN (OLD.state = 'paused' AND NEW.state <> 'paused') EXECUTE FUNCTION quota_internal.wake_at_commit('courier');
+COMMENT ON TRIGGER wake_courier ON quota_manager.quota_strategy IS 'Its grants can be sent.';
 
 CREATE VIEW quota_manager.pauses WITH (security_invoker = true) AS
 SELECT CASE p.scope WHEN 'everything' THEN 'everything'
@@ -217,7 +258,13 @@ SELECT CASE p.scope WHEN 'everything' THEN 'everything'
 	nullif(p.note, '') AS why, p.end_time AS until,
 	quota_internal.person(p.end_said_by, p.end_role) AS ended_by, nullif(p.end_note, '') AS end_why,
 	p.scope, coalesce(p.gateway, s.name) AS name, p.cause, p.id
-FROM quota_manager.quota_pause p
+FROM (SELECT q.id, q.scope, q.gateway, q.strategy_id, q.cause, q.since, q.role, q.said_by, q.note, q.end_time, q.end_role, q.end_said_by, q.end_note
+		FROM quota_manager.quota_pause q
+	UNION ALL
+	-- Restored from a dump of 1.0.0, say.
+	SELECT NULL, 'strategy', NULL, t.id, 'operator', t.update_time, 'unknown', NULL, '', NULL, NULL, NULL, NULL FROM quota_manager.quota_strategy t
+		WHERE t.state OPERATOR(pg_catalog.=) 'paused' AND NOT EXISTS (SELECT 1 FROM quota_manager.quota_pause q
+			WHERE q.strategy_id OPERATOR(pg_catalog.=) t.id AND q.cause OPERATOR(pg_catalog.=) 'operator' AND q.end_time IS NULL)) p
 LEFT JOIN quota_manager.quota_strategy s ON s.id OPERATOR(pg_catalog.=) p.strategy_id
 ORDER BY p.end_time DESC, p.since DESC, p.id DESC;
 COMMENT ON VIEW quota_manager.pauses IS 'What is paused, and what was: those in force first, then the past, latest first.';
@@ -231,4 +278,4 @@ COMMENT ON COLUMN quota_manager.pauses.end_why IS 'Why it was ended, as given.';
 COMMENT ON COLUMN quota_manager.pauses.scope IS 'everything, gateway or strategy.';
 COMMENT ON COLUMN quota_manager.pauses.name IS 'Name of the gateway or strategy.';
 COMMENT ON COLUMN quota_manager.pauses.cause IS 'operator or breaker.';
-COMMENT ON COLUMN quota_manager.pauses.id IS 'Number of the pause: quota_pause.id.';
+COMMENT ON COLUMN quota_manager.pauses.id IS 'Number of the pause: quota_pause.id; null: a paused strategy was restored without its pause.';

@@ -59,7 +59,8 @@ COMMENT ON FUNCTION quota_manager.audit_balances(text) IS 'Asks a gateway with s
 CREATE VIEW quota_manager.delivery_status WITH (security_invoker = true) AS
 SELECT coalesce(g.name, o.gateway) AS gateway, g.state, g.state_reason, g.next_probe_time,
 	coalesce(o.pending, 0) AS pending, coalesce(o.processing, 0) AS processing, coalesce(o.doubts_to_settle, 0) AS doubts_to_settle,
-	o.oldest_pending, o.next_attempt_time, b.since AS balances_suspended_since, b.reason AS balances_reason
+	o.oldest_pending, o.next_attempt_time, b.since AS balances_suspended_since, b.reason AS balances_reason,
+	p.since AS paused_since, p.paused_by, p.why AS paused_why
 FROM quota_manager.quota_gateway g
 FULL JOIN (
 	SELECT e.gateway,
@@ -75,7 +76,10 @@ FULL JOIN (
 	WHERE r.undelivered
 	GROUP BY e.gateway
 ) o ON o.gateway OPERATOR(pg_catalog.=) g.name
-LEFT JOIN quota_manager.balance_suspension b ON b.gateway OPERATOR(pg_catalog.=) coalesce(g.name, o.gateway);
+LEFT JOIN quota_manager.balance_suspension b ON b.gateway OPERATOR(pg_catalog.=) coalesce(g.name, o.gateway)
+LEFT JOIN LATERAL (SELECT q.since, quota_internal.person(q.said_by, q.role) AS paused_by, nullif(q.note, '') AS why FROM quota_manager.quota_pause q
+	WHERE q.end_time IS NULL AND (q.scope OPERATOR(pg_catalog.=) 'everything' OR q.gateway OPERATOR(pg_catalog.=) coalesce(g.name, o.gateway))
+	ORDER BY q.since LIMIT 1) p ON true;
 COMMENT ON VIEW quota_manager.delivery_status IS 'Gateways: their state, and the grants that wait for them.';
 COMMENT ON COLUMN quota_manager.delivery_status.gateway IS 'Name of the gateway.';
 COMMENT ON COLUMN quota_manager.delivery_status.state IS 'open, closed, probing or misconfigured: see quota_gateway.';
@@ -88,3 +92,6 @@ COMMENT ON COLUMN quota_manager.delivery_status.oldest_pending IS 'When the olde
 COMMENT ON COLUMN quota_manager.delivery_status.next_attempt_time IS 'When the first of them may be sent; -infinity: at once.';
 COMMENT ON COLUMN quota_manager.delivery_status.balances_suspended_since IS 'Since when balances of the gateway count as missing; null: they count. See release_balances().';
 COMMENT ON COLUMN quota_manager.delivery_status.balances_reason IS 'Why.';
+COMMENT ON COLUMN quota_manager.delivery_status.paused_since IS 'Since when the gateway, or everything, is paused; null: it is not. Grants of paused strategies wait besides: see pauses.';
+COMMENT ON COLUMN quota_manager.delivery_status.paused_by IS 'By whom.';
+COMMENT ON COLUMN quota_manager.delivery_status.paused_why IS 'Why, as given.';

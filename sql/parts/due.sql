@@ -105,6 +105,16 @@ $$;
 COMMENT ON FUNCTION quota_internal.due_firings_of(quota_manager.quota_strategy, timestamptz, interval, interval, bigint, timestamptz) IS
 	'Of strategy_due: the firings of a periodic strategy in use that has more than its next firing to run, retry or record.';
 
+CREATE FUNCTION quota_internal.run_is_held(strategy quota_manager.quota_strategy) RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RETURN EXISTS (SELECT 1 FROM quota_manager.quota_pause p WHERE p.end_time IS NULL
+		AND (p.scope = 'everything' OR p.strategy_id = strategy.id AND p.cause = 'breaker' AND strategy.state = 'active'));
+END
+$$;
+COMMENT ON FUNCTION quota_internal.run_is_held(quota_manager.quota_strategy) IS 'Of run_strategy(): is everything paused, or has the breaker stopped the strategy? strategy_due may have been read before.';
+
 -- The subqueries with OFFSET 0 are computed once, not for each row or column.  Most strategies have only a next firing, for
 -- which this is ten times faster than a PL/pgSQL function.
 CREATE VIEW quota_manager.strategy_due WITH (security_invoker = true) AS
@@ -113,8 +123,13 @@ FROM (SELECT c.*, CASE WHEN pg_catalog.abs(pg_catalog.date_part('epoch', c.real_
 			-- In seconds, since a day of the session's time zone may have more or less than 24 hours.
 			ELSE pg_catalog.make_interval(secs => pg_catalog.date_part('epoch', c.real_now OPERATOR(pg_catalog.-) c.clock)) END AS clock_offset
 		FROM (SELECT quota_manager.schedule_now() AS clock, pg_catalog.clock_timestamp() AS real_now, quota_internal.gateway_setup() AS setup,
-			quota_internal.setting('scan_interval')::interval AS pace OFFSET 0) c OFFSET 0) c
+			quota_internal.setting('scan_interval')::interval AS pace,
+			(SELECT 'everything is paused ' OPERATOR(pg_catalog.||) quota_internal.pause_words(e.*) FROM quota_manager.quota_pause e
+				WHERE e.scope OPERATOR(pg_catalog.=) 'everything' AND e.end_time IS NULL) AS everything OFFSET 0) c OFFSET 0) c
 CROSS JOIN quota_manager.quota_strategy s
+LEFT JOIN (SELECT t.strategy_id, 'the breaker stopped it ' OPERATOR(pg_catalog.||) quota_internal.pause_words(t.*) AS reason FROM quota_manager.quota_pause t
+	WHERE t.scope OPERATOR(pg_catalog.=) 'strategy' AND t.cause OPERATOR(pg_catalog.=) 'breaker' AND t.end_time IS NULL OFFSET 0) b
+	ON b.strategy_id OPERATOR(pg_catalog.=) s.id
 CROSS JOIN LATERAL (SELECT s.enabled AND NOT s.archived AS in_use, c.clock OPERATOR(pg_catalog.>=) s.valid_until AS expired,
 		s.type OPERATOR(pg_catalog.=) 'periodic' AS periodic,
 		CASE WHEN s.type OPERATOR(pg_catalog.=) 'periodic' THEN quota_internal.check_time_zone(quota_internal.schedule_zone(s.periodic_expr, s.time_zone)) END AS readable,
@@ -123,19 +138,20 @@ CROSS JOIN LATERAL (SELECT s.enabled AND NOT s.archived AS in_use, c.clock OPERA
 				WHERE r.strategy_id OPERATOR(pg_catalog.=) s.id AND r.scheduled_time OPERATOR(pg_catalog.<=) c.clock
 				ORDER BY r.scheduled_time DESC LIMIT 1)) END AS recorded OFFSET 0) p
 CROSS JOIN LATERAL (SELECT CASE WHEN p.readable THEN quota_manager.next_firing(s.periodic_expr, p.recorded, s.time_zone) END AS next OFFSET 0) n
-CROSS JOIN LATERAL (SELECT p.in_use AND p.readable AND NOT p.expired AND (n.next OPERATOR(pg_catalog.<=) c.clock
+CROSS JOIN LATERAL (SELECT h.reason, h.reason IS NULL AND p.in_use AND p.readable AND NOT p.expired AND (n.next OPERATOR(pg_catalog.<=) c.clock
 		OR c.clock OPERATOR(pg_catalog.<) s.valid_from OR p.recorded OPERATOR(pg_catalog.>) c.clock
 		OR EXISTS (SELECT 1 FROM quota_manager.quota_run r WHERE r.strategy_id OPERATOR(pg_catalog.=) s.id AND r.scheduled_time OPERATOR(pg_catalog.>) c.clock)
 		OR EXISTS (SELECT 1 FROM quota_manager.quota_run r WHERE r.strategy_id OPERATOR(pg_catalog.=) s.id
 			AND r.state OPERATOR(pg_catalog.=) ANY (ARRAY['failed', 'incomplete'])
 			AND r.scheduled_time OPERATOR(pg_catalog.>=) CASE WHEN s.catch_up OPERATOR(pg_catalog.=) 'all' THEN quota_internal.catch_up_start(s.*) ELSE p.recorded END)) AS closer
-		OFFSET 0) k
+		FROM (SELECT coalesce(CASE WHEN p.in_use AND NOT p.expired OR n.next IS NOT NULL THEN c.everything END,
+			CASE WHEN p.in_use THEN b.reason END) AS reason OFFSET 0) h OFFSET 0) k
 -- The last run without a firing: of a single strategy, or of one whose schedule cannot be read.
 LEFT JOIN LATERAL (SELECT u.tries, u.reason, u.state,
 		CASE WHEN u.strategy_version OPERATOR(pg_catalog.=) s.version
 			THEN quota_internal.next_try(u.state, u.finish_time, u.retry_time, u.setup OPERATOR(pg_catalog.=) c.setup, c.pace, c.real_now) END AS next_try
 	FROM (SELECT r.* FROM quota_manager.quota_run r
-		WHERE p.in_use AND NOT p.expired AND p.readable IS NOT TRUE AND r.strategy_id OPERATOR(pg_catalog.=) s.id AND r.scheduled_time IS NULL
+		WHERE k.reason IS NULL AND p.in_use AND NOT p.expired AND p.readable IS NOT TRUE AND r.strategy_id OPERATOR(pg_catalog.=) s.id AND r.scheduled_time IS NULL
 		ORDER BY r.id DESC LIMIT 1) u OFFSET 0) l ON true
 CROSS JOIN LATERAL (
 	SELECT CASE WHEN a.state OPERATOR(pg_catalog.=) ANY (ARRAY['scheduled', 'idle']) AND p.readable AND p.in_use THEN n.next END AS scheduled_time,
@@ -157,7 +173,9 @@ CROSS JOIN LATERAL (
 				WHEN p.recorded OPERATOR(pg_catalog.>=) c.clock THEN 'idle'
 				ELSE 'due' END AS state,
 			coalesce(l.next_try, least(greatest(s.update_time, s.valid_from OPERATOR(pg_catalog.+) c.clock_offset), c.real_now)) AS ready_time OFFSET 0) a
-	WHERE k.closer IS NOT TRUE
+	WHERE k.reason IS NULL AND k.closer IS NOT TRUE
+	UNION ALL
+	SELECT CASE WHEN p.in_use THEN n.next END, 'paused', NULL::timestamptz, 0, k.reason WHERE k.reason IS NOT NULL
 	UNION ALL
 	SELECT f.scheduled_time, f.state, f.due_time, f.tries, f.reason
 	FROM quota_internal.due_firings_of(s.*, c.clock, c.clock_offset, c.pace, c.setup, c.real_now) f WHERE k.closer) d;
@@ -166,7 +184,7 @@ COMMENT ON COLUMN quota_manager.strategy_due.strategy_id IS 'The strategy.';
 COMMENT ON COLUMN quota_manager.strategy_due.name IS 'Its name.';
 COMMENT ON COLUMN quota_manager.strategy_due.type IS 'single or periodic.';
 COMMENT ON COLUMN quota_manager.strategy_due.scheduled_time IS 'The firing that is due, waits, or comes next; null: none, or it is a single strategy.';
-COMMENT ON COLUMN quota_manager.strategy_due.state IS 'due: to be run now. waiting: to be run at due_time, when its back-off is over, or scan_interval since the last scan; scan() runs it at once. scheduled: its firing, or its validity, is to come. recording: nothing is run, but firings are recorded as not run at due_time, or by the next scan(). idle: nothing will be run.';
+COMMENT ON COLUMN quota_manager.strategy_due.state IS 'due: to be run now. waiting: to be run at due_time, when its back-off is over, or scan_interval since the last scan; scan() runs it at once. scheduled: its firing, or its validity, is to come. recording: nothing is run, but firings are recorded as not run at due_time, or by the next scan(). paused: nothing is run or recorded until the pause ends: of everything, or of the breaker; catch_up decides about firings missed meanwhile. idle: nothing will be run.';
 COMMENT ON COLUMN quota_manager.strategy_due.due_time IS 'Since when it is due, or when it will be (real time); null: never, as things are.';
 COMMENT ON COLUMN quota_manager.strategy_due.tries IS 'How many tries in a row failed or were incomplete.';
 COMMENT ON COLUMN quota_manager.strategy_due.reason IS 'Why it waits or is not run.';

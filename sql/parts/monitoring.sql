@@ -62,7 +62,8 @@ RETURNS TABLE (gateway text, gateway_open integer, gateway_closed integer, gatew
 	launcher_running integer, schedulers_running integer, couriers_running integer, launcher_tick_seconds double precision,
 	scheduler_tick_seconds double precision, courier_tick_seconds double precision, copy_suspended integer, strategies_in_use bigint,
 	strategies_failing bigint, due_firings bigint, firing_delay_seconds double precision, failed_runs bigint, incomplete_runs bigint,
-	undelivered_runs bigint, skipped_firings_total bigint)
+	undelivered_runs bigint, skipped_firings_total bigint, gateway_paused integer, gateway_paused_seconds double precision,
+	paused integer, paused_seconds double precision, strategies_stopped bigint)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
 #variable_conflict use_column
@@ -76,8 +77,11 @@ BEGIN
 		f.pending, f.processing, f.failed, f.in_doubt, CASE WHEN f.pending > 0 THEN quota_internal.age_seconds(f.oldest_pending, present) ELSE 0 END,
 		f.completed_total, f.completed_amount_total, f.failed_total, f.in_doubt_total, f.deferred_total,
 		NULL::integer, NULL::integer, NULL::integer, NULL::double precision, NULL::double precision, NULL::double precision, NULL::integer,
-		NULL::bigint, NULL::bigint, NULL::bigint, NULL::double precision, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint
+		NULL::bigint, NULL::bigint, NULL::bigint, NULL::double precision, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint,
+		(p.since IS NOT NULL)::integer, coalesce(quota_internal.age_seconds(p.since, present), 0), NULL::integer, NULL::double precision, NULL::bigint
 	FROM quota_internal.gateway_figures() f
+	LEFT JOIN LATERAL (SELECT min(q.since) AS since FROM quota_manager.quota_pause q
+		WHERE q.end_time IS NULL AND (q.scope = 'everything' OR q.gateway = f.gateway)) p ON true
 	LEFT JOIN quota_manager.quota_gateway g ON g.name = f.gateway
 	LEFT JOIN quota_manager.balance_suspension b ON b.gateway = f.gateway
 	ORDER BY f.gateway;
@@ -90,7 +94,8 @@ BEGIN
 		d.in_use, d.failing, d.due, d.delay, r.failed, r.incomplete,
 		(SELECT count(*) FROM quota_manager.quota_run u WHERE u.undelivered),
 		(SELECT coalesce(sum(s.occurrences), 0)::bigint FROM quota_manager.quota_run s WHERE s.state = 'skipped')
-			+ (SELECT coalesce(sum(p.skipped_firings), 0)::bigint FROM quota_manager.pruned_run p)
+			+ (SELECT coalesce(sum(p.skipped_firings), 0)::bigint FROM quota_manager.pruned_run p),
+		NULL::integer, NULL::double precision, (p.since IS NOT NULL)::integer, coalesce(quota_internal.age_seconds(p.since, present), 0), p.stopped
 	FROM (SELECT count(*) FILTER (WHERE l.kind = 'launcher')::integer AS launchers, count(*) FILTER (WHERE l.kind = 'scheduler')::integer AS schedulers,
 			count(*) FILTER (WHERE l.kind = 'courier')::integer AS couriers,
 			max(quota_internal.age_seconds(l.last_tick, present)) FILTER (WHERE l.kind = 'launcher') AS launcher_age,
@@ -103,7 +108,9 @@ BEGIN
 				ELSE quota_internal.age_seconds(q.scheduled_time, quota_manager.schedule_now()) END) FILTER (WHERE q.state = 'due'), 0) AS delay
 		FROM quota_manager.strategy_due q) d
 	CROSS JOIN (SELECT count(*) FILTER (WHERE u.state = 'failed') AS failed, count(*) FILTER (WHERE u.state = 'incomplete') AS incomplete
-		FROM quota_manager.quota_run u WHERE u.state IN ('failed', 'incomplete')) r;
+		FROM quota_manager.quota_run u WHERE u.state IN ('failed', 'incomplete')) r
+	CROSS JOIN (SELECT min(q.since) FILTER (WHERE q.scope = 'everything') AS since, count(*) FILTER (WHERE q.cause = 'breaker') AS stopped
+		FROM quota_manager.quota_pause q WHERE q.end_time IS NULL) p;
 END
 $$;
 COMMENT ON FUNCTION quota_internal.read_metrics() IS 'Of metrics: its rows. Runs as the owner: a role that may read the view needs no right on the tables that it counts.';
@@ -114,7 +121,7 @@ SELECT m.gateway, m.gateway_open, m.gateway_closed, m.gateway_probing, m.gateway
 	m.completed_amount_total, m.failures_total, m.doubts_total, m.deferrals_total,
 	m.launcher_running, m.schedulers_running, m.couriers_running, m.launcher_tick_seconds, m.scheduler_tick_seconds, m.courier_tick_seconds,
 	m.copy_suspended, m.strategies_in_use, m.strategies_failing, m.due_firings, m.firing_delay_seconds, m.failed_runs, m.incomplete_runs,
-	m.undelivered_runs, m.skipped_firings_total
+	m.undelivered_runs, m.skipped_firings_total, m.gateway_paused, m.gateway_paused_seconds, m.paused, m.paused_seconds, m.strategies_stopped
 FROM quota_internal.read_metrics() m;
 COMMENT ON VIEW quota_manager.metrics IS 'Figures for monitoring: a row per gateway, and one (gateway null) for the database as a whole; columns that do not apply are null. Columns that end in _total only grow, but for a restore.';
 COMMENT ON COLUMN quota_manager.metrics.gateway IS 'Label: the gateway; null: the figures are about the database.';
@@ -149,6 +156,11 @@ COMMENT ON COLUMN quota_manager.metrics.failed_runs IS 'Runs that failed and wer
 COMMENT ON COLUMN quota_manager.metrics.incomplete_runs IS 'Runs that are incomplete because some balances were not known.';
 COMMENT ON COLUMN quota_manager.metrics.undelivered_runs IS 'Runs with open grants.';
 COMMENT ON COLUMN quota_manager.metrics.skipped_firings_total IS 'Firings that were recorded as not run.';
+COMMENT ON COLUMN quota_manager.metrics.gateway_paused IS '1: an operator has paused the gateway, or everything.';
+COMMENT ON COLUMN quota_manager.metrics.gateway_paused_seconds IS 'For how long; 0: it is not paused.';
+COMMENT ON COLUMN quota_manager.metrics.paused IS '1: an operator has paused everything.';
+COMMENT ON COLUMN quota_manager.metrics.paused_seconds IS 'For how long; 0: not everything is paused.';
+COMMENT ON COLUMN quota_manager.metrics.strategies_stopped IS 'Strategies that the breaker has stopped.';
 
 CREATE FUNCTION quota_internal.metrics_text() RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp

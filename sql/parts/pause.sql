@@ -55,3 +55,10 @@ CREATE FUNCTION quota_internal.person(said_by text, role text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN said_by OPERATOR(pg_catalog.<>) '' THEN said_by OPERATOR(pg_catalog.||) ' (role ' OPERATOR(pg_catalog.||) role OPERATOR(pg_catalog.||) ')' ELSE role END;
 COMMENT ON FUNCTION quota_internal.person(text, text) IS 'Of views: who did something, in words.';
+
+CREATE FUNCTION quota_internal.pause_words(pause quota_manager.quota_pause) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN pg_catalog.concat('since ', pause.since::timestamptz(0),
+	CASE WHEN pause.cause OPERATOR(pg_catalog.=) 'operator' THEN ' by ' OPERATOR(pg_catalog.||) quota_internal.person(pause.said_by, pause.role) END,
+	': ' OPERATOR(pg_catalog.||) nullif(pause.note, ''));
+COMMENT ON FUNCTION quota_internal.pause_words(quota_manager.quota_pause) IS 'Since when, by whom and why, in words.';

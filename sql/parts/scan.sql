@@ -433,6 +433,10 @@ BEGIN
 			OR quota_manager.schedule_now() < strategy.valid_from OR quota_manager.schedule_now() >= strategy.valid_until) THEN
 		RETURN NULL;
 	END IF;
+	-- Or paused.
+	IF quota_internal.run_is_held(strategy) THEN
+		RETURN NULL;
+	END IF;
 	IF firing IS NOT NULL THEN
 		firing := quota_internal.admit_firing(strategy, firing);
 		IF firing IS NULL THEN
@@ -656,6 +660,11 @@ BEGIN
 	PERFORM quota_internal.begin_scan();
 	visible := quota_internal.visible_strategies();
 	PERFORM quota_internal.require_identity(false);
+	IF strategy_name IS NULL AND EXISTS (SELECT 1 FROM quota_manager.quota_pause p WHERE p.scope = 'everything' AND p.end_time IS NULL) THEN
+		RAISE NOTICE '%', (SELECT 'everything is paused ' || quota_internal.pause_words(p) FROM quota_manager.quota_pause p
+				WHERE p.scope = 'everything' AND p.end_time IS NULL)
+			USING DETAIL = 'Nothing is run until quota_manager.unpause_all().';
+	END IF;
 	FOR due IN SELECT d.* FROM quota_internal.due_strategies(strategy_name) d WHERE d.strategy_id = ANY (visible) LOOP
 		IF recorded IS NULL THEN
 			SELECT coalesce(array_agg(DISTINCT d.strategy_id ORDER BY d.strategy_id), '{}'), count(*) INTO chosen, runs
@@ -691,7 +700,7 @@ BEGIN
 			WHEN idle.state <> 'active' THEN idle.state
 			WHEN quota_manager.schedule_now() >= idle.valid_until THEN 'not valid since ' || idle.valid_until
 			WHEN quota_manager.schedule_now() < idle.valid_from THEN 'not valid before ' || idle.valid_from
-			ELSE (SELECT 'not due; next firing ' || coalesce(max(d.scheduled_time) FILTER (WHERE d.state = 'scheduled')::text, 'never') || coalesce('; ' || max(d.reason), '')
+			ELSE (SELECT coalesce(max(d.reason) FILTER (WHERE d.state = 'paused'), 'not due; next firing ' || coalesce(max(d.scheduled_time) FILTER (WHERE d.state = 'scheduled')::text, 'never') || coalesce('; ' || max(d.reason), ''))
 				FROM quota_manager.strategy_due d WHERE d.strategy_id = idle.id) END;
 END
 $$;

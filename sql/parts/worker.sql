@@ -106,10 +106,12 @@ COMMENT ON FUNCTION quota_internal.list_workers() IS 'Of worker_status: the back
 -- The subquery is evaluated once, and only if a query reads the queue.
 CREATE VIEW quota_manager.worker_status WITH (security_invoker = true) AS
 SELECT k.kind, w.pid, w.role, coalesce(w.state, 'not running') AS state, w.activity, w.started, w.last_tick,
-	(q.queue).depth AS queue_depth, (q.queue).oldest_age, t.last_error, t.last_error_time
+	(q.queue).depth AS queue_depth, (q.queue).oldest_age, t.last_error, t.last_error_time,
+	p.since AS paused_since, quota_internal.person(p.said_by, p.role) AS paused_by, nullif(p.note, '') AS paused_why
 FROM (VALUES ('launcher'), ('scheduler'), ('courier')) k (kind)
 LEFT JOIN quota_internal.list_workers() w ON w.kind OPERATOR(pg_catalog.=) k.kind
 LEFT JOIN quota_manager.quota_worker t ON t.kind OPERATOR(pg_catalog.=) k.kind
+LEFT JOIN quota_manager.quota_pause p ON p.scope OPERATOR(pg_catalog.=) 'everything' AND p.end_time IS NULL AND k.kind OPERATOR(pg_catalog.<>) 'launcher'
 CROSS JOIN LATERAL (SELECT quota_internal.worker_queue(k.kind) AS queue OFFSET 0) q;
 COMMENT ON VIEW quota_manager.worker_status IS 'The background workers that serve this database: launcher, scheduler and courier; their queues and last errors.';
 COMMENT ON COLUMN quota_manager.worker_status.kind IS 'launcher (starts the workers), scheduler (runs strategies) or courier (the delivery worker, which sends grants).';
@@ -123,5 +125,8 @@ COMMENT ON COLUMN quota_manager.worker_status.queue_depth IS 'scheduler: firings
 COMMENT ON COLUMN quota_manager.worker_status.oldest_age IS 'For how long the oldest of them has been due (firings: by the schedule clock), or how long ago it was granted (courier).';
 COMMENT ON COLUMN quota_manager.worker_status.last_error IS 'Last error of this kind of work, also in tick() and deliver(), and before a restart: an error, a strategy that failed, a gateway that closed. It may be resolved: see quota_run and delivery_status.';
 COMMENT ON COLUMN quota_manager.worker_status.last_error_time IS 'When that was.';
+COMMENT ON COLUMN quota_manager.worker_status.paused_since IS 'Since when everything is paused, so that scheduler and courier do nothing; null: it is not. Single gateways and strategies may be: see pauses.';
+COMMENT ON COLUMN quota_manager.worker_status.paused_by IS 'By whom.';
+COMMENT ON COLUMN quota_manager.worker_status.paused_why IS 'Why, as given.';
 
 SELECT quota_manager.wake_workers();

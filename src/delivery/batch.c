@@ -13,6 +13,7 @@
 #include "common/crash_point.h"
 #include "delivery/batch.h"
 #include "delivery/claim.h"
+#include "delivery/hold.h"
 #include "delivery/unresolved.h"
 #include "delivery/pending_work.h"
 #include "delivery/sender_lock.h"
@@ -89,10 +90,12 @@ wants_settlement(const Sender *sender)
 			mono_now() >= mono_add_ms(sender->grants.done_since, SETTLE_WAIT_MS));
 }
 
-/* True if a sender would profit from a batch now. */
+/* True if a sender would profit from a batch now, or something was paused. */
 bool
 batch_is_needed(const Delivery *delivery)
 {
+	if (brakes_are_outdated(&delivery->brakes))
+		return true;
 	foreach_ptr (const Sender, sender, delivery->senders)
 		if (wants_claim(sender) || wants_record(sender) || wants_settlement(sender) ||
 			wants_candidate(sender) ||
@@ -104,13 +107,14 @@ batch_is_needed(const Delivery *delivery)
 
 /*
  * True if there is work for a gateway, as far as is known.  *due becomes the
- * time at which the first grant may be sent, if that is earlier.
+ * time at which the first grant may be sent, if that is earlier.  What a pause
+ * holds is no work, but for claims that a sender may have left behind.
  */
 bool
 batch_has_work(const Delivery *delivery, const Sender *sender, MonoTime *due)
 {
 	DoubtPolicy policy = sender_policy(sender);
-	bool        found = grants_in(&sender->grants, GRANT_UNRESOLVED) > 0;
+	bool        found = !sender->is_paused && grants_in(&sender->grants, GRANT_UNRESOLVED) > 0;
 
 	if (sender->row == NULL)
 		return false;
@@ -120,16 +124,22 @@ batch_has_work(const Delivery *delivery, const Sender *sender, MonoTime *due)
 
 		if (work == NULL)
 			continue;
-		if (work->due != MONO_NEVER || work->processing > 0)
+		found |= work->processing > 0;
+		if (sender->is_paused)
+			continue;
+		if (work->due != MONO_NEVER && !run->is_held)
+		{
 			found = true;
-		*due = Min(*due, Max(work->due, sender_may_send(sender)));
-		if (policy == DOUBT_HOLD || work->doubt_due == MONO_NEVER)
+			*due = Min(*due, Max(work->due, sender_may_send(sender)));
+		}
+		if (policy == DOUBT_HOLD || work->doubt_due == MONO_NEVER ||
+			(policy == DOUBT_RESEND && run->is_held))
 			continue;
 		found = true;
 		if (policy == DOUBT_RESEND)
 			*due = Min(*due, work->doubt_due);
 	}
-	if (policy == DOUBT_RECONCILE)
+	if (policy == DOUBT_RECONCILE && !sender->is_paused)
 		*due = Min(*due, sender->unresolved.next_due);
 	return found;
 }
@@ -152,6 +162,7 @@ take_lock(Delivery *delivery, Sender *sender)
 	delivery->runs = pending_work_load(delivery->runs, delivery->runs_memory);
 	pending_work_forget(delivery->runs, sender->row->name);
 	pending_work_read(delivery->runs, delivery->runs_memory);
+	hold_runs(delivery);
 	CRASH_POINT(lock_taken);
 	settle_orphaned(sender, delivery->runs);
 	orphaned = sender->batch.tally.outcomes.in_doubt;
@@ -246,7 +257,8 @@ poll_for_sender(Delivery *delivery, Sender *sender)
 	if (batch_has_work(delivery, sender, &due) && !sender->has_lock)
 		take_lock(delivery, sender);
 	restart_if_due(delivery, sender);
-	if (sender_owns_gateway(sender) && sender_policy(sender) == DOUBT_RECONCILE)
+	if (sender_owns_gateway(sender) && !sender->is_paused &&
+		sender_policy(sender) == DOUBT_RECONCILE)
 	{
 		unresolved_check(sender);
 		unresolved_load(sender, delivery->runs);
@@ -307,11 +319,13 @@ run_batch(void *argument)
 	if (delivery->gateways_read == MONO_PAST ||
 		mono_now() >= mono_add_ms(delivery->gateways_read, POLL_INTERVAL_MS))
 		senders_read_gateways(delivery);
+	hold_update(delivery);
 	if (run->kind == BATCH_POLL)
 	{
 		foreach_ptr (Sender, sender, delivery->senders)
 			forget_changed(delivery, sender);
 		delivery->runs = pending_work_load(delivery->runs, delivery->runs_memory);
+		hold_runs(delivery);
 		pending_work_read(delivery->runs, delivery->runs_memory);
 		foreach_ptr (Sender, sender, delivery->senders)
 			poll_for_sender(delivery, sender);
@@ -360,7 +374,11 @@ finish_sender(Delivery *delivery, Sender *sender, DeliveryCount *count)
 				  dlist_container(Grant, node, dlist_pop_head_node(&sender->batch.claimed)));
 	}
 	if (sender->batch.lock_abandoned)
+	{
 		sender_release_lock(sender);
+		/* another sender may decide about those that a pause has left here */
+		sender_forget_unresolved(sender);
+	}
 	else if (sender->batch.lock_taken)
 		sender->has_lock = true;
 	if (sender->batch.state_saved)

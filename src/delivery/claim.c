@@ -88,8 +88,8 @@ other_status(const Sender *sender)
 }
 
 /*
- * The open grants of a run for the sender's gateway that are due and above what
- * was searched already; NULL: none.
+ * The open grants of a run for the sender's gateway that are due, not held by a
+ * pause, and above what was searched already; NULL: none.
  */
 static PendingWork *
 work_to_search(const Sender *sender, const Run *run, MonoTime now)
@@ -97,7 +97,7 @@ work_to_search(const Sender *sender, const Run *run, MonoTime now)
 	PendingWork *work = pending_work_at(run, sender->row->name);
 	MonoTime     due;
 
-	if (work == NULL || work->high <= sender->search.searched_id)
+	if (work == NULL || run->is_held || work->high <= sender->search.searched_id)
 		return NULL;
 	due = work->due;
 	if (sender_policy(sender) == DOUBT_RESEND)

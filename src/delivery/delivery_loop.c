@@ -21,6 +21,7 @@
 #include "common/crash_point.h"
 #include "common/progress.h"
 #include "delivery/batch.h"
+#include "delivery/pending_work.h"
 #include "delivery/requests.h"
 #include "delivery/timing.h"
 
@@ -280,6 +281,47 @@ require_replicated_claims(Loop *loop)
 					errdetail("The wait for it was cancelled.")));
 }
 
+/* A pause is being committed: it is over in a moment, unless a standby is waited for. */
+static void
+wait_for_pause(const Loop *loop)
+{
+	if (brakes_are_outdated(&loop->delivery->brakes))
+		return;
+	if (!wait_for_answers(loop->delivery, PAUSE_WAIT_MS))
+		nap(PAUSE_WAIT_MS);
+}
+
+/*
+ * Sends what can be sent.  False: nothing was, since something was paused or is
+ * about to be.
+ */
+static bool
+send_requests(Loop *loop)
+{
+	Delivery *delivery = loop->delivery;
+	bool      wanted = false;
+
+	foreach_ptr (Sender, sender, delivery->senders)
+	{
+		if (sender->is_paused)
+			sender_hold_all(sender);
+		else
+			wanted |= requests_wait(sender);
+	}
+	if (!wanted)
+		return true;
+	if (!sending_begin(&delivery->brakes))
+	{
+		wait_for_pause(loop);
+		return false;
+	}
+	foreach_ptr (Sender, sender, delivery->senders)
+		if (!sender->is_paused)
+			requests_send(sender, delivery->installation);
+	sending_end();
+	return true;
+}
+
 /* Runs a batch.  False: nothing is sent before the next one. */
 static bool
 run_batch(Loop *loop)
@@ -382,8 +424,8 @@ loop_until_idle(Loop *loop)
 		runs_batch = loop->polls || batch_is_needed(delivery);
 		if (runs_batch && !run_batch(loop))
 			continue;
-		foreach_ptr (Sender, sender, delivery->senders)
-			requests_send(sender, delivery->installation);
+		if (!send_requests(loop))
+			continue;
 		if (runs_batch)
 			report_progress(loop);
 		if (!wait_for_work(loop))
@@ -413,6 +455,9 @@ delivery_loop(Delivery *delivery, volatile sig_atomic_t *stop, int grace_ms, Del
 	loop.next_poll = loop.earliest_poll = MONO_PAST;
 	/* the first one of a process, and every one after a pause, sees the gateways as they are */
 	delivery->gateways_read = MONO_PAST;
+	/* who is woken by the end of a pause may not have heard of it yet */
+	if (brakes_hold_anything(&delivery->brakes))
+		brakes_forget(&delivery->brakes);
 	progress_begin(PROGRESS_DELIVERY);
 	PG_TRY();
 	{
@@ -420,19 +465,50 @@ delivery_loop(Delivery *delivery, volatile sig_atomic_t *stop, int grace_ms, Del
 	}
 	PG_FINALLY();
 	{
+		sending_end();
 		progress_end(PROGRESS_DELIVERY);
 	}
 	PG_END_TRY();
 	return due;
 }
 
+/* Says in notices what is paused. */
+static void
+explain_pauses(const Delivery *delivery)
+{
+	const Brakes *brakes = &delivery->brakes;
+	List         *strategies = NIL;
+
+	if (brakes->everything != NULL)
+	{
+		ereport(NOTICE, (errmsg("everything is paused %s", brakes->everything),
+						 errdetail("Nothing is sent until quota_manager.unpause_all().")));
+		return;
+	}
+	foreach_ptr (const Sender, sender, delivery->senders)
+		if (sender->is_paused && sender->row != NULL)
+			ereport(NOTICE, (errmsg("gateway \"%s\" is paused %s", sender->row->name,
+									brakes_on_gateway(brakes, sender->row->name)),
+							 errdetail("Its grants stay pending until "
+									   "quota_manager.unpause_gateway().")));
+	foreach_ptr (const Run, run, delivery->runs)
+		if (run->is_held && run->work_count > 0)
+			strategies = list_append_unique_int(strategies, run->strategy_id);
+	if (strategies != NIL)
+		ereport(NOTICE, (errmsg_plural("pending grants of %d strategy are held, which is paused",
+									   "pending grants of %d strategies are held, which are paused",
+									   list_length(strategies), list_length(strategies)),
+						 errhint("See quota_manager.pauses.")));
+}
+
 /*
- * After a loop has ended: says in a notice, per gateway, why grants that are
- * due were not sent.
+ * After a loop has ended: says in notices what is paused, and per gateway why
+ * grants that are due were not sent.
  */
 void
 delivery_explain(const Delivery *delivery)
 {
+	explain_pauses(delivery);
 	foreach_ptr (const Sender, sender, delivery->senders)
 	{
 		MonoTime due = MONO_NEVER;

@@ -127,6 +127,7 @@ typedef struct Grant
 	GrantDoubt    doubt;
 	GrantOutcome  outcome;
 	bool          holds_user; /* those behind it wait until it is settled */
+	bool          is_held;    /* its strategy was paused: it is not sent */
 	bool          row_found;  /* by the transaction that is open, as it was left */
 } Grant;
 

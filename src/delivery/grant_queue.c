@@ -291,6 +291,41 @@ grants_return_unsent(GrantQueue *queue)
 			return_behind(queue, grant);
 }
 
+/* True if a grant or one of those behind it matches. */
+static bool
+chain_matches(const Grant *grant, GrantMatch matches, const void *argument)
+{
+	for (; grant != NULL; grant = grant->behind)
+		if (matches(grant, argument))
+			return true;
+	return false;
+}
+
+/*
+ * What was not sent and matches goes back, and with it all that its user waits
+ * for.  One whose balance is being asked for follows when that is answered.
+ */
+void
+grants_return_matching(GrantQueue *queue, GrantMatch matches, const void *argument)
+{
+	static const GrantState unsent[] = {GRANT_READY, GRANT_READY_TO_SEND, GRANT_SAMPLED,
+										GRANT_SAMPLE_REFUSED};
+	static const GrantState others[] = {GRANT_SAMPLING, GRANT_IN_FLIGHT, GRANT_AWAITING_VERDICT,
+										GRANT_DONE};
+	size_t                  i;
+
+	for (i = 0; i < lengthof(unsent); i++)
+		grants_foreach (grant, queue, unsent[i])
+			if (chain_matches(grant, matches, argument))
+				grant_return(queue, grant);
+	for (i = 0; i < lengthof(others); i++)
+		grants_foreach (grant, queue, others[i])
+			if (chain_matches(grant->behind, matches, argument))
+				return_behind(queue, grant);
+	grants_foreach (grant, queue, GRANT_SAMPLING)
+		grant->is_held |= matches(grant, argument);
+}
+
 /*
  * A grant in flight was answered, or its answer was lost.  The next one of its
  * user may go: under reconcile, once this one is settled.

@@ -51,6 +51,9 @@ typedef struct GrantQueue
 	MonoTime                done_since; /* since when something is to be settled */
 } GrantQueue;
 
+/* Chooses grants. */
+typedef bool (*GrantMatch)(const Grant *grant, const void *argument);
+
 extern void grant_queue_init(GrantQueue *queue, MemoryContext memory);
 
 /* How many are in a state. */
@@ -81,6 +84,7 @@ extern void grant_answered(GrantQueue *queue, Grant *grant, DoubtPolicy policy);
 extern void grant_return(GrantQueue *queue, Grant *grant);
 extern void grant_settled(GrantQueue *queue, Grant *grant);
 extern void grants_return_unsent(GrantQueue *queue);
+extern void grants_return_matching(GrantQueue *queue, GrantMatch matches, const void *argument);
 
 extern bool user_is_unresolved(const GrantQueue *queue, char *user_id);
 extern bool grant_is_known_unresolved(GrantQueue *queue, char *user_id, int64 id);

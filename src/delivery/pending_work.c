@@ -23,7 +23,7 @@
 #define FAR_APART 100000
 
 static Statement read_runs = {
-	"SELECT r.id, r.first_grant_id, r.last_grant_id, r.xmin"
+	"SELECT r.id, r.first_grant_id, r.last_grant_id, r.xmin, r.strategy_id"
 	" FROM quota_manager.quota_run r"
 	" WHERE r.undelivered AND r.first_grant_id IS NOT NULL ORDER BY r.id"};
 
@@ -114,6 +114,7 @@ pending_work_load(List *old, MemoryContext memory)
 			free_work(run);
 			run->id = id;
 			run->version = version;
+			run->strategy_id = result_is_null(row, 5) ? 0 : result_int32(row, 5);
 			run->first_grant_id = result_int64(row, 2);
 			run->last_grant_id = result_int64(row, 3);
 			run->is_read = false;

@@ -41,10 +41,12 @@ typedef struct PendingWork
 typedef struct Run
 {
 	int64         id;
+	int32         strategy_id; /* 0: it is not the run of one */
 	int64         first_grant_id;
 	int64         last_grant_id;
 	TransactionId version;   /* of the row */
 	bool          is_read;   /* its pending work is known */
+	bool          is_held;   /* its strategy is paused: its pending grants are not sent */
 	MonoTime      read_next; /* when it is read again in any case */
 	int           work_count;
 	PendingWork  *work;

@@ -22,7 +22,8 @@ requests_throttled_ms(const Sender *sender)
 	bool     waits;
 	int      wait_ms;
 
-	if (sender->row == NULL || sender->row->rate_limit <= 0 || !sender->has_lock)
+	if (sender->row == NULL || sender->row->rate_limit <= 0 || !sender->has_lock ||
+		sender->is_paused)
 		return PG_INT32_MAX;
 	waits = sender_wants_check(sender) ||
 			(sender->circuit.phase == CIRCUIT_SENDING &&
@@ -124,7 +125,27 @@ send_evidence_queries(Sender *sender)
 	sender->unresolved.next_due = next;
 }
 
-/* Sends what can be sent now. */
+/* True if requests_send() might send something. */
+bool
+requests_wait(const Sender *sender)
+{
+	const GrantQueue *grants = &sender->grants;
+
+	if (!sender->has_lock)
+		return false;
+	if (sender_wants_check(sender))
+		return true;
+	if (!sender_is_open(sender))
+		return false;
+	return grants_sampled(grants) > 0 || grants_in(grants, GRANT_UNRESOLVED) > 0 ||
+		   (grants_in(grants, GRANT_READY) > 0 &&
+			grants_in(grants, GRANT_IN_FLIGHT) < sender->circuit.concurrency_limit);
+}
+
+/*
+ * Sends what can be sent now to a gateway that is not paused, between
+ * sending_begin() and sending_end().
+ */
 void
 requests_send(Sender *sender, const Identity *installation)
 {
@@ -203,7 +224,9 @@ take_sample(Sender *sender, Grant *grant, const GatewayReply *reply)
 							 ? reply->total
 							 : reply->balance,
 						 grant->before.time, grant->before.moment);
-	if (!failed && sender_is_open(sender))
+	if (grant->is_held)
+		grant_return(grants, grant);
+	else if (!failed && sender_is_open(sender))
 	{
 		grant_move(grants, grant, GRANT_SAMPLED);
 		CRASH_POINT(before_read);

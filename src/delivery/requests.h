@@ -13,6 +13,7 @@
 #include "common/identity.h"
 #include "delivery/sender.h"
 
+extern bool requests_wait(const Sender *sender);
 extern void requests_send(Sender *sender, const Identity *installation);
 extern bool requests_poll(Sender *sender, int timeout_ms);
 extern int  requests_throttled_ms(const Sender *sender);

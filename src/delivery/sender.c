@@ -127,7 +127,7 @@ sender_update_row(Sender *sender, GatewayRow *row)
 bool
 sender_is_open(const Sender *sender)
 {
-	return sender->row != NULL && sender->circuit.phase == CIRCUIT_SENDING;
+	return sender->row != NULL && !sender->is_paused && sender->circuit.phase == CIRCUIT_SENDING;
 }
 
 /*
@@ -151,7 +151,7 @@ sender_in_flight(const Sender *sender)
 bool
 sender_wants_check(const Sender *sender)
 {
-	return sender->row != NULL &&
+	return sender->row != NULL && !sender->is_paused &&
 		   circuit_wants_check(&sender->circuit, sender->row->max_connections,
 							   sender->row->request_timeout_ms, mono_now());
 }
@@ -396,6 +396,17 @@ sender_drop_queries(Sender *sender)
 	circuit_checks_dropped(&sender->circuit);
 	if (sender_in_flight(sender) > 0)
 		sender_close(sender);
+}
+
+/*
+ * The gateway is paused: what is not in flight goes back.  What awaits a verdict,
+ * which only another request could bring, was not applied.
+ */
+void
+sender_hold_all(Sender *sender)
+{
+	grants_return_unsent(&sender->grants);
+	blame_gateway(sender);
 }
 
 /*

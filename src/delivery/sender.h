@@ -102,6 +102,7 @@ typedef struct Sender
 	bool            has_lock;         /* this process is the gateway's one sender */
 	bool            is_spread;        /* grants are kept in parts by user: see statement.h */
 	bool            dirty;            /* pending work was changed since it was last read */
+	bool            is_paused;        /* nothing is sent to the gateway: see brakes.h */
 	MonoTime        responsive_until; /* the gateway is expected to answer soon */
 
 	Circuit         circuit;
@@ -147,6 +148,7 @@ extern bool sender_take_token(Sender *sender);
 extern void sender_act(Sender *sender, CircuitActions actions);
 extern void sender_drop_queries(Sender *sender);
 extern void sender_abandon(Sender *sender, const char *why);
+extern void sender_hold_all(Sender *sender);
 
 /* health_check.c: asks a gateway whether it works, and whether it takes grants. */
 extern void health_check_send(Sender *sender);

@@ -53,6 +53,7 @@ delivery_create(const WorkUnit *unit)
 		AllocSetContextCreate(memory, "quota_manager runs", ALLOCSET_DEFAULT_SIZES);
 	delivery->unit = unit;
 	delivery->gateways_read = MONO_PAST;
+	brakes_init(&delivery->brakes, memory);
 	delivery->on_reset.func = close_senders;
 	delivery->on_reset.arg = delivery;
 	MemoryContextRegisterResetCallback(memory, &delivery->on_reset);
@@ -142,6 +143,7 @@ senders_forget_tables(Delivery *delivery)
 	MemoryContextReset(delivery->runs_memory);
 	delivery->runs = NIL;
 	delivery->gateways_read = MONO_PAST;
+	brakes_forget(&delivery->brakes);
 }
 
 /*

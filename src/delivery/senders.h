@@ -13,6 +13,7 @@
 
 #include "delivery/delivery.h"
 #include "common/identity.h"
+#include "endpoint/brakes.h"
 #include "delivery/sender.h"
 
 struct Delivery
@@ -30,6 +31,7 @@ struct Delivery
 	MonoTime      gateways_read;
 	MemoryContext runs_memory;
 	List         *runs; /* of Run, undelivered when last read */
+	Brakes        brakes;
 
 	/* set once it is read, for good; NULL: not read yet */
 	Identity *installation;

@@ -41,6 +41,9 @@
 #define ANSWER_WAIT_SEVERAL_MS 20
 #define LEAVE_GRACE_MS 1000
 
+/* While a pause is being committed nothing is sent, and that is tried again after this. */
+#define PAUSE_WAIT_MS 5
+
 /* batch.c: answers must be read before their requests time out, so locks are not waited for long. */
 #define BATCH_LOCK_TIMEOUT "500ms"
 

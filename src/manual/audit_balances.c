@@ -21,6 +21,7 @@
 
 #include "common/rights.h"
 #include "common/statement.h"
+#include "endpoint/brakes.h"
 #include "manual/argument.h"
 #include "manual/audit.h"
 
@@ -191,6 +192,7 @@ qm_audit_balances(PG_FUNCTION_ARGS)
 	SPI_connect();
 	row = gateway_row_choose(gateway_rows_read(CurrentMemoryContext), name);
 	require_sole_writer(row);
+	brakes_notice(row->name);
 	audit = audit_create(row);
 
 	collect_users(audit);

@@ -24,6 +24,7 @@
 #include "common/rights.h"
 #include "manual/argument.h"
 #include "endpoint/await.h"
+#include "endpoint/brakes.h"
 #include "endpoint/gateway_row.h"
 #include "common/statement.h"
 #include "scan/balance_table.h"
@@ -319,6 +320,7 @@ run_call(FunctionCallInfo fcinfo, ManualCall *call)
 							   row->name)));
 	if (call->action != GATEWAY_QUERY)
 		refuse_where_reconciled(row);
+	brakes_notice(row->name);
 	prepare_balance(call);
 	session = gateway_row_open(row, &problem);
 	if (session == NULL)

@@ -12,6 +12,7 @@
 #include "utils/memutils.h"
 
 #include "common/statement.h"
+#include "endpoint/brakes.h"
 #include "endpoint/gateway_row.h"
 #include "scan/balance_reader.h"
 #include "scan/balance_source.h"
@@ -30,6 +31,7 @@ struct BalanceReader
 	MemoryContext   rows_memory;
 	List           *rows;    /* of GatewayRow */
 	List           *sources; /* of BalanceSource */
+	Brakes          brakes;
 };
 
 /* Makes a reader in the current memory context. */
@@ -42,6 +44,7 @@ balance_reader_create(const WorkUnit *unit)
 
 	reader->memory = memory;
 	reader->unit = unit;
+	brakes_init(&reader->brakes, memory);
 	return reader;
 }
 
@@ -51,6 +54,7 @@ balance_reader_free(BalanceReader *reader)
 {
 	ListCell *cell;
 
+	sending_end();
 	foreach (cell, reader->sources)
 		balance_source_reset(lfirst(cell));
 	MemoryContextDelete(reader->memory);
@@ -98,6 +102,25 @@ row_of(List *rows, const char *name)
 	return NULL;
 }
 
+/*
+ * Reads again what is paused, in a transaction.  Runs that need balances of a
+ * gateway that is, ask again.
+ */
+static void
+refresh_brakes(BalanceReader *reader)
+{
+	ListCell *cell;
+
+	brakes_read(&reader->brakes);
+	foreach (cell, reader->sources)
+	{
+		BalanceSource *source = lfirst(cell);
+
+		if (brakes_on_gateway(&reader->brakes, balance_source_name(source)) != NULL)
+			balance_source_reset(source);
+	}
+}
+
 /* Reads the gateways again, in a transaction. */
 static void
 refresh_gateways(BalanceReader *reader)
@@ -137,6 +160,8 @@ find_source(BalanceReader *reader, const char *name)
 		reader->sources = lappend(reader->sources, source);
 		MemoryContextSwitchTo(caller);
 	}
+	if (brakes_on_gateway(&reader->brakes, name) != NULL)
+		return NULL;
 	return balance_source_is_available(source) ? source : NULL;
 }
 
@@ -181,6 +206,7 @@ balance_reader_add(BalanceReader *reader, int32 strategy_id)
 		return;
 	reader->unit->begin();
 	refresh_gateways(reader);
+	refresh_brakes(reader);
 	portal = statement_open_cursor(&users_without_balance, ARGS(arg_int32(strategy_id)));
 	for (;;)
 	{
@@ -207,9 +233,15 @@ balance_reader_step(BalanceReader *reader, int timeout_ms)
 	int           active = 0;
 	ListCell     *cell;
 
+	if (balance_reader_is_busy(reader) && brakes_are_outdated(&reader->brakes))
+	{
+		reader->unit->begin();
+		refresh_brakes(reader);
+		reader->unit->commit();
+	}
 	foreach (cell, reader->sources)
 	{
-		balance_source_step(lfirst(cell));
+		balance_source_step(lfirst(cell), &reader->brakes);
 		active += balance_source_in_flight(lfirst(cell)) > 0;
 	}
 	foreach (cell, reader->sources)

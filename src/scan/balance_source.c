@@ -458,9 +458,12 @@ give_up(BalanceSource *source)
 	backoff_more(&health->outage, OUTAGE_MIN_MS, OUTAGE_MAX_MS);
 }
 
-/* Sends queries and stores answers, as far as is possible without waiting. */
+/*
+ * Sends queries, as far as brakes let it, and stores answers, as far as is
+ * possible without waiting.
+ */
 void
-balance_source_step(BalanceSource *source)
+balance_source_step(BalanceSource *source, const Brakes *brakes)
 {
 	BalanceBatch *batch = &source->batch;
 	bool          idle = balance_source_in_flight(source) == 0;
@@ -494,8 +497,10 @@ balance_source_step(BalanceSource *source)
 	}
 	if (!batch->has_tokens)
 		ask_batch(source);
-	if (batch->has_tokens)
-		send_queries(source);
+	if (!batch->has_tokens || !sending_begin(brakes))
+		return;
+	send_queries(source);
+	sending_end();
 }
 
 /*

@@ -20,6 +20,7 @@
 #include "lib/stringinfo.h"
 
 #include "common/work_unit.h"
+#include "endpoint/brakes.h"
 #include "endpoint/gateway_row.h"
 
 typedef struct BalanceSource BalanceSource;
@@ -34,7 +35,7 @@ extern bool           balance_source_is_busy(const BalanceSource *source);
 extern bool           balance_source_serves(const BalanceSource *source, int32 strategy_id);
 extern BalanceJob    *balance_source_begin_job(BalanceSource *source, int32 strategy_id);
 extern void           balance_job_add(BalanceJob *job, const char *user_id);
-extern void           balance_source_step(BalanceSource *source);
+extern void           balance_source_step(BalanceSource *source, const Brakes *brakes);
 extern int            balance_source_in_flight(const BalanceSource *source);
 extern void           balance_source_poll(BalanceSource *source, int timeout_ms);
 extern bool           balance_source_made_due(BalanceSource *source);

@@ -31,6 +31,7 @@
 #include "worker/wake_request.h"
 
 PG_FUNCTION_INFO_V1(qm_wake_at_commit);
+PG_FUNCTION_INFO_V1(qm_break_off_at_commit);
 
 /* What this transaction asks for, bits by WorkerKind. */
 static struct
@@ -221,6 +222,17 @@ qm_wake_at_commit(PG_FUNCTION_ARGS)
 	for (i = 0; i < trigger->tgnargs; i++)
 		wake_when_committed(strcmp(trigger->tgargs[i], "courier") == 0 ? WORKER_DELIVERY
 																	   : WORKER_SCHEDULER);
+	return PointerGetDatum(NULL);
+}
+
+/* break_off_at_commit(): trigger of what stops all scans. */
+Datum
+qm_break_off_at_commit(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("break_off_at_commit() is a trigger")));
+	break_off_when_committed();
 	return PointerGetDatum(NULL);
 }
 

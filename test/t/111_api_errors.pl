@@ -155,6 +155,8 @@ subtest 'rights' => sub {
 	my %arguments = (
 		(map { $_ => { ids => [1] } } qw(retry cancel enable disable archive)),
 		resolve => { ids => [1], applied => \1 },
+		(map { $_ => { gateway => 'main' } } qw(pause_gateway unpause_gateway)),
+		(map { $_ => { strategy => 'one' } } qw(pause_strategy unpause_strategy)),
 		gateway_query => { user_id => 'u1' },
 		gateway_refresh => { user_id => 'u1', quota => 1 },
 		gateway_delta => { user_id => 'u1', value => 1, reason => 'r' });
@@ -174,7 +176,7 @@ subtest 'rights' => sub {
 		is($api->patch('viewer', $view, [], { $key => $row{$view}{$key} })->{status}, 403, "and changes none of $view");
 		is($api->delete('viewer', $view, [])->{status}, 403, "and deletes none of $view");
 	}
-	foreach my $view (qw(executions runs decisions balances deliveries workers))
+	foreach my $view (qw(executions runs decisions balances deliveries workers pauses))
 	{
 		my ($column) = sort keys %{ $api->columns($view) };
 

@@ -277,8 +277,15 @@ sub works_on
 		"daily|61\nfailing|45\nstar|1", "$database: what is due is granted");
 	cmp_ok($pending, '>', 30, "$database: some grants are pending");
 	$node->safe_psql($database, 'CALL quota_manager.deliver()');
+	# What was disabled is paused now.
+	is($node->safe_psql($database, q{SELECT count(*) > 0 AND bool_and(s.state = 'paused') FROM quota_manager.quota_execute e JOIN quota_manager.quota_strategy s ON s.id = e.strategy_id
+			WHERE e.status = 'pending' AND e.gateway = 'gateway'}), 't', "$database: they are delivered, but for those of a disabled strategy");
+	is($node->safe_psql($database, q{SELECT count(*) FROM quota_manager.pauses WHERE until IS NULL}),
+		$node->safe_psql($database, q{SELECT count(*) FROM quota_manager.quota_strategy WHERE state = 'paused'}), "$database: which is shown as paused");
+	$node->safe_psql($database, 'SELECT quota_manager.unpause_strategy(name) FROM quota_manager.quota_strategy WHERE id IN (SELECT strategy_id FROM quota_manager.quota_execute WHERE status = $$pending$$)');
+	$node->safe_psql($database, 'CALL quota_manager.deliver()');
 	is($node->safe_psql($database, q{SELECT count(*) FROM quota_manager.quota_execute WHERE status = 'pending' AND gateway = 'gateway'}),
-		0, "$database: they are delivered");
+		0, "$database: these are delivered when it goes on");
 	is(scalar $gateway->applied, $pending + 107, "$database: once each");
 	return;
 }

@@ -232,6 +232,12 @@ subtest 'with workers and an open gateway nothing fires; each trouble has its al
 	like(firing($node, 'g'), qr/QuotaManagerGatewayMisconfigured/, 'it refuses our key');
 	$node->safe_psql('postgres', q{INSERT INTO quota_manager.balance_suspension (gateway, reason) VALUES ('g', 'test')});
 	like(firing($node, 'g'), qr/QuotaManagerBalancesSuspended/, 'balances are suspended');
+	$node->safe_psql('postgres', q{SELECT quota_manager.pause_gateway('g')});
+	unlike(firing($node, 'g'), qr/Paused/, 'the gateway was paused just now');
+	$node->safe_psql('postgres', q{UPDATE quota_manager.quota_pause SET since = since - interval '25 hours'});
+	like(firing($node, 'g'), qr/QuotaManagerGatewayPaused/, 'and a day ago');
+	$node->safe_psql('postgres', q{SELECT quota_manager.unpause_gateway('g')});
+	unlike(firing($node, 'g'), qr/Paused/, 'and is so no more');
 };
 
 subtest 'about the database' => sub {
@@ -248,6 +254,11 @@ subtest 'about the database' => sub {
 	$node->safe_psql('postgres', q{ALTER TABLE quota_manager.gone RENAME TO user_info});
 	$node->safe_psql('postgres', q{SELECT count(*) FROM quota_manager.scan(); UPDATE quota_manager.quota_installation SET system_identifier = 1});
 	like(firing($node), qr/QuotaManagerCopySuspended/, 'the database is a copy');
+	$node->safe_psql('postgres', q{INSERT INTO quota_manager.quota_pause (scope, strategy_id, cause) SELECT 'strategy', id, 'breaker' FROM quota_manager.quota_strategy});
+	like(firing($node), qr/QuotaManagerStrategyStopped/, 'the breaker has stopped a strategy');
+	$node->safe_psql('postgres', q{INSERT INTO quota_manager.quota_pause (scope, since) VALUES ('everything', now() - interval '25 hours')});
+	like(firing($node), qr/QuotaManagerEverythingPaused/, 'everything has been paused for a day');
+	like(firing($node, 'g'), qr/QuotaManagerGatewayPaused/, 'the gateway, too');
 	ok(fires($rule{QuotaManagerGone}, {}), 'no figures come');
 	$fired{QuotaManagerGone}++;
 };

@@ -25,4 +25,5 @@ CREATE TRIGGER keep_user_id BEFORE UPDATE OF id ON quota_manager.user_info
 -- take part api_preview
 -- take part api_history
 -- take part api_reversal
+-- take part api_brakes
 -- take part api_lint

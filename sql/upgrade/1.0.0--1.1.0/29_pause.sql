@@ -1,0 +1,2 @@
+-- take FUNCTION quota_internal.said_by
+-- take part pause
