@@ -308,7 +308,7 @@ BEGIN
 				WHEN obstacle LIKE '%applied twice' THEN (SELECT format('Take one back: SELECT quota_manager.gateway_delta(%L, %s, %L, %L).',
 					(c.execution).user_id, -(c.execution).amount, 'applied twice: grant ' || id, (c.execution).gateway)
 					FROM quota_internal.decision_candidates(action, visible) c)
-				WHEN obstacle LIKE '%followed by revision%' THEN 'Take its last revision back: see quota_manager.reverse_grants().'
+				WHEN obstacle LIKE '%followed by revision%' THEN 'Only the last revision of a grant changes; what a gateway lacks can be added with quota_manager.gateway_delta().'
 				WHEN obstacle LIKE '%no operator has resolved it' THEN
 					'Only what was resolved can be corrected; see quota_manager.reverse_grants() to take a grant back.'
 				WHEN obstacle LIKE '%max_exec_per_user since' THEN 'Raise max_exec_per_user of its strategy first.'

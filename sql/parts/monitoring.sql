@@ -123,7 +123,7 @@ SELECT m.gateway, m.gateway_open, m.gateway_closed, m.gateway_probing, m.gateway
 	m.copy_suspended, m.strategies_in_use, m.strategies_failing, m.due_firings, m.firing_delay_seconds, m.failed_runs, m.incomplete_runs,
 	m.undelivered_runs, m.skipped_firings_total, m.gateway_paused, m.gateway_paused_seconds, m.paused, m.paused_seconds, m.strategies_stopped
 FROM quota_internal.read_metrics() m;
-COMMENT ON VIEW quota_manager.metrics IS 'Figures for monitoring: a row per gateway, and one (gateway null) for the database as a whole; columns that do not apply are null. Columns that end in _total only grow, but for a restore.';
+COMMENT ON VIEW quota_manager.metrics IS 'Figures for monitoring: a row per gateway, and one (gateway null) for the database as a whole; columns that do not apply are null. Columns that end in _total only grow, but for a restore, and for amounts that are taken back.';
 COMMENT ON COLUMN quota_manager.metrics.gateway IS 'Label: the gateway; null: the figures are about the database.';
 COMMENT ON COLUMN quota_manager.metrics.gateway_open IS '1: the gateway is open, grants are sent.';
 COMMENT ON COLUMN quota_manager.metrics.gateway_closed IS '1: the gateway is closed, because it is unreachable, fails or asks for a pause.';

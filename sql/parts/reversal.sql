@@ -40,14 +40,14 @@ CREATE TABLE quota_manager.quota_reversal_item (
 	opposite_id bigint,
 	outcome_time timestamptz NOT NULL,
 	PRIMARY KEY (reversal_id, user_id, grant_id),
-	CONSTRAINT quota_reversal_item_outcome_is_known CHECK (outcome IN ('waits', 'cancelled', 'taken_back', 'nothing', 'reinstated', 'withdrawn'))
+	CONSTRAINT quota_reversal_item_outcome_is_known CHECK (outcome IN ('waits', 'cancelled', 'taken_back', 'nothing', 'reinstated', 'withdrawn', 'spared'))
 );
 CREATE UNIQUE INDEX quota_reversal_item_waits ON quota_manager.quota_reversal_item (grant_id, user_id) WHERE outcome = 'waits';
 COMMENT ON TABLE quota_manager.quota_reversal_item IS 'What a reversal did with each grant.';
 COMMENT ON COLUMN quota_manager.quota_reversal_item.reversal_id IS 'The reversal: quota_reversal.id.';
 COMMENT ON COLUMN quota_manager.quota_reversal_item.user_id IS 'User of the grant.';
 COMMENT ON COLUMN quota_manager.quota_reversal_item.grant_id IS 'The grant: quota_execute.id.';
-COMMENT ON COLUMN quota_manager.quota_reversal_item.outcome IS 'waits: the grant is being sent or in doubt, and the reversal goes on when that is settled. cancelled: it was not sent. taken_back: by another grant, opposite_id. nothing: it had waited, and there was nothing to take back in the end. reinstated: what an undone reversal had cancelled is pending again. withdrawn: the wait has ended since the reversal was undone.';
+COMMENT ON COLUMN quota_manager.quota_reversal_item.outcome IS 'waits: the grant is being sent or in doubt, and the reversal goes on when that is settled. cancelled: it was not sent. taken_back: by another grant, opposite_id. nothing: it had waited, and there was nothing to take back in the end. reinstated: what an undone reversal had cancelled is pending again. withdrawn: it had waited, and was undone before. spared: an undone reversal had waited for it.';
 COMMENT ON COLUMN quota_manager.quota_reversal_item.opposite_id IS 'The grant with the opposite amount that takes it back: the next revision.';
 COMMENT ON COLUMN quota_manager.quota_reversal_item.outcome_time IS 'Since when it is so.';
 COMMENT ON INDEX quota_manager.quota_reversal_item_waits IS 'Finds grants that reversals wait for; one waits for a grant at most.';
@@ -421,7 +421,7 @@ CREATE FUNCTION quota_internal.undo_targets(reversal_id bigint, OUT opposites bi
 LANGUAGE sql STABLE
 BEGIN ATOMIC
 	SELECT coalesce(pg_catalog.array_agg(coalesce(i.opposite_id, i.grant_id) ORDER BY i.grant_id)
-			FILTER (WHERE i.outcome OPERATOR(pg_catalog.=) ANY (ARRAY['taken_back', 'reinstated', 'withdrawn'])), '{}'),
+			FILTER (WHERE i.outcome OPERATOR(pg_catalog.=) ANY (ARRAY['taken_back', 'reinstated', 'spared'])), '{}'),
 		coalesce(pg_catalog.array_agg(i.grant_id ORDER BY i.grant_id) FILTER (WHERE i.outcome OPERATOR(pg_catalog.=) 'cancelled'), '{}'),
 		coalesce(pg_catalog.array_agg(i.grant_id ORDER BY i.grant_id) FILTER (WHERE i.outcome OPERATOR(pg_catalog.=) 'waits'), '{}')
 	FROM quota_manager.quota_reversal_item i WHERE i.reversal_id OPERATOR(pg_catalog.=) undo_targets.reversal_id;
@@ -445,9 +445,9 @@ BEGIN
 		UPDATE quota_manager.quota_reversal_item i SET outcome = 'withdrawn', outcome_time = clock_timestamp()
 			WHERE i.reversal_id = reversal.undone_id AND i.outcome = 'waits' RETURNING i.user_id, i.grant_id)
 	INSERT INTO quota_manager.quota_reversal_item (reversal_id, user_id, grant_id, outcome, outcome_time)
-		SELECT reversal.id, w.user_id, w.grant_id, 'withdrawn', clock_timestamp() FROM withdrawn w;
+		SELECT reversal.id, w.user_id, w.grant_id, 'spared', clock_timestamp() FROM withdrawn w;
 	RETURN QUERY SELECT 'wait withdrawn', count(*), sum(e.amount) FROM quota_manager.quota_reversal_item i JOIN quota_manager.quota_execute e ON e.id = i.grant_id
-		WHERE i.reversal_id = reversal.id AND i.outcome = 'withdrawn';
+		WHERE i.reversal_id = reversal.id AND i.outcome = 'spared';
 END
 $$;
 COMMENT ON FUNCTION quota_internal.undo_rest(quota_manager.quota_reversal, bigint[]) IS 'Of undo_reversal(): reinstates what the reversal has cancelled, and ends its waiting.';
@@ -549,7 +549,7 @@ CROSS JOIN LATERAL (SELECT pg_catalog.count(*) FILTER (WHERE i.outcome OPERATOR(
 		pg_catalog.count(*) FILTER (WHERE i.outcome OPERATOR(pg_catalog.=) 'taken_back') AS taken_back,
 		pg_catalog.count(*) FILTER (WHERE e.status OPERATOR(pg_catalog.=) 'completed') AS delivered,
 		pg_catalog.count(*) FILTER (WHERE i.outcome OPERATOR(pg_catalog.=) 'waits') AS waits,
-		pg_catalog.count(*) FILTER (WHERE i.outcome OPERATOR(pg_catalog.=) ANY (ARRAY['nothing', 'reinstated', 'withdrawn'])) AS others
+		pg_catalog.count(*) FILTER (WHERE i.outcome OPERATOR(pg_catalog.=) ANY (ARRAY['nothing', 'reinstated', 'withdrawn', 'spared'])) AS others
 	FROM quota_manager.quota_reversal_item i LEFT JOIN quota_manager.quota_execute e ON e.id OPERATOR(pg_catalog.=) i.opposite_id
 	WHERE i.reversal_id OPERATOR(pg_catalog.=) v.id) c;
 COMMENT ON VIEW quota_manager.reversal_status IS 'Reversals, and how far they are.';
@@ -563,7 +563,7 @@ COMMENT ON COLUMN quota_manager.reversal_status.cancelled IS 'Grants that were n
 COMMENT ON COLUMN quota_manager.reversal_status.taken_back IS 'Grants that another one takes back.';
 COMMENT ON COLUMN quota_manager.reversal_status.delivered IS 'How many of these others are completed.';
 COMMENT ON COLUMN quota_manager.reversal_status.waits IS 'Grants that are being sent or in doubt: it goes on when they are settled.';
-COMMENT ON COLUMN quota_manager.reversal_status.others IS 'Grants that had waited and left nothing to take back, were reinstated, or are waited for no more: see quota_reversal_item.';
+COMMENT ON COLUMN quota_manager.reversal_status.others IS 'Grants that had waited and left nothing to take back, were reinstated or spared, or are waited for no more: see quota_reversal_item.';
 COMMENT ON COLUMN quota_manager.reversal_status.reversed_run_id IS 'The run whose grants were reversed; null: not one run.';
 COMMENT ON COLUMN quota_manager.reversal_status.strategy_id IS 'The strategy whose grants were reversed; null: not one strategy.';
 COMMENT ON COLUMN quota_manager.reversal_status.undone_id IS 'The reversal that was undone; null: none was.';
