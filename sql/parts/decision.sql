@@ -68,7 +68,7 @@ RETURNS text
 LANGUAGE sql IMMUTABLE
 RETURN CASE
 	WHEN resolved_as_applied IS NULL THEN pg_catalog.replace(execution.status, '_', ' ') OPERATOR(pg_catalog.||) ', and no operator has resolved it'
-	WHEN resolved_as_applied OPERATOR(pg_catalog.=) (action OPERATOR(pg_catalog.=) 'correct_applied') THEN
+	WHEN (action OPERATOR(pg_catalog.=) 'correct_applied') OPERATOR(pg_catalog.=) resolved_as_applied THEN
 		pg_catalog.replace(execution.status, '_', ' ') OPERATOR(pg_catalog.||) ', and was resolved as just that'
 	WHEN last_revision OPERATOR(pg_catalog.>) execution.revision THEN execution.status OPERATOR(pg_catalog.||) ', and followed by revision ' OPERATOR(pg_catalog.||) last_revision::text
 	WHEN action OPERATOR(pg_catalog.=) 'correct_not_applied' THEN
