@@ -12,7 +12,7 @@ CREATE ROLE regress_quota_viewer;
 CREATE ROLE regress_quota_operator;
 SELECT grant_access('regress_quota_viewer', 'viewer'), grant_access('regress_quota_operator', 'operator');
 -- The first numbers of each, whatever was tested before.
-SELECT setval(pg_get_serial_sequence('quota_manager.' || t, 'id'), 1, false) FROM unnest(ARRAY['quota_run', 'quota_execute', 'quota_reversal']) t;
+TRUNCATE quota_execute, quota_run, grant_decision, quota_reversal RESTART IDENTITY;
 INSERT INTO quota_gateway (name, dialect, base_url, is_default) VALUES ('g', 'higress', 'http://gateway.example', true), ('h', 'zgsm', 'http://gateway.example', false);
 INSERT INTO quota_model VALUES ('other', 'h');
 INSERT INTO user_info (id) SELECT 'u' || n FROM generate_series(1, 6) n;
