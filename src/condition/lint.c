@@ -26,15 +26,23 @@ PG_FUNCTION_INFO_V1(qm_contained_conditions);
 PG_FUNCTION_INFO_V1(qm_nearest_name);
 PG_FUNCTION_INFO_V1(qm_full_width_note);
 
-/* Work for one condition, for one compared with others, and for all compared with all. */
+/*
+ * Work for one condition, or one compared with others; for all compared with all,
+ * and for the large ones of these; for one question of each.
+ */
 #define BUDGET_OF_ONE (INT64CONST(1000) * 1000)
-#define BUDGET_OF_ALL (INT64CONST(50) * 1000 * 1000)
+#define BUDGET_OF_ALL (INT64CONST(300) * 1000 * 1000)
+#define BUDGET_OF_LARGE (INT64CONST(20) * 1000 * 1000)
 #define BUDGET_OF_QUESTION (INT64CONST(100) * 1000)
 #define BUDGET_OF_PAIR (INT64CONST(20) * 1000)
 
-/* Bytes that are parsed, and calls that are read, in the time of a step. */
-#define BYTES_PER_STEP 2
-#define STEPS_PER_PAIR 100
+/* What parsing, and making facts of calls, takes of it. */
+#define BYTES_PER_STEP 1
+#define STEPS_PER_PAIR 50
+#define STEPS_PER_CALL 10
+
+/* Pairs of this many calls and arguments are compared only after all smaller ones. */
+#define LARGE_SIZE 400
 
 /* Edits beyond which two names are not alike, and bytes of names that are compared. */
 #define MAX_DISTANCE 3
@@ -115,19 +123,41 @@ qm_condition_findings(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
+/* A condition that is compared with others. */
+typedef struct Candidate
+{
+	ConditionNode *node;     /* NULL: it is none, or there was no time to read it */
+	int            size;     /* calls and arguments */
+	bool           is_asked; /* pairs with it are wanted */
+	bool           is_tried; /* it is known whether it can hold */
+	bool           can_hold;
+} Candidate;
+
+/* How many calls and arguments a subtree has. */
+static int
+size_of(const ConditionNode *node)
+{
+	int size = node->kind == CONDITION_CALL ? 1 + node->count : 0;
+
+	check_stack_depth();
+	for (const ConditionNode *child = node->first; child; child = child->next)
+		size += size_of(child);
+	return size;
+}
+
 /* True if it is known that each user that meets one condition meets the other. */
 static bool
-is_contained(const ConditionNode *inner, const ConditionNode *outer, const ModelTable *models,
+is_contained(const Candidate *inner, const Candidate *outer, const ModelTable *models,
 			 MemoryContext scratch, Budget *budget)
 {
 	MemoryContext        caller = MemoryContextSwitchTo(scratch);
-	const ConditionNode *nodes[] = {inner, outer};
+	const ConditionNode *nodes[] = {inner->node, outer->node};
 	Formula             *formulas[lengthof(nodes)];
 	FactTable           *facts = formulas_build(nodes, lengthof(nodes), models, formulas);
 	Requirement          requirements[] = {{formulas[0], false}, {formulas[1], true}};
 	bool                 result;
 
-	budget->total -= STEPS_PER_PAIR;
+	budget->total -= STEPS_PER_PAIR + STEPS_PER_CALL * (inner->size + outer->size);
 	result = facts != NULL &&
 			 satisfiable(facts, requirements, lengthof(requirements), budget) == ANSWER_NO;
 	MemoryContextSwitchTo(caller);
@@ -137,24 +167,30 @@ is_contained(const ConditionNode *inner, const ConditionNode *outer, const Model
 
 /* True if it is known that some user meets a condition. */
 static bool
-can_hold(const ConditionNode *node, const ModelTable *models, MemoryContext scratch, Budget *budget)
+can_hold(Candidate *candidate, const ModelTable *models, MemoryContext scratch, Budget *budget)
 {
-	MemoryContext caller = MemoryContextSwitchTo(scratch);
+	MemoryContext caller;
 	Formula      *formula;
-	FactTable    *facts = formulas_build(&node, 1, models, &formula);
-	Requirement   requirement = {formula, false};
-	bool result = facts != NULL && satisfiable(facts, &requirement, 1, budget) == ANSWER_YES;
+	FactTable    *facts;
+	Requirement   requirement = {NULL, false};
 
+	if (candidate->is_tried)
+		return candidate->can_hold;
+	caller = MemoryContextSwitchTo(scratch);
+	facts = formulas_build((const ConditionNode *const *) &candidate->node, 1, models, &formula);
+	requirement.formula = formula;
+	candidate->can_hold =
+		facts != NULL && satisfiable(facts, &requirement, 1, budget) == ANSWER_YES;
+	candidate->is_tried = true;
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(scratch);
-	return result;
+	return candidate->can_hold;
 }
 
-/* Which positions are asked about; NULL: all. */
-static bool *
-read_positions(Datum array, int count)
+/* Notes which conditions are asked about. */
+static void
+read_positions(Datum array, Candidate *candidates, int count)
 {
-	bool  *asked = palloc0(Max(count, 1));
 	Datum *elements;
 	bool  *nulls;
 	int    length;
@@ -163,30 +199,53 @@ read_positions(Datum array, int count)
 					  &elements, &nulls, &length);
 	for (int i = 0; i < length; i++)
 		if (!nulls[i] && DatumGetInt32(elements[i]) >= 1 && DatumGetInt32(elements[i]) <= count)
-			asked[DatumGetInt32(elements[i]) - 1] = true;
-	return asked;
+			candidates[DatumGetInt32(elements[i]) - 1].is_asked = true;
+}
+
+/* Parses conditions, those that are asked about first. */
+static void
+parse_candidates(char **texts, Candidate *candidates, int count, Budget *budget)
+{
+	for (int asked = 1; asked >= 0; asked--)
+		for (int i = 0; i < count && budget->total > 0; i++)
+		{
+			if (candidates[i].is_asked != asked)
+				continue;
+			candidates[i].node = parse(texts[i], budget);
+			if (candidates[i].node != NULL)
+				candidates[i].size = size_of(candidates[i].node);
+		}
 }
 
 /*
- * Parses conditions, those that are asked about first.  What is none, or what
- * nobody is known to meet, is NULL.
+ * Finds pairs of which every user that meets the first condition meets the
+ * second, and some user does: among those that are large, or among the others.
  */
-static ConditionNode **
-read_conditions(char **texts, int count, const bool *asked, const ModelTable *models,
-				MemoryContext scratch, Budget *budget)
+static void
+find_pairs(Candidate *candidates, int count, bool is_large, const ModelTable *models,
+		   ReturnSetInfo *result, Budget *budget)
 {
-	ConditionNode **nodes = palloc0(sizeof(ConditionNode *) * Max(count, 1));
+	MemoryContext scratch =
+		AllocSetContextCreate(CurrentMemoryContext, "pair of conditions", ALLOCSET_DEFAULT_SIZES);
 
-	for (int wanted = 1; wanted >= 0; wanted--)
-		for (int i = 0; i < count && budget->total > 0; i++)
+	for (int i = 0; i < count; i++)
+		for (int j = 0; j < count && budget->total > 0; j++)
 		{
-			if ((asked == NULL || asked[i]) != wanted)
+			Candidate *inner = &candidates[i];
+			Candidate *outer = &candidates[j];
+			Datum      values[2] = {Int32GetDatum(i + 1), Int32GetDatum(j + 1)};
+			bool       nulls[2] = {false, false};
+
+			if (i == j || inner->node == NULL || outer->node == NULL ||
+				!(inner->is_asked || outer->is_asked) ||
+				(inner->size + outer->size > LARGE_SIZE) != is_large)
 				continue;
-			nodes[i] = parse(texts[i], budget);
-			if (nodes[i] != NULL && !can_hold(nodes[i], models, scratch, budget))
-				nodes[i] = NULL;
+			CHECK_FOR_INTERRUPTS();
+			if (is_contained(inner, outer, models, scratch, budget) &&
+				can_hold(inner, models, scratch, budget))
+				tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 		}
-	return nodes;
+	MemoryContextDelete(scratch);
 }
 
 /*
@@ -199,40 +258,30 @@ Datum
 qm_contained_conditions(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	ModelTable     models;
 	Budget         budget = {BUDGET_OF_ALL, BUDGET_OF_PAIR};
-	MemoryContext  scratch =
-		AllocSetContextCreate(CurrentMemoryContext, "pair of conditions", ALLOCSET_DEFAULT_SIZES);
-	int             count;
-	char          **texts;
-	bool           *asked = NULL;
-	ConditionNode **nodes;
+	ModelTable     models;
+	int            count;
+	char         **texts;
+	Candidate     *candidates;
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2))
 		return (Datum) 0;
 	texts = read_texts(PG_GETARG_DATUM(0), &count);
 	models = read_models(PG_GETARG_DATUM(1), PG_GETARG_DATUM(2));
-	if (!PG_ARGISNULL(3))
+	candidates = palloc0(sizeof(Candidate) * Max(count, 1));
+	if (PG_ARGISNULL(3))
+		for (int i = 0; i < count; i++)
+			candidates[i].is_asked = true;
+	else
 	{
-		asked = read_positions(PG_GETARG_DATUM(3), count);
+		read_positions(PG_GETARG_DATUM(3), candidates, count);
 		budget.total = BUDGET_OF_ONE;
 	}
-	nodes = read_conditions(texts, count, asked, &models, scratch, &budget);
-	for (int inner = 0; inner < count; inner++)
-		for (int outer = 0; outer < count && budget.total > 0; outer++)
-		{
-			Datum values[2] = {Int32GetDatum(inner + 1), Int32GetDatum(outer + 1)};
-			bool  nulls[2] = {false, false};
-
-			if (inner == outer || nodes[inner] == NULL || nodes[outer] == NULL ||
-				(asked != NULL && !asked[inner] && !asked[outer]))
-				continue;
-			CHECK_FOR_INTERRUPTS();
-			if (is_contained(nodes[inner], nodes[outer], &models, scratch, &budget))
-				tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
-		}
-	MemoryContextDelete(scratch);
+	parse_candidates(texts, candidates, count, &budget);
+	find_pairs(candidates, count, false, &models, result, &budget);
+	budget.total = Min(budget.total, BUDGET_OF_LARGE);
+	find_pairs(candidates, count, true, &models, result, &budget);
 	return (Datum) 0;
 }
 
