@@ -38,3 +38,22 @@ $$;
 COMMENT ON FUNCTION quota_api.funnel(text, quota_manager.condition) IS
 'How many users meet each part of a condition
 Of a strategy (its name) or a condition: a row per part, in order, with the users for whom it holds, fails or is unknown (a balance is missing); remaining: who meet this part of an and() and those before it. Reads every user; writes nothing.';
+
+CREATE FUNCTION quota_api.why(user_id text, strategy text)
+RETURNS TABLE (at timestamptz, what text, kind text, grant_id bigint, run_id bigint, strategy_version integer)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	detail text;
+	hint text;
+BEGIN
+	RETURN QUERY SELECT w.* FROM quota_manager.why(user_id, strategy) w;
+EXCEPTION WHEN query_canceled OR OTHERS THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+	PERFORM quota_internal.raise_http_error(SQLSTATE, SQLERRM, detail, hint);
+	RAISE;
+END
+$$;
+COMMENT ON FUNCTION quota_api.why(text, text) IS
+'Why a user got something of a strategy, or did not: the story of it
+A row per event, in order: kind is grant, delivery, reversal, decision, left out (runs that granted the user nothing, and why as far as they say), brake (a pause in force), now (what is the case) or next. Writes nothing.';

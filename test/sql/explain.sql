@@ -93,6 +93,53 @@ SELECT * FROM funnel('nosuch');
 SELECT * FROM funnel(condition => 'is-vip(');
 SELECT * FROM funnel(condition => 'is-vip("a")');
 
+-- Stories.
+SET client_min_messages = warning;
+SET quota_manager.schedule_clock = '2025-07-01 07:30:00+00';
+CREATE VIEW pg_temp.told AS SELECT u.id AS user_id, s.name AS strategy, w.* FROM user_info u, quota_strategy s, why(u.id, s.name) WITH ORDINALITY w (at, what, kind, grant_id, run_id, strategy_version, place);
+CREATE FUNCTION pg_temp.scan_at(clock text) RETURNS void LANGUAGE sql AS $$ SELECT set_config('quota_manager.schedule_clock', clock || '+00', false); SELECT count(*) FROM quota_manager.scan(); $$;
+DELETE FROM quota_strategy;
+INSERT INTO quota_strategy (name, type, amount, model, condition, enabled) VALUES ('once', 'single', 5, 'gpt-4', 'is-vip(1)', false);
+SELECT user_id, kind, what FROM pg_temp.told WHERE user_id IN ('ada', 'bob') ORDER BY user_id, place;
+UPDATE quota_strategy SET enabled = true;
+SELECT pg_temp.scan_at('2025-07-01 07:30:00');
+-- Granted by the first version, one delivered, one refused and tried again, one cancelled.
+UPDATE quota_execute SET status = 'completed', last_status = 200, update_time = clock_timestamp() WHERE user_id = 'ada';
+UPDATE quota_execute SET status = 'failed', last_status = 404, last_error = 'no such user', update_time = clock_timestamp() WHERE user_id = 'dan';
+SELECT retry(id, 'dan is there now') FROM quota_execute WHERE user_id = 'dan';
+UPDATE quota_strategy SET amount = 7, condition = 'is-vip(0) and not(belong-to("shop"))', edit_note = 'for all but the shop';
+SELECT pg_temp.scan_at('2025-07-01 07:40:00');
+SELECT cancel(id, 'a slip') FROM quota_execute WHERE user_id = 'bob';
+SELECT user_id, kind, what, strategy_version FROM pg_temp.told ORDER BY user_id, place;
+-- Firings: skipped, left out, capped, failed; neighbouring ones with one reason are one line.
+UPDATE quota_strategy SET archived = true WHERE name = 'once';
+INSERT INTO quota_strategy (name, type, amount, model, periodic_expr, condition, max_exec_per_user) VALUES ('hourly', 'periodic', 5, 'gpt-4', '0 * * * *', 'is-vip(1)', 2);
+SELECT pg_temp.scan_at(format('2025-07-01 %s:00:00', h)) FROM unnest(ARRAY['08', '09', '10', '13']) h;
+UPDATE user_info SET vip = 1 WHERE id = 'bob';
+SELECT pg_temp.scan_at('2025-07-01 14:00:00');
+UPDATE quota_strategy SET condition = 'is-vip(1) and quota-le("big", 3)' WHERE name = 'hourly';
+SELECT pg_temp.scan_at('2025-07-01 15:00:00');
+SELECT user_id, kind, what, strategy_version FROM pg_temp.told WHERE strategy = 'hourly' AND kind NOT IN ('delivery') AND user_id IN ('ada', 'bob', 'cyd') ORDER BY user_id, place;
+-- Taken back, and what stands in the way now.
+UPDATE quota_execute SET status = 'completed', last_status = 200, update_time = clock_timestamp() WHERE user_id = 'bob' AND status = 'pending';
+SELECT count(*) FROM reverse_grants((SELECT array_agg(e.id) FROM quota_execute e JOIN quota_strategy s ON s.id = e.strategy_id WHERE s.name = 'hourly' AND e.user_id = 'bob'), 'the wrong bob');
+SELECT pause_gateway('main', 'they asked us to wait');
+SELECT pause_strategy('hourly');
+SELECT kind, what FROM pg_temp.told WHERE strategy = 'hourly' AND user_id = 'bob' ORDER BY place;
+SELECT unpause_strategy('hourly'), unpause_gateway('main');
+-- Of a user who is gone, the grants are known.
+DELETE FROM user_info WHERE id = 'dan';
+SELECT kind, what FROM why('dan', 'once');
+-- Validity and gateways.
+UPDATE quota_strategy SET valid_until = '2025-07-01 16:00:00Z' WHERE name = 'hourly';
+SET quota_manager.schedule_clock = '2025-07-01 17:00:00+00';
+SELECT kind, what FROM pg_temp.told WHERE strategy = 'hourly' AND user_id = 'cyd' AND kind IN ('now', 'next') ORDER BY place;
+SELECT * FROM why('eve', 'hourly');
+SELECT * FROM why(NULL, 'hourly');
+SELECT * FROM why('ada', NULL);
+RESET quota_manager.schedule_clock;
+TRUNCATE quota_execute, quota_run, quota_reversal, quota_reversal_item, grant_decision, quota_strategy_version, quota_pause, troubled_grant, gateway_tally;
+
 DELETE FROM quota_strategy;
 DELETE FROM user_balance;
 DELETE FROM user_info;

@@ -269,6 +269,7 @@ subtest 'functions that only read' => sub {
 		is(column($answer, 'to_change'), '2 and 3 to hold vip to be at least 2 balance at most 3', "$method explain_match of a condition") or diag failed($answer);
 		is(column($api->rpc('viewer', $method, 'explain_match', { strategy => 'vip-once', user_id => 'user002' }), 'result'), 'true', "$method explain_match of a strategy");
 		is(column($api->rpc('viewer', $method, 'funnel', { condition => 'is-vip(2) and belong-to("org1")' }), 'holds'), '10 20 20', "$method funnel of a condition");
+		is(column($api->rpc('viewer', $method, 'why', { strategy => 'vip-once', user_id => 'user002' }), 'kind'), 'grant delivery now now next', "$method why");
 		is(column($api->rpc('viewer', $method, 'funnel', { strategy => 'vip-daily' }), 'fails'), '10', "$method funnel of a strategy");
 		is($api->rpc('viewer', $method, 'upcoming', { strategy => 'vip-daily', n => 3 })->{page}, 3, "$method upcoming");
 		$answer = $api->rpc('viewer', $method, 'lint', {});

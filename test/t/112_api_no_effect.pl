@@ -86,6 +86,7 @@ my %arguments = (
 	diff_counts => [ { strategy => 'one' } ],
 	explain => [ map { { strategy => $_, user_id => 'u1' } } qw(one two three) ],
 	explain_match => [ { condition => 'quota-le("m", 1)', user_id => 'u1' }, map { { strategy => $_, user_id => 'u1' } } qw(one two three) ],
+	why => [ map { { strategy => $_, user_id => 'u1' } } qw(one two three) ],
 	funnel => [ { condition => 'quota-le("m", 1)' }, map { { strategy => $_ } } qw(one two three) ],
 	health => [ {} ],
 	metrics => [ {} ]);

@@ -118,6 +118,7 @@ refused('an explanation of a strategy that is not there', 404, '42704', 'GET', '
 refused('a match with a strategy that is not there', 404, '42704', 'GET', '/rpc/explain_match?strategy=nobody&user_id=ada');
 refused('a match of a user who is not there', 404, 'P0002', 'GET', '/rpc/explain_match?condition=is-vip(1)&user_id=nobody');
 refused('a match with nothing', 400, '22023', 'GET', '/rpc/explain_match?user_id=ada');
+refused('the story of a strategy that is not there', 404, '42704', 'GET', '/rpc/why?strategy=nobody&user_id=ada');
 refused('a funnel of a bad condition', 400, '22P02', 'POST', '/rpc/funnel', body => { condition => 'is-vip(' });
 refused('a gateway that is not there', 404, '42704', 'POST', '/rpc/gateway_query', body => { user_id => 'ada', gateway => 'nobody' });
 refused('a table that is not there', 404, 'PGRST205', 'GET', '/quota_strategy');

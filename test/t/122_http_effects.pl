@@ -60,6 +60,7 @@ my %arguments = (
 	explain => 'strategy=due&user_id=ada',
 	explain_match => 'strategy=due&user_id=ada',
 	funnel => 'strategy=due',
+	why => 'strategy=due&user_id=ada',
 	forecast => 'strategy=due',
 	preview_counts => 'strategy=due',
 	preview_users => 'strategy=due',

@@ -59,6 +59,18 @@ subtest 'who may' => sub {
 	is(as('viewer', q{BEGIN READ ONLY; SELECT count(*) FROM quota_manager.explain_match('u2', 'seen'); SELECT count(*) FROM quota_manager.funnel('seen')}), "3\n3", 'nothing is written');
 };
 
+subtest 'the story of a user' => sub {
+	as('worker', q{SELECT count(*) FROM quota_manager.scan('seen')});
+	is(as('viewer', q{SELECT string_agg(kind, ' ' ORDER BY n) FROM quota_manager.why('u7', 'seen') WITH ORDINALITY w (at, what, kind, g, r, v, n)}), 'grant delivery now now next', 'a viewer reads it');
+	is(as('viewer', q{SELECT string_agg(kind, ' ' ORDER BY n) FROM quota_manager.why('u1', 'seen') WITH ORDINALITY w (at, what, kind, g, r, v, n)}), 'left out now next', 'also of who got nothing');
+	refused('stranger', q{SELECT * FROM quota_manager.why('u7', 'seen')}, qr/permission denied/, 'a stranger does not');
+	as('postgres', 'ALTER TABLE quota_manager.quota_execute ENABLE ROW LEVEL SECURITY', 'ALTER TABLE quota_manager.quota_run ENABLE ROW LEVEL SECURITY',
+		'CREATE POLICY everything ON quota_manager.quota_run TO branch USING (true)', 'CREATE POLICY branch ON quota_manager.quota_execute TO branch USING (user_id <> $$u7$$)');
+	is(as('branch', q{SELECT string_agg(kind, ' ' ORDER BY n) FROM quota_manager.why('u7', 'seen') WITH ORDINALITY w (at, what, kind, g, r, v, n)}), 'left out now next', 'what a policy hides is not in it');
+	as('postgres', 'ALTER TABLE quota_manager.quota_execute DISABLE ROW LEVEL SECURITY', 'ALTER TABLE quota_manager.quota_run DISABLE ROW LEVEL SECURITY');
+	is(as('viewer', q{BEGIN READ ONLY; SELECT count(*) > 0 FROM quota_manager.why('u7', 'seen')}), 't', 'nothing is written');
+};
+
 subtest 'what a policy hides is not there' => sub {
 	as('postgres', q{
 		ALTER TABLE quota_manager.user_info ENABLE ROW LEVEL SECURITY; ALTER TABLE quota_manager.quota_strategy ENABLE ROW LEVEL SECURITY;

@@ -2,3 +2,4 @@
 -- take FUNCTION quota_internal.condition_tree
 -- take FUNCTION quota_internal.condition_time
 -- take part explain
+-- take part why

@@ -1,0 +1,174 @@
+-- Why a user got something of a strategy, or did not: the story of it.
+
+CREATE FUNCTION quota_internal.told_grants(strategy quota_manager.quota_strategy, user_id text)
+RETURNS TABLE (at timestamptz, place bigint, what text, kind text, grant_id bigint, run_id bigint, strategy_version integer)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
+AS $$
+BEGIN
+	PERFORM quota_internal.pin_statistics();
+	RETURN QUERY
+	SELECT k.at, k.place, k.what, k.kind, e.id, e.run_id, e.strategy_version
+	FROM quota_manager.quota_execute e
+	LEFT JOIN quota_manager.quota_strategy_version v ON v.strategy_id = e.strategy_id AND v.version = e.strategy_version
+	LEFT JOIN quota_manager.quota_reversal b ON b.run_id = e.run_id AND e.revision > 0
+	CROSS JOIN LATERAL (SELECT concat_ws(', ', 'HTTP ' || e.last_status, nullif(e.last_error, '')), abs(e.amount) || ' of ' || e.model) r (reply, quota)
+	CROSS JOIN LATERAL (VALUES (e.create_time, e.id * 2, CASE WHEN e.revision = 0 THEN 'grant' ELSE 'reversal' END, concat(CASE
+				WHEN e.revision = 0 AND e.amount >= 0 THEN 'granted ' WHEN e.revision = 0 THEN 'taken away ' WHEN e.amount < 0 THEN 'taken back ' ELSE 'given back ' END,
+				r.quota, CASE WHEN isfinite(e.scheduled_time) THEN ' for the firing of ' || e.scheduled_time END, CASE WHEN e.run_id IS NULL THEN ', imported' END,
+				CASE WHEN e.revision = 0 THEN format(', by version %s', e.strategy_version) || coalesce(': ' || quota_internal.abridged(v.definition ->> 'condition', 100), '') END,
+				', by ' || quota_internal.person(b.said_by, b.role) || coalesce(': ' || nullif(b.note, ''), ''))),
+			-- What it is now comes after what was decided about it.
+			(greatest(e.update_time, (SELECT max(d.decision_time) FROM quota_manager.grant_decision d WHERE d.user_id = e.user_id AND d.grant_id = e.id)), e.id * 2 + 1, 'delivery', CASE e.status
+				WHEN 'pending' THEN format('waits to be sent to gateway "%s"', e.gateway) || CASE WHEN e.next_attempt_time > clock_timestamp() THEN ', not before ' || e.next_attempt_time ELSE '' END
+				WHEN 'processing' THEN format('is being sent to gateway "%s"', e.gateway)
+				WHEN 'completed' THEN format('applied by gateway "%s"', e.gateway)
+				WHEN 'failed' THEN format('not applied by gateway "%s"', e.gateway)
+				WHEN 'in_doubt' THEN format('in doubt: gateway "%s" may have applied it', e.gateway)
+				ELSE 'cancelled' END || CASE WHEN r.reply = '' THEN '' ELSE ': ' || r.reply END)) k (at, place, kind, what)
+	WHERE e.strategy_id = strategy.id AND e.user_id = told_grants.user_id;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.told_grants(quota_manager.quota_strategy, text) IS 'Of why(): what the user was granted by which version, what was taken back, and what became of the delivery.';
+
+CREATE FUNCTION quota_internal.told_decisions(strategy quota_manager.quota_strategy, user_id text)
+RETURNS TABLE (at timestamptz, place bigint, what text, kind text, grant_id bigint, run_id bigint, strategy_version integer)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
+AS $$
+BEGIN
+	PERFORM quota_internal.pin_statistics();
+	RETURN QUERY
+	SELECT d.decision_time, d.id, concat(quota_internal.person(d.said_by, d.role), ': ', replace(d.action, '_', ' '), ', ', replace(d.status_before, '_', ' '), ' -> ',
+			replace(d.status_after, '_', ' '), ': ' || nullif(d.note, '')), 'decision', d.grant_id, NULL::bigint, NULL::integer
+	FROM quota_manager.grant_decision d WHERE d.user_id = told_decisions.user_id AND d.strategy_id = strategy.id;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.told_decisions(quota_manager.quota_strategy, text) IS 'Of why(): what operators decided about the grants of the user.';
+
+CREATE FUNCTION quota_internal.told_runs(strategy quota_manager.quota_strategy, user_id text)
+RETURNS TABLE (at timestamptz, place bigint, what text, kind text, grant_id bigint, run_id bigint, strategy_version integer)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
+AS $$
+#variable_conflict use_column
+DECLARE
+	-- Users of the site's may have been there for ever.
+	since CONSTANT timestamptz := coalesce((SELECT u.create_time FROM quota_manager.user_info u WHERE u.id = told_runs.user_id AND quota_internal.has_own_users()), '-infinity');
+BEGIN
+	PERFORM quota_internal.pin_statistics();
+	RETURN QUERY
+	WITH had AS MATERIALIZED (
+		SELECT e.create_time, e.run_id, e.scheduled_time, e.status FROM quota_manager.quota_execute e
+		WHERE e.strategy_id = strategy.id AND e.user_id = told_runs.user_id AND e.revision = 0
+	), missed AS (
+		-- A single strategy is over for who has its grant.
+		SELECT r.id, r.finish_time, r.strategy_version, r.occurrences, r.scheduled_time, coalesce(r.last_scheduled_time, r.scheduled_time) AS last_time, r.state,
+			CASE WHEN r.state IN ('skipped', 'failed') THEN r.reason
+				WHEN h.counted >= strategy.max_exec_per_user THEN format('the user had had %s, as many as max_exec_per_user allows', h.counted)
+				ELSE concat_ws(', or ', 'the user did not meet the condition then', CASE WHEN r.unknown_balance > 0 THEN 'a balance was missing' END,
+					CASE WHEN r.over_ceiling > 0 THEN 'a ceiling was reached' END, CASE WHEN r.sufficient > 0 THEN 'the balance was enough' END) END AS reason
+		FROM quota_manager.quota_run r
+		CROSS JOIN LATERAL (SELECT count(*) FILTER (WHERE h.create_time <= r.finish_time) AS made, count(*) FILTER (WHERE h.create_time < r.start_time AND h.status <> 'cancelled') AS counted,
+			count(*) FILTER (WHERE h.run_id = r.id OR h.scheduled_time = r.scheduled_time) AS own FROM had h) h
+		WHERE r.strategy_id = strategy.id AND r.finish_time >= since AND h.own = 0 AND (strategy.type = 'periodic' OR h.made = 0)
+	), stretch AS (
+		-- Neighbouring runs with one reason are one line.
+		SELECT m.*, row_number() OVER (ORDER BY m.scheduled_time, m.id) - row_number() OVER (PARTITION BY m.state, m.reason, m.strategy_version ORDER BY m.scheduled_time, m.id) AS number
+		FROM missed m
+	)
+	SELECT max(s.finish_time), max(s.id), concat(CASE WHEN sum(s.occurrences) > 1 THEN sum(s.occurrences) || CASE WHEN strategy.type = 'single' THEN ' scans' ELSE ' firings' END
+				ELSE CASE WHEN strategy.type = 'single' THEN 'a scan' ELSE 'the firing' END END,
+			CASE WHEN strategy.type = 'periodic' THEN CASE WHEN min(s.scheduled_time) = max(s.last_time) THEN ' of ' || min(s.scheduled_time)
+				ELSE format(' from %s to %s', min(s.scheduled_time), max(s.last_time)) END END,
+			CASE s.state WHEN 'skipped' THEN ' not run' WHEN 'failed' THEN ' failed' ELSE ' granted nothing' END, ': ' || s.reason), 'left out', NULL::bigint, max(s.id), s.strategy_version
+	FROM stretch s GROUP BY s.number, s.state, s.reason, s.strategy_version;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.told_runs(quota_manager.quota_strategy, text) IS 'Of why(): the runs that granted the user nothing since the user is known, and why as far as runs say; neighbouring ones with one reason in one row.';
+
+CREATE FUNCTION quota_internal.told_strategy(strategy quota_manager.quota_strategy)
+RETURNS TABLE (at timestamptz, place bigint, what text, kind text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	clock CONSTANT timestamptz := quota_manager.schedule_now();
+	served CONSTANT text := quota_manager.gateway_of(strategy.model);
+	gateway quota_manager.quota_gateway;
+	due quota_manager.strategy_due;
+BEGIN
+	RETURN QUERY SELECT p.since, p.id, format('%s was paused by %s and still is', CASE p.scope WHEN 'everything' THEN 'everything' WHEN 'gateway' THEN format('gateway "%s"', p.gateway)
+			ELSE 'the strategy' END, CASE p.cause WHEN 'breaker' THEN 'the breaker' ELSE quota_internal.person(p.said_by, p.role) END)
+			|| CASE WHEN p.would_grant IS NOT NULL THEN format(', which stopped a run that would have granted to %s', p.would_grant) ELSE '' END || coalesce(': ' || nullif(p.note, ''), ''), 'brake'
+		FROM quota_manager.quota_pause p WHERE p.end_time IS NULL AND (p.scope = 'everything' OR p.gateway = served OR p.strategy_id = strategy.id);
+	IF strategy.state <> 'active' THEN
+		RETURN QUERY SELECT clock_timestamp(), 1::bigint, concat('the strategy is ', CASE WHEN strategy.state = 'draft' THEN 'a ' END, strategy.state, ': it grants nothing'), 'now';
+	END IF;
+	IF clock < strategy.valid_from OR clock >= strategy.valid_until THEN
+		RETURN QUERY SELECT clock_timestamp(), 2::bigint, CASE WHEN clock < strategy.valid_from THEN 'the strategy is not valid before ' || strategy.valid_from
+			ELSE 'the strategy is not valid since ' || strategy.valid_until END, 'now';
+	END IF;
+	SELECT g.* INTO gateway FROM quota_manager.quota_gateway g WHERE g.name = served;
+	IF gateway.name IS NULL OR gateway.state <> 'open' THEN
+		RETURN QUERY SELECT clock_timestamp(), 3::bigint, coalesce(concat_ws(': ', format('gateway "%s" is %s', gateway.name, gateway.state), gateway.state_reason),
+			format('no gateway serves model "%s"', strategy.model)), 'now';
+	END IF;
+	SELECT d.* INTO due FROM quota_manager.strategy_due d WHERE d.strategy_id = strategy.id
+		ORDER BY d.state IN ('due', 'waiting', 'scheduled') DESC, d.due_time LIMIT 1;
+	IF due.state IN ('due', 'waiting', 'scheduled') THEN
+		RETURN QUERY SELECT greatest(due.due_time, clock_timestamp()), 1::bigint, concat('it runs next', ', for the firing of ' || due.scheduled_time, ': ' || due.reason), 'next';
+	ELSE
+		RETURN QUERY SELECT NULL::timestamptz, 1::bigint, concat('it does not run, as things are', ': ' || due.reason), 'next';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.told_strategy(quota_manager.quota_strategy) IS 'Of why(): what keeps the strategy from granting now, and when it runs next.';
+
+CREATE FUNCTION quota_internal.told_user(strategy quota_manager.quota_strategy, user_id text) RETURNS TABLE (place bigint, what text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
+AS $$
+DECLARE
+	had bigint;
+	whole text;
+	deciding text;
+BEGIN
+	PERFORM quota_internal.pin_statistics();
+	IF NOT (SELECT m.is_known FROM quota_internal.user_meets(user_id, 'true()') m) THEN
+		RETURN QUERY SELECT 4::bigint, 'there is no such user now';
+	ELSE
+		SELECT max(e.result) FILTER (WHERE e.parent IS NULL), quota_internal.abridged(string_agg(concat_ws(', ', ltrim(e.part), e.saw), '; ' ORDER BY e.node) FILTER (WHERE e.decides AND e.saw <> ''), 400)
+			INTO whole, deciding FROM quota_internal.explained_tree(quota_internal.subject_of(user_id), strategy.condition) e;
+		RETURN QUERY SELECT 5::bigint, CASE whole WHEN 'true' THEN 'the user meets the condition now' WHEN 'false' THEN 'the user does not meet the condition now'
+			ELSE 'whether the user meets the condition now, a missing balance decides' END || coalesce(': ' || deciding, '');
+	END IF;
+	SELECT count(*) FILTER (WHERE e.status <> 'cancelled' OR strategy.type = 'single') INTO had FROM quota_manager.quota_execute e
+		WHERE e.strategy_id = strategy.id AND e.user_id = told_user.user_id AND e.revision = 0;
+	IF had > 0 AND strategy.type = 'single' THEN
+		RETURN QUERY SELECT 6::bigint, 'the user has had it: a single strategy grants once';
+	ELSIF had >= strategy.max_exec_per_user THEN
+		RETURN QUERY SELECT 6::bigint, format('the user has had %s, as many as max_exec_per_user allows', had);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.told_user(quota_manager.quota_strategy, text) IS 'Of why(): whether the user meets the condition now and may get more of the strategy.';
+
+CREATE FUNCTION quota_manager.why(user_id text, strategy text)
+RETURNS TABLE (at timestamptz, what text, kind text, grant_id bigint, run_id bigint, strategy_version integer)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+	asked CONSTANT quota_manager.quota_strategy := quota_internal.strategy_named(strategy);
+BEGIN
+	-- An error if there is neither such a user nor a grant.
+	IF user_id IS NULL OR NOT EXISTS (SELECT 1 FROM quota_internal.told_grants(asked, why.user_id)) THEN
+		PERFORM quota_internal.subject_of(user_id);
+	END IF;
+	RETURN QUERY
+	SELECT date_trunc('second', t.at), t.what, t.kind, t.grant_id, t.run_id, t.strategy_version FROM (
+		SELECT 1 AS part, g.* FROM quota_internal.told_grants(asked, why.user_id) g
+		UNION ALL SELECT 1, d.* FROM quota_internal.told_decisions(asked, why.user_id) d
+		UNION ALL SELECT 1, r.* FROM quota_internal.told_runs(asked, why.user_id) r
+		UNION ALL SELECT CASE s.kind WHEN 'brake' THEN 1 WHEN 'now' THEN 2 ELSE 3 END, s.*, NULL, NULL, NULL FROM quota_internal.told_strategy(asked) s
+		UNION ALL SELECT 2, clock_timestamp(), u.*, 'now', NULL, NULL, NULL FROM quota_internal.told_user(asked, why.user_id) u) t
+	ORDER BY t.part, CASE WHEN t.part = 1 THEN t.at END, t.place;
+END
+$$;
+COMMENT ON FUNCTION quota_manager.why(text, text) IS 'Why a user got something of a strategy, or did not: grants with the version that made them, deliveries, reversals, decisions, the runs that granted the user nothing since the user is known, and what is the case now; in the order of time. kind: grant, delivery, reversal, decision, left out, brake, now, next.';
