@@ -114,9 +114,10 @@ BEGIN
 			WHERE e.id BETWEEN stretch.low AND stretch.high AND e.run_id = ANY (stretch.runs) AND e.gateway = ANY (gateways)
 				AND (e.status = 'pending' OR e.status = 'processing' OR e.status = 'in_doubt' AND e.next_attempt_time < 'infinity');
 	END LOOP;
+	RETURN QUERY SELECT b.user_id, b.gateway FROM quota_internal.bulk_sent_users(gateways) b;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.open_users(text[]) IS 'Users with open grants at gateways: neither settled nor left to an operator. Their balances do not count. A user may come more than once.';
+COMMENT ON FUNCTION quota_internal.open_users(text[]) IS 'Users with open grants at gateways, neither settled nor left to an operator, or with a request of a bulk call under way there. Their balances do not count. A user may come more than once.';
 
 CREATE FUNCTION quota_internal.forget_balances(run_id bigint, first_grant_id bigint, last_grant_id bigint, gateway text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on

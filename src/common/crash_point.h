@@ -59,7 +59,13 @@
 	POINT(health_check_answered) /* its answer taken in, the circuit not moved */                  \
 	/* delivery: stopping */                                                                       \
 	POINT(winding_down) /* what was not sent goes back, not settled */                             \
-	POINT(wound_down)   /* what is in flight was given up, not settled */
+	POINT(wound_down)   /* what is in flight was given up, not settled */                          \
+	/* bulk calls by hand */                                                                       \
+	POINT(bulk_written)  /* the rows are committed, nothing is marked */                           \
+	POINT(bulk_marked)   /* a batch is marked, committed, not sent */                              \
+	POINT(bulk_sent)     /* for each request given to libcurl */                                   \
+	POINT(bulk_answered) /* for each answer: taken in, not written */                              \
+	POINT(bulk_recorded) /* the outcomes of a batch are committed */
 
 #define CRASH_POINT_ENUMERATOR(name) CRASH_POINT_##name,
 typedef enum CrashPoint

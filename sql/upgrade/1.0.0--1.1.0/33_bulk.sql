@@ -1,0 +1,3 @@
+-- Bulk calls by hand.  The part needs person(), which comes with the brakes.
+-- take part bulk
+-- take FUNCTION quota_internal.open_users
