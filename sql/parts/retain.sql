@@ -63,8 +63,8 @@ COMMENT ON COLUMN quota_manager.pruned_run.prune_time IS 'When something of the 
 COMMENT ON COLUMN quota_manager.pruned_run.role IS 'The role that did it.';
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.pruned_run', '');
 
-CREATE INDEX gateway_call_refresh ON quota_manager.gateway_call (user_id, gateway, call_time) WHERE action = 'refresh' AND outcome = 'applied';
-COMMENT ON INDEX quota_manager.gateway_call_refresh IS 'Finds what a refresh has overwritten of a user''s grants.';
+CREATE INDEX gateway_call_user ON quota_manager.gateway_call (user_id, call_time);
+COMMENT ON INDEX quota_manager.gateway_call_user IS 'Finds the calls about a user, and with them what a refresh has overwritten.';
 
 -- A scan may end while an edit of the cap waits; who edits the strategy has its row, and so has retain().
 CREATE FUNCTION quota_internal.refuse_late_cap() RETURNS trigger
@@ -149,7 +149,7 @@ BEGIN
 	END IF;
 	UPDATE quota_manager.quota_run r SET last_scheduled_time = last_firing, occurrences = firings, state = 'done',
 		reason = 'stands for firings whose runs were pruned', matched = 0, granted = 0, already_granted = 0, capped = 0, unknown_balance = 0,
-		first_grant_id = NULL, last_grant_id = NULL, undelivered = false, tries = 0, retry_time = NULL, whole_reason = NULL
+		amount = 0, over_ceiling = 0, sufficient = 0, first_grant_id = NULL, last_grant_id = NULL, undelivered = false, tries = 0, retry_time = NULL, whole_reason = NULL
 		WHERE r.id = run.id;
 END
 $$;
@@ -169,12 +169,15 @@ AS $$
 DECLARE
 	chosen quota_manager.quota_execute[];
 	users text[];
+	awaited bigint[];
 BEGIN
 	PERFORM quota_internal.pin_statistics();
 	chosen := ARRAY(SELECT e FROM quota_manager.quota_execute e
 		WHERE e.id BETWEEN greatest(run.first_grant_id, after_grant + 1) AND run.last_grant_id AND e.run_id = run.id AND e.revision = 0
 		ORDER BY e.id LIMIT batch);
 	users := ARRAY(SELECT c.user_id FROM unnest(chosen) c);
+	-- Of a grant that is settled, the reversal is still to be carried out.
+	awaited := ARRAY(SELECT i.grant_id FROM quota_manager.quota_reversal_item i WHERE i.outcome = 'waits');
 	RETURN QUERY
 	WITH every AS (
 		SELECT c.id AS first_id, c AS one FROM unnest(chosen) c
@@ -195,6 +198,7 @@ BEGIN
 		-- Of all revisions: any of them keeps all.
 		min(CASE
 			WHEN (j.one).status NOT IN ('completed', 'failed', 'cancelled') THEN 'not settled'
+			WHEN (j.one).id = ANY (awaited) THEN 'a reversal waits for it'
 			WHEN (j.one).update_time >= before OR (j.one).create_time >= before THEN 'settled lately'
 			WHEN (j.one).status = 'completed' AND quota_internal.overwritten(j.one, j.at, j.overtaking) IS NULL THEN 'next to a refresh by hand'
 			END) OVER (PARTITION BY j.first_id)

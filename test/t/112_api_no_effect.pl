@@ -82,6 +82,7 @@ my %arguments = (
 	preview_users => [ { condition => 'is-vip(1)' }, map { { strategy => $_ } } qw(one two three) ],
 	forecast_firings => [ {} ],
 	strategy_history => [ { strategy => 'one' } ],
+	user_page => [ { user_id => 'u1' } ],
 	diff => [ { strategy => 'one', v1 => 1, v2 => 1 } ],
 	diff_counts => [ { strategy => 'one' } ],
 	explain => [ map { { strategy => $_, user_id => 'u1' } } qw(one two three) ],

@@ -66,6 +66,7 @@ my %arguments = (
 	preview_users => 'strategy=due',
 	forecast_firings => 'n=3',
 	strategy_history => 'strategy=due',
+	user_page => 'user_id=ada',
 	diff => 'strategy=due',
 	diff_counts => 'strategy=due',
 	lint => 'strategy=due',

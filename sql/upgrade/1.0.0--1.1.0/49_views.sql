@@ -1,3 +1,4 @@
 -- take part retain
+-- take part views
 -- take FUNCTION quota_internal.read_metrics
 -- take FUNCTION quota_internal.keep_strategy_with_grants

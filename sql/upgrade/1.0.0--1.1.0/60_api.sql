@@ -28,3 +28,4 @@ CREATE TRIGGER keep_user_id BEFORE UPDATE OF id ON quota_manager.user_info
 -- take part api_brakes
 -- take part api_lint
 -- take part api_bulk
+-- take part api_lists
