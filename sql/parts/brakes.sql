@@ -252,7 +252,7 @@ COMMENT ON TRIGGER wake_courier ON quota_manager.quota_strategy IS 'Its grants c
 CREATE VIEW quota_manager.pauses WITH (security_invoker = true) AS
 SELECT CASE p.scope WHEN 'everything' THEN 'everything'
 		WHEN 'gateway' THEN pg_catalog.format('gateway "%s"', p.gateway)
-		ELSE coalesce(pg_catalog.format('strategy "%s"', s.name), pg_catalog.format('strategy %s', p.strategy_id)) END AS what,
+		ELSE 'strategy ' OPERATOR(pg_catalog.||) coalesce('"' OPERATOR(pg_catalog.||) s.name OPERATOR(pg_catalog.||) '"', p.strategy_id::text) END AS what,
 	p.since,
 	CASE p.cause WHEN 'breaker' THEN 'the breaker' ELSE quota_internal.person(p.said_by, p.role) END AS paused_by,
 	nullif(p.note, '') AS why, p.end_time AS until,

@@ -125,11 +125,12 @@ FROM (SELECT c.*, CASE WHEN pg_catalog.abs(pg_catalog.date_part('epoch', c.real_
 		FROM (SELECT quota_manager.schedule_now() AS clock, pg_catalog.clock_timestamp() AS real_now, quota_internal.gateway_setup() AS setup,
 			quota_internal.setting('scan_interval')::interval AS pace,
 			(SELECT 'everything is paused ' OPERATOR(pg_catalog.||) quota_internal.pause_words(e.*) FROM quota_manager.quota_pause e
-				WHERE e.scope OPERATOR(pg_catalog.=) 'everything' AND e.end_time IS NULL) AS everything OFFSET 0) c OFFSET 0) c
+				WHERE e.scope OPERATOR(pg_catalog.=) 'everything' AND e.end_time IS NULL) AS everything,
+			-- Null, in place of an empty object: nearly always none is.
+			(SELECT pg_catalog.jsonb_object_agg(t.strategy_id, 'the breaker stopped it ' OPERATOR(pg_catalog.||) quota_internal.pause_words(t.*))
+				FROM quota_manager.quota_pause t WHERE t.scope OPERATOR(pg_catalog.=) 'strategy' AND t.cause OPERATOR(pg_catalog.=) 'breaker'
+					AND t.end_time IS NULL) AS stopped OFFSET 0) c OFFSET 0) c
 CROSS JOIN quota_manager.quota_strategy s
-LEFT JOIN (SELECT t.strategy_id, 'the breaker stopped it ' OPERATOR(pg_catalog.||) quota_internal.pause_words(t.*) AS reason FROM quota_manager.quota_pause t
-	WHERE t.scope OPERATOR(pg_catalog.=) 'strategy' AND t.cause OPERATOR(pg_catalog.=) 'breaker' AND t.end_time IS NULL OFFSET 0) b
-	ON b.strategy_id OPERATOR(pg_catalog.=) s.id
 CROSS JOIN LATERAL (SELECT s.enabled AND NOT s.archived AS in_use, c.clock OPERATOR(pg_catalog.>=) s.valid_until AS expired,
 		s.type OPERATOR(pg_catalog.=) 'periodic' AS periodic,
 		CASE WHEN s.type OPERATOR(pg_catalog.=) 'periodic' THEN quota_internal.check_time_zone(quota_internal.schedule_zone(s.periodic_expr, s.time_zone)) END AS readable,
@@ -144,8 +145,9 @@ CROSS JOIN LATERAL (SELECT h.reason, h.reason IS NULL AND p.in_use AND p.readabl
 		OR EXISTS (SELECT 1 FROM quota_manager.quota_run r WHERE r.strategy_id OPERATOR(pg_catalog.=) s.id
 			AND r.state OPERATOR(pg_catalog.=) ANY (ARRAY['failed', 'incomplete'])
 			AND r.scheduled_time OPERATOR(pg_catalog.>=) CASE WHEN s.catch_up OPERATOR(pg_catalog.=) 'all' THEN quota_internal.catch_up_start(s.*) ELSE p.recorded END)) AS closer
-		FROM (SELECT coalesce(CASE WHEN p.in_use AND NOT p.expired OR n.next IS NOT NULL THEN c.everything END,
-			CASE WHEN p.in_use THEN b.reason END) AS reason OFFSET 0) h OFFSET 0) k
+		FROM (SELECT CASE
+			WHEN c.everything IS NOT NULL AND (p.in_use AND NOT p.expired OR n.next IS NOT NULL) THEN c.everything
+			WHEN c.stopped IS NOT NULL AND p.in_use THEN c.stopped OPERATOR(pg_catalog.->>) s.id::text END AS reason) h OFFSET 0) k
 -- The last run without a firing: of a single strategy, or of one whose schedule cannot be read.
 LEFT JOIN LATERAL (SELECT u.tries, u.reason, u.state,
 		CASE WHEN u.strategy_version OPERATOR(pg_catalog.=) s.version
@@ -154,28 +156,28 @@ LEFT JOIN LATERAL (SELECT u.tries, u.reason, u.state,
 		WHERE k.reason IS NULL AND p.in_use AND NOT p.expired AND p.readable IS NOT TRUE AND r.strategy_id OPERATOR(pg_catalog.=) s.id AND r.scheduled_time IS NULL
 		ORDER BY r.id DESC LIMIT 1) u OFFSET 0) l ON true
 CROSS JOIN LATERAL (
-	SELECT CASE WHEN a.state OPERATOR(pg_catalog.=) ANY (ARRAY['scheduled', 'idle']) AND p.readable AND p.in_use THEN n.next END AS scheduled_time,
+	SELECT CASE WHEN a.state OPERATOR(pg_catalog.=) ANY (ARRAY['scheduled', 'idle', 'paused']) AND p.readable AND p.in_use THEN n.next END AS scheduled_time,
 		CASE WHEN a.state OPERATOR(pg_catalog.=) 'due' AND a.ready_time OPERATOR(pg_catalog.>) c.real_now THEN 'waiting' ELSE a.state END AS state,
 		CASE a.state WHEN 'due' THEN a.ready_time
 			WHEN 'scheduled' THEN coalesce(n.next, s.valid_from) OPERATOR(pg_catalog.+) c.clock_offset
 			WHEN 'recording' THEN n.next OPERATOR(pg_catalog.+) c.clock_offset OPERATOR(pg_catalog.+) c.pace END AS due_time,
 		CASE WHEN a.state OPERATOR(pg_catalog.=) 'due' AND l.next_try IS NOT NULL THEN l.tries ELSE 0 END AS tries,
-		CASE WHEN NOT p.in_use THEN s.state
+		CASE WHEN k.reason IS NOT NULL THEN k.reason
+			WHEN NOT p.in_use THEN s.state
 			WHEN p.expired THEN pg_catalog.concat('not valid since ', s.valid_until)
 			WHEN c.clock OPERATOR(pg_catalog.<) s.valid_from THEN pg_catalog.concat('not valid before ', s.valid_from)
 			WHEN p.readable THEN quota_internal.never_fires(n.next, s.valid_until)
 			WHEN l.next_try IS NOT NULL AND l.state OPERATOR(pg_catalog.<>) 'done' THEN l.reason
 			WHEN p.periodic THEN pg_catalog.format('time zone "%s" is not known to this server', quota_internal.schedule_zone(s.periodic_expr, s.time_zone)) END AS reason
 	FROM (SELECT CASE
+				WHEN k.reason IS NOT NULL THEN 'paused'
 				WHEN NOT p.in_use OR p.expired THEN CASE WHEN n.next IS NULL THEN 'idle' ELSE 'recording' END
 				WHEN p.readable THEN CASE WHEN n.next OPERATOR(pg_catalog.<) s.valid_until THEN 'scheduled' ELSE 'idle' END
 				WHEN NOT p.periodic AND c.clock OPERATOR(pg_catalog.<) s.valid_from THEN 'scheduled'
 				WHEN p.recorded OPERATOR(pg_catalog.>=) c.clock THEN 'idle'
 				ELSE 'due' END AS state,
 			coalesce(l.next_try, least(greatest(s.update_time, s.valid_from OPERATOR(pg_catalog.+) c.clock_offset), c.real_now)) AS ready_time OFFSET 0) a
-	WHERE k.reason IS NULL AND k.closer IS NOT TRUE
-	UNION ALL
-	SELECT CASE WHEN p.in_use THEN n.next END, 'paused', NULL::timestamptz, 0, k.reason WHERE k.reason IS NOT NULL
+	WHERE k.closer IS NOT TRUE
 	UNION ALL
 	SELECT f.scheduled_time, f.state, f.due_time, f.tries, f.reason
 	FROM quota_internal.due_firings_of(s.*, c.clock, c.clock_offset, c.pace, c.setup, c.real_now) f WHERE k.closer) d;
