@@ -22,6 +22,7 @@ DECLARE
 	user_columns CONSTANT text := 'name, github_username, email, phone, github_star, vip, org, register_time, access_time';
 	gateway_columns CONSTANT text := 'dialect, base_url, admin_path, key_header, route_model, connect_timeout, request_timeout,
 		max_connections, rate_limit, doubt_policy, sole_writer, max_usage_rate, guard_balances, is_default';
+	ceiling_columns CONSTANT text := 'strategy_id, period, max_grants, max_amount, on_excess, time_zone, note';
 	called CONSTANT text[] := reads || CASE access WHEN 'viewer' THEN '{}' WHEN 'worker' THEN runs WHEN 'operator' THEN runs || decides ELSE runs || decides || administers END;
 	-- Only one table holds secrets.
 	readable CONSTANT text := (SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class c
@@ -57,6 +58,7 @@ BEGIN
 	IF access = 'admin' THEN
 		EXECUTE format('GRANT DELETE, INSERT (name, credential, %1$s), UPDATE (name, credential, %1$s) ON quota_manager.quota_gateway TO %2$s', gateway_columns, role);
 		EXECUTE format('GRANT INSERT, UPDATE, DELETE ON quota_manager.quota_model TO %s', role);
+		EXECUTE format('GRANT DELETE, INSERT (%1$s), UPDATE (%1$s) ON quota_manager.quota_ceiling TO %2$s', ceiling_columns, role);
 		EXECUTE format('GRANT SELECT (name), INSERT, UPDATE, DELETE, TRUNCATE ON quota_manager.quota_credential TO %s', role);
 	END IF;
 
@@ -80,6 +82,7 @@ BEGIN
 		EXECUTE format('GRANT DELETE, INSERT (name, %1$s), UPDATE (name, %1$s) ON quota_api.gateways TO %2$s', gateway_columns, role);
 		EXECUTE format('GRANT UPDATE (credential) ON quota_api.gateway_credentials TO %s', role);
 		EXECUTE format('GRANT INSERT, UPDATE, DELETE ON quota_api.models TO %s', role);
+		EXECUTE format('GRANT DELETE, INSERT (%1$s), UPDATE (%1$s) ON quota_api.ceilings TO %2$s', ceiling_columns, role);
 	END IF;
 	IF access = 'worker' THEN
 		PERFORM quota_manager.wake_workers();

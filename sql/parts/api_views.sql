@@ -139,7 +139,8 @@ BEGIN
 			pg_catalog.col_description(t.attrelid, t.attnum) AS comment
 		FROM (VALUES ('strategies', 'quota_strategy'), ('users', 'user_info'), ('gateways', 'quota_gateway'), ('gateway_credentials', 'quota_gateway'),
 			('models', 'quota_model'), ('executions', 'quota_execute'), ('runs', 'quota_run'), ('decisions', 'grant_decision'),
-			('balances', 'user_balance'), ('deliveries', 'delivery_status'), ('workers', 'worker_status')) p (view_name, table_name)
+			('balances', 'user_balance'), ('deliveries', 'delivery_status'), ('workers', 'worker_status'),
+			('ceilings', 'quota_ceiling'), ('ceiling_status', 'ceiling_status')) p (view_name, table_name)
 		JOIN pg_catalog.pg_class c ON c.relnamespace OPERATOR(pg_catalog.=) 'quota_api'::pg_catalog.regnamespace AND c.relname OPERATOR(pg_catalog.=) p.view_name
 		JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) c.oid AND a.attnum OPERATOR(pg_catalog.>) 0
 		JOIN pg_catalog.pg_attribute t ON t.attrelid OPERATOR(pg_catalog.=) pg_catalog.format('quota_manager.%I', p.table_name)::pg_catalog.regclass

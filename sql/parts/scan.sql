@@ -229,6 +229,10 @@ CREATE FUNCTION quota_internal.grant_evaluated(template quota_manager.quota_exec
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_grant_evaluated';
 COMMENT ON FUNCTION quota_internal.grant_evaluated(quota_manager.quota_execute, integer, boolean, bigint, numeric, boolean) IS 'Of scan(): writes grants like the template for the users found for its strategy who have none, and counts. cap: see max_exec_per_user; anew: no user can have a grant yet; room, room_amount: at most so many grants, and so much in all (null: no limit), in the order of user ids; writes: false only counts. magnitude: amount without signs.';
 
+CREATE FUNCTION quota_internal.evaluated_count(strategy_id integer) RETURNS bigint
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_evaluated_count';
+COMMENT ON FUNCTION quota_internal.evaluated_count(integer) IS 'How many users grant_evaluated() would look at: it grants no more.';
+
 CREATE FUNCTION quota_internal.evaluated_users(strategy_id integer, firing timestamptz, cap integer) RETURNS TABLE (user_id text, verdict text)
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'qm_evaluated_users';
 COMMENT ON FUNCTION quota_internal.evaluated_users(integer, timestamptz, integer) IS 'What grant_evaluated() would do for each user found: admitted, granted (already), capped, sufficient (the balance is at the allowance), or unknown (a balance is missing that decides). Leaves ceilings out. Writes nothing.';
@@ -324,14 +328,13 @@ BEGIN
 		-- After an edit of the strategy, gateways or models, counting starts again.
 		WHEN (last.strategy_version, last.setup) = (run.strategy_version, run.setup) THEN least(last.tries, 1000000) + 1
 		ELSE 1 END;
-	run.retry_time := CASE WHEN run.tries > 0 THEN run.finish_time + quota_internal.retry_delay(run.tries) END;
+	run.retry_time := CASE WHEN run.tries > 0 THEN greatest(run.retry_time, run.finish_time + quota_internal.retry_delay(run.tries)) END;
 	-- A single scan that changed nothing, like the one before it, is one row with it.
 	IF run.scheduled_time IS NULL AND run.granted = 0 AND last.granted = 0
 		AND (last.strategy_version, last.state, last.reason) IS NOT DISTINCT FROM (run.strategy_version, run.state, run.reason)
 		-- An incremental scan has no figures for users who have not changed.
-		AND (run.state = 'done' AND run.whole_reason IS NULL OR (last.matched, last.already_granted, last.capped, last.unknown_balance,
-				last.over_ceiling, last.sufficient)
-			IS NOT DISTINCT FROM (run.matched, run.already_granted, run.capped, run.unknown_balance, run.over_ceiling, run.sufficient))
+		AND run.over_ceiling = last.over_ceiling AND (run.state = 'done' AND run.whole_reason IS NULL OR (last.matched, last.already_granted, last.capped, last.unknown_balance, last.sufficient)
+			IS NOT DISTINCT FROM (run.matched, run.already_granted, run.capped, run.unknown_balance, run.sufficient))
 	THEN
 		UPDATE quota_manager.quota_run r SET occurrences = least(r.occurrences, 9223372036854775806) + 1, finish_time = run.finish_time,
 			setup = run.setup, tries = run.tries, retry_time = run.retry_time, whole_reason = run.whole_reason WHERE r.id = last.id;
@@ -401,6 +404,13 @@ DECLARE
 	gateways text[];
 	anew boolean;
 	maybe_granted boolean;
+	clock CONSTANT timestamptz := quota_manager.schedule_now();
+	room record;
+	surge record;
+	stop_reason text;
+	is_surge boolean := false;
+	cut_reason text;
+	cut_lasts boolean := false;
 	waits_for text;
 	detail text;
 	-- Another writer of grants that ignores the lock of the strategy causes a key violation.
@@ -501,10 +511,21 @@ BEGIN
 		IF NOT evaluated THEN
 			PERFORM quota_internal.evaluate(ARRAY[strategy.id]);
 		END IF;
+		PERFORM quota_internal.lock_ceilings(strategy.id, clock);
+		SELECT r.* INTO room FROM quota_internal.ceiling_room(strategy.id, clock, run.id) r;
+		-- Earlier tries of the run have granted to users who are found again.
+		SELECT l.* INTO surge FROM quota_internal.surge_limit(strategy.id, run.id) l
+			WHERE quota_internal.evaluated_count(strategy.id) > quota_internal.setting('surge_minimum')::bigint;
 		LOOP
 			BEGIN
 				run.first_grant_id := nextval(grant_ids);
-				SELECT c.* INTO counts FROM quota_internal.grant_evaluated(template, strategy.max_exec_per_user, anew, NULL, NULL, true) c;
+				-- Counts first where it may have to stop: what is written and rolled back is work for VACUUM.
+				IF room.strict_amount IS NOT NULL OR quota_internal.evaluated_count(strategy.id) > least(room.strict_grants, surge.usual - surge.so_far) THEN
+					SELECT c.* INTO counts FROM quota_internal.grant_evaluated(template, strategy.max_exec_per_user, anew, room.grants, room.amount, false) c;
+					SELECT s.* INTO stop_reason, is_surge FROM quota_internal.reason_to_stop(strategy.id, clock, run.id, counts.granted, counts.magnitude, surge.usual, surge.so_far) s;
+					EXIT WHEN stop_reason IS NOT NULL;
+				END IF;
+				SELECT c.* INTO counts FROM quota_internal.grant_evaluated(template, strategy.max_exec_per_user, anew, room.grants, room.amount, true) c;
 				EXIT;
 			EXCEPTION WHEN unique_violation THEN
 				retries := retries - 1;
@@ -529,7 +550,16 @@ BEGIN
 		run.amount := counts.amount;
 		run.over_ceiling := counts.over_ceiling;
 		run.sufficient := counts.sufficient;
+		IF stop_reason IS NOT NULL THEN
+			run.granted := 0;
+			run.amount := 0;
+			run.over_ceiling := CASE WHEN is_surge THEN counts.over_ceiling ELSE counts.granted + counts.over_ceiling END;
+		ELSIF counts.over_ceiling > 0 THEN
+			SELECT c.* INTO cut_reason, cut_lasts FROM quota_internal.cutting_ceiling(strategy.id, clock, run.id, counts.granted + counts.over_ceiling,
+				counts.magnitude + counts.over_ceiling * abs(strategy.amount)) c;
+		END IF;
 		IF run.granted > 0 THEN
+			PERFORM quota_internal.count_under_ceilings(strategy.id, clock, counts.granted, counts.magnitude);
 			run.last_grant_id := nextval(grant_ids);
 			run.undelivered := NOT maybe_granted;
 			PERFORM quota_internal.forget_balances(run.id, run.first_grant_id, run.last_grant_id, template.gateway);
@@ -537,8 +567,12 @@ BEGIN
 		ELSE
 			run.first_grant_id := NULL;
 		END IF;
-		run.state := CASE WHEN run.unknown_balance > 0 THEN 'incomplete' ELSE 'done' END;
-		run.reason := nullif(concat_ws('; ', CASE WHEN run.unknown_balance > 0 THEN 'some balances are not known' END,
+		run.state := CASE WHEN stop_reason IS NOT NULL THEN 'failed' WHEN run.unknown_balance > 0 OR cut_lasts THEN 'incomplete' ELSE 'done' END;
+		IF stop_reason IS NOT NULL AND NOT is_surge OR cut_lasts AND run.unknown_balance = 0 THEN
+			run.retry_time := quota_internal.ceiling_retry_time(strategy.id, clock);
+		END IF;
+		run.reason := nullif(concat_ws('; ', stop_reason,
+			CASE WHEN counts.over_ceiling > 0 AND stop_reason IS NULL THEN format('over a ceiling: %s', counts.over_ceiling) || coalesce(' (' || cut_reason || ')', '') END, CASE WHEN run.unknown_balance > 0 THEN 'some balances are not known' END,
 			CASE WHEN run.unknown_balance > 0 THEN (SELECT string_agg(b.reason, '; ' ORDER BY b.gateway) FROM quota_manager.balance_suspension b
 				WHERE b.gateway = ANY (gateways)) END,
 			CASE WHEN maybe_granted AND run.granted > 0 THEN 'granted in doubt' END,
@@ -553,13 +587,21 @@ BEGIN
 		run.reason := SQLERRM || CASE WHEN detail <> '' THEN ' (' || detail || ')' ELSE '' END;
 		run.granted := 0;
 		run.amount := 0;
+		stop_reason := NULL;
+		is_surge := false;
 		run.first_grant_id := NULL;
 		run.last_grant_id := NULL;
 		run.undelivered := false;
 	END;
 	run.finish_time := clock_timestamp();
 	run.id := quota_internal.record_run(run);
-	IF run.state = 'done' THEN
+	IF is_surge THEN
+		INSERT INTO quota_manager.quota_pause (scope, strategy_id, cause, note, run_id, would_grant)
+			VALUES ('strategy', strategy.id, 'breaker', format('%s would be granted, usual are at most %s', surge.so_far + counts.granted, surge.usual), run.id, surge.so_far + counts.granted)
+			ON CONFLICT DO NOTHING;
+	END IF;
+	-- Users over a ceiling must be found again.
+	IF run.state = 'done' AND run.over_ceiling = 0 THEN
 		mark.strategy_id := strategy.id;
 		mark.strategy_version := strategy.version;
 		mark.run_id := run.id;

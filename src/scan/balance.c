@@ -34,6 +34,10 @@ PG_FUNCTION_INFO_V1(qm_balance_clock);
 
 static int balance_max_age;
 
+/* Read by SQL: quota_internal.surge_limit(). */
+static double surge_factor;
+static int    surge_minimum;
+
 /* The state of a strategy that is written without one; only SQL reads it. */
 static int  default_strategy_state;
 static bool lint_on_write;
@@ -56,6 +60,16 @@ scan_define_settings(void)
 							"Age up to which a balance that was read is used.",
 							"Older ones count as missing and are read again.", &balance_max_age,
 							300, 1, INT_MAX / 1000, PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomRealVariable(
+		"quota_manager.surge_factor",
+		"A run that would grant so many times more than usual grants nothing.",
+		"Usual is the most that any of the last ten runs of the strategy granted. "
+		"0: it never stops.",
+		&surge_factor, 10, 0, 1e6, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("quota_manager.surge_minimum",
+							"Runs of up to so many grants are never too large.",
+							"See quota_manager.surge_factor.", &surge_minimum, 1000, 0, INT_MAX,
+							PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomBoolVariable("quota_manager.incremental_scans",
 							 "Scans evaluate only users who have changed, where that is enough.",
 							 "Single strategies whose condition depends on the user alone.",

@@ -38,6 +38,7 @@ PG_FUNCTION_INFO_V1(qm_evaluate);
 PG_FUNCTION_INFO_V1(qm_evaluation_mark);
 PG_FUNCTION_INFO_V1(qm_end_evaluation);
 PG_FUNCTION_INFO_V1(qm_grant_evaluated);
+PG_FUNCTION_INFO_V1(qm_evaluated_count);
 PG_FUNCTION_INFO_V1(qm_evaluated_users);
 PG_FUNCTION_INFO_V1(qm_visible_strategies);
 
@@ -451,6 +452,13 @@ qm_grant_evaluated(PG_FUNCTION_ARGS)
 		PG_RETURN_DATUM(
 			HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(descriptor), values, nulls)));
 	}
+}
+
+/* evaluated_count(strategy): how many users were found who meet its condition. */
+Datum
+qm_evaluated_count(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(spool_count(evaluation_find(PG_GETARG_INT32(0))->matched));
 }
 
 /* Adds the users of a spool to the result, each with its verdict. */

@@ -41,6 +41,8 @@ INSERT INTO quota_strategy (name, type, amount, model, condition, title) VALUES
 	('nobody', 'single', 1, 'm', 'false()', '');
 INSERT INTO quota_strategy (name, type, amount, model, periodic_expr, condition, time_zone, max_exec_per_user, catch_up, valid_until) VALUES
 	('daily', 'periodic', 5, 'm', 'CRON_TZ=Asia/Shanghai 30 16 * * MON-SUN', 'true()', 'America/New_York', 3, 'all', '2030-01-01');
+INSERT INTO quota_ceiling (strategy_id, period, max_grants, max_amount, on_excess, time_zone, note) VALUES (NULL, 'day', 100000, NULL, 'cut', 'Asia/Shanghai', E'odd\n"note"\\'),
+	((SELECT id FROM quota_strategy WHERE name = 'take'), 'total', NULL, 4000.5, 'refuse', 'UTC', ''), (NULL, 'run', 5000, 99999, 'refuse', 'UTC', '');
 SELECT count(*) FROM scan();
 SET quota_manager.schedule_clock = '2025-07-01 08:30:00+00';
 SELECT count(*) FROM scan();

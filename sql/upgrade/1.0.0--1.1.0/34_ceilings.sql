@@ -17,8 +17,11 @@ ALTER TABLE quota_manager.quota_run ADD COLUMN amount numeric;
 ALTER TABLE quota_manager.quota_run ADD COLUMN over_ceiling bigint NOT NULL DEFAULT 0;
 ALTER TABLE quota_manager.quota_run ADD COLUMN sufficient bigint NOT NULL DEFAULT 0;
 -- take FUNCTION quota_internal.strategy_gateways
+CREATE INDEX quota_run_granted ON quota_manager.quota_run (strategy_id, id) WHERE granted > 0;
 -- take FUNCTION quota_internal.evaluated_users
+-- take FUNCTION quota_internal.evaluated_count
 DROP FUNCTION quota_internal.grant_evaluated(quota_manager.quota_execute, integer, boolean);
 -- take FUNCTION quota_internal.grant_evaluated
 -- The view has subqueries of whole rows.
 -- take VIEW quota_manager.strategy_due
+-- take part ceiling

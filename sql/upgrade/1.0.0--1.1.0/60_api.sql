@@ -15,6 +15,7 @@ CREATE TRIGGER keep_user_id BEFORE UPDATE OF id ON quota_manager.user_info
 -- take comments
 
 -- take part api
+-- take part api_ceilings
 -- take part api_views
 -- take part api_relationships
 -- take part api_errors
