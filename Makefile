@@ -78,7 +78,7 @@ PROVE_TESTS ?= $(sort $(wildcard $(srcdir)/test/t/*.pl))
 PROVE_OUTPUT ?= $(CURDIR)/tmp_check
 
 # Those that run the build with crash points, and no other.
-CRASH_TESTS = 070_crash_points.pl 161_bulk_calls.pl 170_reversal_faults.pl
+CRASH_TESTS = 070_crash_points.pl 165_ceilings.pl 167_top_up.pl
 
 prove: prove_installcheck
 prove_installcheck: mock $(if $(filter $(CRASH_TESTS),$(notdir $(PROVE_TESTS))),crash-build)
