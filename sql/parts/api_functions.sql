@@ -336,6 +336,7 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
+	stop_note text;
 	asked quota_manager.quota_strategy;
 	detail text;
 	hint text;
@@ -357,9 +358,11 @@ BEGIN
 			firing := quota_internal.next_firing_of(asked.id);
 			SELECT coalesce(sum(p.users) FILTER (WHERE p.reason NOT IN ('balance unknown', 'id too long')), 0), coalesce(sum(p.users) FILTER (WHERE p.reason = 'granted'), 0),
 					coalesce(sum(p.users) FILTER (WHERE p.reason = 'already granted'), 0), coalesce(sum(p.users) FILTER (WHERE p.reason = 'capped'), 0),
-					coalesce(sum(p.users) FILTER (WHERE p.reason = 'balance unknown'), 0), coalesce(sum(p.amount) FILTER (WHERE p.reason = 'granted'), 0)
-				INTO matched, granted, already_granted, capped, unknown_balance, total_amount
+					coalesce(sum(p.users) FILTER (WHERE p.reason = 'balance unknown'), 0), coalesce(sum(p.amount) FILTER (WHERE p.reason = 'granted'), 0),
+					string_agg(p.note, '; ') FILTER (WHERE p.reason IN ('over a ceiling', 'stopped by the breaker'))
+				INTO matched, granted, already_granted, capped, unknown_balance, total_amount, stop_note
 				FROM quota_manager.preview(asked.name) p;
+			note := nullif(concat_ws('; ', stop_note, note), '');
 		EXCEPTION WHEN data_exception OR undefined_object OR undefined_function OR object_not_in_prerequisite_state THEN
 			-- The error of one strategy must not hide the others.
 			matched := NULL;

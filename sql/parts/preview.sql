@@ -146,6 +146,86 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.previewed_firing(quota_manager.quota_strategy) IS 'Of preview(): the firing that is previewed, which is the next one or one that is due (-infinity: of a single strategy; infinity: it never fires), and whether no user can have a grant of it.';
 
+CREATE FUNCTION quota_internal.previewed_room(asked quota_manager.quota_strategy, firing timestamptz,
+	OUT clock timestamptz, OUT run_id bigint, OUT grants bigint, OUT amount numeric, OUT may_stop boolean, OUT usual bigint, OUT so_far bigint)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
+AS $$
+DECLARE
+	room record;
+BEGIN
+	PERFORM quota_internal.pin_statistics();
+	clock := quota_manager.schedule_now();
+	may_stop := false;
+	IF asked.id IS NULL OR to_regclass('quota_manager.quota_ceiling') IS NULL THEN
+		RETURN;
+	END IF;
+	-- There is no run 0.
+	run_id := coalesce((SELECT r.id FROM quota_manager.quota_run r WHERE r.strategy_id = asked.id AND r.scheduled_time = firing), 0);
+	SELECT r.* INTO room FROM quota_internal.ceiling_room(asked.id, clock, run_id) r;
+	grants := room.grants;
+	amount := room.amount;
+	SELECT l.usual, l.so_far INTO usual, so_far FROM quota_internal.surge_limit(asked.id, run_id) l;
+	may_stop := num_nonnulls(room.strict_grants, room.strict_amount, usual) > 0;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.previewed_room(quota_manager.quota_strategy, timestamptz) IS 'Of preview(): how much a run may grant before it is cut, and whether a ceiling or the breaker may stop it.';
+
+CREATE FUNCTION quota_internal.previewed_run(asked quota_manager.quota_strategy, later integer,
+	OUT firing timestamptz, OUT granted bigint, OUT amount numeric, OUT already_granted bigint, OUT capped bigint, OUT sufficient bigint,
+	OUT over_ceiling bigint, OUT over_amount numeric, OUT stopped bigint, OUT stopped_amount numeric, OUT unknown bigint, OUT left_out bigint,
+	OUT later_users bigint[], OUT stop_reason text, OUT cut_reason text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+	target record;
+	room record;
+	counts record;
+	stop record;
+BEGIN
+	IF asked.id IS NOT NULL THEN
+		PERFORM quota_internal.check_strategy_target(asked.name, asked.model, asked.amount);
+		PERFORM quota_internal.check_strategy_models(asked.name, asked.condition);
+	END IF;
+	SELECT f.* INTO target FROM quota_internal.previewed_firing(asked) f;
+	SELECT r.* INTO room FROM quota_internal.previewed_room(asked, target.firing) r;
+	SELECT c.* INTO counts FROM quota_internal.preview_counts(asked, target.firing, target.anew, room.grants, room.amount, later) c;
+	firing := target.firing;
+	granted := counts.granted;
+	amount := counts.amount;
+	already_granted := counts.already_granted;
+	capped := counts.capped;
+	sufficient := counts.sufficient;
+	over_ceiling := counts.over_ceiling;
+	over_amount := counts.over_amount;
+	unknown := counts.unknown;
+	left_out := counts.left_out;
+	later_users := counts.later_users;
+	IF room.may_stop THEN
+		SELECT s.* INTO stop FROM quota_internal.reason_to_stop(asked.id, room.clock, room.run_id, counts.granted, counts.magnitude,
+			-- Scans do not look at fewer.
+			CASE WHEN counts.matched > quota_internal.setting('surge_minimum')::bigint THEN room.usual END, room.so_far) s;
+		stop_reason := stop.reason;
+		IF stop.is_surge THEN
+			stopped := counts.granted;
+			stopped_amount := counts.amount;
+		ELSIF stop_reason IS NOT NULL THEN
+			over_ceiling := over_ceiling + counts.granted;
+			over_amount := over_amount + counts.amount;
+		END IF;
+		IF stop_reason IS NOT NULL THEN
+			granted := 0;
+			amount := 0;
+		END IF;
+	END IF;
+	IF over_ceiling > 0 AND stop_reason IS NULL THEN
+		cut_reason := (SELECT c.reason FROM quota_internal.cutting_ceiling(asked.id, room.clock, room.run_id, counts.granted + counts.over_ceiling,
+			counts.magnitude + counts.over_ceiling * abs(asked.amount)) c);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.previewed_run(quota_manager.quota_strategy, integer) IS 'Of preview(): what a run of a strategy would come to: for which firing, how many users had which verdict, and what would stop or cut it; and how many users would be granted at each of so many later firings.';
+
 CREATE FUNCTION quota_internal.previewed_doubts(asked quota_manager.quota_strategy, firing timestamptz) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
@@ -168,27 +248,26 @@ AS $$
 #variable_conflict use_column
 DECLARE
 	asked CONSTANT quota_manager.quota_strategy := quota_internal.previewed_strategy(strategy, condition, changes);
-	target record;
-	counts record;
+	run record;
 BEGIN
 	PERFORM quota_internal.pin_statistics();
-	SELECT f.* INTO target FROM quota_internal.previewed_firing(asked) f;
-	IF asked.id IS NOT NULL THEN
-		PERFORM quota_internal.check_strategy_target(asked.name, asked.model, asked.amount);
-		PERFORM quota_internal.check_strategy_models(asked.name, asked.condition);
+	SELECT r.* INTO run FROM quota_internal.previewed_run(asked, 0) r;
+	IF asked.id IS NULL THEN
+		RETURN QUERY VALUES ('meets the condition', run.granted, NULL::numeric, NULL::text);
+	ELSE
+		RETURN QUERY VALUES ('granted', run.granted, run.amount, quota_internal.previewed_doubts(asked, run.firing));
 	END IF;
-	SELECT c.* INTO counts FROM quota_internal.preview_counts(asked, target.firing, target.anew, NULL, NULL, 0) c;
 	RETURN QUERY
 	SELECT r.reason, r.users, r.amount, r.note
 	FROM (VALUES
-		(1, CASE WHEN asked.id IS NULL THEN 'meets the condition' ELSE 'granted' END, counts.granted, CASE WHEN asked.id IS NOT NULL THEN counts.amount END,
-			CASE WHEN asked.id IS NOT NULL THEN quota_internal.previewed_doubts(asked, target.firing) END),
-		(2, 'already granted', counts.already_granted, NULL, NULL),
-		(3, 'capped', counts.capped, NULL, format('had %s grants', asked.max_exec_per_user)),
-		(4, 'sufficient', counts.sufficient, NULL, format('their balance is %s', CASE asked.allowance WHEN 'exact' THEN asked.amount::text ELSE format('at least %s', asked.amount) END)),
-		(6, 'balance unknown', counts.unknown, asked.amount * counts.unknown, 'what they get depends on balances that are not known: tick() reads them first'),
-		(7, 'id too long', counts.left_out, NULL, 'an id has at most 2600 bytes')) r (place, reason, users, amount, note)
-	WHERE r.users > 0 OR r.place = 1
+		(2, 'already granted', run.already_granted, NULL, NULL),
+		(3, 'capped', run.capped, NULL, format('had %s grants', asked.max_exec_per_user)),
+		(4, 'sufficient', run.sufficient, NULL, format('their balance is %s', CASE asked.allowance WHEN 'exact' THEN asked.amount::text ELSE format('at least %s', asked.amount) END)),
+		(5, 'over a ceiling', run.over_ceiling, run.over_amount, CASE WHEN run.stopped IS NULL THEN coalesce(run.stop_reason, run.cut_reason) END),
+		(6, 'stopped by the breaker', run.stopped, run.stopped_amount, run.stop_reason),
+		(7, 'balance unknown', run.unknown, asked.amount * run.unknown, 'what they get depends on balances that are not known: tick() reads them first'),
+		(8, 'id too long', run.left_out, NULL, 'an id has at most 2600 bytes')) r (place, reason, users, amount, note)
+	WHERE r.users > 0
 	ORDER BY r.place;
 END
 $$;
@@ -200,11 +279,12 @@ LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	verdict CONSTANT text := CASE reason WHEN 'granted' THEN 'admitted' WHEN 'already granted' THEN 'granted' WHEN 'capped' THEN 'capped' WHEN 'sufficient' THEN 'sufficient'
+		WHEN 'over a ceiling' THEN 'over_ceiling' WHEN 'stopped by the breaker' THEN 'stopped'
 		WHEN 'balance unknown' THEN 'unknown' WHEN 'meets the condition' THEN CASE WHEN of_condition THEN 'admitted' END END;
 BEGIN
 	IF verdict IS NULL THEN
 		RAISE EXCEPTION 'users are not listed by reason %', coalesce(quote_literal(reason), 'null')
-			USING ERRCODE = 'invalid_parameter_value', HINT = 'Write granted, already granted, capped, sufficient or balance unknown.';
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'Write granted, already granted, capped, sufficient, over a ceiling, stopped by the breaker or balance unknown.';
 	END IF;
 	RETURN verdict;
 END
@@ -218,9 +298,11 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp S
 AS $$
 #variable_conflict use_column
 DECLARE
-	verdict CONSTANT text := quota_internal.verdict_of_reason(reason, strategy IS NULL);
+	verdict text := quota_internal.verdict_of_reason(reason, strategy IS NULL);
 	asked quota_manager.quota_strategy;
+	run record;
 	target record;
+	room record;
 BEGIN
 	IF (n >= 0) IS NOT TRUE THEN
 		RAISE EXCEPTION 'the number of users must not be negative' USING ERRCODE = 'invalid_parameter_value', HINT = 'Leave n out for 50.';
@@ -228,12 +310,24 @@ BEGIN
 	asked := quota_internal.previewed_strategy(strategy, condition, changes);
 	PERFORM quota_internal.pin_statistics();
 	SELECT f.* INTO target FROM quota_internal.previewed_firing(asked) f;
-	IF asked.id IS NOT NULL THEN
+	SELECT r.* INTO room FROM quota_internal.previewed_room(asked, target.firing) r;
+	-- What stops a run goes by all of its users.
+	IF room.may_stop THEN
+		SELECT r.* INTO run FROM quota_internal.previewed_run(asked, 0) r;
+		IF run.stopped IS NOT NULL THEN
+			verdict := CASE verdict WHEN 'stopped' THEN 'admitted' WHEN 'admitted' THEN NULL ELSE verdict END;
+		ELSIF run.stop_reason IS NOT NULL THEN
+			room.grants := 0;
+		END IF;
+	ELSIF asked.id IS NOT NULL THEN
 		PERFORM quota_internal.check_strategy_target(asked.name, asked.model, asked.amount);
 		PERFORM quota_internal.check_strategy_models(asked.name, asked.condition);
 	END IF;
+	IF verdict = 'stopped' OR verdict IS NULL THEN
+		RETURN;
+	END IF;
 	RETURN QUERY SELECT p.user_id, CASE WHEN asked.id IS NOT NULL THEN p.amount END
-		FROM quota_internal.preview_page(asked, target.firing, target.anew, NULL, NULL, verdict, after, n) p;
+		FROM quota_internal.preview_page(asked, target.firing, target.anew, room.grants, room.amount, verdict, after, n) p;
 END
 $$;
 COMMENT ON FUNCTION quota_manager.preview_users(text, quota_manager.condition, jsonb, text, text, integer) IS
@@ -282,26 +376,24 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET 
 AS $$
 #variable_conflict use_column
 DECLARE
-	target record;
-	counts record;
+	run record;
 	notes text;
 BEGIN
 	BEGIN
-		PERFORM quota_internal.check_strategy_target(asked.name, asked.model, asked.amount);
-		PERFORM quota_internal.check_strategy_models(asked.name, asked.condition);
-		SELECT f.* INTO target FROM quota_internal.previewed_firing(asked) f;
-		SELECT c.* INTO counts FROM quota_internal.preview_counts(asked, coalesce(firings[1], target.firing), target.anew, NULL, NULL, greatest(cardinality(firings) - 1, 0)) c;
-		notes := nullif(concat_ws('; ', 'will not run, as ' || quota_internal.unused_because(asked),
-			CASE WHEN counts.unknown > 0 THEN format('and up to %s users whose balance is not known', counts.unknown) END), '');
+		SELECT r.* INTO run FROM quota_internal.previewed_run(asked, greatest(cardinality(firings) - 1, 0)) r;
+		notes := 'will not run, as ' || quota_internal.unused_because(asked);
 	EXCEPTION WHEN data_exception OR undefined_object OR undefined_function OR object_not_in_prerequisite_state THEN
 		-- The error of one strategy must not hide the others.
 		notes := SQLERRM;
 		RETURN QUERY SELECT f, NULL::bigint, NULL::numeric, notes FROM unnest(firings) f;
 		RETURN;
 	END;
-	RETURN QUERY SELECT f.firing, CASE f.place WHEN 1 THEN counts.granted ELSE counts.later_users[f.place - 1] END,
-			CASE f.place WHEN 1 THEN counts.amount ELSE counts.later_users[f.place - 1] * asked.amount END,
-			nullif(concat_ws('; ', notes, CASE WHEN f.place > 1 AND asked.allowance <> 'add' THEN 'at most: what will be missing then is not known' END), '')
+	RETURN QUERY SELECT f.firing, CASE f.place WHEN 1 THEN run.granted ELSE run.later_users[f.place - 1] END,
+			CASE f.place WHEN 1 THEN run.amount ELSE run.later_users[f.place - 1] * asked.amount END,
+			nullif(concat_ws('; ', CASE WHEN f.place = 1 THEN run.stop_reason END, notes,
+				CASE WHEN f.place = 1 AND run.over_ceiling > 0 AND run.stop_reason IS NULL THEN format('%s more are over a ceiling', run.over_ceiling) END,
+				CASE WHEN run.unknown > 0 THEN format('and up to %s users whose balance is not known', run.unknown) END,
+				CASE WHEN f.place > 1 AND asked.allowance <> 'add' THEN 'at most: what will be missing then is not known' END), '')
 		FROM unnest(firings) WITH ORDINALITY f (firing, place);
 END
 $$;
@@ -335,4 +427,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION quota_manager.forecast(integer, timestamptz, text) IS
-	'What is coming: the next n firings (10, or up to a time all), of one strategy or of all that are active, and first (firing null) what single strategies would grant at the next scan; with users and amounts. Each strategy is evaluated once, on the users, balances and grants of now: users who come, leave or change meanwhile are not foreseen. A firing counts against max_exec_per_user for the ones after it. Writes nothing.';
+	'What is coming: the next n firings (10, or up to a time all), of one strategy or of all that are active, and first (firing null) what single strategies would grant at the next scan; with users and amounts. Each strategy is evaluated once, on the users, balances and grants of now: users who come, leave or change meanwhile are not foreseen. A firing counts against max_exec_per_user for the ones after it; ceilings and the breaker are applied to the first firing of each strategy alone. Writes nothing.';

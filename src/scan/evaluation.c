@@ -460,6 +460,14 @@ evaluation_add(StrategyEvaluation *strategy, text *id, bool meets, Datum balance
 			strategy->left_out_missing++;
 		return;
 	}
+	if (strategy->only_counts)
+	{
+		if (meets)
+			strategy->counted++;
+		else
+			strategy->counted_missing++;
+		return;
+	}
 	spool_add(meets ? strategy->matched : strategy->missing, VARDATA_ANY(id), length, balance);
 }
 

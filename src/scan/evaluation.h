@@ -53,6 +53,9 @@ typedef struct StrategyEvaluation
 	Spool          *missing;    /* whose answer, or amount, depends on a missing balance */
 	int64           left_out;   /* whose ids are too long for a grant */
 	int64           left_out_missing;
+	bool            only_counts; /* nothing is spooled */
+	int64           counted;
+	int64           counted_missing;
 } StrategyEvaluation;
 
 typedef struct Evaluation

@@ -82,22 +82,39 @@ read_rule(Preview *preview, FunctionCallInfo fcinfo)
 		rule->room = &preview->room;
 }
 
+/*
+ * True if users need only be counted: each that is found is admitted, with the
+ * same amount, and none can come twice.
+ */
+static bool
+admits_all(const Preview *preview)
+{
+	return preview->rule.anew && preview->rule.room == NULL && preview->evaluation->source.is_own &&
+		   !allowance_asks_balance(&preview->strategy->allowance);
+}
+
 /* Finds the users of a strategy. */
 static void
-begin(Preview *preview, FunctionCallInfo fcinfo)
+find_users(Preview *preview)
 {
 	MemoryContext plans =
 		AllocSetContextCreate(CurrentMemoryContext, "plans of a preview", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(plans);
 	ListCell     *cell;
 
-	preview->evaluation = evaluation_begin_copy(PG_GETARG_HEAPTUPLEHEADER(ARGUMENT_STRATEGY));
-	preview->strategy = linitial(preview->evaluation->strategies);
 	evaluation_open_spools(preview->evaluation, preview->strategy, 1);
 	foreach (cell, plan_evaluation(preview->evaluation, preview->evaluation->strategies))
 		evaluate_query(&preview->evaluation->source, lfirst(cell));
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(plans);
+}
+
+/* Begins a preview. */
+static void
+begin(Preview *preview, FunctionCallInfo fcinfo)
+{
+	preview->evaluation = evaluation_begin_copy(PG_GETARG_HEAPTUPLEHEADER(ARGUMENT_STRATEGY));
+	preview->strategy = linitial(preview->evaluation->strategies);
 	read_rule(preview, fcinfo);
 }
 
@@ -138,6 +155,35 @@ count_users(Spool *spool, const AdmissionRule *rule, PreviewCounts *result)
 	result->counts = admission_end(admission);
 }
 
+/* Counts the users that were found and counted, all of whom are admitted. */
+static void
+count_all(const Preview *preview, PreviewCounts *result)
+{
+	int64 found = preview->strategy->counted;
+
+	result->counts.of[VERDICT_ADMITTED] = found;
+	result->counts.of[VERDICT_UNKNOWN] = preview->strategy->counted_missing;
+	result->counts.amount = DirectFunctionCall2(
+		numeric_mul, DirectFunctionCall1(int8_numeric, Int64GetDatum(found)), preview->rule.amount);
+	result->counts.magnitude = DirectFunctionCall1(numeric_abs, result->counts.amount);
+	for (int i = 0; i < result->later_count; i++)
+		result->later[i] = found;
+}
+
+/* Counts all users by their verdicts. */
+static void
+count_by_verdict(Preview *preview, PreviewCounts *result)
+{
+	PreviewCounts missing = {{{0}}};
+
+	count_users(preview->strategy->matched, &preview->rule, result);
+	if (preview->strategy->missing == NULL)
+		return;
+	preview->rule.unknown = true;
+	count_users(preview->strategy->missing, &preview->rule, &missing);
+	result->counts.of[VERDICT_UNKNOWN] = missing.counts.of[VERDICT_UNKNOWN];
+}
+
 static Datum
 array_of_counts(const int64 *counts, int count)
 {
@@ -165,43 +211,45 @@ init_counts(PreviewCounts *result, int later_count)
 Datum
 qm_preview_counts(PG_FUNCTION_ARGS)
 {
-	Preview       preview = {0};
-	PreviewCounts found = {{{0}}};
-	PreviewCounts missing = {{{0}}};
-	TupleDesc     descriptor;
+	Preview             preview = {0};
+	PreviewCounts       result = {{{0}}};
+	StrategyEvaluation *strategy;
+	const int64        *of = result.counts.of;
+	TupleDesc           descriptor;
 
 	if (get_call_result_type(fcinfo, NULL, &descriptor) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	begin(&preview, fcinfo);
+	strategy = preview.strategy;
+	strategy->only_counts = admits_all(&preview);
+	find_users(&preview);
 	SPI_connect();
-	init_counts(&found, PG_GETARG_INT32(ARGUMENTS));
-	init_counts(&missing, 0);
-	count_users(preview.strategy->matched, &preview.rule, &found);
-	preview.rule.unknown = true;
-	if (preview.strategy->missing)
-		count_users(preview.strategy->missing, &preview.rule, &missing);
+	init_counts(&result, PG_GETARG_INT32(ARGUMENTS));
+	if (strategy->only_counts)
+		count_all(&preview, &result);
+	else
+		count_by_verdict(&preview, &result);
 	{
-		StrategyEvaluation *strategy = preview.strategy;
-		const int64        *of = found.counts.of;
-		Datum values[] = {Int64GetDatum(spool_count(strategy->matched) + strategy->left_out),
-						  Int64GetDatum(of[VERDICT_ADMITTED]),
-						  Int64GetDatum(of[VERDICT_GRANTED]),
-						  Int64GetDatum(of[VERDICT_CAPPED]),
-						  Int64GetDatum(missing.counts.of[VERDICT_UNKNOWN]),
-						  Int64GetDatum(strategy->left_out + strategy->left_out_missing),
-						  Int64GetDatum(of[VERDICT_OVER_CEILING]),
-						  Int64GetDatum(of[VERDICT_SUFFICIENT]),
-						  found.counts.amount,
-						  found.counts.magnitude,
-						  found.over,
-						  array_of_counts(found.later, found.later_count)};
-		bool  nulls[lengthof(values)] = {false};
-		HeapTupleHeader result =
+		Datum values[] = {
+			Int64GetDatum(strategy->counted + spool_count(strategy->matched) + strategy->left_out),
+			Int64GetDatum(of[VERDICT_ADMITTED]),
+			Int64GetDatum(of[VERDICT_GRANTED]),
+			Int64GetDatum(of[VERDICT_CAPPED]),
+			Int64GetDatum(of[VERDICT_UNKNOWN]),
+			Int64GetDatum(strategy->left_out + strategy->left_out_missing),
+			Int64GetDatum(of[VERDICT_OVER_CEILING]),
+			Int64GetDatum(of[VERDICT_SUFFICIENT]),
+			result.counts.amount,
+			result.counts.magnitude,
+			result.over,
+			array_of_counts(result.later, result.later_count)};
+		bool            nulls[lengthof(values)] = {false};
+		HeapTupleHeader row =
 			SPI_returntuple(heap_form_tuple(BlessTupleDesc(descriptor), values, nulls), descriptor);
 
 		SPI_finish();
 		evaluation_drop(preview.evaluation);
-		PG_RETURN_HEAPTUPLEHEADER(result);
+		PG_RETURN_HEAPTUPLEHEADER(row);
 	}
 }
 
@@ -278,6 +326,7 @@ qm_preview_page(PG_FUNCTION_ARGS)
 
 	InitMaterializedSRF(fcinfo, 0);
 	begin(&preview, fcinfo);
+	find_users(&preview);
 	preview.rule.unknown = page.verdict == VERDICT_UNKNOWN;
 	spool = preview.rule.unknown ? preview.strategy->missing : preview.strategy->matched;
 	if (spool)

@@ -52,7 +52,7 @@ subtest 'not one statement breaks them' => sub {
 		{
 			$seen{"$1 $2"}++ if $statement =~ /\b(INSERT INTO|UPDATE|DELETE FROM) quota_manager\.(\w+)/;
 			# The planner sees through this one, wherever it stands: what it is given is known by then.
-			push @faults, grep { $source->{name} !~ /^quota_api\.preview/ || !/too late/ } $rules->faults($statement, $source->{language});
+			push @faults, grep { $source->{name} !~ /^(?:quota_api\.preview|quota_internal\.source_users)/ || !/too late/ } $rules->faults($statement, $source->{language});
 		}
 		is(join('; ', @faults), '', "$source->{language}: $source->{name}");
 	}

@@ -132,6 +132,40 @@ subtest 'on a standby' => sub {
 	$standby->stop;
 };
 
+subtest 'docs/preview.md prints what there is' => sub {
+	my $page = slurp_file("$FindBin::RealBin/../../docs/preview.md");
+
+	sql('CREATE DATABASE docs');
+	sql(<<'SQL', 'docs');
+CREATE EXTENSION quota_manager;
+ALTER DATABASE docs SET quota_manager.schedule_clock = '2025-06-06 12:00:00+00';
+ALTER DATABASE docs SET quota_manager.default_strategy_state = 'draft';
+SET quota_manager.schedule_clock = '2025-06-06 12:00:00+00';
+INSERT INTO quota_manager.quota_gateway (name, dialect, base_url, is_default) VALUES ('gateway', 'zgsm', 'http://127.0.0.1:9', true);
+INSERT INTO quota_manager.user_info (id, vip, github_star) SELECT to_char(n, '"user"FM0000'), n % 4, CASE WHEN n % 10 = 1 THEN 'zgsm' END FROM generate_series(1, 900) n;
+INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition, enabled) VALUES ('vip-once', 'single', 20, 'gpt-4', 'is-vip(3)', true);
+SELECT FROM quota_manager.scan();
+INSERT INTO quota_manager.user_info (id, vip) SELECT to_char(n, '"user"FM0000'), n % 4 FROM generate_series(901, 1000) n;
+INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition, enabled) VALUES ('welcome', 'single', 50, 'gpt-4', 'true()', false);
+INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition, periodic_expr, max_exec_per_user, enabled) VALUES
+	('vip-daily', 'periodic', 10, 'gpt-4', 'is-vip(2)', '0 8 * * *', NULL, true),
+	('trial', 'periodic', 5, 'o3', 'github-star("zgsm")', '30 9 * * 1', 2, true);
+SQL
+	my $examples = 0;
+	while ($page =~ /```sql\n(.*?)```\n```\n(.*?)```\n/gs)
+	{
+		my ($statements, $expected) = ($1, $2);
+		my ($out, $err) = run_command([ 'psql', '-X', '-q', '-v', 'SHOW_CONTEXT=never', $node->connstr('docs'), map { ('-c', $_) } grep { /\S/ } split /;\n/, $statements ]);
+
+		$out = join "\n", grep { $_ ne '' } $out, $err =~ s/^psql:[^ ]* //gmr;
+		s/\n\n+/\n/g, s/[ \n]+\z//, s/ +$//gm foreach $out, $expected;
+		is($out, $expected, $statements =~ s/\n.*//sr);
+		$examples++;
+		print {*STDERR} "<<<$statements>>>\n$out\n" if $ENV{QUOTA_MANAGER_PRINT_EXAMPLES};
+	}
+	cmp_ok($examples, '>=', 7, 'so many examples');
+};
+
 # A table of the site, with names of its own, and a view over it.
 sql(<<'SQL');
 CREATE SCHEMA crm;

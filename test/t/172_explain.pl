@@ -128,30 +128,6 @@ SQL
 	is($differing, 0, 'the same');
 };
 
-subtest 'what does not decide could be otherwise' => sub {
-	sql(<<'SQL');
-CREATE TABLE marked AS
-	SELECT s.a, s.p, s.node, s.parent, s.kind, s.text, s.result, e.decides
-	FROM (SELECT DISTINCT a, p FROM seen WHERE parent IS NOT NULL AND (a + p) % 60 = 0) c JOIN asked k ON k.n = c.a JOIN quota_test.person p ON p.n = c.p
-	CROSS JOIN LATERAL quota_internal.explained_tree(p.s, k.condition) e JOIN seen s ON (s.a, s.p, s.node) = (c.a, c.p, e.node);
-CREATE INDEX ON marked (a, p, parent);
--- The condition with other conditions in the place of what does not decide.  Where a part is unknown, its known ones count too.
-CREATE FUNCTION otherwise(m marked, other text) RETURNS text LANGUAGE plpgsql AS $$
-BEGIN
-	RETURN CASE WHEN NOT m.decides THEN other WHEN m.kind = 'call' THEN m.text
-		ELSE m.kind || '(' || (SELECT string_agg(CASE WHEN m.result = 'unknown' AND c.result <> 'unknown' THEN c.text ELSE otherwise(c, other) END, ', ' ORDER BY c.node) FROM marked c WHERE (c.a, c.p, c.parent) = (m.a, m.p, m.node)) || ')' END;
-END
-$$;
-SQL
-	cmp_ok(sql('SELECT count(*) FROM marked WHERE NOT decides'), '>', 500, 'much does not decide');
-	is(sql(<<'SQL'), '', 'the result of the whole stays');
-SELECT m.a, m.p, m.text, m.result, x.text, r.result FROM marked m JOIN quota_test.person p ON p.n = m.p
-CROSS JOIN LATERAL (VALUES (otherwise(m, 'true()')), (otherwise(m, 'false()')), (otherwise(m, 'quota-le("m", 1)'))) x (text)
-CROSS JOIN LATERAL quota_internal.condition_results(p.s, x.text) r
-WHERE m.parent IS NULL AND r.parent IS NULL AND r.result <> m.result LIMIT 5
-SQL
-};
-
 # What is to change in a call, once per user and call.
 sql(<<'SQL');
 CREATE TABLE change AS
