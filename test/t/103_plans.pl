@@ -18,14 +18,14 @@ use Test::More;
 use constant USERS => 1500;
 
 # Tables whose size the planner must not ask for.
-my $pinned = qr/^(quota_execute|quota_run|grant_decision|user_balance)$/;
+my $pinned = qr/^(quota_execute|quota_run|grant_decision|user_balance|quota_reversal_item)$/;
 
 # What reads a whole table because it is about all of it: resume() counts all grants, twice, begin_doubt() asks for the last
 # run and drops all balances; the balances of all users are aggregated; gateways are deleted and changed by hand.
 my $whole = qr/count\(\*\) FILTER \(WHERE e\.status = 'pending'\)|e\.status IN \('failed', 'in_doubt'\)|e\.status IN \('pending', 'processing'\) GROUP BY|max\(r\.finish_time\)|DELETE FROM quota_manager\.user_balance$/;
 
 # Indexes that hold few rows of their tables.
-my $partial = qr/^quota_run_(undelivered|unfinished)$/;
+my $partial = qr/^(quota_run_(undelivered|unfinished)|quota_reversal_item_waits)$/;
 
 my $node = delivery_node('plans', <<'CONF');
 autovacuum = off
@@ -134,6 +134,21 @@ sub work
 	$node->safe_psql($database, "SELECT quota_manager.retry(ARRAY[$ids[3], $ids[4]])");
 	$ask->('08:00:02', $deliver);
 
+	# Reversals of grants in several states, gone on with, undone and previewed.
+	$ask->('08:00:02', q{UPDATE quota_manager.quota_execute SET status = 'in_doubt', next_attempt_time = 'infinity'
+			WHERE id IN (SELECT id FROM quota_manager.quota_execute WHERE status = 'completed' AND strategy_id = (SELECT id FROM quota_manager.quota_strategy WHERE name = 'more') LIMIT 4) /* of this test */;
+		SELECT quota_internal.recount_grants() /* of this test */});
+	$ask->('08:00:02', q{SELECT * FROM quota_manager.preview_reversal(strategy => 'more')});
+	$ask->('08:00:02', q{SELECT * FROM quota_manager.reverse_strategy('more', 'a test')});
+	$ask->('08:00:02', q{SELECT quota_manager.resolve(id, true) FROM quota_manager.quota_execute WHERE status = 'in_doubt' AND run_id IN (SELECT id FROM quota_manager.quota_run
+		WHERE strategy_id = (SELECT id FROM quota_manager.quota_strategy WHERE name = 'more')) /* of this test */});
+	$ask->('08:00:02', 'CALL quota_manager.tick()');
+	$ask->('08:00:02', $deliver);
+	$ask->('08:00:02', q{SELECT * FROM quota_manager.preview_reversal(reversal_id => 1)});
+	$ask->('08:00:02', q{SELECT * FROM quota_manager.undo_reversal(1, 'a test')});
+	$ask->('08:00:02', q{SELECT * FROM quota_manager.reverse_grants(ARRAY(SELECT id FROM quota_manager.quota_execute WHERE revision = 2 LIMIT 5), 'a test') /* of this test */});
+	$ask->('08:00:02', 'TABLE quota_manager.reversal_status');
+
 	# A strategy with grants is not deleted; another life of the database is doubted.
 	$node->psql($database, q{DELETE FROM quota_manager.quota_strategy WHERE name = 'all'});
 	$ask->('08:00:02', q{SELECT * FROM quota_manager.scan('more');
@@ -208,9 +223,9 @@ sub plans
 		my $report = decode_json($1);
 		my $query = $report->{'Query Text'} =~ s/\s+/ /gr;
 
-		next if $query !~ /quota_execute|quota_run|user_balance|grant_decision|known_balance/;
+		next if $query !~ /quota_execute|quota_run|user_balance|grant_decision|known_balance|quota_reversal_item/;
 		# What this test asks for itself, and what counts the buffers of others.
-		next if $query =~ /of this test|(quota_manager\.scan|quota_internal\.run_due)\(|^ ?(SET|SELECT unnest|SELECT ARRAY)|TABLE quota_manager|SET undelivered = true WHERE granted > 0/;
+		next if $query =~ /of this test|(quota_manager\.scan|quota_internal\.(run_due|order_reversal))\(|^ ?(SET|SELECT unnest|SELECT ARRAY)|TABLE quota_manager|SET undelivered = true WHERE granted > 0/;
 		$plans{$query}{ shape($report->{Plan}) } //= $report->{Plan};
 		my ($kept) = $plans{$query}{ shape($report->{Plan}) };
 		my $buffers = $report->{Plan}{'Shared Hit Blocks'} + $report->{Plan}{'Shared Read Blocks'};

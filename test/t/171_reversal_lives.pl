@@ -67,6 +67,27 @@ subtest 'audit_balances() counts what was taken back' => sub {
 	is_deeply(totals($mock), {}, 'the gateway has what it had before');
 };
 
+subtest 'what takes back is held where grants are' => sub {
+	$node->safe_psql('postgres', q{INSERT INTO quota_manager.user_info (id) VALUES ('p1'), ('p2');
+		INSERT INTO quota_manager.quota_model VALUES ('held', 'holds');
+		INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition, state) VALUES ('held', 'single', 4, 'held', 'true()', 'active')});
+	$node->safe_psql('postgres', q{SELECT FROM quota_manager.scan('held')});
+	deliver($node);
+	is_deeply(totals($mock), { p1 => 4, p2 => 4 }, 'granted');
+	$node->safe_psql('postgres', q{SELECT quota_manager.pause_gateway('holds', 'a test')});
+	is(outcomes('postgres', q{reverse_strategy('held', 'a test')}), 'taken back|2', 'reversed while the gateway is paused');
+	deliver($node);
+	is_deeply(totals($mock), { p1 => 4, p2 => 4 }, 'nothing is sent');
+	$node->safe_psql('postgres', q{SELECT quota_manager.pause_strategy('held', 'a test'), quota_manager.unpause_gateway('holds', 'a test')});
+	deliver($node);
+	is_deeply(totals($mock), { p1 => 4, p2 => 4 }, 'nor while the strategy is');
+	$node->safe_psql('postgres', q{SELECT quota_manager.unpause_strategy('held', 'a test')});
+	deliver($node);
+	is_deeply(totals($mock), {}, 'but then');
+	is($node->safe_psql('postgres', q{SELECT granted, already_granted FROM quota_manager.scan('held')}), '0|2', 'and it is still granted');
+	$node->safe_psql('postgres', q{UPDATE quota_manager.quota_strategy SET state = 'archived'});
+};
+
 # What a reversal in the middle of its work looks like: of six grants one is taken back and delivered, two wait to be
 # delivered, one is cancelled, and two wait since they are in doubt (one was applied).
 subtest 'a dump in the middle' => sub {
