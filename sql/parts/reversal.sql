@@ -132,7 +132,7 @@ DECLARE
 	doubtful CONSTANT boolean := quota_internal.may_have_run_elsewhere(reversal);
 	why CONSTANT text := CASE WHEN doubtful THEN 'may have been taken back and delivered before this database was restored or promoted' END;
 	first_status CONSTANT text := CASE WHEN doubtful THEN 'in_doubt' ELSE 'pending' END;
-	first_attempt CONSTANT timestamptz := CASE WHEN doubtful THEN 'infinity' ELSE '-infinity' END;
+	first_attempt CONSTANT timestamptz := CASE WHEN doubtful THEN 'infinity'::timestamptz ELSE '-infinity'::timestamptz END;
 	made record;
 	written bigint[];
 BEGIN
@@ -522,7 +522,6 @@ AS $$
 #variable_conflict use_column
 DECLARE
 	targets record;
-	undone bigint[] := '{}';
 BEGIN
 	PERFORM quota_internal.pin_statistics();
 	IF num_nonnulls(preview_reversal.run_id, preview_reversal.strategy, preview_reversal.ids, preview_reversal.reversal_id) <> 1 THEN
