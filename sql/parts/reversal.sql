@@ -212,9 +212,9 @@ BEGIN
 	RETURN QUERY SELECT 'taken back', cardinality(chosen.named)::bigint, chosen.amount WHERE chosen.named IS NOT NULL;
 	ids := ARRAY(SELECT i FROM unnest(ids) i WHERE i <> ALL (coalesce(chosen.named, '{}')));
 
-	-- The others, as they are by now. What became pending again is cancelled later.
+	-- The others, as they are by now. What has come to an end between these statements is gone on with later.
 	SELECT array_agg(coalesce((c.execution).id, c.grant_id)) AS heads, array_agg((c.execution).user_id) AS users, array_agg(c.amount) AS amounts,
-			array_agg(CASE c.outcome WHEN 'cancelled' THEN 'waits: being sent' ELSE c.outcome END) AS outcomes
+			array_agg(CASE WHEN c.outcome IN ('cancelled', 'taken back') THEN 'waits: being sent' ELSE c.outcome END) AS outcomes
 		INTO chosen FROM quota_internal.reversal_candidates(ids) c;
 	PERFORM quota_internal.note_outcomes(reversal.id, 'waits', array_agg(o.user_id), array_agg(o.head), NULL)
 		FROM unnest(chosen.users, chosen.heads, chosen.outcomes) o (user_id, head, outcome) WHERE o.outcome LIKE 'waits: %';
@@ -350,11 +350,11 @@ BEGIN
 		own := ARRAY(SELECT i.grant_id FROM quota_manager.quota_reversal_item i
 			WHERE i.reversal_id = reversal.id AND i.outcome = 'waits' AND i.grant_id = ANY (settled) ORDER BY i.grant_id);
 		PERFORM quota_internal.reverse_listed(reversal, own);
-		-- Those that wait again are being sent again.
+		-- Those that wait still have been sent again, and perhaps settled, meanwhile.
 		UPDATE quota_manager.quota_reversal_item i SET outcome = 'nothing', outcome_time = clock_timestamp()
 			WHERE i.reversal_id = reversal.id AND i.outcome = 'waits' AND i.grant_id = ANY (own)
-				AND i.grant_id <> ALL (ARRAY(SELECT e.id FROM quota_manager.quota_execute e
-					WHERE e.id = ANY (own) AND e.status IN ('pending', 'processing', 'in_doubt')));
+				AND i.grant_id <> ALL (ARRAY(SELECT c.grant_id FROM quota_internal.reversal_candidates(own) c
+					WHERE c.outcome IN ('cancelled', 'taken back') OR c.outcome LIKE 'waits%'));
 		continued := continued + cardinality(own);
 	END LOOP;
 	RETURN continued;
