@@ -49,6 +49,8 @@ my %arguments = (
 	undo_reversal => 'reversal_id=1&note=x',
 	preview_reversal => 'run_id=1',
 	(map { $_ => 'ids={2,3}' } qw(enable disable archive)),
+	(map { $_ => 'gateway=up&note=x' } qw(pause_gateway unpause_gateway)),
+	(map { $_ => 'strategy=one&note=x' } qw(pause_strategy unpause_strategy)),
 	scan => 'strategy=due',
 	gateway_query => 'user_id=ada',
 	gateway_delta => 'user_id=ada&value=5&reason=x',
