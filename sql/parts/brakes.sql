@@ -162,7 +162,7 @@ BEGIN
 	IF NOT quota_internal.pause('strategy', NULL, chosen.id, note) THEN
 		PERFORM quota_internal.say_paused_already(format('strategy "%s"', strategy), 'strategy', NULL, chosen.id);
 	END IF;
-	UPDATE quota_manager.quota_strategy s SET state = 'paused' WHERE s.id = chosen.id AND s.state = 'active';
+	UPDATE quota_manager.quota_strategy s SET state = 'paused', edit_note = nullif(pause_strategy.note, '') WHERE s.id = chosen.id AND s.state = 'active';
 END
 $$;
 COMMENT ON FUNCTION quota_manager.pause_strategy(text, text) IS 'Stops a strategy until unpause_strategy(): it grants nothing, and from the moment the transaction commits none of its pending grants is sent but what is in flight.';
@@ -180,7 +180,7 @@ BEGIN
 	IF NOT ended AND chosen.state <> 'paused' THEN
 		RAISE NOTICE 'strategy "%" is not paused', strategy USING HINT = 'See quota_manager.pauses for what is.';
 	END IF;
-	UPDATE quota_manager.quota_strategy s SET state = 'active' WHERE s.id = chosen.id AND s.state = 'paused';
+	UPDATE quota_manager.quota_strategy s SET state = 'active', edit_note = nullif(unpause_strategy.note, '') WHERE s.id = chosen.id AND s.state = 'paused';
 END
 $$;
 COMMENT ON FUNCTION quota_manager.unpause_strategy(text, text) IS 'Lets a strategy grant again that is paused, by an operator or by the breaker; its pending grants are sent.';

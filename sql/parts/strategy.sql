@@ -63,7 +63,7 @@ COMMENT ON COLUMN quota_manager.quota_strategy.version IS 'Counts edits; every g
 COMMENT ON COLUMN quota_manager.quota_strategy.create_time IS 'When the row was written.';
 COMMENT ON COLUMN quota_manager.quota_strategy.update_time IS 'When the row was last changed.';
 COMMENT ON COLUMN quota_manager.quota_strategy.state IS 'draft: was never active. active: grants. paused: grants nothing until it is active again. archived: out of use for good. A new strategy that says neither state nor enabled gets quota_manager.default_strategy_state.';
-COMMENT ON COLUMN quota_manager.quota_strategy.edit_note IS 'Why it was edited: write it with the edit, and strategy_history() shows it. The last one that was given.';
+COMMENT ON COLUMN quota_manager.quota_strategy.edit_note IS 'Why it was edited: write it with the edit, and strategy_history() shows it. The last one that was written; pause_strategy() writes its note.';
 COMMENT ON COLUMN quota_manager.quota_strategy.allowance IS 'add: each grant is the amount. top_up: what a balance lacks of the amount; nothing where it is there already. exact: the same, and takes away what is above it. Balances are those at the gateway that serves the model; where one is missing the user waits until it has been read.';
 
 CREATE FUNCTION quota_internal.check_strategy_target(name text, model text, amount numeric) RETURNS void

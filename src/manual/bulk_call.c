@@ -188,6 +188,25 @@ forget_balances(const BulkCall *bulk)
 }
 
 /*
+ * Takes marks back that no standby has: after a failover nobody would know of
+ * what was sent.  Ends the call; that it is asked to end does not hinder this.
+ */
+static void
+give_back(const BulkCall *bulk)
+{
+	HOLD_INTERRUPTS();
+	unit->begin();
+	set_local("synchronous_commit", "local");
+	bulk_rows_untake(bulk->key);
+	unit->commit();
+	RESUME_INTERRUPTS();
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("bulk call \"%s\" has ended: no standby confirms what is written", bulk->key),
+			 errhint("Call it again with the same key to go on.")));
+}
+
+/*
  * Marks the next rows as sent, which is on disk when this returns; false: there
  * are none.  Then no cancel is heeded until their outcomes are written.
  */
@@ -206,15 +225,7 @@ take_batch(BulkCall *bulk)
 	HOLD_CANCEL_INTERRUPTS();
 	unit->commit();
 	if (bulk->count > 0 && !commit_is_replicated())
-	{
-		unit->begin();
-		bulk_rows_untake(bulk->key);
-		unit->commit();
-		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-						errmsg("bulk call \"%s\" has ended: no standby confirms what is written",
-							   bulk->key),
-						errhint("Call it again with the same key to go on.")));
-	}
+		give_back(bulk);
 	if (bulk->count == 0)
 		RESUME_CANCEL_INTERRUPTS();
 	return bulk->count > 0;

@@ -11,12 +11,12 @@ use PostgreSQL::Test::Utils;
 use QuotaTest::CrashPoints qw(crash_cluster arm await_hit release);
 use QuotaTest::Delivery qw(add_gateway begin_call end_call begin_session ask_session end_session log_part);
 use QuotaTest::Mock;
-use QuotaTest::Wait qw(wait_until becomes_true);
+use QuotaTest::Wait qw(wait_until);
 use QuotaTest::Workers;
 use Test::More;
 
 my $slots = 8;
-my $node = crash_cluster('bulk', "quota_manager.linger = 200ms\nquota_manager.workers = off\n");
+my $node = crash_cluster('bulk', "quota_manager.linger = 200ms\nquota_manager.workers = off\nwal_level = replica\nmax_wal_senders = 5\n");
 my $mock = QuotaTest::Mock->start(dialect => 'zgsm', key => 'key');
 
 $node->safe_psql('postgres', q{
@@ -189,6 +189,38 @@ subtest 'two sessions, one key; a cancel; a policy' => sub {
 	($out, $err) = bulk(users('t', 40) . q{, 'twice'});
 	is("$out$err", '40|0|0|0|0', 'then the other one goes on');
 	once('twice', 't', 'two sessions');
+};
+
+subtest 'without the synchronous standby a mark is not known to be there after a failover: nothing is sent' => sub {
+	$mock->fault(kind => 'status', match => 'grant', status => 403, body => 'no', content_type => 'text/plain', count => 0);
+	bulk(users('y', 20) . q{, 'standby'});
+	$mock->clear_faults;
+	sql(q{UPDATE bulk_call SET state = 'waiting' WHERE key = 'standby'});
+	$node->append_conf('postgresql.conf', "synchronous_standby_names = 'nowhere'");
+	$node->reload;
+	wait_until($node, 'SHOW synchronous_standby_names', result => 'nowhere');
+	foreach my $how ('pg_cancel_backend', 'pg_terminate_backend')
+	{
+		my $log = -s $node->logfile;
+		my $call = begin_call($node, "SET application_name = 'cut'", q{CALL quota_manager.bulk_delta(NULL, 'standby')});
+
+		# The first commit has locked the gateway's row, the second one has the mark.
+		foreach my $cut ('pg_cancel_backend', $how)
+		{
+			wait_until($node, q{SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'cut' AND wait_event = 'SyncRep')});
+			$node->safe_psql('postgres', "SELECT $cut(pid) FROM pg_stat_activity WHERE application_name = 'cut'");
+			$node->wait_for_log(qr/the transaction has already committed locally|canceling the wait for synchronous replication|canceling wait for synchronous replication/i, $log);
+			$log = -s $node->logfile;
+		}
+		end_call($call);
+		is(states('standby'), 'waiting 20', "$how: all go back");
+	}
+	$node->append_conf('postgresql.conf', "synchronous_standby_names = ''");
+	$node->reload;
+	wait_until($node, 'SHOW synchronous_standby_names', result => '');
+	my ($out, $err) = bulk(q{NULL, 'standby'});
+	is("$out$err", '20|0|0|0|0', 'then they are sent');
+	once('standby', 'y', 'no standby');
 };
 
 # Where the session dies, and how many rows may be in doubt afterwards.
