@@ -195,8 +195,8 @@ BEGIN
 			WHERE s.max_exec_per_user IS NOT NULL AND s.id IN (SELECT (c.execution).strategy_id
 				FROM quota_internal.decision_candidates(action, ids) c WHERE (c.execution).status = 'cancelled') ORDER BY s.id));
 	END IF;
-	IF sends THEN
-		-- Before the grants are read: a scan may decide by balances of their users.
+	IF sends OR action = 'correct_applied' THEN
+		-- Before the grants are read: a scan may decide by balances of their users, and a reversal may follow what failed.
 		PERFORM quota_internal.lock_balances(g.gateway) FROM (SELECT DISTINCT (c.execution).gateway
 			FROM quota_internal.decision_candidates(action, ids) c WHERE c.obstacle IS NULL ORDER BY 1) g;
 	END IF;

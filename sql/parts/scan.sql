@@ -389,6 +389,19 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.note_scan(quota_internal.scan_mark) IS 'Of scan(): keeps the mark of a scan that is done; one without a mark ends the one before.';
 
+CREATE FUNCTION quota_internal.is_tried_again(strategy_id integer, firing timestamptz) RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
+AS $$
+BEGIN
+	IF firing IS NULL THEN
+		RETURN (SELECT r.state FROM quota_manager.quota_run r WHERE r.strategy_id = is_tried_again.strategy_id AND r.scheduled_time IS NULL
+			ORDER BY r.id DESC LIMIT 1) IS DISTINCT FROM 'done';
+	END IF;
+	RETURN EXISTS (SELECT 1 FROM quota_manager.quota_run r WHERE r.strategy_id = is_tried_again.strategy_id AND r.scheduled_time = firing);
+END
+$$;
+COMMENT ON FUNCTION quota_internal.is_tried_again(integer, timestamptz) IS 'Of scan(): has an earlier run of the strategy for the firing (null: a single strategy) not done all of it?';
+
 CREATE FUNCTION quota_internal.run_strategy(strategy_id integer, firing timestamptz, setup bigint DEFAULT quota_internal.gateway_setup(), evaluated boolean DEFAULT false)
 RETURNS quota_manager.quota_run
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
@@ -513,9 +526,10 @@ BEGIN
 		END IF;
 		PERFORM quota_internal.lock_ceilings(strategy.id, clock);
 		SELECT r.* INTO room FROM quota_internal.ceiling_room(strategy.id, clock, run.id) r;
-		-- Earlier tries of the run have granted to users who are found again.
+		-- Earlier tries count too: a condition on balances does not find again whom they have granted to.
 		SELECT l.* INTO surge FROM quota_internal.surge_limit(strategy.id, run.id) l
-			WHERE quota_internal.evaluated_count(strategy.id) > quota_internal.setting('surge_minimum')::bigint;
+			WHERE quota_internal.evaluated_count(strategy.id) > CASE WHEN quota_internal.is_tried_again(strategy.id, firing)
+				THEN 0 ELSE quota_internal.setting('surge_minimum')::bigint END;
 		LOOP
 			BEGIN
 				run.first_grant_id := nextval(grant_ids);

@@ -104,6 +104,31 @@ subtest 'a run in parts' => sub {
 	is(scan('parts'), '361|', 'and compared with what is released');
 };
 
+subtest 'a run in small parts' => sub {
+	my $balance = sub { my ($from) = @_; sql("INSERT INTO quota_manager.user_balance (user_id, gateway, balance)
+		SELECT u.id, 'gateway', 1 FROM quota_manager.user_info u WHERE u.org = 'little' ORDER BY u.id OFFSET $from LIMIT 8
+		ON CONFLICT (user_id, gateway) DO UPDATE SET balance = 1, read_time = now()"); };
+	my $names = 0;
+
+	for my $kind ('single', 'periodic')
+	{
+		my $clock = sub { my ($time) = @_; return $kind eq 'periodic' ? "2026-01-01 $time+00" : undef; };
+
+		sql("DELETE FROM quota_manager.user_info WHERE org = 'little'", 'DELETE FROM quota_manager.user_balance');
+		add_users(1, 'little');
+		$balance->(0);
+		sql(q{SET quota_manager.schedule_clock = '2026-01-01 07:30:00+00'}, "INSERT INTO quota_manager.quota_strategy (name, type, periodic_expr, amount, model, condition)
+			VALUES ('little $kind', '$kind', " . ($kind eq 'periodic' ? q{'0 * * * *'} : 'NULL') . q{, 5, 'm', 'and(belong-to("little"), quota-le("m", 1))')});
+		is(scan("little $kind", $clock->('08:00:00')), '1|', "$kind: as usual");
+		add_users(39, 'little');
+		$balance->(1);
+		is(scan("little $kind", $clock->('09:00:00')), '8|', 'a part that is not much');
+		$balance->(9);
+		like(scan("little $kind", $clock->('09:10:00')), qr/^0\|stopped by the breaker: 16 would be granted, usual are at most 10; /, 'is added to the one before');
+	}
+	sql("DELETE FROM quota_manager.user_info WHERE org = 'little'");
+};
+
 subtest 'what is released' => sub {
 	strategy('released');
 	add_users(3, 'released');

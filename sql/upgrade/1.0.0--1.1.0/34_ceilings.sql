@@ -20,6 +20,7 @@ ALTER TABLE quota_manager.quota_run ADD COLUMN sufficient bigint NOT NULL DEFAUL
 CREATE INDEX quota_run_granted ON quota_manager.quota_run (strategy_id, id) WHERE granted > 0;
 -- take FUNCTION quota_internal.evaluated_users
 -- take FUNCTION quota_internal.evaluated_count
+-- take FUNCTION quota_internal.is_tried_again
 DROP FUNCTION quota_internal.grant_evaluated(quota_manager.quota_execute, integer, boolean);
 -- take FUNCTION quota_internal.grant_evaluated
 -- The view has subqueries of whole rows.
