@@ -62,12 +62,23 @@ COMMENT ON FUNCTION quota_internal.count_granted(quota_manager.quota_run, text, 
 CREATE FUNCTION quota_internal.count_deleted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on
 AS $$
+DECLARE
+	paid_again record;
 BEGIN
 	-- Another table could be given this trigger.
 	IF TG_RELID <> 'quota_manager.quota_execute'::regclass THEN
 		RAISE EXCEPTION 'this trigger is for quota_manager.quota_execute only' USING ERRCODE = 'wrong_object_type';
 	END IF;
 	PERFORM quota_internal.pin_statistics();
+	IF NOT quota_internal.setting('delete_proof')::boolean THEN
+		SELECT s.name, count(*) AS grants INTO paid_again FROM gone g JOIN quota_manager.quota_strategy s ON s.id = g.strategy_id
+			WHERE g.scheduled_time = '-infinity' AND g.revision = 0 AND s.type = 'single' AND NOT s.archived GROUP BY s.name ORDER BY s.name LIMIT 1;
+		IF FOUND THEN
+			RAISE EXCEPTION 'grants of single strategies cannot be deleted: their users would be paid again'
+				USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = format('Among them are %s of strategy "%s".', paid_again.grants, paid_again.name),
+					HINT = 'Delete what is old with CALL quota_manager.retain(). To have them paid again, set quota_manager.delete_proof to on before.';
+		END IF;
+	END IF;
 	DELETE FROM quota_manager.troubled_grant t
 		WHERE t.grant_id IN (SELECT g.id FROM gone g WHERE g.status IN ('failed', 'in_doubt'));
 	INSERT INTO quota_manager.gateway_tally (gateway, pending, processing)
@@ -76,7 +87,7 @@ BEGIN
 	RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.count_deleted() IS 'Trigger: uncounts deleted grants.';
+COMMENT ON FUNCTION quota_internal.count_deleted() IS 'Trigger: uncounts deleted grants, and refuses that those go which prove that users of single strategies were paid.';
 CREATE TRIGGER count_deleted AFTER DELETE ON quota_manager.quota_execute
 	REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION quota_internal.count_deleted();
 COMMENT ON TRIGGER count_deleted ON quota_manager.quota_execute IS 'Deleted grants are not counted.';

@@ -121,7 +121,16 @@ BEGIN ATOMIC
 		AND r.last_scheduled_time IS NULL
 	ORDER BY r.scheduled_time DESC OFFSET 29 LIMIT 1;
 END;
-COMMENT ON FUNCTION quota_internal.kept_firing(integer) IS 'Of retain(): the thirtieth last firing of a strategy that was run: this run and later ones are kept however old they are, so that what is usual can be told. Null: it has fewer.';
+COMMENT ON FUNCTION quota_internal.kept_firing(integer) IS 'Of retain(): the thirtieth last firing of a strategy that was run: this run and later ones are kept however old they are, so that people see what it did last. Null: it has fewer.';
+
+CREATE FUNCTION quota_internal.usual_runs(strategy_id integer) RETURNS bigint[]
+LANGUAGE sql STABLE SET quota_manager.pinned_statistics = on
+BEGIN ATOMIC
+	-- As many as surge_limit() looks at, or more.
+	SELECT coalesce(pg_catalog.array_agg(l.id), '{}') FROM (SELECT r.id FROM quota_manager.quota_run r
+		WHERE r.strategy_id OPERATOR(pg_catalog.=) usual_runs.strategy_id AND r.granted OPERATOR(pg_catalog.>) 0 ORDER BY r.id DESC LIMIT 30) l;
+END;
+COMMENT ON FUNCTION quota_internal.usual_runs(integer) IS 'Of retain(): the last thirty runs of a strategy that granted something, which are kept however old they are: the breaker goes by them.';
 
 CREATE FUNCTION quota_internal.fold_run(run quota_manager.quota_run) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
@@ -155,12 +164,12 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.fold_run(quota_manager.quota_run) IS 'Of retain(): makes a run of which no grant is left part of the row that stands for the pruned firings next to it.';
 
-CREATE FUNCTION quota_internal.overwritten(present quota_manager.quota_execute, refresh_time timestamptz, overtaking interval) RETURNS boolean
+CREATE FUNCTION quota_internal.overwritten(create_time timestamptz, update_time timestamptz, refresh_time timestamptz, overtaking interval) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
-	WHEN refresh_time IS NULL OR (present).create_time OPERATOR(pg_catalog.>=) refresh_time THEN false
-	WHEN (present).update_time OPERATOR(pg_catalog.<) (refresh_time OPERATOR(pg_catalog.-) overtaking) THEN true END;
-COMMENT ON FUNCTION quota_internal.overwritten(quota_manager.quota_execute, timestamptz, interval) IS 'Of retain(), as audit_balances sees it: did the last refresh by hand overwrite what a settled grant added? Null: cannot be told.';
+	WHEN refresh_time IS NULL OR create_time OPERATOR(pg_catalog.>=) refresh_time THEN false
+	WHEN update_time OPERATOR(pg_catalog.<) (refresh_time OPERATOR(pg_catalog.-) overtaking) THEN true END;
+COMMENT ON FUNCTION quota_internal.overwritten(timestamptz, timestamptz, timestamptz, interval) IS 'Of retain(), as audit_balances sees it: did the last refresh by hand overwrite what a settled grant added? Null: cannot be told.';
 
 CREATE FUNCTION quota_internal.prunable_grants(run quota_manager.quota_run, after_grant bigint, batch integer, before timestamptz)
 RETURNS TABLE (found quota_manager.quota_execute, refresh_time timestamptz, stands boolean, obstacle text)
@@ -194,13 +203,13 @@ BEGIN
 		LEFT JOIN refresh f ON f.user_id = (v.one).user_id AND f.gateway = (v.one).gateway
 		LEFT JOIN quota_manager.quota_gateway g ON g.name = (v.one).gateway
 	)
-	SELECT j.one, j.at, (j.one).status = 'completed' AND quota_internal.overwritten(j.one, j.at, j.overtaking) IS FALSE,
+	SELECT j.one, j.at, (j.one).status = 'completed' AND quota_internal.overwritten((j.one).create_time, (j.one).update_time, j.at, j.overtaking) IS FALSE,
 		-- Of all revisions: any of them keeps all.
 		min(CASE
 			WHEN (j.one).status NOT IN ('completed', 'failed', 'cancelled') THEN 'not settled'
 			WHEN (j.one).id = ANY (awaited) THEN 'a reversal waits for it'
 			WHEN (j.one).update_time >= before OR (j.one).create_time >= before THEN 'settled lately'
-			WHEN (j.one).status = 'completed' AND quota_internal.overwritten(j.one, j.at, j.overtaking) IS NULL THEN 'next to a refresh by hand'
+			WHEN (j.one).status = 'completed' AND quota_internal.overwritten((j.one).create_time, (j.one).update_time, j.at, j.overtaking) IS NULL THEN 'next to a refresh by hand'
 			END) OVER (PARTITION BY j.first_id)
 	FROM judged j ORDER BY (j.one).id;
 END
@@ -378,6 +387,7 @@ DECLARE
 	strategy quota_manager.quota_strategy;
 	run quota_manager.quota_run;
 	boundary timestamptz;
+	usual bigint[];
 	step record;
 	work bigint := 0;
 BEGIN
@@ -414,11 +424,12 @@ BEGIN
 		RETURN;
 	END IF;
 	boundary := coalesce(quota_internal.kept_firing(strategy.id), '-infinity');
+	usual := quota_internal.usual_runs(strategy.id);
 	WHILE work < batch LOOP
 		SELECT r.* INTO run FROM quota_manager.quota_run r
 			WHERE r.strategy_id = strategy.id AND r.scheduled_time >= firing AND (r.scheduled_time > firing OR after_grant IS NOT NULL)
 				AND r.scheduled_time < firing_before AND r.finish_time < before
-				AND (r.first_grant_id IS NOT NULL OR r.scheduled_time < boundary AND (r.state = 'skipped' OR r.last_scheduled_time IS NULL))
+				AND (r.first_grant_id IS NOT NULL OR r.scheduled_time < boundary AND r.id <> ALL (usual) AND (r.state = 'skipped' OR r.last_scheduled_time IS NULL))
 			ORDER BY r.scheduled_time LIMIT 1 FOR UPDATE SKIP LOCKED;
 		IF NOT FOUND THEN
 			firing := NULL;
@@ -434,7 +445,7 @@ BEGIN
 			work := work + 10;
 			CONTINUE;
 		END IF;
-		SELECT p.* INTO step FROM quota_internal.prune_run(run, boundary, coalesce(after_grant, 0), greatest(batch - work, 1)::integer, before) p;
+		SELECT p.* INTO step FROM quota_internal.prune_run(run, CASE WHEN run.id = ANY (usual) THEN '-infinity' ELSE boundary END, coalesce(after_grant, 0), greatest(batch - work, 1)::integer, before) p;
 		after_grant := step.last_grant;
 		work := work + step.work;
 		grants := grants + step.deleted;
@@ -483,7 +494,7 @@ BEGIN
 		WHEN r.scheduled_time IS NOT NULL AND s.max_exec_per_user IS NOT NULL THEN 'max_exec_per_user counts its grants'
 		WHEN r.first_grant_id IS NULL AND (r.scheduled_time IS NULL AND (SELECT count(*) <= 30 FROM quota_manager.quota_run u
 				WHERE u.strategy_id = s.id AND u.scheduled_time IS NULL AND u.id >= r.id)
-			OR (r.scheduled_time < quota_internal.kept_firing(s.id)) IS FALSE)
+			OR (r.scheduled_time < quota_internal.kept_firing(s.id)) IS FALSE OR r.id = ANY (quota_internal.usual_runs(s.id)))
 			THEN 'among its last thirty runs' END AS reason OFFSET 0) v
 	WHERE strategy_name IS NULL OR s.name = strategy_name
 	GROUP BY s.name, v.reason ORDER BY s.name COLLATE "C", v.reason NULLS FIRST;

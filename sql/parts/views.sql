@@ -4,7 +4,7 @@ CREATE INDEX quota_reversal_run ON quota_manager.quota_reversal (run_id);
 COMMENT ON INDEX quota_manager.quota_reversal_run IS 'Finds the reversal that wrote a grant.';
 
 CREATE FUNCTION quota_internal.minute_text(at timestamp) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
+LANGUAGE sql STABLE PARALLEL SAFE
 RETURN pg_catalog.to_char(at, CASE pg_catalog.date_part('second', at) WHEN 0 THEN 'YYYY-MM-DD HH24:MI' ELSE 'YYYY-MM-DD HH24:MI:SS' END);
 COMMENT ON FUNCTION quota_internal.minute_text(timestamp) IS 'A local time for people, without seconds where these are 0.';
 
@@ -28,49 +28,50 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.firing_text(timestamptz, text, text) IS 'A firing in words, in the zone that its schedule is read in.';
 
-CREATE FUNCTION quota_internal.grant_cause(present quota_manager.quota_execute, strategy quota_manager.quota_strategy, definition jsonb, reversal quota_manager.quota_reversal)
+CREATE FUNCTION quota_internal.grant_cause(id bigint, user_id text, firing timestamptz, revision integer, version integer, is_imported boolean,
+	strategy quota_manager.quota_strategy, definition jsonb, reversal quota_manager.quota_reversal)
 RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
 DECLARE
 	reversed bigint;
 BEGIN
-	IF present.revision > 0 THEN
+	IF revision > 0 THEN
 		reversed := (SELECT i.grant_id FROM quota_manager.quota_reversal_item i
-			WHERE i.reversal_id = reversal.id AND i.user_id = present.user_id AND i.opposite_id = present.id);
+			WHERE i.reversal_id = reversal.id AND i.user_id = grant_cause.user_id AND i.opposite_id = grant_cause.id);
 		RETURN concat_ws(': ', CASE WHEN reversal.undone_id IS NULL THEN 'reversal' ELSE format('undoes reversal %s', reversal.undone_id) END
 			|| CASE WHEN reversed IS NOT NULL THEN format(' of grant %s', reversed) ELSE '' END, nullif(reversal.note, ''));
 	END IF;
-	RETURN CASE WHEN present.run_id IS NULL THEN 'imported; ' ELSE '' END || CASE
-		WHEN isfinite(present.scheduled_time) THEN quota_internal.firing_text(present.scheduled_time,
+	RETURN CASE WHEN is_imported THEN 'imported; ' ELSE '' END || CASE
+		WHEN isfinite(firing) THEN quota_internal.firing_text(firing,
 			coalesce(definition ->> 'periodic_expr', strategy.periodic_expr::text), coalesce(definition ->> 'time_zone', strategy.time_zone))
 		-- Of a version from before versions were kept, only the present condition is known.
-		ELSE concat_ws(', ', CASE WHEN definition IS NOT NULL OR present.strategy_version = strategy.version
-			THEN 'met ' || coalesce(definition ->> 'condition', strategy.condition::text) ELSE 'met its condition' END, 'version ' || present.strategy_version) END;
+		ELSE concat_ws(', ', CASE WHEN definition IS NOT NULL OR version = strategy.version
+			THEN 'met ' || coalesce(definition ->> 'condition', strategy.condition::text) ELSE 'met its condition' END, 'version ' || version) END;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.grant_cause(quota_manager.quota_execute, quota_manager.quota_strategy, jsonb, quota_manager.quota_reversal) IS 'Why a grant was made, in words. definition: that of the version of the strategy that made it; reversal: the one that wrote it.';
+COMMENT ON FUNCTION quota_internal.grant_cause(bigint, text, timestamptz, integer, integer, boolean, quota_manager.quota_strategy, jsonb, quota_manager.quota_reversal) IS 'Why a grant was made, in words. definition: that of the version of the strategy that made it; reversal: the one that wrote it.';
 
-CREATE FUNCTION quota_internal.grant_outcome(present quota_manager.quota_execute) RETURNS text
+CREATE FUNCTION quota_internal.grant_outcome(status text, next_attempt_time timestamptz, last_status integer, last_error text) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
-RETURN CASE (present).status
-	WHEN 'pending' THEN pg_catalog.concat_ws(': ', CASE WHEN (present).next_attempt_time OPERATOR(pg_catalog.>) pg_catalog.now()
-			THEN pg_catalog.concat('waits until ', quota_internal.time_text((present).next_attempt_time)) ELSE 'waits to be sent' END, (present).last_error)
+RETURN CASE status
+	WHEN 'pending' THEN pg_catalog.concat_ws(': ', CASE WHEN next_attempt_time OPERATOR(pg_catalog.>) pg_catalog.now()
+			THEN pg_catalog.concat('waits until ', quota_internal.time_text(next_attempt_time)) ELSE 'waits to be sent' END, last_error)
 	WHEN 'processing' THEN 'is being sent'
-	WHEN 'in_doubt' THEN pg_catalog.concat_ws(': ', CASE WHEN (present).next_attempt_time OPERATOR(pg_catalog.=) 'infinity'
-			THEN 'in doubt, awaits a decision' ELSE 'in doubt, is being looked into' END, (present).last_error)
+	WHEN 'in_doubt' THEN pg_catalog.concat_ws(': ', CASE WHEN next_attempt_time OPERATOR(pg_catalog.=) 'infinity'
+			THEN 'in doubt, awaits a decision' ELSE 'in doubt, is being looked into' END, last_error)
 	-- Who cancelled it is told with the word.
-	WHEN 'cancelled' THEN coalesce((present).last_error, 'cancelled')
-	ELSE pg_catalog.concat_ws(': ', (present).status, (present).last_error) END
-	OPERATOR(pg_catalog.||) CASE WHEN (present).status OPERATOR(pg_catalog.=) ANY (ARRAY['completed', 'cancelled']) OR (present).last_status IS NULL THEN ''
-		ELSE pg_catalog.format(' (HTTP %s)', (present).last_status) END;
-COMMENT ON FUNCTION quota_internal.grant_outcome(quota_manager.quota_execute) IS 'What became of a grant, in words, with what the gateway said last.';
+	WHEN 'cancelled' THEN coalesce(last_error, 'cancelled')
+	ELSE pg_catalog.concat_ws(': ', status, last_error) END
+	OPERATOR(pg_catalog.||) CASE WHEN status OPERATOR(pg_catalog.=) ANY (ARRAY['completed', 'cancelled']) OR last_status IS NULL THEN ''
+		ELSE pg_catalog.format(' (HTTP %s)', last_status) END;
+COMMENT ON FUNCTION quota_internal.grant_outcome(text, timestamptz, integer, text) IS 'What became of a grant, in words, with what the gateway said last.';
 
 -- A user's grants are one search of the key for each strategy, and the newest ones are found by their ids.
 CREATE VIEW quota_manager.grant_list WITH (security_invoker = true) AS
 SELECT e.id, pg_catalog.date_trunc('second', e.create_time) AS create_time, e.user_id, s.name AS strategy, e.amount, e.model,
-	quota_internal.grant_cause(e.*, s.*, v.definition, r.*) AS cause,
-	quota_internal.grant_outcome(e.*) AS outcome,
+	quota_internal.grant_cause(e.id, e.user_id, e.scheduled_time, e.revision, e.strategy_version, e.run_id IS NULL, s.*, v.definition, r.*) AS cause,
+	quota_internal.grant_outcome(e.status, e.next_attempt_time, e.last_status, e.last_error) AS outcome,
 	e.gateway, e.status, nullif(e.scheduled_time, '-infinity') AS scheduled_time, e.revision, e.strategy_version, e.strategy_id, e.run_id
 FROM quota_manager.quota_strategy s
 JOIN quota_manager.quota_execute e ON e.strategy_id OPERATOR(pg_catalog.=) s.id
@@ -110,23 +111,24 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.grants_in_trouble() IS 'Of trouble_list: grants that failed or are in doubt, without a read of all grants.';
 
-CREATE FUNCTION quota_internal.what_to_do(present quota_manager.quota_execute, gateway_state text, is_awaited boolean, is_paused boolean) RETURNS text
+CREATE FUNCTION quota_internal.what_to_do(id bigint, status text, next_attempt_time timestamptz, update_time timestamptz, maybe_granted_before boolean,
+	gateway_state text, is_awaited boolean, is_paused boolean) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN pg_catalog.concat_ws('; ', CASE
-		WHEN (present).status OPERATOR(pg_catalog.=) 'failed' THEN pg_catalog.format('repair the cause, then SELECT quota_manager.retry(%s, ''why'')', (present).id)
-		WHEN (present).next_attempt_time OPERATOR(pg_catalog.<) 'infinity' THEN pg_catalog.format('nothing: the doubt policy of the gateway acts at %s',
-			quota_internal.time_text(greatest((present).next_attempt_time, (present).update_time)))
-		WHEN (present).maybe_granted_before THEN pg_catalog.format('find out whether the other life of this database delivered it, then SELECT quota_manager.resolve(%s, true or false, ''why'')', (present).id)
-		ELSE pg_catalog.format('find out at the gateway, then SELECT quota_manager.resolve(%s, true or false, ''why'')', (present).id) END,
+		WHEN status OPERATOR(pg_catalog.=) 'failed' THEN pg_catalog.format('repair the cause, then SELECT quota_manager.retry(%s, ''why'')', id)
+		WHEN next_attempt_time OPERATOR(pg_catalog.<) 'infinity' THEN pg_catalog.format('nothing: the doubt policy of the gateway acts at %s',
+			quota_internal.time_text(greatest(next_attempt_time, update_time)))
+		WHEN maybe_granted_before THEN pg_catalog.format('find out whether the other life of this database delivered it, then SELECT quota_manager.resolve(%s, true or false, ''why'')', id)
+		ELSE pg_catalog.format('find out at the gateway, then SELECT quota_manager.resolve(%s, true or false, ''why'')', id) END,
 	CASE WHEN gateway_state IS NULL THEN 'its gateway does not exist any more' WHEN gateway_state OPERATOR(pg_catalog.<>) 'open' THEN 'its gateway is ' OPERATOR(pg_catalog.||) gateway_state END,
 	CASE WHEN is_paused THEN 'nothing of it is sent before its pause ends: see pauses' END,
 	CASE WHEN is_awaited THEN 'a reversal waits for it' END);
-COMMENT ON FUNCTION quota_internal.what_to_do(quota_manager.quota_execute, text, boolean, boolean) IS 'Of trouble_list: what an operator can do about a grant that failed or is in doubt.';
+COMMENT ON FUNCTION quota_internal.what_to_do(bigint, text, timestamptz, timestamptz, boolean, text, boolean, boolean) IS 'Of trouble_list: what an operator can do about a grant that failed or is in doubt.';
 
 CREATE VIEW quota_manager.trouble_list WITH (security_invoker = true) AS
 SELECT e.id, pg_catalog.date_trunc('second', e.update_time) AS since, e.user_id, s.name AS strategy, e.amount, e.model, e.gateway, e.status,
 	pg_catalog.concat(coalesce(e.last_error, 'not known'), CASE WHEN e.last_status IS NOT NULL THEN pg_catalog.format(' (HTTP %s)', e.last_status) END) AS why,
-	quota_internal.what_to_do(e.*, g.state, i.grant_id IS NOT NULL,
+	quota_internal.what_to_do(e.id, e.status, e.next_attempt_time, e.update_time, e.maybe_granted_before, g.state, i.grant_id IS NOT NULL,
 		EXISTS (SELECT 1 FROM quota_manager.quota_pause p WHERE p.end_time IS NULL AND p.cause OPERATOR(pg_catalog.=) 'operator'
 			AND (p.scope OPERATOR(pg_catalog.=) 'everything' OR p.gateway OPERATOR(pg_catalog.=) e.gateway OR p.strategy_id OPERATOR(pg_catalog.=) e.strategy_id))) AS what_to_do,
 	e.status OPERATOR(pg_catalog.=) 'failed' OR e.next_attempt_time OPERATOR(pg_catalog.=) 'infinity' AS awaits_you,

@@ -41,6 +41,7 @@ static int    surge_minimum;
 /* The state of a strategy that is written without one; only SQL reads it. */
 static int  default_strategy_state;
 static bool lint_on_write;
+static bool delete_proof;
 
 static const struct config_enum_entry strategy_states[] = {
 	{"draft", 0, false}, {"active", 1, false}, {NULL, 0, false}};
@@ -83,6 +84,10 @@ scan_define_settings(void)
 							 "Warns of what is probably wrong with a strategy when it is written.",
 							 "Off: lint() says it all the same.", &lint_on_write, true, PGC_USERSET,
 							 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("quota_manager.delete_proof",
+							 "Lets DELETE take grants of single strategies that are in use.",
+							 "Their users are paid again by the next scan that reads them.",
+							 &delete_proof, false, PGC_USERSET, 0, NULL, NULL, NULL);
 }
 
 /*

@@ -129,6 +129,7 @@ SELECT s.name, s.schedule_text, schedule_text(s) FROM strategies s WHERE s.type 
 SELECT count(*), count(*) FILTER (WHERE x.next_attempt_time IS NULL) FROM deliveries x;
 
 DROP FUNCTION public.api_test_rights(name, oid), public.api_test_table(name), public.api_test_plan(text);
+SET quota_manager.delete_proof = on;
 DELETE FROM quota_manager.quota_execute;
 DELETE FROM quota_manager.quota_run;
 DELETE FROM quota_manager.quota_strategy;

@@ -206,6 +206,8 @@ SELECT s.name, u.* FROM quota_strategy s, undecided(s.id) u ORDER BY s.name, u.u
 SELECT * FROM pg_temp.runs;
 -- How fresh is fresh is a setting.
 DELETE FROM quota_execute;
+SET quota_manager.delete_proof = on;
+DELETE FROM quota_execute;
 UPDATE user_balance SET read_time = now() - interval '2 min';
 SET quota_manager.balance_max_age = '1 min';
 SELECT strategy, matched, granted, unknown FROM pg_temp.scan('scan-low');

@@ -20,7 +20,7 @@ use Time::HiRes qw(time);
 
 my $rounds = $ENV{QUOTA_MANAGER_LONG} ? 1500 : 150;
 my $seed = $ENV{QUOTA_MANAGER_SEED} // time;
-my $node = scan_node('engine', "max_prepared_transactions = 20\nautovacuum_naptime = 1s\n");
+my $node = scan_node('engine', "max_prepared_transactions = 20\nautovacuum_naptime = 1s\nquota_manager.delete_proof = on\n");
 
 note("QUOTA_MANAGER_SEED=$seed");
 srand($seed);

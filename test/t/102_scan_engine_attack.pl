@@ -12,7 +12,7 @@ use PostgreSQL::Test::Utils;
 use QuotaTest::ScanNode qw(scan_node add_gateway);
 use Test::More;
 
-my $node = scan_node('attack', "wal_level = minimal\nmax_wal_senders = 0\nwal_skip_threshold = 0\n");
+my $node = scan_node('attack', "wal_level = minimal\nmax_wal_senders = 0\nwal_skip_threshold = 0\nquota_manager.delete_proof = on\n");
 
 add_gateway($node, 'postgres');
 

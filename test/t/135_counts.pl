@@ -14,6 +14,7 @@ use QuotaTest::Wait qw(wait_until);
 use Test::More;
 
 my $node = delivery_node('counts', <<'CONF');
+quota_manager.delete_proof = on
 quota_manager.retry_base = 1ms
 quota_manager.retry_max = 5ms
 quota_manager.linger = 1ms
