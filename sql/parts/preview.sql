@@ -156,7 +156,7 @@ BEGIN
 	PERFORM quota_internal.pin_statistics();
 	clock := quota_manager.schedule_now();
 	may_stop := false;
-	IF asked.id IS NULL OR to_regclass('quota_manager.quota_ceiling') IS NULL THEN
+	IF asked.id IS NULL THEN
 		RETURN;
 	END IF;
 	-- There is no run 0.

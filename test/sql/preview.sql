@@ -37,6 +37,28 @@ SELECT * FROM preview_users('welcome', changes => '{"allowance": "exact", "amoun
 SELECT * FROM preview_users('welcome', changes => '{"allowance": "top_up", "amount": 5.5, "condition": "true()"}', reason => 'sufficient');
 SELECT * FROM forecast(n => 2, strategy => 'daily') f;
 
+-- Ceilings: one that refuses, one that cuts, and what is left of it; the breaker.
+BEGIN;
+INSERT INTO quota_ceiling (id, strategy_id, period, max_grants) SELECT 1, id, 'run', 5 FROM quota_strategy WHERE name = 'welcome';
+SELECT * FROM preview('welcome');
+SELECT * FROM preview_users('welcome');
+SELECT * FROM preview_users('welcome', reason => 'over a ceiling', n => 2);
+SELECT * FROM forecast(strategy => 'welcome');
+UPDATE quota_ceiling SET on_excess = 'cut', max_grants = NULL, max_amount = 8;
+SELECT * FROM preview('welcome');
+SELECT * FROM preview_users('welcome');
+SELECT * FROM preview_users('welcome', reason => 'over a ceiling', n => 2);
+SELECT * FROM preview('welcome', changes => '{"amount": 4}');
+SELECT * FROM forecast(strategy => 'welcome');
+SELECT granted, note FROM scan('welcome');
+DELETE FROM quota_ceiling;
+SET LOCAL quota_manager.surge_factor = 2;
+SET LOCAL quota_manager.surge_minimum = 5;
+SELECT * FROM preview('welcome');
+SELECT * FROM preview_users('welcome', reason => 'stopped by the breaker', n => 2);
+SELECT * FROM preview_users('welcome');
+ROLLBACK;
+
 -- Pauses are said.
 BEGIN;
 SELECT pause_strategy('daily', 'wrong amount');
