@@ -135,7 +135,7 @@ sub write_strategy
 
 	$condition //= 'true()';
 	$condition =~ s/MODEL/$gateway/;
-	$node->safe_psql('postgres', 'UPDATE quota_manager.quota_strategy SET enabled = false WHERE enabled');
+	$node->safe_psql('postgres', q{UPDATE quota_manager.quota_strategy SET state = 'archived' WHERE state = 'active'});
 	my $written = eval {
 		QuotaTest::Workers::strategy($node, 'postgres',
 			name => $name,
@@ -190,7 +190,7 @@ sub try_point
 	my $doubt = in_doubt($gateway);
 	my $met = $mock->stats->{faults};
 
-	$node->safe_psql('postgres', 'UPDATE quota_manager.quota_strategy SET enabled = false WHERE enabled');
+	$node->safe_psql('postgres', q{UPDATE quota_manager.quota_strategy SET state = 'archived' WHERE state = 'active'});
 	arm($node, $point, skip => $scenario->{skip});
 	$met += $scenario->{gateway}->($mock) if $scenario->{gateway};
 	write_strategy($name, $gateway, $scenario->{condition});

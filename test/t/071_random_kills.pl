@@ -109,8 +109,8 @@ sub grant_once_more
 	my ($number) = @_;
 
 	$node->safe_psql('postgres', qq{
-		UPDATE quota_manager.quota_strategy s SET enabled = false
-			WHERE s.enabled AND $users = (SELECT count(*) FROM quota_manager.quota_execute e WHERE e.strategy_id = s.id);
+		UPDATE quota_manager.quota_strategy s SET state = 'archived'
+			WHERE s.state = 'active' AND $users = (SELECT count(*) FROM quota_manager.quota_execute e WHERE e.strategy_id = s.id);
 		INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition)
 			SELECT $number || ' ' || m.model, 'single', $number % 7 + 1, m.model, 'true()' FROM quota_manager.quota_model m});
 	return;

@@ -123,7 +123,7 @@ subtest 'grants that were written although the condition was not met, by everyth
 
 subtest 'when nothing else happens, everybody gets what is due' => sub {
 	$_->clear_faults foreach values %mock;
-	sql(q{UPDATE quota_manager.quota_strategy SET enabled = false}, 'UPDATE quota_manager.quota_gateway SET rate_limit = NULL',
+	sql(q{UPDATE quota_manager.quota_strategy SET state = 'archived'}, 'UPDATE quota_manager.quota_gateway SET rate_limit = NULL',
 		q{INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition) VALUES ('last', 'single', 1, 'a', 'quota-le("a", 1000000)')});
 	ok( becomes_true($node, "SELECT count(*) = $users FROM quota_manager.quota_execute e JOIN quota_manager.quota_strategy s ON s.id = e.strategy_id
 			WHERE s.name = 'last' AND e.status = 'completed'"),

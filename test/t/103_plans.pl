@@ -262,7 +262,7 @@ $node->safe_psql('postgres', 'CREATE ROLE quota_worker LOGIN');
 foreach my $database (sort keys %plans)
 {
 	$node->safe_psql($database, q{SELECT quota_manager.grant_access('quota_worker', 'worker');
-		UPDATE quota_manager.quota_strategy SET enabled = false;
+		UPDATE quota_manager.quota_strategy SET state = 'archived';
 		INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition) VALUES
 			('by workers', 'single', 1, 'model-hold', 'is-vip(4)')});
 	ok(becomes_true($node, q{

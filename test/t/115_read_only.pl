@@ -49,6 +49,12 @@ my %call = (
 	'reverse_strategy(text,text,timestamp with time zone,integer)' => q{reverse_strategy('once', 'note')},
 	'reverse_grants(bigint[],text)' => "reverse_grants(ARRAY[$one], 'note')",
 	'undo_reversal(bigint,text)' => q{undo_reversal(1, 'note')},
+	'pause_all(text)' => q{pause_all('note')},
+	'unpause_all(text)' => q{unpause_all('note')},
+	'pause_gateway(text,text)' => q{pause_gateway('g', 'note')},
+	'unpause_gateway(text,text)' => q{unpause_gateway('g', 'note')},
+	'pause_strategy(text,text)' => q{pause_strategy('yearly', 'note')},
+	'unpause_strategy(text,text)' => q{unpause_strategy('yearly', 'note')},
 	'resume(text)' => q{resume('may_have_run')},
 	'release_balances(text,text)' => q{release_balances('g', 'note')},
 	'restart_schedule(text)' => q{restart_schedule('yearly')},
@@ -68,7 +74,7 @@ my %call = (
 my @nothing = (
 	q{resolve(0, true)}, q{resolve(NULL::bigint, NULL)}, q{resolve(ARRAY[]::bigint[], true)}, q{retry(0)}, q{cancel(NULL::bigint[])},
 	q{reinstate(0)}, q{correct(NULL::bigint, NULL)}, q{reverse_run(0, 'note')}, q{reverse_strategy('none', NULL)}, q{reverse_grants(NULL, NULL)},
-	q{undo_reversal(NULL, NULL)},
+	q{undo_reversal(NULL, NULL)}, q{pause_gateway('none')}, q{unpause_strategy(NULL)},
 	q{restart_schedule('none')}, q{release_balances('none', NULL)}, q{import_grants(NULL)}, q{scan('none')},
 	q{gateway_delta(NULL, NULL, NULL)}, q{gateway_refresh('u1', 9, 'none')});
 # Nothing but POST, PATCH, PUT and DELETE changes anything: a query is a GET at the gateway, too.
@@ -96,6 +102,12 @@ my %api = (
 	'gateway_refresh(text,numeric,text)' => q{gateway_refresh('u1', 9)},
 	'gateway_delta(text,numeric,text,text)' => q{gateway_delta('u1', 9, 'reason')},
 	'pause()' => q{pause()},
+	'pause_all(text)' => q{pause_all('note')},
+	'unpause_all(text)' => q{unpause_all('note')},
+	'pause_gateway(text,text)' => q{pause_gateway('g', 'note')},
+	'unpause_gateway(text,text)' => q{unpause_gateway('g', 'note')},
+	'pause_strategy(text,text)' => q{pause_strategy('yearly', 'note')},
+	'unpause_strategy(text,text)' => q{unpause_strategy('yearly', 'note')},
 	'resume(text)' => q{resume()});
 # These are functions of pg_cron at work, which is not here.
 my %elsewhere = map { $_ => 1 } ('schedule_jobs(name,regrole)', 'unschedule_jobs(name)');

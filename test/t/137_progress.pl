@@ -58,7 +58,7 @@ subtest q{a trigger of a site's stops the scan while it writes} => sub {
 
 my $session;
 subtest 'errors leave nothing behind, in an open transaction either' => sub {
-	sql(q{UPDATE quota_manager.quota_strategy SET enabled = name = 'again';
+	sql(q{UPDATE quota_manager.quota_strategy SET archived = name <> 'again';
 		INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition) VALUES ('again', 'single', 1, 'm', 'true()')});
 	$session = $node->background_psql('postgres', on_error_stop => 0);
 	$session->query('BEGIN; SAVEPOINT s; SELECT count(*) FROM quota_manager.scan()');
