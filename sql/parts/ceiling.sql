@@ -381,7 +381,7 @@ CREATE FUNCTION quota_internal.surge_limit(strategy_id integer, run_id bigint, O
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
 DECLARE
-	factor CONSTANT numeric := quota_internal.setting('surge_factor');
+	factor CONSTANT numeric := quota_internal.setting('surge_factor')::numeric;
 	is_single boolean;
 	-- Of a single strategy: the scans since then are parts of one, which lacked balances or room below a ceiling.
 	last_done bigint;

@@ -87,7 +87,7 @@ COMMENT ON TRIGGER record_version_note ON quota_manager.quota_strategy IS 'Keeps
 
 CREATE FUNCTION quota_internal.said_value(value jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN coalesce(nullif(pg_catalog.regexp_replace(value #>> '{}', '^(\d{4,6}-\d\d-\d\d)T', '\1 '), ''), 'none');
+RETURN coalesce(nullif(pg_catalog.regexp_replace(value OPERATOR(pg_catalog.#>>) '{}', '^(\d{4,6}-\d\d-\d\d)T', '\1 '), ''), 'none');
 COMMENT ON FUNCTION quota_internal.said_value(jsonb) IS 'Of strategy_history(): a value of a definition, in words.';
 
 CREATE FUNCTION quota_internal.definition_changes(former jsonb, latter jsonb) RETURNS text

@@ -21,8 +21,9 @@ COMMENT ON FUNCTION quota_internal.full_width_note(text) IS 'The full-width sign
 
 CREATE FUNCTION quota_internal.listed_names(names text[]) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
-RETURN (SELECT pg_catalog.string_agg(pg_catalog.format('"%s"', n.name), ', ' ORDER BY n.position) FROM pg_catalog.unnest(names[:3]) WITH ORDINALITY n(name, position))
-	|| CASE WHEN pg_catalog.cardinality(names) > 3 THEN pg_catalog.format(' and %s more', pg_catalog.cardinality(names) - 3) ELSE '' END;
+RETURN (SELECT pg_catalog.string_agg(pg_catalog.format('"%s"', n.name), ', ' ORDER BY n.position) FROM pg_catalog.unnest(names[:3]) WITH ORDINALITY AS n (name, position))
+	OPERATOR(pg_catalog.||) CASE WHEN pg_catalog.cardinality(names) OPERATOR(pg_catalog.>) 3
+		THEN pg_catalog.format(' and %s more', pg_catalog.cardinality(names) OPERATOR(pg_catalog.-) 3) ELSE '' END;
 COMMENT ON FUNCTION quota_internal.listed_names(text[]) IS 'Names in quotes, the first three.';
 
 CREATE FUNCTION quota_internal.model_findings(strategy quota_manager.quota_strategy, models text[])

@@ -58,7 +58,7 @@ COMMENT ON FUNCTION quota_internal.person(text, text) IS 'Of views: who did some
 
 CREATE FUNCTION quota_internal.pause_words(pause quota_manager.quota_pause) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
-RETURN pg_catalog.concat('since ', pause.since::timestamptz(0),
+RETURN pg_catalog.concat('since ', pg_catalog.date_trunc('second', pause.since),
 	CASE WHEN pause.cause OPERATOR(pg_catalog.=) 'operator' THEN ' by ' OPERATOR(pg_catalog.||) quota_internal.person(pause.said_by, pause.role) END,
 	': ' OPERATOR(pg_catalog.||) nullif(pause.note, ''));
 COMMENT ON FUNCTION quota_internal.pause_words(quota_manager.quota_pause) IS 'Since when, by whom and why, in words.';

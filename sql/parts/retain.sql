@@ -281,15 +281,17 @@ $$;
 COMMENT ON FUNCTION quota_internal.prune_grants(quota_manager.quota_run, bigint, integer, timestamptz) IS 'Of retain(): deletes what may be deleted of the next grants of a run, which the caller has locked, and adds it up. seen: how many grants there were, the last of them last_grant; kept: how many are left, reversals included.';
 
 CREATE FUNCTION quota_internal.count_pruned_runs(strategy_id integer, runs bigint, skipped bigint) RETURNS void
-LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
 	INSERT INTO quota_manager.pruned_run AS p (strategy_id, runs, skipped_firings, prune_time, role)
-		SELECT count_pruned_runs.strategy_id, count_pruned_runs.runs, count_pruned_runs.skipped, pg_catalog.clock_timestamp(), quota_internal.deciding_role()
-		WHERE count_pruned_runs.runs OPERATOR(pg_catalog.>) 0
-	ON CONFLICT (strategy_id) DO UPDATE SET runs = p.runs OPERATOR(pg_catalog.+) excluded.runs,
-		skipped_firings = p.skipped_firings OPERATOR(pg_catalog.+) excluded.skipped_firings,
+		SELECT count_pruned_runs.strategy_id, count_pruned_runs.runs, count_pruned_runs.skipped, clock_timestamp(), quota_internal.deciding_role()
+		WHERE count_pruned_runs.runs > 0
+	ON CONFLICT (strategy_id) DO UPDATE SET runs = p.runs + excluded.runs, skipped_firings = p.skipped_firings + excluded.skipped_firings,
 		prune_time = excluded.prune_time, role = excluded.role;
-END;
+END
+$$;
 COMMENT ON FUNCTION quota_internal.count_pruned_runs(integer, bigint, bigint) IS 'Of retain(): counts the runs of a strategy that it has deleted, and the skipped firings that they stood for.';
 
 CREATE FUNCTION quota_internal.prune_scans(strategy_id integer, batch integer, before timestamptz) RETURNS bigint

@@ -106,7 +106,10 @@ COMMENT ON FUNCTION quota_internal.user_relation(oid) IS 'Relation that scans re
 CREATE FUNCTION quota_internal.source_users()
 RETURNS TABLE (id text, name text, github_username text, email text, phone text, github_star text, vip integer, org text,
 	register_time timestamptz, access_time timestamptz)
-LANGUAGE sql STABLE AS 'SELECT u.id, u.name, u.github_username, u.email, u.phone, u.github_star, u.vip, u.org, u.register_time, u.access_time FROM quota_manager.user_info u';
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+	SELECT u.id, u.name, u.github_username, u.email, u.phone, u.github_star, u.vip, u.org, u.register_time, u.access_time FROM quota_manager.user_info u;
+END;
 COMMENT ON FUNCTION quota_internal.source_users() IS 'Of subject: the users in the relation of set_user_source, with the rights of the caller. Made anew when another relation is set.';
 
 CREATE FUNCTION quota_internal.source_is_known() RETURNS boolean

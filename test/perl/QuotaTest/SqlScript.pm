@@ -85,6 +85,7 @@ sub unqualified
 	$code =~ s/\b(?:ERRCODE|MESSAGE|DETAIL|HINT|COLUMN|CONSTRAINT|DATATYPE|TABLE|SCHEMA) =/ /g;
 	# arguments by name, assignments, ranges, signs of numbers, lists of columns, all arguments of count()
 	$code =~ s/:=|=>|\.\.|(?<=[(,=])\s*-(?=\d)|(?<=[.(\s])\*(?=[\s),])/ /g;
+	$code =~ s/\bSET\s+\w+\s*=/ /g;
 	$code =~ s/\b(?:CONSTANT|DECLARE)\b/ /gi;
 	push @found, "cast to $1" while $code =~ /::\s*($NAME)(?!\s*\.|\w)/g;
 	$code =~ s/::/ /g;
