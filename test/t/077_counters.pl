@@ -18,6 +18,7 @@ use constant HIGHEST => 2147483647;
 my $node = delivery_node('counters', <<'CONF');
 shared_preload_libraries = 'quota_manager'
 autovacuum = off
+quota_manager.delete_proof = on
 quota_manager.retry_base = 1ms
 quota_manager.retry_max = 2ms
 CONF
