@@ -159,7 +159,8 @@ BEGIN
 		RETURN false;
 	END IF;
 	RETURN NOT EXISTS (SELECT 1 FROM quota_manager.quota_run r
-		WHERE r.strategy_id = strategy.id AND r.scheduled_time IS NULL AND r.state = 'done' AND r.finish_time > installation.doubtful_until);
+		WHERE r.strategy_id = strategy.id AND r.scheduled_time IS NULL AND r.state = 'done' AND r.over_ceiling = 0
+			AND r.finish_time > installation.doubtful_until);
 END
 $$;
 COMMENT ON FUNCTION quota_internal.is_doubtful(quota_manager.quota_strategy, timestamptz) IS 'Of scan(): another life of this database may have granted what the strategy would grant now for a firing (null: a single strategy, up to its first complete scan).';

@@ -306,9 +306,9 @@ BEGIN
 		WHERE o.strategy_id = prune_scans.strategy_id AND o.scheduled_time IS NULL AND o.granted = 0 AND o.first_grant_id IS NULL AND o.finish_time < before
 			AND o.id < (SELECT u.id FROM quota_manager.quota_run u WHERE u.strategy_id = prune_scans.strategy_id AND u.scheduled_time IS NULL
 				ORDER BY u.id DESC OFFSET 29 LIMIT 1)
-			-- A restored copy grants in doubt up to its first scan that is done.
+			-- A restored copy grants in doubt up to its first scan that is done and was not cut.
 			AND o.id <> coalesce((SELECT max(u.id) FROM quota_manager.quota_run u
-				WHERE u.strategy_id = prune_scans.strategy_id AND u.scheduled_time IS NULL AND u.state = 'done'), 0)
+				WHERE u.strategy_id = prune_scans.strategy_id AND u.scheduled_time IS NULL AND u.state = 'done' AND u.over_ceiling = 0), 0)
 			AND NOT EXISTS (SELECT 1 FROM quota_internal.scan_mark m WHERE m.run_id = o.id)
 		ORDER BY o.id LIMIT batch FOR UPDATE SKIP LOCKED));
 	GET DIAGNOSTICS deleted = ROW_COUNT;

@@ -87,6 +87,19 @@ SELECT user_id, amount FROM quota_execute WHERE strategy_id = 3 ORDER BY 1;
 SELECT state, granted, amount, over_ceiling, sufficient FROM quota_run WHERE strategy_id = 3;
 SELECT strategy, matched, granted, already_granted, unknown_balance, error, note FROM scan('hourly');
 
+-- Another life of the database may have granted what a scan here was cut off from.
+SAVEPOINT s;
+INSERT INTO quota_installation (doubtful_until) VALUES (clock_timestamp()) ON CONFLICT (singleton) DO UPDATE SET doubtful_until = excluded.doubtful_until;
+INSERT INTO quota_ceiling (id, strategy_id, period, max_grants, on_excess) VALUES (7, 1, 'run', 2, 'cut');
+INSERT INTO user_info (id, vip) SELECT 'v' || i, 1 FROM generate_series(1, 3) i;
+SELECT strategy, granted, note FROM scan('one');
+UPDATE quota_run SET retry_time = clock_timestamp() WHERE strategy_id = 1;
+SELECT strategy, granted, note FROM scan('one');
+INSERT INTO user_info (id, vip) VALUES ('v4', 1);
+SELECT strategy, granted, note FROM scan('one');
+SELECT user_id, status FROM quota_execute WHERE user_id LIKE 'v%' ORDER BY 1;
+ROLLBACK TO s;
+
 -- The breaker: far more than usual stands still until it is released.
 SET LOCAL quota_manager.surge_minimum = 3;
 SELECT (quota_internal.surge_limit(1, 0)).usual, (quota_internal.surge_limit(99, 0)).usual;

@@ -21,6 +21,7 @@ CREATE INDEX quota_run_granted ON quota_manager.quota_run (strategy_id, id) WHER
 -- take FUNCTION quota_internal.evaluated_users
 -- take FUNCTION quota_internal.evaluated_count
 -- take FUNCTION quota_internal.is_tried_again
+-- take FUNCTION quota_internal.is_doubtful
 DROP FUNCTION quota_internal.grant_evaluated(quota_manager.quota_execute, integer, boolean);
 -- take FUNCTION quota_internal.grant_evaluated
 -- The view has subqueries of whole rows.
