@@ -181,7 +181,7 @@ BEGIN
 			USING ERRCODE = 'invalid_transaction_state';
 	END IF;
 	IF TG_OP = 'TRUNCATE' THEN
-		IF EXISTS (SELECT 1 FROM quota_manager.quota_execute) THEN
+		IF EXISTS (SELECT 1 FROM quota_manager.quota_execute) OR EXISTS (SELECT 1 FROM quota_manager.pruned_grant) THEN
 			RAISE EXCEPTION 'strategies with grants cannot be removed'
 				USING ERRCODE = 'foreign_key_violation', DETAIL = 'Grants are proof of what was paid.';
 		END IF;

@@ -141,7 +141,8 @@ BEGIN
 	IF state IS NULL THEN
 		NEW.state := CASE WHEN NEW.archived THEN 'archived' WHEN NEW.enabled THEN 'active'
 			WHEN former = 'active' THEN 'paused'
-			WHEN former = 'archived' AND EXISTS (SELECT 1 FROM quota_manager.quota_execute e WHERE e.strategy_id = NEW.id) THEN 'paused'
+			WHEN former = 'archived' AND (EXISTS (SELECT 1 FROM quota_manager.quota_execute e WHERE e.strategy_id = NEW.id)
+				OR EXISTS (SELECT 1 FROM quota_manager.pruned_grant p WHERE p.strategy_id = NEW.id)) THEN 'paused'
 			WHEN former IS NULL AND NEW.enabled IS NULL THEN quota_internal.setting('default_strategy_state') ELSE 'draft' END;
 		-- Of a strategy that is edited, null is refused later.
 		IF former IS NULL THEN
@@ -164,7 +165,8 @@ BEGIN
 		IF current_setting('transaction_isolation') <> 'read committed' THEN
 			RAISE EXCEPTION 'strategies are made drafts again at isolation level read committed only' USING ERRCODE = 'invalid_transaction_state';
 		END IF;
-		IF EXISTS (SELECT 1 FROM quota_manager.quota_execute e WHERE e.strategy_id = NEW.id) THEN
+		IF EXISTS (SELECT 1 FROM quota_manager.quota_execute e WHERE e.strategy_id = NEW.id)
+			OR EXISTS (SELECT 1 FROM quota_manager.pruned_grant p WHERE p.strategy_id = NEW.id) THEN
 			RAISE EXCEPTION 'strategy "%" has grants and cannot be a draft again', NEW.name
 				USING ERRCODE = 'object_not_in_prerequisite_state', COLUMN = 'state', DETAIL = 'A draft has never granted anything.',
 					HINT = 'Pause it: state = ''paused''.';

@@ -129,6 +129,23 @@ subtest 'a run in small parts' => sub {
 	sql("DELETE FROM quota_manager.user_info WHERE org = 'little'");
 };
 
+subtest 'an edit is the cure' => sub {
+	strategy('cured');
+	add_users(1, 'cured');
+	is(scan('cured'), '1|', 'as usual');
+	sql(q{UPDATE quota_manager.quota_strategy SET condition = 'true()' WHERE name = 'cured'});
+	like(scan('cured'), qr/^0\|stopped/, 'stands still');
+	sql(q{UPDATE quota_manager.quota_strategy SET condition = 'belong-to("cured")' WHERE name = 'cured'});
+	release('cured');
+	add_users(11, 'cured');
+	like(scan('cured'), qr/^0\|stopped by the breaker: 11 would be granted, usual are at most 10; /, 'what was not let through is not usual');
+	release('cured');
+	is(scan('cured'), '11|', 'what was let through is granted');
+	sql(q{UPDATE quota_manager.quota_strategy SET condition = 'true()' WHERE name = 'cured'});
+	like(scan('cured'), qr/^0\|stopped by the breaker: \d+ would be granted, usual are at most 110; /, 'the same mistake again stands still again');
+	sql(q{UPDATE quota_manager.quota_strategy SET state = 'archived' WHERE name = 'cured'});
+};
+
 subtest 'what is released' => sub {
 	strategy('released');
 	add_users(3, 'released');
