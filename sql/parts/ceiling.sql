@@ -300,7 +300,8 @@ DECLARE
 	exceeded record;
 BEGIN
 	SELECT c.* INTO exceeded FROM quota_internal.ceilings_of(exceeded_ceiling.strategy_id, clock, run_id) c
-		WHERE (c.ceiling).on_excess = 'refuse' AND (c.grants_left < exceeded_ceiling.grants OR c.amount_left < exceeded_ceiling.amount) LIMIT 1;
+		WHERE exceeded_ceiling.grants > 0 AND (c.ceiling).on_excess = 'refuse'
+			AND (c.grants_left < exceeded_ceiling.grants OR c.amount_left < exceeded_ceiling.amount) LIMIT 1;
 	IF NOT FOUND THEN
 		RETURN NULL;
 	END IF;

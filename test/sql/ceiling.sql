@@ -87,6 +87,14 @@ SELECT user_id, amount FROM quota_execute WHERE strategy_id = 3 ORDER BY 1;
 SELECT state, granted, amount, over_ceiling, sufficient FROM quota_run WHERE strategy_id = 3;
 SELECT strategy, matched, granted, already_granted, unknown_balance, error, note FROM scan('hourly');
 
+-- Below what was granted already: nothing more is, and a run that would grant nothing is not refused.
+SAVEPOINT s;
+INSERT INTO quota_ceiling (id, strategy_id, period, max_grants, max_amount) VALUES (8, 1, 'total', 1, 1);
+SELECT strategy, matched, granted, error FROM scan('one');
+INSERT INTO user_info (id, vip) VALUES ('v5', 1);
+SELECT strategy, matched, granted, error FROM scan('one');
+ROLLBACK TO s;
+
 -- Another life of the database may have granted what a scan here was cut off from.
 SAVEPOINT s;
 INSERT INTO quota_installation (doubtful_until) VALUES (clock_timestamp()) ON CONFLICT (singleton) DO UPDATE SET doubtful_until = excluded.doubtful_until;
