@@ -72,6 +72,9 @@ AS $$
 DECLARE
 	known quota_manager.quota_strategy;
 BEGIN
+	IF strategy IS NULL THEN
+		RAISE EXCEPTION 'the strategy must be given' USING ERRCODE = 'null_value_not_allowed';
+	END IF;
 	SELECT s.* INTO known FROM quota_manager.quota_strategy s WHERE s.name = strategy;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'strategy "%" does not exist', strategy
@@ -117,6 +120,7 @@ BEGIN
 			USING ERRCODE = 'invalid_parameter_value', HINT = 'Give condition, to see who meets it, or strategy, to see whom it would grant to.';
 	END IF;
 	IF condition IS NOT NULL THEN
+		PERFORM quota_internal.require_harmless(condition);
 		RETURN QUERY EXECUTE format(chosen || ' WHERE x.subject OPERATOR(quota_manager.@@) %L', quota_internal.user_query(), condition);
 		RETURN;
 	END IF;

@@ -193,6 +193,9 @@ DECLARE
 	former CONSTANT text := CASE WHEN TG_OP <> 'INSERT' THEN OLD.state ELSE '' END;
 	present CONSTANT text := CASE WHEN TG_OP <> 'DELETE' THEN NEW.state ELSE 'deleted' END;
 BEGIN
+	IF TG_RELID <> 'quota_manager.quota_strategy'::regclass THEN
+		RAISE EXCEPTION 'this trigger is for quota_manager.quota_strategy only' USING ERRCODE = 'wrong_object_type';
+	END IF;
 	IF present = 'paused' AND former <> 'paused' THEN
 		PERFORM quota_internal.pause('strategy', NULL, NEW.id, '');
 	ELSIF present <> 'paused' AND former <> present THEN
@@ -216,6 +219,9 @@ CREATE FUNCTION quota_internal.forget_paused_gateway() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+	IF TG_RELID <> 'quota_manager.quota_gateway'::regclass THEN
+		RAISE EXCEPTION 'this trigger is for quota_manager.quota_gateway only' USING ERRCODE = 'wrong_object_type';
+	END IF;
 	PERFORM quota_internal.unpause('gateway', OLD.name, NULL, 'deleted');
 	RETURN NULL;
 END

@@ -215,6 +215,9 @@ CREATE FUNCTION quota_internal.forget_ceilings() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+	IF TG_RELID <> 'quota_manager.quota_strategy'::regclass THEN
+		RAISE EXCEPTION 'this trigger is for quota_manager.quota_strategy only' USING ERRCODE = 'wrong_object_type';
+	END IF;
 	DELETE FROM quota_manager.quota_ceiling c WHERE c.strategy_id = OLD.id;
 	RETURN NULL;
 END

@@ -242,6 +242,32 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.explained_parts(text, text, integer[], text[]) IS 'Of explain_match(): which parts of an and(), or() or not() would have to change for another result; an unknown one is to hold.';
 
+-- A name that one of the extension's own functions has means no other: src/condition/resolve.c.
+CREATE FUNCTION quota_internal.require_harmless(condition quota_manager.condition) RETURNS void
+LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	reader CONSTANT text := quota_internal.deciding_role();
+	danger CONSTANT text := quota_internal.role_danger((SELECT r.oid FROM pg_roles r WHERE r.rolname = reader));
+	called text;
+BEGIN
+	IF danger IS NULL THEN
+		RETURN;
+	END IF;
+	SELECT t.function INTO called FROM (SELECT DISTINCT t.function FROM quota_internal.condition_tree(condition) t WHERE t.kind = 'call') t
+		JOIN pg_proc p ON p.proname = replace(t.function, '-', '_') AND p.pronamespace = 'quota_condition'::regnamespace
+		LEFT JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+			AND d.refobjid = (SELECT e.oid FROM pg_extension e WHERE e.extname = 'quota_manager')
+		GROUP BY t.function HAVING count(d.objid) = 0 ORDER BY t.function LIMIT 1;
+	IF FOUND THEN
+		RAISE EXCEPTION 'code that others have written is not run as role "%", which %', reader, danger
+			USING ERRCODE = 'insufficient_privilege', DETAIL = format('Condition function %s is not the extension''s own.', called),
+				HINT = 'Ask as another role that quota_manager.grant_access was called for: SET ROLE.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.require_harmless(quota_manager.condition) IS 'Raises an error if the condition calls functions that are not the extension''s own and the session acts as a superuser, or as a role that can become one.';
+
 CREATE FUNCTION quota_internal.explained_tree(s quota_manager.subject, condition quota_manager.condition)
 RETURNS TABLE (node integer, part text, result text, saw text, bound text, to_change text, decides boolean, parent integer, function text,
 	set_column text, set_value text, set_gateway text)
@@ -249,6 +275,7 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 BEGIN
+	PERFORM quota_internal.require_harmless(condition);
 	RETURN QUERY
 	WITH RECURSIVE known AS MATERIALIZED (
 		SELECT r.* FROM quota_internal.condition_results(s, condition) r
@@ -343,6 +370,7 @@ DECLARE
 	users bigint;
 	figures bigint[];
 BEGIN
+	PERFORM quota_internal.require_harmless(asked);
 	-- Each part is computed once per user; the outer query counts. A part without balances is never unknown.
 	SELECT string_agg(format('x.subject OPERATOR(quota_manager.@@) %L AS n%s', b.text, p.node)
 				|| CASE WHEN b.asks THEN format(', quota_manager.may_match(x.subject, %L) AS m%s', b.text, p.node) ELSE '' END, ', '),

@@ -120,6 +120,9 @@ AS $$
 DECLARE
 	chosen integer := (SELECT s.id FROM quota_manager.quota_strategy s WHERE s.name = strategy);
 BEGIN
+	IF strategy IS NULL THEN
+		RAISE EXCEPTION 'the strategy must be given' USING ERRCODE = 'null_value_not_allowed';
+	END IF;
 	chosen := coalesce(chosen, (SELECT v.strategy_id FROM quota_manager.quota_strategy_version v
 		WHERE v.definition IS NULL AND strategy = (SELECT p.definition ->> 'name' FROM quota_manager.quota_strategy_version p
 			WHERE p.strategy_id = v.strategy_id AND p.definition IS NOT NULL ORDER BY p.change_time DESC, p.version DESC LIMIT 1)
@@ -185,6 +188,7 @@ BEGIN
 		WHERE v.strategy_id = chosen.id AND v.version < latter_version ORDER BY v.version DESC LIMIT 1), latter_version);
 	former := quota_internal.version_condition(chosen, former_version);
 	latter := quota_internal.version_condition(chosen, latter_version);
+	PERFORM quota_internal.require_harmless(former), quota_internal.require_harmless(latter);
 END
 $$;
 COMMENT ON FUNCTION quota_internal.compared_versions(text, integer, integer) IS 'Of diff() and diff_counts(): the versions and their conditions. v2 null: the present one; v1 null: the one before v2.';

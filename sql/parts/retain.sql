@@ -101,6 +101,11 @@ BEGIN
 		RAISE EXCEPTION 'runs and grants are kept for at least a day, not for %', keep
 			USING ERRCODE = 'invalid_parameter_value', HINT = 'For example ''1 year''.';
 	END IF;
+	-- A time so long ago may be none.
+	IF keep > interval '1000 years' THEN
+		RAISE EXCEPTION 'runs and grants are kept for at most 1000 years, not for %', keep
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'What is never deleted needs no call of retain().';
+	END IF;
 	IF (batch BETWEEN 1 AND 100000) IS NOT TRUE THEN
 		RAISE EXCEPTION 'a batch has from 1 to 100000 grants, not %', coalesce(batch::text, 'null')
 			USING ERRCODE = 'invalid_parameter_value', HINT = 'Leave it out for 1000.';
@@ -481,10 +486,12 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quota_manager.
 AS $$
 #variable_conflict use_column
 DECLARE
-	before CONSTANT timestamptz := clock_timestamp() - keep;
-	firing_before CONSTANT timestamptz := quota_manager.schedule_now() - keep;
+	before timestamptz;
+	firing_before timestamptz;
 BEGIN
 	PERFORM quota_internal.pin_statistics(), quota_internal.check_retain(keep, strategy_name, 1);
+	before := clock_timestamp() - keep;
+	firing_before := quota_manager.schedule_now() - keep;
 	RETURN QUERY
 	SELECT s.name, CASE WHEN v.reason IS NULL THEN 'delete' ELSE 'keep' END, sum(CASE WHEN r.first_grant_id IS NOT NULL THEN r.granted ELSE 0 END)::bigint,
 		count(*), min(r.start_time), CASE WHEN v.reason IS NULL AND bool_or(r.undelivered) THEN 'but those that are not settled' ELSE v.reason END

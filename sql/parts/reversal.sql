@@ -459,6 +459,7 @@ AS $$
 DECLARE
 	new quota_manager.quota_reversal := quota_internal.begin_reversal(format('reversal %s', undo_reversal.reversal_id), note);
 	targets record;
+	named bigint[];
 	outcomes jsonb;
 BEGIN
 	new.undone_id := undo_reversal.reversal_id;
@@ -467,6 +468,11 @@ BEGIN
 			USING ERRCODE = 'undefined_object', HINT = 'See SELECT id, reversal_time, what, note FROM quota_manager.reversal_status ORDER BY id DESC.';
 	END IF;
 	SELECT t.* INTO targets FROM quota_internal.undo_targets(new.undone_id) t;
+	named := targets.opposites || targets.cancelled || targets.waiting;
+	IF (SELECT count(*) FROM quota_manager.quota_execute e WHERE e.id = ANY (named)) > cardinality(quota_internal.visible_grants(named)) THEN
+		RAISE EXCEPTION 'reversal % is also of grants that role "%" may not see', new.undone_id, new.role
+			USING ERRCODE = 'insufficient_privilege', DETAIL = 'It is undone as a whole.', HINT = 'Reverse those that you may see: quota_manager.reverse_grants().';
+	END IF;
 	PERFORM quota_internal.lock_strategies(ARRAY(SELECT s.id FROM quota_manager.quota_strategy s WHERE s.max_exec_per_user IS NOT NULL
 		AND s.id IN (SELECT e.strategy_id FROM quota_manager.quota_execute e WHERE e.id = ANY (targets.cancelled)) ORDER BY s.id));
 	PERFORM quota_internal.lock_reversed(targets.opposites || targets.cancelled || targets.waiting);
@@ -497,6 +503,10 @@ DECLARE
 BEGIN
 	PERFORM quota_internal.pin_statistics();
 	IF run_id IS NOT NULL THEN
+		IF NOT EXISTS (SELECT 1 FROM quota_manager.quota_run r WHERE r.id = reversed_ids.run_id) THEN
+			RAISE EXCEPTION 'run % does not exist', run_id
+				USING ERRCODE = 'undefined_object', HINT = 'See SELECT id, strategy_id, granted, finish_time FROM quota_manager.quota_run ORDER BY id DESC.';
+		END IF;
 		RETURN ARRAY(SELECT e.id FROM quota_manager.quota_run r JOIN quota_manager.quota_execute e
 				ON e.id BETWEEN r.first_grant_id AND r.last_grant_id AND e.run_id = r.id
 			WHERE r.id = reversed_ids.run_id ORDER BY e.id);
@@ -527,6 +537,13 @@ BEGIN
 	IF num_nonnulls(preview_reversal.run_id, preview_reversal.strategy, preview_reversal.ids, preview_reversal.reversal_id) <> 1 THEN
 		RAISE EXCEPTION 'either a run, a strategy, grants or a reversal is reversed'
 			USING ERRCODE = 'invalid_parameter_value', HINT = 'Write run_id => 12, strategy => ''name'', ids => ARRAY[1, 2] or reversal_id => 3.';
+	END IF;
+	IF strategy IS NULL AND num_nonnulls(firing, version) > 0 THEN
+		RAISE EXCEPTION 'a firing or a version is of a strategy' USING ERRCODE = 'invalid_parameter_value', HINT = 'Write strategy => ''name'' too, or leave it out.';
+	END IF;
+	IF reversal_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM quota_manager.quota_reversal v WHERE v.id = preview_reversal.reversal_id) THEN
+		RAISE EXCEPTION 'reversal % does not exist', reversal_id
+			USING ERRCODE = 'undefined_object', HINT = 'See SELECT id, reversal_time, what, note FROM quota_manager.reversal_status ORDER BY id DESC.';
 	END IF;
 	ids := quota_internal.reversed_ids(preview_reversal.run_id, preview_reversal.strategy, preview_reversal.ids, firing, version);
 	SELECT t.* INTO targets FROM quota_internal.undo_targets(preview_reversal.reversal_id) t;

@@ -66,7 +66,16 @@ ROLLBACK;
 -- A function of the site's says only what it answers.
 CREATE FUNCTION quota_condition.has_tag(s subject, tag text, at_least integer DEFAULT 1) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
 	RETURN CASE (s).id WHEN 'bob' THEN NULL ELSE (s).id > tag END;
+GRANT EXECUTE ON FUNCTION quota_condition.has_tag TO PUBLIC;
+-- It is not run as a superuser.
+SELECT * FROM explain_match('ada', condition => 'not(has-tag("b", 7))');
+CREATE ROLE regress_explain_viewer;
+SELECT grant_access('regress_explain_viewer', 'viewer');
+SET ROLE regress_explain_viewer;
 SELECT u.id, e.part, e.result, e.saw, e.bound, e.to_change, e.decides FROM (VALUES ('ada'), ('bob'), ('cyd')) u (id), explain_match(u.id, condition => 'not(has-tag("b", 7))') e;
+RESET ROLE;
+DROP OWNED BY regress_explain_viewer;
+DROP ROLE regress_explain_viewer;
 DROP FUNCTION quota_condition.has_tag;
 -- What is long is shortened, and stays on its line.
 SELECT * FROM explain_match_text('ada', condition => format('match-user(%s) and github-star("a%sb")', (SELECT string_agg(to_json('u' || n)::text, ', ') FROM generate_series(1, 40) n), E'\n\t'));
