@@ -73,9 +73,9 @@ BEGIN
 	PERFORM quota_internal.pin_statistics();
 	RETURN QUERY
 	SELECT t.id, t.amount, h, m.last + 1, CASE
+			WHEN row_number() OVER (PARTITION BY t.strategy_id, t.user_id, t.scheduled_time ORDER BY t.revision) > 1 THEN 'named twice'
 			WHEN h.id IS NULL THEN 'nothing to do: ' || t.status
 			WHEN h.amount <> t.amount THEN CASE h.status WHEN 'completed' THEN 'taken back before' ELSE 'is being taken back' END
-			WHEN row_number() OVER (PARTITION BY h.id ORDER BY t.id) > 1 THEN 'named twice'
 			WHEN h.status = 'pending' THEN 'cancelled'
 			WHEN h.status <> 'completed' THEN CASE WHEN h.id = ANY (awaited) THEN 'waits already' WHEN h.status = 'in_doubt' THEN 'waits: in doubt' ELSE 'waits: being sent' END
 			WHEN g.name IS NULL THEN format('not possible: gateway "%s" does not exist', h.gateway)
@@ -223,6 +223,17 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.reverse_part(quota_manager.quota_reversal, bigint, bigint[]) IS 'Of reversals: reverses grants whose runs are locked, and returns how many became what.';
 
+CREATE FUNCTION quota_internal.first_revisions(ids bigint[]) RETURNS bigint[]
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off SET quota_manager.pinned_statistics = on
+AS $$
+BEGIN
+	PERFORM quota_internal.pin_statistics();
+	RETURN ARRAY(SELECT f.id FROM (SELECT DISTINCT ON (e.strategy_id, e.user_id, e.scheduled_time) e.id FROM quota_manager.quota_execute e
+			WHERE e.id = ANY (ids) ORDER BY e.strategy_id, e.user_id, e.scheduled_time, e.revision) f ORDER BY f.id);
+END
+$$;
+COMMENT ON FUNCTION quota_internal.first_revisions(bigint[]) IS 'Of reversals: of the revisions of a grant that are named, the first one: it says whether the user is to have the grant in the end.';
+
 CREATE FUNCTION quota_internal.reverse_listed(reversal quota_manager.quota_reversal, ids bigint[]) RETURNS TABLE (outcome text, grants bigint, amount numeric)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
@@ -232,16 +243,23 @@ DECLARE
 	part_size CONSTANT integer := 10000;
 	grant_ids CONSTANT regclass := pg_get_serial_sequence('quota_manager.quota_execute', 'id');
 	run quota_manager.quota_run;
+	first bigint[];
 	done record;
 BEGIN
 	PERFORM quota_internal.pin_statistics();
+	-- Later ones would see, and reverse, what is written for the first.
+	first := quota_internal.first_revisions(ids);
+	IF cardinality(first) < cardinality(ids) THEN
+		RETURN QUERY SELECT 'named twice', count(*), sum(e.amount) FROM (SELECT i FROM unnest(ids) i EXCEPT SELECT f FROM unnest(first) f) n
+			JOIN quota_manager.quota_execute e ON e.id = n.i HAVING count(*) > 0;
+	END IF;
 	run.id := nextval(pg_get_serial_sequence('quota_manager.quota_run', 'id'));
 	run.first_grant_id := nextval(grant_ids);
 	run.start_time := clock_timestamp();
 	run.granted := 0;
 	run.amount := 0;
-	FOR low IN 1 .. cardinality(ids) BY part_size LOOP
-		FOR done IN SELECT r.* FROM quota_internal.reverse_part(reversal, run.id, ids[low : low + part_size - 1]) r LOOP
+	FOR low IN 1 .. cardinality(first) BY part_size LOOP
+		FOR done IN SELECT r.* FROM quota_internal.reverse_part(reversal, run.id, first[low : low + part_size - 1]) r LOOP
 			IF done.outcome = 'taken back' THEN
 				run.granted := run.granted + done.grants;
 				run.amount := run.amount - done.amount;

@@ -224,6 +224,24 @@ RESET ROLE;
 ALTER TABLE quota_execute DISABLE ROW LEVEL SECURITY;
 ALTER TABLE quota_strategy DISABLE ROW LEVEL SECURITY;
 
+-- All revisions of a grant at once: the first one counts, and what is written for it is left alone.
+SELECT undo_test_grant(9040, 'u5', 2040, 'completed');
+CREATE VIEW public.undo_test_chain AS SELECT id, revision, status, amount FROM quota_execute WHERE user_id = 'u5' AND scheduled_time > '2039-01-01';
+SELECT outcome, grants FROM reverse_grants(ARRAY[9040::bigint], 'first');
+SELECT outcome, grants FROM undo_reversal((SELECT max(id) FROM quota_reversal), 'undone at once');
+SELECT * FROM preview_reversal(ids => (SELECT array_agg(id) FROM public.undo_test_chain));
+SELECT outcome, grants, amount FROM reverse_grants((SELECT array_agg(id) FROM public.undo_test_chain), 'all');
+SELECT quota_internal.continue_reversals();
+SELECT revision, status, amount FROM public.undo_test_chain ORDER BY 1;
+UPDATE quota_execute SET status = 'completed' WHERE id = (SELECT id FROM public.undo_test_chain WHERE revision = 2);
+SELECT outcome, grants FROM undo_reversal((SELECT max(id) FROM quota_reversal), 'undone');
+SELECT * FROM preview_reversal(ids => (SELECT array_agg(id) FROM public.undo_test_chain));
+SELECT outcome, grants, amount FROM reverse_grants((SELECT array_agg(id) FROM public.undo_test_chain), 'all');
+SELECT quota_internal.continue_reversals();
+SELECT revision, status, amount FROM public.undo_test_chain ORDER BY 1;
+SELECT quota_internal.recount_grants();
+DROP VIEW public.undo_test_chain;
+
 -- Another life of the database may have gone on with what waits: it is written in doubt.
 SELECT undo_test_grant(9030, 'u4', 2030, 'in_doubt');
 SELECT outcome, grants FROM reverse_grants(ARRAY[9030::bigint], 'before');
