@@ -44,9 +44,6 @@ my %steady_callers = (
 		'quota_manager.preview_users(pg_catalog.text,quota_manager.condition,pg_catalog.jsonb,pg_catalog.text,pg_catalog.text,integer)',
 		'quota_manager.forecast(integer,timestamp with time zone,pg_catalog.text)'));
 
-# Functions that the planner inlines although their bodies are texts.
-my %inlined = ('quota_internal.source_users()' => 'it must not depend on the relation that it reads; all names in it have their schema');
-
 # Functions that plpgsql_check would have promise more.
 my %volatile_on_purpose = (
 	'quota_internal.has_readings(pg_catalog.text)' => 'pin_statistics() in it must come before its query is planned');
@@ -143,7 +140,7 @@ JOIN pg_depend d ON d.classid = p.classid AND d.objid = p.objid AND d.deptype = 
 	pg_identify_object(d.refclassid, d.refobjid, 0) o
 WHERE coalesce(o.schema, 'pg_catalog') NOT IN ('pg_catalog') AND NOT EXISTS (SELECT FROM lint.part q WHERE q.classid = d.refclassid AND q.objid = d.refobjid)
 SQL
-	only('no function depends on search_path: it is C, has a body of the SQL standard, or sets it', <<'SQL', \%inlined);
+	only('no function depends on search_path: it is C, has a body of the SQL standard, or sets it', <<'SQL', {});
 SELECT identity FROM lint.routine
 WHERE lanname NOT IN ('c', 'internal') AND prosqlbody IS NULL AND NOT coalesce(proconfig, '{}') && ARRAY['search_path=pg_catalog, pg_temp']
 SQL
