@@ -26,7 +26,8 @@ $node->safe_psql('postgres', q{
 	INSERT INTO quota_manager.quota_strategy (name, type, amount, model, periodic_expr, condition) VALUES ('three', 'periodic', 1, 'm', '* * * * *', 'true()');
 	SELECT * FROM quota_manager.scan('one');
 	UPDATE quota_manager.quota_execute SET status = 'in_doubt', next_attempt_time = 'infinity' WHERE user_id = 'u2';
-	UPDATE quota_manager.quota_execute SET status = 'failed' WHERE user_id = 'u3'});
+	UPDATE quota_manager.quota_execute SET status = 'failed' WHERE user_id = 'u3';
+	SELECT * FROM quota_manager.reverse_grants(ARRAY(SELECT id FROM quota_manager.quota_execute WHERE user_id = 'u5'), 'a reversal to ask about')});
 my ($doubtful, $failed, $pending) = map { $node->safe_psql('postgres', "SELECT min(id) FROM quota_manager.quota_execute WHERE status = '$_'") } qw(in_doubt failed pending);
 $api->rpc('admin', 'POST', 'gateway_query', { user_id => 'u1' });
 is($mock->requests('query')->{200}, 1, 'the gateway can be asked');
