@@ -15,7 +15,7 @@ use Time::HiRes qw(time);
 
 my $gateway = QuotaTest::Workers::gateway();
 my $node = QuotaTest::Workers::cluster('wake', preload => 1,
-	settings => "quota_manager.poll_interval = 60s\nmax_prepared_transactions = 2");
+	settings => "quota_manager.poll_interval = 60s\nmax_prepared_transactions = 2\nquota_manager.lint_on_write = off");
 
 QuotaTest::Workers::database($node, 'postgres', $gateway);
 QuotaTest::Workers::strategy($node, 'postgres', name => 'all');

@@ -68,6 +68,8 @@ my %call = (
 	'set_user_source(regclass)' => q{set_user_source('quota_manager.user_info')},
 	'create_access_time_index()' => q{create_access_time_index()},
 	'grant_access(regrole,text)' => q{grant_access('quota_worker', 'admin')},
+	'bulk_delta(text,text,text,bigint,bigint,bigint,bigint,bigint)' => undef,
+	'retain(interval,text,integer,bigint,bigint,bigint,timestamp with time zone)' => undef,
 	'deliver(bigint,bigint,bigint,bigint)' => undef,
 	'tick(bigint,bigint)' => undef);
 # Where nothing is given that they could do, this is said all the same, and not what is wrong with it.
@@ -150,11 +152,11 @@ foreach my $how ('BEGIN READ ONLY', 'SET default_transaction_read_only = on', q{
 		like($err, qr/ERROR:  25006: /, "$how: $call");
 	}
 }
-foreach my $procedure ('deliver', 'tick')
+foreach my $procedure ('deliver()', 'tick()', q{retain('90 days')}, q{bulk_delta('SELECT ''u1'', 9, ''reason''', 'key')})
 {
-	my ($status, $out, $err) = ask("SET default_transaction_read_only = on; CALL quota_manager.$procedure()");
+	my ($status, $out, $err) = ask("SET default_transaction_read_only = on; CALL quota_manager.$procedure");
 
-	like($err, qr/ERROR:  25006: /, "$procedure()");
+	like($err, qr/ERROR:  25006: /, $procedure);
 }
 is(fingerprint(), $before, 'nothing has changed: tables, rights, workers, locks, quotas at the gateway');
 

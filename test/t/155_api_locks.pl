@@ -15,6 +15,7 @@ use Test::More;
 
 my $node = PostgreSQL::Test::Cluster->new('api_locks');
 $node->init(extra => [ '--encoding=UTF8', '--locale=C' ]);
+$node->append_conf('postgresql.conf', 'quota_manager.default_strategy_state = active');
 $node->start;
 $node->safe_psql('postgres', q{
 	CREATE EXTENSION quota_manager;
