@@ -63,21 +63,22 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.reaches_cap(quota_manager.quota_execute, bigint[]) IS 'Of reinstate(): would a cancelled grant, one of those given, be more than max_exec_per_user if it were pending again?';
 
-CREATE FUNCTION quota_internal.correction_obstacle(action text, execution quota_manager.quota_execute, resolved_as_applied boolean, last_revision integer, has_run boolean)
+-- Columns as arguments: a function in SQL that takes a row would depend on the type, and then a site could not change the table.
+CREATE FUNCTION quota_internal.correction_obstacle(action text, status text, revision integer, resolved_as_applied boolean, last_revision integer, has_run boolean)
 RETURNS text
 LANGUAGE sql IMMUTABLE
 RETURN CASE
-	WHEN resolved_as_applied IS NULL THEN pg_catalog.replace(execution.status, '_', ' ') OPERATOR(pg_catalog.||) ', and no operator has resolved it'
+	WHEN resolved_as_applied IS NULL THEN pg_catalog.replace(status, '_', ' ') OPERATOR(pg_catalog.||) ', and no operator has resolved it'
 	WHEN (action OPERATOR(pg_catalog.=) 'correct_applied') OPERATOR(pg_catalog.=) resolved_as_applied THEN
-		pg_catalog.replace(execution.status, '_', ' ') OPERATOR(pg_catalog.||) ', and was resolved as just that'
-	WHEN last_revision OPERATOR(pg_catalog.>) execution.revision THEN execution.status OPERATOR(pg_catalog.||) ', and followed by revision ' OPERATOR(pg_catalog.||) last_revision::text
+		pg_catalog.replace(status, '_', ' ') OPERATOR(pg_catalog.||) ', and was resolved as just that'
+	WHEN last_revision OPERATOR(pg_catalog.>) revision THEN status OPERATOR(pg_catalog.||) ', and followed by revision ' OPERATOR(pg_catalog.||) last_revision::text
 	WHEN action OPERATOR(pg_catalog.=) 'correct_not_applied' THEN
-		CASE WHEN execution.status OPERATOR(pg_catalog.<>) 'completed' THEN pg_catalog.replace(execution.status, '_', ' ')
+		CASE WHEN status OPERATOR(pg_catalog.<>) 'completed' THEN pg_catalog.replace(status, '_', ' ')
 			WHEN NOT has_run THEN 'without a run' END
-	WHEN execution.status OPERATOR(pg_catalog.=) 'processing' THEN 'being sent again'
-	WHEN execution.status OPERATOR(pg_catalog.=) 'in_doubt' THEN 'in doubt again, since it was sent again'
-	WHEN execution.status OPERATOR(pg_catalog.=) 'completed' THEN 'completed, since it was sent again: then it was applied twice' END;
-COMMENT ON FUNCTION quota_internal.correction_obstacle(text, quota_manager.quota_execute, boolean, integer, boolean) IS 'Of correct(): what prevents it; null: nothing.';
+	WHEN status OPERATOR(pg_catalog.=) 'processing' THEN 'being sent again'
+	WHEN status OPERATOR(pg_catalog.=) 'in_doubt' THEN 'in doubt again, since it was sent again'
+	WHEN status OPERATOR(pg_catalog.=) 'completed' THEN 'completed, since it was sent again: then it was applied twice' END;
+COMMENT ON FUNCTION quota_internal.correction_obstacle(text, text, integer, boolean, integer, boolean) IS 'Of correct(): what prevents it; null: nothing.';
 
 CREATE FUNCTION quota_internal.decision_candidates(action text, ids bigint[])
 RETURNS TABLE (execution quota_manager.quota_execute, obstacle text)
@@ -95,7 +96,7 @@ BEGIN
 		ORDER BY d.grant_id, d.id DESC
 	)
 	SELECT e, CASE
-			WHEN action LIKE 'correct%' THEN quota_internal.correction_obstacle(action, e, d.applied, l.last, r.id IS NOT NULL)
+			WHEN action LIKE 'correct%' THEN quota_internal.correction_obstacle(action, e.status, e.revision, d.applied, l.last, r.id IS NOT NULL)
 			WHEN e.status <> ALL (CASE action WHEN 'retry' THEN ARRAY['failed', 'pending', 'in_doubt'] WHEN 'cancel' THEN ARRAY['pending']
 				WHEN 'reinstate' THEN ARRAY['cancelled'] ELSE ARRAY['in_doubt'] END) THEN replace(e.status, '_', ' ')
 			WHEN action IN ('retry', 'resolve_not_applied', 'reinstate') AND r.id IS NULL THEN 'without a run'

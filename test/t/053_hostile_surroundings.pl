@@ -48,6 +48,7 @@ subtest 'what an operator may do: where users come from is not his to say' => su
 	$node->safe_psql('postgres', <<'SQL');
 SELECT quota_manager.grant_access('operator_role', 'operator');
 INSERT INTO quota_manager.quota_credential VALUES ('key', 'top-secret-key');
+INSERT INTO quota_manager.quota_model VALUES ('m', 'gateway');
 INSERT INTO quota_manager.user_info (id, vip, github_star) VALUES ('u1', 1, 'zgsm'), ('u2', 2, NULL);
 INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition) VALUES ('gift', 'single', 5, 'm', 'is-vip(1)'), ('low', 'single', 5, 'm', 'quota-le("m", 10)');
 INSERT INTO quota_manager.quota_strategy (name, type, amount, model, periodic_expr, condition, max_exec_per_user) VALUES ('often', 'periodic', 5, 'm', '* * * * * *', 'true()', 100);
