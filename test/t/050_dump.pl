@@ -56,7 +56,7 @@ UPDATE quota_execute SET status = (ARRAY['pending', 'processing', 'completed', '
 	last_error = CASE WHEN id % 7 = 0 THEN E'said "no"\n\\' END, last_status = 503, next_attempt_time = CASE WHEN id % 2 = 0 THEN now() ELSE '-infinity' END;
 SELECT quota_internal.recount_grants();
 SELECT resolve(array_agg(id), true, E'why\nnot \\ "so"') FROM quota_execute WHERE status = 'in_doubt' AND user_id < 'u15';
-SELECT count(*) FROM reverse_grants((SELECT array_agg(id) FROM quota_execute WHERE user_id < 'u12'), E'back\nagain');
+SELECT count(*) FROM reverse_grants((SELECT array_agg(e.id) FROM quota_execute e JOIN quota_strategy s ON s.id = e.strategy_id WHERE s.name = 'star' AND e.user_id < 'u12'), E'back\nagain');
 INSERT INTO bulk_call (key, user_id, value, reason, gateway, state) VALUES (E'odd\n"key"', 'u1', -1.5, '', 'gateway', 'waiting'), ('k', 'u1', 2, 'x', 'gateway', 'in_doubt');
 INSERT INTO pruned_grant SELECT s.id, 'u1', 'gateway', 3, 2, 10, now(), 2, 10, now(), now(), NULL FROM quota_strategy s WHERE s.name = 'daily';
 INSERT INTO pruned_run (strategy_id, runs, grants, prune_time, role) SELECT s.id, 3, 3, now(), 'r' FROM quota_strategy s WHERE s.name = 'daily';

@@ -48,7 +48,6 @@ subtest 'what an operator may do: where users come from is not his to say' => su
 	$node->safe_psql('postgres', <<'SQL');
 SELECT quota_manager.grant_access('operator_role', 'operator');
 INSERT INTO quota_manager.quota_credential VALUES ('key', 'top-secret-key');
-INSERT INTO quota_manager.quota_model VALUES ('m', 'gateway');
 INSERT INTO quota_manager.user_info (id, vip, github_star) VALUES ('u1', 1, 'zgsm'), ('u2', 2, NULL);
 INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition) VALUES ('gift', 'single', 5, 'm', 'is-vip(1)'), ('low', 'single', 5, 'm', 'quota-le("m", 10)');
 INSERT INTO quota_manager.quota_strategy (name, type, amount, model, periodic_expr, condition, max_exec_per_user) VALUES ('often', 'periodic', 5, 'm', '* * * * * *', 'true()', 100);
@@ -92,7 +91,7 @@ subtest 'everything a guest may create in public and in pg_temp, in front of eve
 			q{SELECT s.id FROM quota_manager.subject s, quota_manager.quota_strategy t WHERE s OPERATOR(quota_manager.@@) t.condition},
 			q{INSERT INTO quota_manager.quota_gateway (name, dialect, base_url, credential, rate_limit) VALUES ('other', 'higress', 'http://127.0.0.1:9', 'row:key', 1.5)},
 			q{UPDATE quota_manager.quota_gateway SET dialect = 'zgsm', max_connections = 3},
-			q{INSERT INTO quota_manager.quota_model VALUES ('other', 'other')},
+			q{INSERT INTO quota_manager.quota_model VALUES ('other', 'other'), ('m', 'gateway')},
 			q{INSERT INTO quota_manager.quota_credential VALUES ('other', 'secret')},
 			q{INSERT INTO quota_manager.quota_strategy (name, type, amount, model, periodic_expr, condition) VALUES ('new', 'periodic', 5, 'other', '0 8 * * *', 'quota-le("m", 1)')},
 			q{UPDATE quota_manager.quota_strategy SET amount = 6, max_exec_per_user = 200},

@@ -163,8 +163,8 @@ subtest 'what nobody was woken for is found by polling: prepared transactions, a
 	cmp_ok(seconds_to_first_byte(strategy('prepared') . "PREPARE TRANSACTION 'prepared'", q{COMMIT PREPARED 'prepared'}), '<', 30, 'a prepared transaction is noticed');
 	$older = $node->background_psql('postgres');
 	$older->query_safe(q{SET session_replication_role = replica; BEGIN;
-		INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition, version, schedule_since)
-			VALUES ('silent', 'single', 1, 'm', 'match-user("user1")', 1, now())});
+		INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition, version, schedule_since, state, enabled)
+			VALUES ('silent', 'single', 1, 'm', 'match-user("user1")', 1, now(), 'active', true)});
 	# A later transaction is over before it, and was read.
 	seconds_to_first_byte(strategy('overtakes'));
 	await_rest();

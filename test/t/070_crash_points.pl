@@ -212,8 +212,8 @@ sub try_point
 }
 
 my @points = crash_points($node);
-# Those of reversals are in 170_reversal_faults.pl.
-@points = grep { !/^reversal_/ } @points;
+# Those of reversals are in 170_reversal_faults.pl, those of bulk calls in 161_bulk_calls.pl.
+@points = grep { !/^(?:reversal|bulk)_/ } @points;
 is_deeply([ sort keys %scenario ], [ sort @points ], 'there is a scenario for every place');
 
 my ($status, $out, $err) = $node->psql('postgres', "ALTER SYSTEM SET quota_manager.crash_point = 'nowhere'");

@@ -17,7 +17,7 @@ use QuotaTest::Wait qw(happens);
 use Test::More;
 use Time::HiRes qw(time);
 
-my $node = delivery_node('real_gateways');
+my $node = delivery_node('real_gateways', "quota_manager.delete_proof = on\n");
 my @foreign = (
 	[ 400, '{"error":{"message":"\'value\' must be an integer","type":"invalid_request_error","code":null}}' ],
 	[ 422, '{"detail":[{"loc":["body","model"],"msg":"field required","type":"value_error.missing"}]}' ],

@@ -32,6 +32,7 @@ note "seed $seed";
 srand $seed;
 
 my $node = QuotaTest::Workers::cluster('soak', preload => 1, settings => <<'CONF');
+quota_manager.lint_on_write = off
 quota_manager.claim_batch = 16
 quota_manager.retry_base = 10ms
 quota_manager.retry_max = 500ms

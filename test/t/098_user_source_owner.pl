@@ -14,6 +14,7 @@ my $node = PostgreSQL::Test::Cluster->new('source_owner');
 my $dump = PostgreSQL::Test::Utils::tempdir() . '/dump';
 
 $node->init(extra => [ '-E', 'UTF8', '--locale=C' ]);
+$node->append_conf('postgresql.conf', 'quota_manager.default_strategy_state = active');
 $node->start;
 $node->safe_psql('postgres', q{
 	CREATE ROLE crm; CREATE ROLE mallory; CREATE ROLE scanner LOGIN;

@@ -47,7 +47,7 @@ my $old = PostgreSQL::Test::Cluster->new('old', install_path => $folder);
 	local $ENV{TEMP_CONFIG} = undef;
 	$old->init(extra => \@same);
 }
-$old->append_conf('postgresql.conf', "timezone = 'UTC'");
+$old->append_conf('postgresql.conf', "timezone = 'UTC'\nquota_manager.default_strategy_state = active");
 $old->start;
 $old->safe_psql('postgres', 'CREATE EXTENSION quota_manager');
 add_gateway($old, 'gateway', $mock, is_default => 'true');
