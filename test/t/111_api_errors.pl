@@ -157,6 +157,10 @@ subtest 'rights' => sub {
 		resolve => { ids => [1], applied => \1 },
 		(map { $_ => { gateway => 'main' } } qw(pause_gateway unpause_gateway)),
 		(map { $_ => { strategy => 'one' } } qw(pause_strategy unpause_strategy)),
+		reverse_run => { run_id => 1, note => 'x' },
+		reverse_strategy => { strategy => 'one', note => 'x' },
+		reverse_grants => { ids => [1], note => 'x' },
+		undo_reversal => { reversal_id => 1, note => 'x' },
 		gateway_query => { user_id => 'u1' },
 		gateway_refresh => { user_id => 'u1', quota => 1 },
 		gateway_delta => { user_id => 'u1', value => 1, reason => 'r' });

@@ -261,7 +261,7 @@ subtest 'who may, and what is refused' => sub {
 		[ q{UPDATE quota_manager.quota_strategy SET max_exec_per_user = 3 WHERE name = 'plain'}, qr/retain\(\) has deleted grants of it/ ],
 		[ q{DELETE FROM quota_manager.quota_strategy WHERE name = 'plain'}, qr/strategy "plain" has grants and cannot be deleted/ ],
 		[ q{UPDATE quota_manager.quota_strategy SET state = 'draft' WHERE name = 'plain'}, qr/strategy "plain" has grants and cannot be a draft again/ ],
-		[ q{BEGIN; DELETE FROM quota_manager.quota_execute; TRUNCATE quota_manager.quota_strategy}, qr/strategies with grants cannot be removed/ ])
+		[ q{BEGIN; SET LOCAL quota_manager.delete_proof = on; DELETE FROM quota_manager.quota_execute; TRUNCATE quota_manager.quota_strategy}, qr/strategies with grants cannot be removed/ ])
 	{
 		($status, $out, $err) = $node->psql('postgres', $_->[0]);
 		like($err, $_->[1], $_->[0]);
