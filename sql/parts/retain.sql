@@ -173,7 +173,7 @@ CREATE FUNCTION quota_internal.overwritten(create_time timestamptz, update_time 
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
 	WHEN refresh_time IS NULL OR create_time OPERATOR(pg_catalog.>=) refresh_time THEN false
-	WHEN update_time OPERATOR(pg_catalog.<) (refresh_time OPERATOR(pg_catalog.-) overtaking) THEN true END;
+	WHEN (refresh_time OPERATOR(pg_catalog.-) overtaking) OPERATOR(pg_catalog.>) update_time THEN true END;
 COMMENT ON FUNCTION quota_internal.overwritten(timestamptz, timestamptz, timestamptz, interval) IS 'Of retain(), as audit_balances sees it: did the last refresh by hand overwrite what a settled grant added? Null: cannot be told.';
 
 CREATE FUNCTION quota_internal.prunable_grants(run quota_manager.quota_run, after_grant bigint, batch integer, before timestamptz)

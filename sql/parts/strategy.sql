@@ -141,9 +141,12 @@ BEGIN
 	IF state IS NULL THEN
 		NEW.state := CASE WHEN NEW.archived THEN 'archived' WHEN NEW.enabled THEN 'active'
 			WHEN former = 'active' THEN 'paused'
-			WHEN former = 'archived' AND (EXISTS (SELECT 1 FROM quota_manager.quota_execute e WHERE e.strategy_id = NEW.id)
-				OR EXISTS (SELECT 1 FROM quota_manager.pruned_grant p WHERE p.strategy_id = NEW.id)) THEN 'paused'
 			WHEN former IS NULL AND NEW.enabled IS NULL THEN quota_internal.setting('default_strategy_state') ELSE 'draft' END;
+		-- In a statement of its own: a new strategy can be written where the table of grants is missing.
+		IF former = 'archived' AND NEW.state = 'draft' THEN
+			NEW.state := CASE WHEN EXISTS (SELECT 1 FROM quota_manager.quota_execute e WHERE e.strategy_id = NEW.id)
+				OR EXISTS (SELECT 1 FROM quota_manager.pruned_grant p WHERE p.strategy_id = NEW.id) THEN 'paused' ELSE 'draft' END;
+		END IF;
 		-- Of a strategy that is edited, null is refused later.
 		IF former IS NULL THEN
 			NEW.enabled := coalesce(enabled, NEW.state = 'active');

@@ -154,7 +154,8 @@ subtest 'rights' => sub {
 	my @volatile = split /\n/, $node->safe_psql('postgres', q{SELECT p.proname FROM pg_proc p WHERE p.pronamespace = 'quota_api'::regnamespace AND p.provolatile = 'v' ORDER BY 1});
 	my %arguments = (
 		(map { $_ => { ids => [1] } } qw(retry cancel enable disable archive)),
-		resolve => { ids => [1], applied => \1 },
+		(map { $_ => { ids => [1], applied => \1 } } qw(resolve correct)),
+		reinstate => { ids => [1] },
 		(map { $_ => { gateway => 'main' } } qw(pause_gateway unpause_gateway)),
 		(map { $_ => { strategy => 'one' } } qw(pause_strategy unpause_strategy)),
 		reverse_run => { run_id => 1, note => 'x' },

@@ -260,7 +260,7 @@ subtest 'who may, and what is refused' => sub {
 		[ q{SET default_transaction_read_only = on; CALL quota_manager.retain('1 year')}, qr/where transactions are read-only/ ],
 		[ q{UPDATE quota_manager.quota_strategy SET max_exec_per_user = 3 WHERE name = 'plain'}, qr/retain\(\) has deleted grants of it/ ],
 		[ q{DELETE FROM quota_manager.quota_strategy WHERE name = 'plain'}, qr/strategy "plain" has grants and cannot be deleted/ ],
-		[ q{UPDATE quota_manager.quota_strategy SET state = 'draft' WHERE name = 'plain'}, qr/strategy "plain" has grants and cannot be a draft again/ ],
+		[ q{BEGIN; UPDATE quota_manager.quota_strategy SET state = 'paused' WHERE name = 'plain'; UPDATE quota_manager.quota_strategy SET state = 'draft' WHERE name = 'plain'}, qr/strategy "plain" has grants and cannot be a draft again/ ],
 		[ q{BEGIN; SET LOCAL quota_manager.delete_proof = on; DELETE FROM quota_manager.quota_execute; TRUNCATE quota_manager.quota_strategy}, qr/strategies with grants cannot be removed/ ])
 	{
 		($status, $out, $err) = $node->psql('postgres', $_->[0]);
