@@ -440,7 +440,12 @@ LANGUAGE sql STABLE
 BEGIN ATOMIC
 	SELECT coalesce(pg_catalog.array_agg(coalesce(i.opposite_id, i.grant_id) ORDER BY i.grant_id)
 			FILTER (WHERE i.outcome OPERATOR(pg_catalog.=) ANY (ARRAY['taken_back', 'reinstated', 'spared'])), '{}'),
-		coalesce(pg_catalog.array_agg(i.grant_id ORDER BY i.grant_id) FILTER (WHERE i.outcome OPERATOR(pg_catalog.=) 'cancelled'), '{}'),
+		coalesce(pg_catalog.array_agg(i.grant_id ORDER BY i.grant_id) FILTER (WHERE i.outcome OPERATOR(pg_catalog.=) 'cancelled'
+			-- What was reinstated and cancelled again since was cancelled by somebody else.
+			AND NOT EXISTS (SELECT 1 FROM quota_manager.quota_reversal u JOIN quota_manager.quota_reversal_item r ON r.reversal_id OPERATOR(pg_catalog.=) u.id
+				JOIN quota_manager.quota_execute e ON e.id OPERATOR(pg_catalog.=) r.grant_id AND e.status OPERATOR(pg_catalog.=) 'cancelled'
+				WHERE u.undone_id OPERATOR(pg_catalog.=) i.reversal_id AND r.user_id OPERATOR(pg_catalog.=) i.user_id
+					AND r.grant_id OPERATOR(pg_catalog.=) i.grant_id AND r.outcome OPERATOR(pg_catalog.=) 'reinstated')), '{}'),
 		coalesce(pg_catalog.array_agg(i.grant_id ORDER BY i.grant_id) FILTER (WHERE i.outcome OPERATOR(pg_catalog.=) 'waits'), '{}')
 	FROM quota_manager.quota_reversal_item i WHERE i.reversal_id OPERATOR(pg_catalog.=) undo_targets.reversal_id;
 END;
@@ -470,6 +475,34 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.undo_rest(quota_manager.quota_reversal, bigint[]) IS 'Of undo_reversal(): reinstates what the reversal has cancelled, and ends its waiting.';
 
+CREATE FUNCTION quota_internal.require_not_reversed_since(reversal_id bigint) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
+AS $$
+DECLARE
+	undone CONSTANT bigint := (SELECT min(u.id) FROM quota_manager.quota_reversal u WHERE u.undone_id = require_not_reversed_since.reversal_id);
+	since bigint;
+BEGIN
+	IF undone IS NULL THEN
+		RETURN;
+	END IF;
+	PERFORM quota_internal.pin_statistics();
+	SELECT max(l.reversal_id) INTO since
+		FROM quota_manager.quota_reversal_item i
+		JOIN quota_manager.quota_execute e ON e.id = i.grant_id
+		JOIN quota_manager.quota_execute o ON o.strategy_id = e.strategy_id AND o.user_id = e.user_id AND o.scheduled_time = e.scheduled_time
+		JOIN quota_manager.quota_reversal_item l ON l.user_id = o.user_id AND l.grant_id = o.id
+		JOIN quota_manager.quota_reversal v ON v.id = l.reversal_id
+		WHERE i.reversal_id = require_not_reversed_since.reversal_id AND l.reversal_id > undone
+			AND v.undone_id IS DISTINCT FROM require_not_reversed_since.reversal_id AND l.outcome IN ('taken_back', 'cancelled');
+	IF since IS NOT NULL THEN
+		RAISE EXCEPTION 'reversal % was undone by reversal %, and what it is about was reversed again since', reversal_id, undone
+			USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = format('The last one to do that is reversal %s.', since),
+				HINT = format('If that is to be undone, call quota_manager.undo_reversal(%s, note).', since);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.require_not_reversed_since(bigint) IS 'Of undo_reversal(): raises an error where a reversal was undone and its grants were reversed once more: a call that is repeated late must not take that back.';
+
 CREATE FUNCTION quota_manager.undo_reversal(reversal_id bigint, note text) RETURNS TABLE (undo_id bigint, outcome text, grants bigint, amount numeric)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
@@ -496,6 +529,7 @@ BEGIN
 	PERFORM quota_internal.lock_reversed(targets.opposites || targets.cancelled || targets.waiting);
 	-- Two sessions that undo it wait here; another may have continued it.
 	PERFORM 1 FROM quota_manager.quota_reversal v WHERE v.id = new.undone_id FOR NO KEY UPDATE;
+	PERFORM quota_internal.require_not_reversed_since(new.undone_id);
 	SELECT t.* INTO targets FROM quota_internal.undo_targets(new.undone_id) t;
 	IF targets.waiting = '{}'
 		AND NOT EXISTS (SELECT 1 FROM quota_internal.reversal_candidates(targets.opposites) c WHERE c.outcome IN ('cancelled', 'taken back') OR c.outcome LIKE 'waits: %')

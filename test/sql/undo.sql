@@ -119,6 +119,8 @@ SELECT * FROM preview_reversal(run_id => :run);
 SELECT undo_test_set('one', '{u1}', 'completed');
 SELECT * FROM reverse_run(:run, 'no, it was wrong');
 SELECT revisions, user_id FROM undo_test WHERE name = 'one' ORDER BY user_id;
+-- A call of before that comes once more undoes nothing that was meant since.
+SELECT undo_test_try('SELECT * FROM quota_manager.undo_reversal(1, ''late'')');
 SELECT * FROM preview_reversal(reversal_id => 2);
 SELECT what, undone_id, cancelled, taken_back, waits, others FROM reversal_status ORDER BY id;
 -- The run of a reversal is a run.
