@@ -143,7 +143,8 @@ my %writes = (
 	users => 'POST PATCH DELETE',
 	gateways => 'POST PATCH DELETE',
 	gateway_credentials => 'PATCH',
-	models => 'POST PATCH DELETE',);
+	models => 'POST PATCH DELETE',
+	ceilings => 'POST PATCH DELETE');
 foreach my $view (@views)
 {
 	my %allowed = map { $_ => 1 } split /,\s*/, $rest->request('OPTIONS', "/$view", role => 'quota_admin')->{headers}{allow} // '';
