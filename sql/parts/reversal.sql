@@ -511,6 +511,7 @@ DECLARE
 	new quota_manager.quota_reversal := quota_internal.begin_reversal(format('reversal %s', undo_reversal.reversal_id), note);
 	targets record;
 	named bigint[];
+	visible bigint[];
 	outcomes jsonb;
 BEGIN
 	new.undone_id := undo_reversal.reversal_id;
@@ -520,7 +521,8 @@ BEGIN
 	END IF;
 	SELECT t.* INTO targets FROM quota_internal.undo_targets(new.undone_id) t;
 	named := targets.opposites || targets.cancelled || targets.waiting;
-	IF (SELECT count(*) FROM quota_manager.quota_execute e WHERE e.id = ANY (named)) > cardinality(quota_internal.visible_grants(named)) THEN
+	visible := quota_internal.visible_grants(named);
+	IF (SELECT count(*) FROM quota_manager.quota_execute e WHERE e.id = ANY (named)) > cardinality(visible) THEN
 		RAISE EXCEPTION 'reversal % is also of grants that role "%" may not see', new.undone_id, new.role
 			USING ERRCODE = 'insufficient_privilege', DETAIL = 'It is undone as a whole.', HINT = 'Reverse those that you may see: quota_manager.reverse_grants().';
 	END IF;

@@ -163,9 +163,11 @@ subtest 'a random history pays the same, pruned or not' => sub {
 		$ok = is(sql($still_known, 'pruned'), sql($add_up, 'pruned'), "$round: all of it is still known") && $ok;
 		$ok = is(sql("SELECT count(*) FROM ledger.paid p WHERE scheduled_time = '-infinity' AND NOT EXISTS (SELECT FROM quota_manager.quota_execute e
 			WHERE (e.strategy_id, e.user_id, e.scheduled_time) = (p.strategy_id, p.user_id, p.scheduled_time))", 'pruned'), 0, "$round: no proof of a single strategy is gone") && $ok;
+		# Where the clock goes back, restart_schedule() takes back what was recorded as skipped; what was pruned is counted for good.
 		is(sql('SELECT skipped_firings_total FROM quota_manager.metrics WHERE gateway IS NULL', 'pruned'),
 			sql('SELECT skipped_firings_total FROM quota_manager.metrics WHERE gateway IS NULL', 'kept'), "$round: skipped firings are counted on")
-		  or $ok = 0;
+		  or $ok = 0
+		  if !$goes_back;
 		is(sql('SELECT * FROM quota_internal.check_counts()', 'pruned'), '', "$round: counts are right") or $ok = 0;
 		append_to_file("$PostgreSQL::Test::Utils::log_path/retain_$round.sql", $pruned) if !$ok;
 		$deleted += sql('SELECT coalesce(sum(grants), 0) FROM quota_manager.pruned_run', 'pruned');
