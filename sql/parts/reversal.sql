@@ -512,6 +512,7 @@ DECLARE
 	targets record;
 	named bigint[];
 	visible bigint[];
+	present bigint;
 	outcomes jsonb;
 BEGIN
 	new.undone_id := undo_reversal.reversal_id;
@@ -522,7 +523,9 @@ BEGIN
 	SELECT t.* INTO targets FROM quota_internal.undo_targets(new.undone_id) t;
 	named := targets.opposites || targets.cancelled || targets.waiting;
 	visible := quota_internal.visible_grants(named);
-	IF (SELECT count(*) FROM quota_manager.quota_execute e WHERE e.id = ANY (named)) > cardinality(visible) THEN
+	PERFORM e.id FROM quota_manager.quota_execute e WHERE e.id = ANY (named);
+	GET DIAGNOSTICS present = ROW_COUNT;
+	IF present > cardinality(visible) THEN
 		RAISE EXCEPTION 'reversal % is also of grants that role "%" may not see', new.undone_id, new.role
 			USING ERRCODE = 'insufficient_privilege', DETAIL = 'It is undone as a whole.', HINT = 'Reverse those that you may see: quota_manager.reverse_grants().';
 	END IF;

@@ -34,7 +34,7 @@
 
 /* Between looks for reversals that go on, and as a share of what one takes. */
 #define REVERSALS_MIN_MS 100
-#define REVERSALS_MAX_MS (30 * 1000)
+#define REVERSALS_MAX_MS 30000
 #define REVERSALS_COST_SHARE 20
 
 /* Databases get a slot one at a time, in such intervals: most may have nothing to serve. */
