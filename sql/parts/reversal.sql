@@ -436,7 +436,7 @@ $$;
 COMMENT ON FUNCTION quota_manager.reverse_grants(bigint[], text) IS 'Takes grants back, as reverse_run does. A grant that was taken back can itself be named by the id that took it back.';
 
 CREATE FUNCTION quota_internal.undo_targets(reversal_id bigint, OUT opposites bigint[], OUT cancelled bigint[], OUT waiting bigint[])
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 BEGIN ATOMIC
 	SELECT coalesce(pg_catalog.array_agg(coalesce(i.opposite_id, i.grant_id) ORDER BY i.grant_id)
 			FILTER (WHERE i.outcome OPERATOR(pg_catalog.=) ANY (ARRAY['taken_back', 'reinstated', 'spared'])), '{}'),

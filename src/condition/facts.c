@@ -16,7 +16,7 @@
 #include "condition/facts.h"
 
 /* Memory for all sets of regions. */
-#define MAX_WORDS (1024 * 1024)
+#define MAX_WORDS (INT64CONST(1024) * 1024)
 
 #define WORDS_FOR(regions) (((regions) + 63) / 64)
 
