@@ -436,8 +436,10 @@ $$;
 COMMENT ON FUNCTION quota_manager.reverse_grants(bigint[], text) IS 'Takes grants back, as reverse_run does. A grant that was taken back can itself be named by the id that took it back.';
 
 CREATE FUNCTION quota_internal.undo_targets(reversal_id bigint, OUT opposites bigint[], OUT cancelled bigint[], OUT waiting bigint[])
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
-BEGIN ATOMIC
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
+AS $$
+BEGIN
+	PERFORM quota_internal.pin_statistics();
 	SELECT coalesce(pg_catalog.array_agg(coalesce(i.opposite_id, i.grant_id) ORDER BY i.grant_id)
 			FILTER (WHERE i.outcome OPERATOR(pg_catalog.=) ANY (ARRAY['taken_back', 'reinstated', 'spared'])), '{}'),
 		coalesce(pg_catalog.array_agg(i.grant_id ORDER BY i.grant_id) FILTER (WHERE i.outcome OPERATOR(pg_catalog.=) 'cancelled'
@@ -447,8 +449,10 @@ BEGIN ATOMIC
 				WHERE u.undone_id OPERATOR(pg_catalog.=) i.reversal_id AND r.user_id OPERATOR(pg_catalog.=) i.user_id
 					AND r.grant_id OPERATOR(pg_catalog.=) i.grant_id AND r.outcome OPERATOR(pg_catalog.=) 'reinstated')), '{}'),
 		coalesce(pg_catalog.array_agg(i.grant_id ORDER BY i.grant_id) FILTER (WHERE i.outcome OPERATOR(pg_catalog.=) 'waits'), '{}')
+		INTO opposites, cancelled, waiting
 	FROM quota_manager.quota_reversal_item i WHERE i.reversal_id OPERATOR(pg_catalog.=) undo_targets.reversal_id;
-END;
+END
+$$;
 COMMENT ON FUNCTION quota_internal.undo_targets(bigint) IS 'Of undo_reversal(): the grants that are reversed, those that are reinstated, and those that the reversal still waits for.';
 
 CREATE FUNCTION quota_internal.undo_rest(reversal quota_manager.quota_reversal, cancelled bigint[]) RETURNS TABLE (outcome text, grants bigint, amount numeric)
