@@ -97,11 +97,12 @@ subtest 'an update while workers scan and deliver, of users who keep coming.  So
 	my @workers = map { QuotaTest::Workers::await_worker($node, 'postgres', $_) } 'scheduler', 'courier';
 	QuotaTest::Workers::set($node, 'quota_manager.scan_interval', '1s');
 	$gateway->fault('slow', delay_ms => 50, match => 'delta');
-	append_to_file("$dump/load.sql", "INSERT INTO quota_manager.user_info (id) SELECT 'new${_}_' || i FROM generate_series(1, 10) i;\nSELECT pg_sleep(0.01);\n")
-	  foreach 1 .. 200;
+	append_to_file("$dump/load.sql", "\\set n :n + 1\nINSERT INTO quota_manager.user_info (id) SELECT 'new' || :n || '_' || i FROM generate_series(1, 10) i;\n");
 	my $error = '';
+	# At most a hundred a second, so that they are not all there before the update begins.
 	$load = IPC::Run::start(
-		[ 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres'), '-f', "$dump/load.sql" ], '>', '/dev/null', '2>', \$error);
+		[ 'pgbench', '--no-vacuum', '--transactions=200', '--rate=100', '--define=n=0', '--file', "$dump/load.sql", $node->connstr('postgres') ],
+		'>', '/dev/null', '2>', \$error);
 
 	QuotaTest::Workers::await($node, 'postgres', q{SELECT count(*) > 100 FROM quota_manager.quota_execute WHERE user_id LIKE 'new%' AND status = 'completed'});
 	is(sql('ALTER EXTENSION quota_manager UPDATE; SELECT extversion FROM pg_extension WHERE extname = $$quota_manager$$'), $version, 'an update while workers run');

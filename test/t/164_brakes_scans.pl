@@ -183,11 +183,14 @@ subtest 'workers' => sub {
 };
 
 subtest 'what a worker runs is broken off' => sub {
+	my $holder = $node->background_psql('postgres');
+
+	$holder->query_safe('SELECT pg_advisory_lock(164)');
 	sql(q{CREATE FUNCTION quota_condition.takes_its_time(s quota_manager.subject) RETURNS boolean LANGUAGE plpgsql STABLE PARALLEL SAFE
-			AS 'BEGIN PERFORM pg_catalog.pg_sleep(60); RETURN true; END';
+			AS 'BEGIN PERFORM pg_catalog.pg_advisory_xact_lock_shared(164); RETURN true; END';
 		GRANT EXECUTE ON FUNCTION quota_condition.takes_its_time TO quota_worker});
 	QuotaTest::Workers::strategy($node, 'postgres', name => 'slow', condition => 'takes-its-time()');
-	my $waits = q{SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND backend_type = 'quota_manager scheduler'};
+	my $waits = q{SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'advisory' AND backend_type = 'quota_manager scheduler'};
 	wait_until($node, $waits);
 	sql('SELECT quota_manager.pause_all()');
 	wait_until($node, $waits =~ s/= 1/= 0/r);
@@ -195,6 +198,7 @@ subtest 'what a worker runs is broken off' => sub {
 	is(grants('slow'), 0, 'it has granted nothing');
 	is(sql($waits), 'f', 'and is not begun again');
 	sql(q{UPDATE quota_manager.quota_strategy SET state = 'archived' WHERE name = 'slow'; SELECT quota_manager.unpause_all()});
+	$holder->quit;
 };
 
 subtest 'a worker has a rest while what is pending is paused' => sub {
