@@ -3,6 +3,8 @@
 
 passed=0
 failed=0
+# What failed, by name: told again at the end, since its reasons may be thousands of lines further up.
+failures=()
 
 # Says how a gate ended that passes or fails as a whole: its name, exit code, log and seconds.
 verdict()
@@ -14,6 +16,7 @@ verdict()
 		echo "FAILED  $1 ($4 s)"
 		tail -40 "$3" | sed 's/^/        /'
 		failed=$((failed + 1))
+		failures+=("$1")
 	fi
 }
 
@@ -123,7 +126,14 @@ suite()
 		echo "FAILED  $name: $ok passed, $bad failed ($((SECONDS - suite_begun)) s)"
 		grep -vE '^ok |^    ok ' "$work/step.log" | tail -60 | sed 's/^/        /'
 		find "$test_tree" "$test_output" -name 'regression.diffs' -size +0 -exec head -80 {} \; 2>/dev/null | sed 's/^/        /'
+		failures+=("$name")
 	fi
+}
+
+# Names what failed, the first twenty; nothing if nothing has.
+name_failures()
+{
+	[ ${#failures[@]} = 0 ] || printf 'failed: %s\n' "${failures[@]:0:20}" | cut -c1-200
 }
 
 # A suite whose last line is "N passed, N failed".

@@ -27,10 +27,19 @@ tap_reason()
 	done < <(find "$tap_folder" -name "${name}_*.log" -size +0 | sort)
 }
 
+# Names the tests of a file that failed, innermost first; the file alone if it broke off.
+tap_names()
+{
+	local name
+
+	name=$(basename "$1")
+	grep -hE '^(\[[^]]*\]\([^)]*\))? *not ok ' "$tap_folder"/tmp_check/log/"regress_log_${name%.pl}" 2>/dev/null | sed -E "s/.* not ok [0-9]+( - )?/$name: /" | grep . || echo "$name"
+}
+
 # Runs the TAP files, three at a time, and counts their tests, those in subtests and the subtests too; each file may take as long as QUOTA_MANAGER_TEST_LIMIT says.
 tap_suite()
 {
-	local name=${1:-TAP tests} code file
+	local name=${1:-TAP tests} code file tap_failed
 
 	begin_suite
 	tap_folder=$test_output/tap
@@ -39,8 +48,12 @@ tap_suite()
 	code=$?
 	suite "$name" $code "$(grep -cE '^ *ok [0-9]' "$work/step.log")" "$(grep -cE '^ *not ok ' "$work/step.log")"
 	[ "$code" != 0 ] || return
-	while IFS= read -r file; do
+	tap_failed=$(sed -n '/^Test Summary Report/,$p' "$work/step.log" | sed -nE 's/^([^ ]+\.pl) +\(Wstat.*/\1/p')
+	for file in $tap_failed; do
 		echo "==== $file"
 		tap_reason "$file"
-	done < <(sed -n '/^Test Summary Report/,$p' "$work/step.log" | sed -nE 's/^([^ ]+\.pl) +\(Wstat.*/\1/p') | cut -c1-400 | sed 's/^/        /'
+	done | cut -c1-400 | sed 's/^/        /'
+	for file in $tap_failed; do
+		mapfile -t -O ${#failures[@]} failures < <(tap_names "$file")
+	done
 }

@@ -127,15 +127,24 @@ QuotaTest::Workers::users($node, 'postgres', $users);
 
 my $audit = QuotaTest::Audit->new($node, %mock);
 
-# Writes a strategy that grants to everybody at a gateway. That there is a cap has every user counted; the ones
-# before are out of the way.
+# Arms a place that only the next strategy meets: the ones before are archived first, since the reload that arms it
+# has the scheduler scan again what is active.
+sub arm_for_next
+{
+	my ($point, %option) = @_;
+
+	$node->safe_psql('postgres', q{UPDATE quota_manager.quota_strategy SET state = 'archived' WHERE state = 'active'});
+	arm($node, $point, %option);
+	return;
+}
+
+# Writes a strategy that grants to everybody at a gateway. That there is a cap has every user counted.
 sub write_strategy
 {
 	my ($name, $gateway, $condition) = @_;
 
 	$condition //= 'true()';
 	$condition =~ s/MODEL/$gateway/;
-	$node->safe_psql('postgres', q{UPDATE quota_manager.quota_strategy SET state = 'archived' WHERE state = 'active'});
 	my $written = eval {
 		QuotaTest::Workers::strategy($node, 'postgres',
 			name => $name,
@@ -190,8 +199,7 @@ sub try_point
 	my $doubt = in_doubt($gateway);
 	my $met = $mock->stats->{faults};
 
-	$node->safe_psql('postgres', q{UPDATE quota_manager.quota_strategy SET state = 'archived' WHERE state = 'active'});
-	arm($node, $point, skip => $scenario->{skip});
+	arm_for_next($point, skip => $scenario->{skip});
 	$met += $scenario->{gateway}->($mock) if $scenario->{gateway};
 	write_strategy($name, $gateway, $scenario->{condition});
 	if ($scenario->{courier})
@@ -244,7 +252,7 @@ subtest 'it can stand still as well, so that others can read' => sub {
 	$mock = $mock{'zgsm-hold'};
 	my $applied = $mock->stats->{applied};
 	$doubt = in_doubt('zgsm-hold');
-	arm($node, 'claim_committed', action => 'stall');
+	arm_for_next('claim_committed', action => 'stall');
 	write_strategy('claimed', 'zgsm-hold');
 	ok(await_hit($node, 'claim_committed', 30), 'stalled after a claim');
 	is( $node->safe_psql('postgres', q{
@@ -259,7 +267,7 @@ subtest 'it can stand still as well, so that others can read' => sub {
 	release($node, 'claim_committed');
 	await_end('claimed');
 
-	arm($node, 'scan_committing', action => 'stall');
+	arm_for_next('scan_committing', action => 'stall');
 	write_strategy('scanned', 'zgsm-hold');
 	ok(await_hit($node, 'scan_committing', 30), 'stalled before the commit of a scan');
 	is( $node->safe_psql('postgres', q{
