@@ -57,15 +57,17 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	clock CONSTANT timestamptz := quota_internal.balance_clock();
+	-- A call by hand that was rolled back leaves the former balance, read at -infinity.
+	is_gone CONSTANT boolean := sample.balance IS NULL OR NOT isfinite(sample.read_time);
 BEGIN
 	IF EXISTS (SELECT 1 FROM quota_manager.balance_suspension s WHERE s.gateway = missing_balance.gateway) THEN
 		RETURN 'balances of the gateway are suspended';
 	END IF;
 	RETURN CASE
 		WHEN sample.user_id IS NULL THEN 'never read'
-		WHEN sample.balance IS NULL AND sample.token IS NOT NULL THEN 'asked for, no answer yet'
-		WHEN sample.balance IS NULL AND quota_internal.answer_may_arrive(sample.lost_time, sample.lost_moment) THEN 'the answer to a change of it was lost'
-		WHEN sample.balance IS NULL THEN 'not read since it last changed'
+		WHEN is_gone AND sample.token <> 0 THEN 'asked for, no answer yet'
+		WHEN is_gone AND quota_internal.answer_may_arrive(sample.lost_time, sample.lost_moment) THEN 'the answer to a change of it was lost'
+		WHEN is_gone THEN 'not read since it last changed'
 		WHEN sample.read_time > clock THEN 'read before the clock was set back'
 		WHEN sample.read_time <= quota_internal.balance_horizon() THEN format('what was read %s ago (%s) is too old', quota_internal.shown_age(clock - sample.read_time), sample.balance)
 		ELSE 'not a number' END;

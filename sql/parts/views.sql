@@ -244,9 +244,11 @@ DECLARE
 BEGIN
 	PERFORM quota_internal.pin_statistics();
 	RETURN QUERY SELECT b.gateway, coalesce(b.balance, b.last_balance), concat_ws(', ',
-			CASE WHEN b.balance IS NOT NULL THEN 'read ' || quota_internal.age_text(b.read_time, clock)
+			-- A call by hand that was rolled back leaves the former balance, read at -infinity.
+			CASE WHEN b.balance IS NOT NULL AND isfinite(b.read_time) THEN 'read ' || quota_internal.age_text(b.read_time, clock)
+				WHEN b.balance IS NOT NULL THEN 'the last one; something happened since'
 				WHEN b.last_balance IS NOT NULL THEN 'the last one above 0; something happened since' ELSE 'not known' END,
-			CASE WHEN b.balance IS NOT NULL AND (b.read_time <= horizon OR b.read_time > clock) THEN 'too old for conditions' END,
+			CASE WHEN b.balance IS NOT NULL AND isfinite(b.read_time) AND (b.read_time <= horizon OR b.read_time > clock) THEN 'too old for conditions' END,
 			CASE WHEN s.gateway IS NOT NULL THEN 'balances of the gateway are suspended' END)
 		FROM quota_manager.user_balance b LEFT JOIN quota_manager.balance_suspension s ON s.gateway = b.gateway
 		WHERE b.user_id = user_balances.user_id ORDER BY b.gateway COLLATE "C";

@@ -149,6 +149,21 @@ SELECT * FROM why('ada', NULL);
 RESET quota_manager.schedule_clock;
 TRUNCATE quota_execute, quota_run, quota_reversal, quota_reversal_item, grant_decision, quota_strategy_version, quota_pause, troubled_grant, gateway_tally;
 
+-- A call by hand that was rolled back leaves the former balance, which does not count any more.
+INSERT INTO user_balance (user_id, gateway, balance, read_time) VALUES ('bob', 'main', 12.5, now()) ON CONFLICT (user_id, gateway) DO UPDATE SET balance = 12.5, read_time = now();
+DO $$
+BEGIN
+	PERFORM gateway_delta('bob', 1, 'a test', 'main');
+EXCEPTION WHEN OTHERS THEN
+	RAISE NOTICE '%', SQLSTATE;
+END
+$$;
+SELECT saw FROM explain_match('bob', condition => 'balance-le("main", 5)');
+SELECT value, note FROM user_page('bob') WHERE section = 'balance' AND entry = 'main';
+SET quota_manager.linger = 0;
+SELECT saw FROM explain_match('bob', condition => 'balance-le("main", 5)');
+RESET quota_manager.linger;
+
 DELETE FROM quota_strategy;
 DELETE FROM user_balance;
 DELETE FROM user_info;
