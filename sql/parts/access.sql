@@ -10,7 +10,7 @@ DECLARE
 	runs CONSTANT text[] := ARRAY['scan', 'tick', 'deliver'];
 	decides CONSTANT text[] := ARRAY['resolve', 'retry', 'cancel', 'reinstate', 'correct', 'reverse_run', 'reverse_strategy', 'reverse_grants',
 		'undo_reversal', 'import_grants', 'restart_schedule', 'release_balances', 'audit_balances',
-		'gateway_query', 'gateway_refresh', 'gateway_delta', 'bulk_delta',
+		'gateway_query', 'gateway_refresh', 'gateway_delta', 'bulk_delta', 'resolve_bulk', 'correct_bulk',
 		'pause_all', 'unpause_all', 'pause_gateway', 'unpause_gateway', 'pause_strategy', 'unpause_strategy'];
 	-- Of the API alone.
 	edits CONSTANT text[] := CASE WHEN access IN ('operator', 'admin') THEN ARRAY['enable', 'disable', 'archive'] ELSE '{}' END;

@@ -16,11 +16,13 @@ CREATE TABLE quota_manager.bulk_call (
 	role text NOT NULL DEFAULT quota_internal.deciding_role(),
 	session_role text NOT NULL DEFAULT session_user,
 	said_by text DEFAULT quota_internal.said_by(),
+	decide_time timestamptz,
 	PRIMARY KEY (key, user_id),
 	CONSTRAINT bulk_call_state_is_known CHECK (state IN ('waiting', 'sent', 'applied', 'refused', 'not_sent', 'in_doubt'))
 );
 CREATE INDEX bulk_call_waiting ON quota_manager.bulk_call (key, id) WHERE state = 'waiting';
 CREATE INDEX bulk_call_sent ON quota_manager.bulk_call (gateway, user_id) WHERE state = 'sent';
+CREATE INDEX bulk_call_in_doubt ON quota_manager.bulk_call (gateway, user_id) WHERE state = 'in_doubt';
 COMMENT ON TABLE quota_manager.bulk_call IS 'Changes by hand of CALL bulk_delta(): one row per key and user, written before anything is sent. Keep it: it keeps a key from being sent twice.';
 COMMENT ON COLUMN quota_manager.bulk_call.id IS 'Order in which rows are sent.';
 COMMENT ON COLUMN quota_manager.bulk_call.key IS 'Key of the bulk call, as given.';
@@ -28,7 +30,7 @@ COMMENT ON COLUMN quota_manager.bulk_call.user_id IS 'User whose quota changes.'
 COMMENT ON COLUMN quota_manager.bulk_call.value IS 'Quota added; negative takes away.';
 COMMENT ON COLUMN quota_manager.bulk_call.reason IS 'Why, as the query says.';
 COMMENT ON COLUMN quota_manager.bulk_call.gateway IS 'Gateway that it is sent to.';
-COMMENT ON COLUMN quota_manager.bulk_call.state IS 'waiting: to be sent. sent: marked before it is sent; no answer is written yet. applied. refused: the gateway will never apply it. not_sent: nothing was applied; sent when the key is called again. in_doubt: nobody knows whether it was applied; never sent again.';
+COMMENT ON COLUMN quota_manager.bulk_call.state IS 'waiting: to be sent. sent: marked before it is sent; no answer is written yet. applied. refused: the gateway will never apply it. not_sent: nothing was applied; sent when the key is called again. in_doubt: nobody knows whether it was applied; not sent again unless resolve_bulk() says that it was not.';
 COMMENT ON COLUMN quota_manager.bulk_call.message IS 'Answer of the gateway, or why it is in doubt.';
 COMMENT ON COLUMN quota_manager.bulk_call.create_time IS 'When the row was written.';
 COMMENT ON COLUMN quota_manager.bulk_call.send_time IS 'When it was last marked as sent.';
@@ -36,8 +38,10 @@ COMMENT ON COLUMN quota_manager.bulk_call.finish_time IS 'When its outcome was w
 COMMENT ON COLUMN quota_manager.bulk_call.role IS 'Role that called.';
 COMMENT ON COLUMN quota_manager.bulk_call.session_role IS 'Role that the session belonged to.';
 COMMENT ON COLUMN quota_manager.bulk_call.said_by IS 'Person that called, as named by the session: see grant_decision.said_by.';
+COMMENT ON COLUMN quota_manager.bulk_call.decide_time IS 'When an operator last decided about it: see bulk_decision. Null: none did.';
 COMMENT ON INDEX quota_manager.bulk_call_waiting IS 'What is to be sent next.';
 COMMENT ON INDEX quota_manager.bulk_call_sent IS 'Whose balances do not count.';
+COMMENT ON INDEX quota_manager.bulk_call_in_doubt IS 'Finds what is to be decided about.';
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.bulk_call', '');
 SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('quota_manager.bulk_call', 'id'), '');
 
@@ -68,7 +72,7 @@ COMMENT ON COLUMN quota_manager.bulk_calls.applied IS 'Users for whom it was app
 COMMENT ON COLUMN quota_manager.bulk_calls.applied_total IS 'Quota that was applied.';
 COMMENT ON COLUMN quota_manager.bulk_calls.refused IS 'Users for whom the gateway will never apply it.';
 COMMENT ON COLUMN quota_manager.bulk_calls.not_sent IS 'Users for whom nothing was applied; sent when the key is called again.';
-COMMENT ON COLUMN quota_manager.bulk_calls.in_doubt IS 'Users for whom nobody knows.';
+COMMENT ON COLUMN quota_manager.bulk_calls.in_doubt IS 'Users for whom nobody knows: see bulk_doubts.';
 COMMENT ON COLUMN quota_manager.bulk_calls.sent IS 'Users whose request is under way; if its session has ended, in doubt as soon as the key is called again.';
 COMMENT ON COLUMN quota_manager.bulk_calls.waiting IS 'Users to whom nothing was sent yet.';
 COMMENT ON COLUMN quota_manager.bulk_calls.since IS 'When its first row was written.';

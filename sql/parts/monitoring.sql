@@ -63,7 +63,7 @@ RETURNS TABLE (gateway text, gateway_open integer, gateway_closed integer, gatew
 	scheduler_tick_seconds double precision, courier_tick_seconds double precision, copy_suspended integer, strategies_in_use bigint,
 	strategies_failing bigint, due_firings bigint, firing_delay_seconds double precision, failed_runs bigint, incomplete_runs bigint,
 	undelivered_runs bigint, skipped_firings_total bigint, gateway_paused integer, gateway_paused_seconds double precision,
-	paused integer, paused_seconds double precision, strategies_stopped bigint)
+	paused integer, paused_seconds double precision, strategies_stopped bigint, bulk_changes_in_doubt bigint)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
 #variable_conflict use_column
@@ -78,7 +78,8 @@ BEGIN
 		f.completed_total, f.completed_amount_total, f.failed_total, f.in_doubt_total, f.deferred_total,
 		NULL::integer, NULL::integer, NULL::integer, NULL::double precision, NULL::double precision, NULL::double precision, NULL::integer,
 		NULL::bigint, NULL::bigint, NULL::bigint, NULL::double precision, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint,
-		(p.since IS NOT NULL)::integer, coalesce(quota_internal.age_seconds(p.since, present), 0), NULL::integer, NULL::double precision, NULL::bigint
+		(p.since IS NOT NULL)::integer, coalesce(quota_internal.age_seconds(p.since, present), 0), NULL::integer, NULL::double precision, NULL::bigint,
+		(SELECT count(*) FROM quota_manager.bulk_call c WHERE c.gateway = f.gateway AND c.state = 'in_doubt')
 	FROM quota_internal.gateway_figures() f
 	LEFT JOIN LATERAL (SELECT min(q.since) AS since FROM quota_manager.quota_pause q
 		WHERE q.end_time IS NULL AND (q.scope = 'everything' OR q.gateway = f.gateway)) p ON true
@@ -95,7 +96,7 @@ BEGIN
 		(SELECT count(*) FROM quota_manager.quota_run u WHERE u.undelivered),
 		(SELECT coalesce(sum(s.occurrences), 0)::bigint FROM quota_manager.quota_run s WHERE s.state = 'skipped')
 			+ (SELECT coalesce(sum(p.skipped_firings), 0)::bigint FROM quota_manager.pruned_run p),
-		NULL::integer, NULL::double precision, (p.since IS NOT NULL)::integer, coalesce(quota_internal.age_seconds(p.since, present), 0), p.stopped
+		NULL::integer, NULL::double precision, (p.since IS NOT NULL)::integer, coalesce(quota_internal.age_seconds(p.since, present), 0), p.stopped, NULL::bigint
 	FROM (SELECT count(*) FILTER (WHERE l.kind = 'launcher')::integer AS launchers, count(*) FILTER (WHERE l.kind = 'scheduler')::integer AS schedulers,
 			count(*) FILTER (WHERE l.kind = 'courier')::integer AS couriers,
 			max(quota_internal.age_seconds(l.last_tick, present)) FILTER (WHERE l.kind = 'launcher') AS launcher_age,
@@ -121,7 +122,7 @@ SELECT m.gateway, m.gateway_open, m.gateway_closed, m.gateway_probing, m.gateway
 	m.completed_amount_total, m.failures_total, m.doubts_total, m.deferrals_total,
 	m.launcher_running, m.schedulers_running, m.couriers_running, m.launcher_tick_seconds, m.scheduler_tick_seconds, m.courier_tick_seconds,
 	m.copy_suspended, m.strategies_in_use, m.strategies_failing, m.due_firings, m.firing_delay_seconds, m.failed_runs, m.incomplete_runs,
-	m.undelivered_runs, m.skipped_firings_total, m.gateway_paused, m.gateway_paused_seconds, m.paused, m.paused_seconds, m.strategies_stopped
+	m.undelivered_runs, m.skipped_firings_total, m.gateway_paused, m.gateway_paused_seconds, m.paused, m.paused_seconds, m.strategies_stopped, m.bulk_changes_in_doubt
 FROM quota_internal.read_metrics() m;
 COMMENT ON VIEW quota_manager.metrics IS 'Figures for monitoring: a row per gateway, and one (gateway null) for the database as a whole; columns that do not apply are null. Columns that end in _total only grow, but for a restore, and for amounts that are taken back.';
 COMMENT ON COLUMN quota_manager.metrics.gateway IS 'Label: the gateway; null: the figures are about the database.';
@@ -161,6 +162,7 @@ COMMENT ON COLUMN quota_manager.metrics.gateway_paused_seconds IS 'For how long;
 COMMENT ON COLUMN quota_manager.metrics.paused IS '1: an operator has paused everything.';
 COMMENT ON COLUMN quota_manager.metrics.paused_seconds IS 'For how long; 0: not everything is paused.';
 COMMENT ON COLUMN quota_manager.metrics.strategies_stopped IS 'Strategies that the breaker has stopped.';
+COMMENT ON COLUMN quota_manager.metrics.bulk_changes_in_doubt IS 'Changes of bulk calls by hand in doubt: see bulk_doubts.';
 
 CREATE FUNCTION quota_internal.metrics_text() RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp

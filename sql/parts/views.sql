@@ -330,10 +330,14 @@ BEGIN
 			concat_ws(': ', 'by ' || quota_internal.person(c.said_by, c.role), concat_ws('; ', nullif(c.reason, ''), c.outcome)) AS note, c.call_time, c.id
 		FROM quota_manager.gateway_call c WHERE c.user_id = user_page.user_id ORDER BY c.call_time DESC, c.id DESC LIMIT n) c ORDER BY c.call_time DESC, c.id DESC;
 	is_known := is_known OR FOUND;
+	RETURN QUERY SELECT 'call in doubt', format('%s  %s', quota_internal.time_text(d.since), d.gateway), 'delta ' || trim_scale(d.value),
+			format('by %s: %s; bulk call %s', d.called_by, d.reason, d.key)
+		FROM quota_manager.bulk_doubts d WHERE d.user_id = user_page.user_id ORDER BY d.since DESC, d.key COLLATE "C" LIMIT n;
+	is_known := is_known OR FOUND;
 	IF NOT is_known THEN
 		RAISE EXCEPTION 'user "%" is not known', left(user_page.user_id, 100)
 			USING ERRCODE = 'no_data_found', DETAIL = 'The user source does not have it, and nothing was granted to it.';
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.user_page(text, integer) IS 'Everything about one user, in sections: what conditions see, balances, totals per model, the last n grants with their causes and outcomes, decisions about them, calls by hand.';
+COMMENT ON FUNCTION quota_manager.user_page(text, integer) IS 'Everything about one user, in sections: what conditions see, balances, totals per model, the last n grants with their causes and outcomes, decisions about them, calls by hand, those of bulk calls that are in doubt.';

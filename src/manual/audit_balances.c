@@ -40,7 +40,9 @@ static Statement read_sole_writer = {
 /* The other one is for a database with the SQL of 1.0.0, which prunes nothing. */
 static Statement list_users = {
 	LIST_USERS(" UNION SELECT p.user_id FROM quota_manager.pruned_grant p WHERE p.gateway = $1"
-			   " AND p.standing > 0"),
+			   " AND p.standing > 0 UNION SELECT b.user_id FROM quota_manager.bulk_call b"
+			   " WHERE b.gateway = $1"
+			   " AND (b.state IN ('sent', 'in_doubt') OR b.decide_time IS NOT NULL)"),
 	{TEXTOID}};
 static Statement list_users_with_grants = {LIST_USERS(""), {TEXTOID}};
 

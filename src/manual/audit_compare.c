@@ -28,7 +28,8 @@
  * changes by hand; what is open, or was completed since, may count.  A refresh
  * by hand sets the total: what was settled so long before it that it cannot
  * have overtaken it ($3) is gone, what was granted after it is added.  What was
- * pruned counts as one grant that has the weight of many.
+ * pruned counts as one grant that has the weight of many.  What a bulk call has
+ * in doubt may count, and whom an operator has decided about is listed.
  */
 #define ADD_UP(pruned)                                                                             \
 	"SELECT y.user_id,"                                                                            \
@@ -55,11 +56,16 @@
 	"   ELSE x.end_time >= x.set_time - $3 END) y"                                                 \
 	" GROUP BY y.user_id ORDER BY y.user_id COLLATE \"C\""
 
-/* The other one is for a database with the SQL of 1.0.0, which prunes nothing. */
+/* The other one is for a database with the SQL of 1.0.0, which prunes nothing and has no bulk calls. */
 static Statement add_up = {
 	ADD_UP(" UNION ALL SELECT p.user_id, 'grant', p.standing_amount, p.standing, p.standing_since,"
 		   " p.standing_until FROM quota_manager.pruned_grant p"
-		   " WHERE p.gateway = $1 AND p.standing > 0"),
+		   " WHERE p.gateway = $1 AND p.standing > 0"
+		   " UNION ALL SELECT b.user_id, 'delta',"
+		   " CASE WHEN b.state IN ('sent', 'in_doubt') THEN b.value ELSE 0 END, 1,"
+		   " coalesce(b.send_time, b.create_time), 'infinity' FROM quota_manager.bulk_call b"
+		   " WHERE b.gateway = $1 AND b.state <> 'applied'"
+		   " AND (b.state IN ('sent', 'in_doubt') OR b.decide_time IS NOT NULL)"),
 	{TEXTOID, TIMESTAMPTZOID, INTERVALOID}};
 static Statement add_up_grants = {ADD_UP(""), {TEXTOID, TIMESTAMPTZOID, INTERVALOID}};
 

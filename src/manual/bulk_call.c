@@ -40,6 +40,7 @@
 #include "scan/scan_lock.h"
 
 PG_FUNCTION_INFO_V1(qm_bulk_delta);
+PG_FUNCTION_INFO_V1(qm_lock_bulk_decisions);
 
 /* An index has room for a key beside the id of a user. */
 #define KEY_MAX_BYTES 64
@@ -52,8 +53,9 @@ PG_FUNCTION_INFO_V1(qm_bulk_delta);
 #define PAUSE_MAX_S 60.0
 #define PAUSES_MAX 10
 
-/* Names the lock of a key as no function of SQL can: theirs have 1 or 2 at the end, others of ours 3. */
+/* Name the locks of a key as no function of SQL can: theirs have 1 or 2 at the end, others of ours 3. */
 #define KEY_LOCK_METHOD 4
+#define DECISION_LOCK_METHOD 5
 
 typedef struct BulkCall
 {
@@ -74,12 +76,12 @@ typedef struct BulkCall
 static const WorkUnit *const unit = &procedure_work_unit;
 
 static void
-name_lock(LOCKTAG *tag, const char *key)
+name_lock(LOCKTAG *tag, const char *key, uint16 method)
 {
 	uint64 hash =
 		DatumGetUInt64(hash_any_extended((const unsigned char *) key, (int) strlen(key), 0));
 
-	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash, KEY_LOCK_METHOD);
+	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash, method);
 }
 
 /* Takes the lock of the key, which outlives transactions; an error if another session has it. */
@@ -88,7 +90,7 @@ lock_key(BulkCall *bulk)
 {
 	LOCKTAG tag;
 
-	name_lock(&tag, bulk->key);
+	name_lock(&tag, bulk->key, KEY_LOCK_METHOD);
 	if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
 		ereport(ERROR,
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
@@ -96,6 +98,16 @@ lock_key(BulkCall *bulk)
 				 errhint("See quota_manager.bulk_calls for how far it is; call again when it has "
 						 "ended.")));
 	bulk->is_locked = true;
+}
+
+/* Until the transaction ends no operator decides about the key; waits for one who does. */
+static void
+lock_decisions(const char *key)
+{
+	LOCKTAG tag;
+
+	name_lock(&tag, key, DECISION_LOCK_METHOD);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 
 static void
@@ -106,7 +118,7 @@ release(BulkCall *bulk)
 	if (bulk->session != NULL)
 		gateway_close(bulk->session);
 	bulk->session = NULL;
-	name_lock(&tag, bulk->key);
+	name_lock(&tag, bulk->key, KEY_LOCK_METHOD);
 	if (bulk->is_locked)
 		(void) LockRelease(&tag, ExclusiveLock, true);
 	bulk->is_locked = false;
@@ -152,6 +164,7 @@ begin_bulk(BulkCall *bulk)
 	(void) identity_record(unit);
 	unit->begin();
 	lock_key(bulk);
+	lock_decisions(bulk->key);
 	bulk_rows_settle_old(bulk->key);
 	if (bulk->rows != NULL)
 		bulk_rows_write(bulk->key, bulk->row->name, bulk->role, bulk->rows);
@@ -418,4 +431,23 @@ qm_bulk_delta(PG_FUNCTION_ARGS)
 	values[3] = Int64GetDatum(counts.in_doubt);
 	values[4] = Int64GetDatum(counts.waiting);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(descriptor, values, nulls)));
+}
+
+/*
+ * lock_bulk_decisions(key): waits for other decisions about the key, and for the
+ * beginning of a call.  True: no session works on it, and one that begins waits
+ * until this transaction ends.
+ */
+Datum
+qm_lock_bulk_decisions(PG_FUNCTION_ARGS)
+{
+	char   *key = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	LOCKTAG tag;
+
+	lock_decisions(key);
+	name_lock(&tag, key, KEY_LOCK_METHOD);
+	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		PG_RETURN_BOOL(false);
+	(void) LockRelease(&tag, ExclusiveLock, false);
+	PG_RETURN_BOOL(true);
 }

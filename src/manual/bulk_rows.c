@@ -39,7 +39,8 @@ static Statement end_orphans = {
 static Statement distrust = {
 	"UPDATE quota_manager.bulk_call AS b SET state = 'in_doubt', message = $2, finish_time = $3"
 	" FROM quota_manager.quota_installation i"
-	" WHERE b.key = $1 AND b.state IN ('waiting', 'not_sent') AND b.create_time < i.doubtful_until",
+	" WHERE b.key = $1 AND b.state IN ('waiting', 'not_sent') AND greatest(b.create_time, "
+	"b.decide_time) < i.doubtful_until",
 	{TEXTOID, TEXTOID, TIMESTAMPTZOID}};
 
 static Statement try_again = {
@@ -47,11 +48,12 @@ static Statement try_again = {
 	" WHERE b.key = $1 AND b.state = 'not_sent'",
 	{TEXTOID}};
 
+/* A subquery in its place would lock further rows each time that a plan runs it again. */
 static Statement take_rows = {
-	"UPDATE quota_manager.bulk_call AS b SET state = 'sent', send_time = $3, message = NULL"
-	" FROM (SELECT w.user_id FROM quota_manager.bulk_call w"
-	" WHERE w.key = $1 AND w.state = 'waiting' ORDER BY w.id LIMIT $2) n"
-	" WHERE b.key = $1 AND b.user_id = n.user_id AND b.state = 'waiting'"
+	"WITH n AS MATERIALIZED (SELECT w.user_id FROM quota_manager.bulk_call w"
+	" WHERE w.key = $1 AND w.state = 'waiting' ORDER BY w.id LIMIT $2 FOR NO KEY UPDATE)"
+	" UPDATE quota_manager.bulk_call AS b SET state = 'sent', send_time = $3, message = NULL"
+	" FROM n WHERE b.key = $1 AND b.user_id = n.user_id AND b.state = 'waiting'"
 	" RETURNING b.user_id, b.value::text, b.reason, b.gateway",
 	{TEXTOID, INT4OID, TIMESTAMPTZOID}};
 

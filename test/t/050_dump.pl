@@ -58,6 +58,8 @@ SELECT quota_internal.recount_grants();
 SELECT resolve(array_agg(id), true, E'why\nnot \\ "so"') FROM quota_execute WHERE status = 'in_doubt' AND user_id < 'u15';
 SELECT count(*) FROM reverse_grants((SELECT array_agg(e.id) FROM quota_execute e JOIN quota_strategy s ON s.id = e.strategy_id WHERE s.name = 'star' AND e.user_id < 'u12'), E'back\nagain');
 INSERT INTO bulk_call (key, user_id, value, reason, gateway, state) VALUES (E'odd\n"key"', 'u1', -1.5, '', 'gateway', 'waiting'), ('k', 'u1', 2, 'x', 'gateway', 'in_doubt');
+INSERT INTO bulk_call (key, user_id, value, reason, gateway, state) VALUES ('k', 'u2', 2, 'x', 'gateway', 'in_doubt');
+SELECT resolve_bulk('k', ARRAY['u2'], true, E'why\nnot \\ "so"');
 INSERT INTO pruned_grant SELECT s.id, 'u1', 'gateway', 3, 2, 10, now(), 2, 10, now(), now(), NULL FROM quota_strategy s WHERE s.name = 'daily';
 INSERT INTO pruned_run (strategy_id, runs, grants, prune_time, role) SELECT s.id, 3, 3, now(), 'r' FROM quota_strategy s WHERE s.name = 'daily';
 UPDATE quota_installation SET workers_enabled = false, doubtful_until = '2020-01-01 UTC', doubtful_firing = '2020-01-02 UTC',

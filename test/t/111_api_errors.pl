@@ -162,6 +162,7 @@ subtest 'rights' => sub {
 		reverse_strategy => { strategy => 'one', note => 'x' },
 		reverse_grants => { ids => [1], note => 'x' },
 		undo_reversal => { reversal_id => 1, note => 'x' },
+		(map { $_ => { key => 'k', user_ids => ['u1'], applied => \1 } } qw(resolve_bulk correct_bulk)),
 		gateway_query => { user_id => 'u1' },
 		gateway_refresh => { user_id => 'u1', quota => 1 },
 		gateway_delta => { user_id => 'u1', value => 1, reason => 'r' });

@@ -69,6 +69,7 @@ my %arguments = (
 	(map { $_ => [ {}, { note => 'n' } ] } qw(pause_all unpause_all)),
 	(map { $_ => [ { gateway => 'main' } ] } qw(pause_gateway unpause_gateway)),
 	(map { $_ => [ { strategy => 'one', note => 'n' } ] } qw(pause_strategy unpause_strategy)),
+	(map { $_ => [ { key => 'k', user_ids => ['u1'], applied => 'true' } ] } qw(resolve_bulk correct_bulk)),
 	gateway_query => [ { user_id => 'u1' } ],
 	gateway_refresh => [ { user_id => 'u1', quota => 3 } ],
 	gateway_delta => [ { user_id => 'u1', value => 3, reason => 'r' } ],

@@ -49,6 +49,8 @@ my %call = (
 	'reverse_strategy(text,text,timestamp with time zone,integer)' => q{reverse_strategy('once', 'note')},
 	'reverse_grants(bigint[],text)' => "reverse_grants(ARRAY[$one], 'note')",
 	'undo_reversal(bigint,text)' => q{undo_reversal(1, 'note')},
+	'resolve_bulk(text,text[],boolean,text)' => q{resolve_bulk('key', NULL, true)},
+	'correct_bulk(text,text[],boolean,text)' => q{correct_bulk('key', ARRAY['u1'], true)},
 	'pause_all(text)' => q{pause_all('note')},
 	'unpause_all(text)' => q{unpause_all('note')},
 	'pause_gateway(text,text)' => q{pause_gateway('g', 'note')},
@@ -76,7 +78,7 @@ my %call = (
 my @nothing = (
 	q{resolve(0, true)}, q{resolve(NULL::bigint, NULL)}, q{resolve(ARRAY[]::bigint[], true)}, q{retry(0)}, q{cancel(NULL::bigint[])},
 	q{reinstate(0)}, q{correct(NULL::bigint, NULL)}, q{reverse_run(0, 'note')}, q{reverse_strategy('none', NULL)}, q{reverse_grants(NULL, NULL)},
-	q{undo_reversal(NULL, NULL)}, q{pause_gateway('none')}, q{unpause_strategy(NULL)},
+	q{undo_reversal(NULL, NULL)}, q{resolve_bulk('none', NULL, true)}, q{correct_bulk(NULL, NULL, NULL)}, q{pause_gateway('none')}, q{unpause_strategy(NULL)},
 	q{restart_schedule('none')}, q{release_balances('none', NULL)}, q{import_grants(NULL)}, q{scan('none')},
 	q{gateway_delta(NULL, NULL, NULL)}, q{gateway_refresh('u1', 9, 'none')});
 # Nothing but POST, PATCH, PUT and DELETE changes anything: a query is a GET at the gateway, too.
@@ -102,6 +104,8 @@ my %api = (
 	'archive(integer[])' => q{archive(NULL)},
 	'gateway_query(text,text)' => undef,
 	'gateway_refresh(text,numeric,text)' => q{gateway_refresh('u1', 9)},
+	'resolve_bulk(text,text[],boolean,text)' => q{resolve_bulk('key', NULL, true)},
+	'correct_bulk(text,text[],boolean,text)' => q{correct_bulk('key', NULL, NULL)},
 	'gateway_delta(text,numeric,text,text)' => q{gateway_delta('u1', 9, 'reason')},
 	'pause()' => q{pause()},
 	'pause_all(text)' => q{pause_all('note')},

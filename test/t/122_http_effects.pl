@@ -52,6 +52,7 @@ my %arguments = (
 	(map { $_ => 'gateway=up&note=x' } qw(pause_gateway unpause_gateway)),
 	(map { $_ => 'strategy=one&note=x' } qw(pause_strategy unpause_strategy)),
 	scan => 'strategy=due',
+	(map { $_ => 'key=k&user_ids={ada}&applied=true' } qw(resolve_bulk correct_bulk)),
 	gateway_query => 'user_id=ada',
 	gateway_delta => 'user_id=ada&value=5&reason=x',
 	gateway_refresh => 'user_id=ada&quota=5',

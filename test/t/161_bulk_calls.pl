@@ -236,9 +236,13 @@ subtest 'kill -9 in the middle' => sub {
 		my ($skip, $least, $most) = @{ $deaths{$point} };
 		my ($key, $prefix) = ($point, "k$point");
 
+		my $log = -s $node->logfile;
+
 		arm($node, $point, skip => $skip);
 		bulk(users($prefix, 40) . qq{, '$key'}, before => "SELECT 1;\n");
 		ok(await_hit($node, $point), "$point: it died");
+		# The postmaster notices it a moment later.
+		$node->wait_for_log(qr/all server processes terminated; reinitializing/, $log);
 		wait_until($node, 'SELECT true');
 		my ($out, $err) = bulk(users($prefix, 40) . qq{, '$key'});
 		my ($applied, $refused, $not_sent, $doubt, $waiting) = split /\|/, $out;
