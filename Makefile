@@ -77,17 +77,17 @@ test/aigateway-mock/aigateway-mock: $(wildcard $(srcdir)/test/aigateway-mock/*.c
 PROVE_TESTS ?= $(sort $(wildcard $(srcdir)/test/t/*.pl))
 PROVE_OUTPUT ?= $(CURDIR)/tmp_check
 
-# Those that run the build with crash points, and no other.
-CRASH_TESTS = 070_crash_points.pl 161_bulk_calls.pl 165_ceilings.pl 167_top_up.pl 170_reversal_faults.pl 182_bulk_doubts.pl
+# Those that run the build with crash points.
+CRASH_TESTS = $(shell grep -l 'use QuotaTest::CrashPoints' $(PROVE_TESTS))
 
 prove: prove_installcheck
-prove_installcheck: mock $(if $(filter $(CRASH_TESTS),$(notdir $(PROVE_TESTS))),crash-build)
+prove_installcheck: mock $(if $(CRASH_TESTS),crash-build)
 	mkdir -p $(PROVE_OUTPUT)
 	PATH="$(bindir):$$PATH" LANG=C.UTF-8 LC_ALL=C.UTF-8 PG_REGRESS='$(top_builddir)/src/test/regress/pg_regress' \
 	TESTDIR='$(PROVE_OUTPUT)' TESTDATADIR='$(PROVE_OUTPUT)' TESTLOGDIR='$(PROVE_OUTPUT)/log' \
 	QUOTA_MANAGER_MOCK='$(CURDIR)/test/aigateway-mock/aigateway-mock' \
 	QUOTA_MANAGER_CRASH_BUILD='$(abspath $(CRASH_BUILD))/install' \
-	prove $(PROVE_FLAGS) --exec 'perl -I $(top_srcdir)/src/test/perl -I $(srcdir)/test/perl -MQuotaTest::Limit' $(PROVE_TESTS)
+	prove $(PROVE_FLAGS) --exec 'perl -I $(top_srcdir)/src/test/perl -I $(srcdir)/test/perl -MQuotaTest::Limit -MQuotaTest::Template -MQuotaTest::Wire' $(PROVE_TESTS)
 
 # The build with crash points is made from a copy and installed beside the tests' results, where the ordinary one cannot
 # meet it.
@@ -98,7 +98,7 @@ crash-build:
 	cp -R $(foreach file,Makefile $(EXTENSION).control README.md src scripts,$(srcdir)/$(file)) $(CRASH_BUILD)/copy
 	cp -R $(foreach file,parts upgrade $(notdir $(DATA)),$(srcdir)/sql/$(file)) $(CRASH_BUILD)/copy/sql
 	find $(CRASH_BUILD)/copy -name '*.o' -delete
-	$(MAKE) -C $(CRASH_BUILD)/copy CRASH_POINTS=1 all
+	$(MAKE) -j2 -C $(CRASH_BUILD)/copy CRASH_POINTS=1 all
 	$(MAKE) -C $(CRASH_BUILD)/copy CRASH_POINTS=1 install DESTDIR=$(abspath $(CRASH_BUILD))/install
 
 # docs/reference.md, from a fresh install in a throw-away cluster.

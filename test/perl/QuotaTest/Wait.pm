@@ -28,25 +28,29 @@ use warnings FATAL => 'all';
 use Carp qw(croak);
 use Exporter 'import';
 use IPC::Run ();
+use List::Util qw(max min);
 use PostgreSQL::Test::Utils ();
+use QuotaTest::Wire;
 use Test::More ();
 use Time::HiRes qw(time usleep);
 
 our @EXPORT_OK = qw(wait_until becomes_true wait_for happens);
 
-my $PAUSE_US = 10_000;
+# Between two questions: a tenth of the time that the wait has taken, within these.
+my ($PAUSE_US, $MOST_US) = (10_000, 100_000);
 
 # Calls code again and again until it returns true; returns whether it did within so many seconds.
 sub _poll
 {
 	my ($code, $seconds) = @_;
-	my $end = time() + ($seconds // $PostgreSQL::Test::Utils::timeout_default);
+	my $begun = time();
+	my $end = $begun + ($seconds // $PostgreSQL::Test::Utils::timeout_default);
 
 	while (1)
 	{
 		return 1 if $code->();
 		return 0 if time() > $end;
-		usleep($PAUSE_US);
+		usleep(max($PAUSE_US, min($MOST_US, (time() - $begun) * 100_000)));
 	}
 }
 
@@ -56,13 +60,17 @@ sub _poll
 sub _poll_sql
 {
 	my ($node, $query, %option) = @_;
-	my @command = ('psql', '-XAtq', '-d', $node->connstr($option{database} // 'postgres'), '-c', $query);
+	my $database = $option{database} // 'postgres';
 	my $wanted = $option{result} // 't';
 	my ($out, $err) = ('', '');
 	my $came = _poll(
 		sub {
-			IPC::Run::run([@command], '<', '/dev/null', '>', \$out, '2>', \$err);
-			chomp($out);
+			($out, $err) = QuotaTest::Wire::ask($node, $database, $query);
+			if (!defined $out)
+			{
+				IPC::Run::run([ 'psql', '-XAtq', '-d', $node->connstr($database), '-c', $query ], '<', '/dev/null', '>', \$out, '2>', \$err);
+				chomp($out);
+			}
 			return $out eq $wanted && $err eq '';
 		},
 		$option{seconds});
