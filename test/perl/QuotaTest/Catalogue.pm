@@ -26,7 +26,6 @@ use strict;
 use warnings FATAL => 'all';
 
 use Exporter 'import';
-use JSON::PP ();
 
 our @EXPORT_OK = qw(catalogue differences);
 
@@ -58,22 +57,31 @@ CREATE FUNCTION pg_temp.rights(acl aclitem[]) RETURNS text LANGUAGE sql AS $$
 	FROM aclexplode(acl) a
 $$;
 
--- A row without what differs by chance, and what others tell better; oids as names.
+-- The columns of the catalogues without what differs by chance, and what others tell better; and whose oids they hold.
+CREATE TEMPORARY TABLE told_column AS
+SELECT a.attrelid AS catalogue, a.attname AS name, r.reference
+FROM pg_attribute a
+LEFT JOIN LATERAL (SELECT k.pktable::oid AS reference, k.is_array FROM pg_get_catalog_foreign_keys() k
+	WHERE k.fktable = a.attrelid AND k.fkcols = ARRAY[a.attname::text]) r ON true
+WHERE a.attrelid IN (SELECT classid FROM object UNION SELECT c::regclass FROM unnest(ARRAY['pg_attribute', 'pg_index', 'pg_sequence', 'pg_aggregate', 'pg_range']) c)
+	AND a.attnum > 0 AND NOT a.attisdropped
+	AND a.atttypid NOT IN ('pg_node_tree'::regtype, 'aclitem[]'::regtype, 'int2vector'::regtype, 'oidvector'::regtype)
+	AND coalesce(NOT r.is_array, true)
+	AND a.attname <> ALL (ARRAY['oid', 'relfilenode', 'relpages', 'reltuples', 'relallvisible', 'relallfrozen', 'relfrozenxid', 'relminmxid',
+		'relnatts', 'reltoastrelid', 'attnum', 'attrelid', 'attcacheoff', 'atthasmissing', 'attmissingval', 'adnum', 'indexrelid', 'indcheckxmin',
+		'indnatts', 'indnkeyatts', 'conkey', 'confkey', 'polroles', 'extconfig', 'extcondition', 'seqrelid']);
+CREATE INDEX ON told_column (catalogue);
+ANALYZE told_column;
+
+-- A row of a catalogue, oids as names.
 CREATE FUNCTION pg_temp.told(catalogue regclass, source jsonb) RETURNS jsonb LANGUAGE sql AS $$
-	SELECT jsonb_object_agg(a.attname, CASE
-		WHEN r.reference IS NULL OR value IS NULL OR value::text !~ '^"?\d+"?$' THEN value
+	SELECT jsonb_object_agg(c.name, CASE
+		WHEN c.reference IS NULL OR value IS NULL OR value::text !~ '^"?\d+"?$' THEN value
 		WHEN (value #>> '{}')::oid = 0 THEN NULL
-		ELSE (SELECT to_jsonb(concat_ws(' ', i.type, coalesce(i.identity, i.name))) FROM pg_identify_object(r.reference, (value #>> '{}')::oid, 0) i) END)
-	FROM pg_attribute a
-	CROSS JOIN LATERAL (SELECT source -> a.attname AS value OFFSET 0) v
-	LEFT JOIN LATERAL (SELECT k.pktable::oid AS reference, k.is_array FROM pg_get_catalog_foreign_keys() k
-		WHERE k.fktable = catalogue AND k.fkcols = ARRAY[a.attname::text]) r ON true
-	WHERE a.attrelid = catalogue AND a.attnum > 0 AND NOT a.attisdropped
-		AND a.atttypid NOT IN ('pg_node_tree'::regtype, 'aclitem[]'::regtype, 'int2vector'::regtype, 'oidvector'::regtype)
-		AND coalesce(NOT r.is_array, true)
-		AND a.attname <> ALL (ARRAY['oid', 'relfilenode', 'relpages', 'reltuples', 'relallvisible', 'relallfrozen', 'relfrozenxid', 'relminmxid',
-			'relnatts', 'reltoastrelid', 'attnum', 'attrelid', 'attcacheoff', 'atthasmissing', 'attmissingval', 'adnum', 'indexrelid', 'indcheckxmin',
-			'indnatts', 'indnkeyatts', 'conkey', 'confkey', 'polroles', 'extconfig', 'extcondition', 'seqrelid'])
+		ELSE (SELECT to_jsonb(concat_ws(' ', i.type, coalesce(i.identity, i.name))) FROM pg_identify_object(c.reference, (value #>> '{}')::oid, 0) i) END)
+	FROM told_column c
+	CROSS JOIN LATERAL (SELECT source -> c.name AS value OFFSET 0) v
+	WHERE c.catalogue = told.catalogue
 $$;
 
 CREATE TEMPORARY TABLE finding (object text, aspect text, definition text);
@@ -158,7 +166,8 @@ SELECT o.name, 'depends on', string_agg(DISTINCT format('%s (%s)', concat_ws(' '
 FROM object o JOIN pg_depend d ON (d.classid, d.objid) = (o.classid, o.objid), pg_identify_object(d.refclassid, d.refobjid, d.refobjsubid) i
 GROUP BY o.classid, o.objid, o.name;
 
-SELECT to_jsonb(f) FROM finding f WHERE f.definition IS NOT NULL;
+-- A line each, with separators that no definition holds.
+SELECT concat_ws(chr(30), object, aspect, replace(definition, chr(10), chr(31))) FROM finding WHERE definition IS NOT NULL;
 SQL
 
 # What the catalogues of a database know of the extension: object, aspect and definition, in two levels of hashes.
@@ -166,15 +175,14 @@ SQL
 sub catalogue
 {
 	my ($node, $database, $before) = @_;
-	my $json = JSON::PP->new;
 	my %found;
 
 	foreach my $line (split /\n/, $node->safe_psql($database, ($before // '') . ";\n" . $query))
 	{
-		my $row = $json->decode($line);
+		my ($object, $aspect, $definition) = split /\x1e/, $line, -1;
 
-		die "$row->{object} has two of: $row->{aspect}" if exists $found{ $row->{object} }{ $row->{aspect} };
-		$found{ $row->{object} }{ $row->{aspect} } = $row->{definition};
+		die "$object has two of: $aspect" if exists $found{$object}{$aspect};
+		$found{$object}{$aspect} = $definition =~ tr/\x1f/\n/r;
 	}
 	return \%found;
 }
