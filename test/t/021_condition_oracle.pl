@@ -5,7 +5,7 @@
 # kind; the canonical text of a condition means the same and is its own canonical
 # text.
 #
-# QUOTA_MANAGER_ORACLE_CASES  how many conditions (20000)
+# QUOTA_MANAGER_ORACLE_CASES  how many conditions (10000)
 # QUOTA_MANAGER_SEED          another seed than the usual one
 # QUOTA_MANAGER_ORACLE_ONLY   the number of the only case to try
 
@@ -25,7 +25,7 @@ use QuotaTest::ConditionPaths;
 use QuotaTest::ConditionValues qw(number_beyond);
 use Test::More;
 
-my $cases = $ENV{QUOTA_MANAGER_ORACLE_CASES} || 20_000;
+my $cases = $ENV{QUOTA_MANAGER_ORACLE_CASES} || 10_000;
 my $seed = $ENV{QUOTA_MANAGER_SEED} || 20_240_229;
 my $only = $ENV{QUOTA_MANAGER_ORACLE_ONLY};
 my $batch = 1_000;
