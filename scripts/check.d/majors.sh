@@ -66,13 +66,32 @@ check_in_root()
 	run_in_root "$@"
 }
 
-# Regression and isolation tests with the other majors that Debian has, for as long as there is time.
+# The majors that Debian has, but the one that is tested.
+name_other_majors()
+{
+	local major
+
+	for major in 15 17 18; do
+		[ "$major" = "$pg_major" ] || echo "$major"
+	done
+}
+
+# Makes the roots of these while other tests run: most of that is waiting for the network.
+make_other_roots()
+{
+	local major
+
+	for major in $(name_other_majors); do
+		find_root "$major" "$majors_seconds"
+	done
+}
+
+# Regression and isolation tests with the other majors, for as long as there is time.
 other_majors()
 {
 	local major left begun=$SECONDS
 
-	for major in 15 17 18; do
-		[ "$major" != "$pg_major" ] || continue
+	for major in $(name_other_majors); do
 		left=$((majors_seconds - (SECONDS - begun)))
 		if [ $left -lt 60 ]; then
 			not_run "PostgreSQL $major" "no time is left of $majors_seconds s"
@@ -81,6 +100,6 @@ other_majors()
 		else
 			not_run "PostgreSQL $major" "$problem"
 		fi
-		[ -n "${QUOTA_MANAGER_ROOTS:-}" ] || as_root rm -rf "$work/roots"
+		[ -n "${QUOTA_MANAGER_ROOTS:-}" ] || as_root rm -rf "$work/roots/$major"
 	done
 }

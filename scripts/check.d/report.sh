@@ -64,19 +64,33 @@ beside_of()
 gates=()
 beside()
 {
-	local name=$1 log=$work/beside.${#gates[@]}
+	in_background "${@:2}"
+	gates+=("$!:$background_log:$1")
+}
 
-	shift
+# Runs what is no gate beside what comes next, out of its way; it is ended with all of this.
+helpers=()
+help_beside()
+{
+	in_background "$@"
+	helpers+=("$!")
+}
+
+# Starts a command, $!, that leaves its output in background_log, and beside that its exit code and seconds.
+backgrounds=0
+in_background()
+{
+	background_log=$work/beside.$((backgrounds++))
+
 	# a process group of its own: kill_gates ends all of it
 	set -m
 	(
 		renice -n 15 "$BASHPID" >/dev/null
 		begun=$SECONDS
-		"$@" >"$log" 2>&1
-		echo "$? $((SECONDS - begun))" >"$log.end"
+		"$@" >"$background_log" 2>&1
+		echo "$? $((SECONDS - begun))" >"$background_log.end"
 	) &
 	set +m
-	gates+=("$!:$log:$name")
 }
 
 join_gates()
@@ -98,7 +112,7 @@ kill_gates()
 {
 	local gate
 
-	for gate in "${gates[@]}"; do
+	for gate in "${gates[@]}" "${helpers[@]}"; do
 		kill -TERM -- "-${gate%%:*}" 2>/dev/null
 	done
 }

@@ -33,10 +33,10 @@ tap_names()
 	local name
 
 	name=$(basename "$1")
-	grep -hE '^(\[[^]]*\]\([^)]*\))? *not ok ' "$tap_folder"/tmp_check/log/"regress_log_${name%.pl}" 2>/dev/null | sed -E "s/.* not ok [0-9]+( - )?/$name: /" | grep . || echo "$name"
+	grep -hE '^(\[[^]]*\]\([^)]*\))? *not ok ' "$tap_folder/tmp_check/log/regress_log_${name%.pl}" 2>/dev/null | sed -E "s/.* not ok [0-9]+( - )?/$name: /" | grep . || echo "$name"
 }
 
-# Runs the TAP files, three at a time, and counts their tests, those in subtests and the subtests too; each file may take as long as QUOTA_MANAGER_TEST_LIMIT says.
+# Runs the TAP files, four at a time, and counts their tests, those in subtests and the subtests too; each file may take as long as QUOTA_MANAGER_TEST_LIMIT says.
 tap_suite()
 {
 	local name=${1:-TAP tests} code file tap_failed
@@ -44,7 +44,7 @@ tap_suite()
 	begin_suite
 	tap_folder=$test_output/tap
 
-	(cd "$test_tree" && as_user env "${test_environment[@]}" make -s with_llvm=no "${test_flags[@]}" PROVE_OUTPUT="$tap_folder" PROVE_FLAGS='-v -j3 --timer' ${2:+PROVE_TESTS="$2"} prove) >"$work/step.log" 2>&1
+	(cd "$test_tree" && as_user env "${test_environment[@]}" make -s with_llvm=no "${test_flags[@]}" PROVE_OUTPUT="$tap_folder" PROVE_FLAGS='-v -j4 --timer' ${2:+PROVE_TESTS="$2"} prove) >"$work/step.log" 2>&1
 	code=$?
 	suite "$name" $code "$(grep -cE '^ *ok [0-9]' "$work/step.log")" "$(grep -cE '^ *not ok ' "$work/step.log")"
 	[ "$code" != 0 ] || return
