@@ -35,7 +35,8 @@ BEGIN
 				HINT = 'Write viewer (reads), operator (runs strategies), admin (all, gateways included) or worker (the background workers'' role).';
 	END IF;
 	IF role IS NULL OR role = 0 THEN
-		RAISE EXCEPTION 'no role to give access to' USING ERRCODE = 'invalid_parameter_value';
+		RAISE EXCEPTION 'no role to give access to'
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'Name it: SELECT quota_manager.grant_access(''role'', ''viewer'').';
 	END IF;
 
 	EXECUTE format('GRANT USAGE ON SCHEMA quota_manager, quota_internal, quota_condition TO %s', role);

@@ -117,7 +117,8 @@ BEGIN
 	END IF;
 	IF NEW.max_grants < 0 OR NEW.max_amount < 0 OR NEW.max_amount IN ('NaN', 'Infinity') THEN
 		RAISE EXCEPTION 'a ceiling must be a number of at least 0'
-			USING ERRCODE = 'numeric_value_out_of_range', COLUMN = CASE WHEN NEW.max_grants < 0 THEN 'max_grants' ELSE 'max_amount' END;
+			USING ERRCODE = 'numeric_value_out_of_range', COLUMN = CASE WHEN NEW.max_grants < 0 THEN 'max_grants' ELSE 'max_amount' END,
+				HINT = 'Null means no limit of that kind.';
 	END IF;
 	IF NEW.note IS NULL THEN
 		RAISE EXCEPTION 'the note of a ceiling is null' USING ERRCODE = 'null_value_not_allowed', COLUMN = 'note', HINT = 'Leave it out, or write an empty text.';
@@ -159,7 +160,8 @@ BEGIN
 	END IF;
 	-- An older snapshot would not show what was granted just before.
 	IF current_setting('transaction_isolation') <> 'read committed' THEN
-		RAISE EXCEPTION 'ceilings are written at isolation level read committed only' USING ERRCODE = 'invalid_transaction_state';
+		RAISE EXCEPTION 'ceilings are written at isolation level read committed only'
+			USING ERRCODE = 'invalid_transaction_state', HINT = 'Begin the transaction with ISOLATION LEVEL READ COMMITTED.';
 	END IF;
 	NEW.counted_since := clock_timestamp();
 	-- An upsert comes as an insert first.

@@ -45,24 +45,6 @@ COMMENT ON INDEX quota_manager.grant_decision_grant IS 'Finds the decisions abou
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.grant_decision', '');
 SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('quota_manager.grant_decision', 'id'), '');
 
-CREATE FUNCTION quota_internal.reaches_cap(execution quota_manager.quota_execute, ids bigint[]) RETURNS boolean
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
-AS $$
-DECLARE
-	cap CONSTANT integer := (SELECT s.max_exec_per_user FROM quota_manager.quota_strategy s WHERE s.id = execution.strategy_id);
-BEGIN
-	IF cap IS NULL OR execution.revision > 0 THEN
-		RETURN false;
-	END IF;
-	PERFORM quota_internal.pin_statistics();
-	-- Those among the others that come back before this one count too.
-	RETURN (SELECT count(*) >= cap FROM quota_manager.quota_execute e
-		WHERE e.strategy_id = execution.strategy_id AND e.user_id = execution.user_id AND e.revision = 0
-			AND (e.status <> 'cancelled' OR e.id < execution.id AND e.id = ANY (ids)));
-END
-$$;
-COMMENT ON FUNCTION quota_internal.reaches_cap(quota_manager.quota_execute, bigint[]) IS 'Of reinstate(): would a cancelled grant, one of those given, be more than max_exec_per_user if it were pending again?';
-
 -- Columns as arguments: a function in SQL that takes a row would depend on the type, and then a site could not change the table.
 CREATE FUNCTION quota_internal.correction_obstacle(action text, status text, revision integer, resolved_as_applied boolean, last_revision integer, has_run boolean)
 RETURNS text
@@ -102,7 +84,10 @@ BEGIN
 			WHEN action IN ('retry', 'resolve_not_applied', 'reinstate') AND r.id IS NULL THEN 'without a run'
 			-- Only the last revision of a grant changes: the sum of the others is what it was when that was made.
 			WHEN e.status IN ('failed', 'cancelled') AND l.last > e.revision THEN format('%s, and followed by revision %s', e.status, l.last)
-			WHEN action = 'reinstate' THEN CASE WHEN quota_internal.reaches_cap(e, ids) THEN 'cancelled, and its user has reached max_exec_per_user since' END
+			-- Those among the others that come back before this one count too.
+			WHEN action = 'reinstate' THEN CASE WHEN e.revision = 0 AND s.max_exec_per_user <= (SELECT count(*) FROM quota_manager.quota_execute o
+					WHERE o.strategy_id = e.strategy_id AND o.user_id = e.user_id AND o.revision = 0 AND (o.status <> 'cancelled' OR o.id < e.id AND o.id = ANY (ids)))
+				THEN 'cancelled, and its user has reached max_exec_per_user since' END
 			WHEN action <> 'retry' OR e.status = 'failed' THEN NULL
 			-- If it was sent, then under another grant id.
 			WHEN e.status = 'in_doubt' AND e.maybe_granted_before THEN 'in doubt because another life of this database may have granted it'
@@ -117,6 +102,7 @@ BEGIN
 	FROM quota_manager.quota_execute e
 	LEFT JOIN quota_manager.quota_run r ON r.id = e.run_id
 	LEFT JOIN quota_manager.quota_gateway g ON g.name = e.gateway
+	LEFT JOIN quota_manager.quota_strategy s ON s.id = e.strategy_id AND s.max_exec_per_user IS NOT NULL
 	LEFT JOIN resolved d ON d.grant_id = e.id
 	CROSS JOIN LATERAL (SELECT max(x.revision) AS last FROM quota_manager.quota_execute x
 		WHERE e.status NOT IN ('pending', 'processing', 'in_doubt') AND x.strategy_id = e.strategy_id AND x.user_id = e.user_id
@@ -293,7 +279,8 @@ BEGIN
 	WHILE cardinality(quota_internal.decide_and_continue(action, visible, note)) = 0 LOOP
 		SELECT c.obstacle INTO obstacle FROM quota_internal.decision_candidates(action, visible) c;
 		IF NOT FOUND THEN
-			RAISE EXCEPTION 'grant % does not exist', id USING ERRCODE = 'no_data_found';
+			RAISE EXCEPTION 'grant % does not exist', id
+				USING ERRCODE = 'no_data_found', HINT = 'See SELECT id, user_id, strategy, outcome FROM quota_manager.grant_list ORDER BY id DESC.';
 		END IF;
 		-- Another session may have changed it twice.
 		CONTINUE WHEN obstacle IS NULL;

@@ -213,13 +213,18 @@ DECLARE
 	firing timestamptz;
 BEGIN
 	PERFORM quota_internal.check_transaction('schedules are restarted');
+	IF strategy_name IS NULL THEN
+		RAISE EXCEPTION 'the strategy must be given' USING ERRCODE = 'null_value_not_allowed';
+	END IF;
 	SELECT s.* INTO strategy FROM quota_manager.quota_strategy s WHERE s.id = visible[1]::integer;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'strategy "%" does not exist', strategy_name
 			USING ERRCODE = 'undefined_object', HINT = 'See SELECT name FROM quota_manager.quota_strategy.';
 	END IF;
 	IF strategy.type = 'single' THEN
-		RAISE EXCEPTION 'strategy "%" has no schedule', strategy_name USING ERRCODE = 'wrong_object_type';
+		RAISE EXCEPTION 'strategy "%" has no schedule', strategy_name
+			USING ERRCODE = 'wrong_object_type', DETAIL = 'It is single: it is scanned every quota_manager.scan_interval.',
+				HINT = 'See quota_manager.strategy_due for when it is scanned next.';
 	END IF;
 	-- The row first, as edits do.
 	PERFORM 1 FROM quota_manager.quota_strategy s WHERE s.id = strategy.id FOR NO KEY UPDATE;

@@ -254,13 +254,14 @@ CREATE FUNCTION quota_internal.check_gateway_values() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+	former text;
 	missing text;
 BEGIN
 	IF NEW.name IS NULL OR NEW.name = '' THEN
 		RAISE EXCEPTION 'a gateway needs a name' USING ERRCODE = 'invalid_parameter_value', COLUMN = 'name';
 	END IF;
-	-- An index row has no room for more.  It cannot be renamed: a name that is there already fits.
-	IF TG_OP = 'INSERT' AND octet_length(NEW.name) > 2600 AND NOT quota_internal.may_restore(TG_RELID) THEN
+	-- An index row has no room for more.  It cannot be renamed: a name that is there already fits, and so does one that is restored.
+	IF TG_OP = 'INSERT' AND octet_length(NEW.name) > 2600 AND (NEW.create_time >= statement_timestamp() OR NOT quota_internal.may_restore(TG_RELID)) THEN
 		RAISE EXCEPTION 'the name of a gateway has % bytes', octet_length(NEW.name)
 			USING ERRCODE = 'string_data_right_truncation', DETAIL = 'At most 2600 are possible.', COLUMN = 'name';
 	END IF;
@@ -279,6 +280,16 @@ BEGIN
 		RAISE EXCEPTION 'column "%" of gateway "%" is null', missing, NEW.name
 			USING ERRCODE = 'null_value_not_allowed', COLUMN = missing,
 				HINT = 'Leave the column out: a new gateway gets its default, another one keeps what it has.';
+	END IF;
+	IF NEW.is_default THEN
+		-- Of two at a time the second one meets the index.
+		SELECT g.name INTO former FROM quota_manager.quota_gateway g WHERE g.is_default AND g.name <> NEW.name;
+		IF FOUND THEN
+			RAISE EXCEPTION 'gateway "%" is the default already', former
+				USING ERRCODE = 'unique_violation', CONSTRAINT = 'quota_gateway_one_default', COLUMN = 'is_default',
+					DETAIL = 'The default gateway serves the models that quota_manager.quota_model does not name.',
+					HINT = format('To let "%s" take its place, first UPDATE quota_manager.quota_gateway SET is_default = false WHERE name = %L.', NEW.name, former);
+		END IF;
 	END IF;
 	IF NEW.connect_timeout NOT BETWEEN '1 ms' AND '5 min' THEN
 		RAISE EXCEPTION 'connect_timeout of gateway "%" must be between 1 millisecond and 5 minutes', NEW.name

@@ -31,6 +31,8 @@ CREATE TABLE quota_manager.quota_run (
 	amount numeric,
 	over_ceiling bigint NOT NULL DEFAULT 0,
 	sufficient bigint NOT NULL DEFAULT 0,
+	reversal_id bigint,
+	reversed_sums jsonb,
 	CONSTRAINT quota_run_state_is_known CHECK (state IN ('done', 'incomplete', 'failed', 'skipped')),
 	CONSTRAINT quota_run_range_is_whole CHECK ((first_grant_id IS NULL) = (last_grant_id IS NULL))
 );
@@ -67,6 +69,8 @@ COMMENT ON COLUMN quota_manager.quota_run.whole_reason IS 'Why all users were ev
 COMMENT ON COLUMN quota_manager.quota_run.amount IS 'Sum of the amounts of its grants; null: it ran before version 1.1.0, or was skipped.';
 COMMENT ON COLUMN quota_manager.quota_run.over_ceiling IS 'Users who would have been granted something but for a ceiling: see quota_ceiling.';
 COMMENT ON COLUMN quota_manager.quota_run.sufficient IS 'Users who met the condition of a strategy that tops up, and whose balance was at its amount already.';
+COMMENT ON COLUMN quota_manager.quota_run.reversal_id IS 'The reversal that wrote its grants; null: a strategy did.';
+COMMENT ON COLUMN quota_manager.quota_run.reversed_sums IS 'Of a reversal: how many grants it wrote, and the sum of their amounts, by strategy and model.';
 COMMENT ON INDEX quota_manager.quota_run_firing IS 'A firing is recorded once.';
 COMMENT ON INDEX quota_manager.quota_run_unfinished IS 'Finds firings that may have to be tried again.';
 COMMENT ON INDEX quota_manager.quota_run_single IS 'Finds the last scan of a single strategy.';
@@ -178,12 +182,13 @@ BEGIN
 	-- An older snapshot would not show the grants of a scan that has just ended.
 	IF current_setting('transaction_isolation') <> 'read committed' THEN
 		RAISE EXCEPTION 'strategies are deleted at isolation level read committed only'
-			USING ERRCODE = 'invalid_transaction_state';
+			USING ERRCODE = 'invalid_transaction_state', HINT = 'Begin the transaction with ISOLATION LEVEL READ COMMITTED.';
 	END IF;
 	IF TG_OP = 'TRUNCATE' THEN
 		IF EXISTS (SELECT 1 FROM quota_manager.quota_execute) OR EXISTS (SELECT 1 FROM quota_manager.pruned_grant) THEN
 			RAISE EXCEPTION 'strategies with grants cannot be removed'
-				USING ERRCODE = 'foreign_key_violation', DETAIL = 'Grants are proof of what was paid.';
+				USING ERRCODE = 'foreign_key_violation', DETAIL = 'Grants are proof of what was paid.',
+					HINT = 'Pause them (state = ''paused'') or archive them (state = ''archived'').';
 		END IF;
 		RETURN NULL;
 	END IF;

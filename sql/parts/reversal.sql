@@ -42,6 +42,7 @@ CREATE TABLE quota_manager.quota_reversal_item (
 	PRIMARY KEY (reversal_id, user_id, grant_id),
 	CONSTRAINT quota_reversal_item_outcome_is_known CHECK (outcome IN ('waits', 'cancelled', 'taken_back', 'nothing', 'reinstated', 'withdrawn', 'spared'))
 );
+CREATE INDEX quota_reversal_undone ON quota_manager.quota_reversal (undone_id) WHERE undone_id IS NOT NULL;
 CREATE UNIQUE INDEX quota_reversal_item_waits ON quota_manager.quota_reversal_item (grant_id, user_id) WHERE outcome = 'waits';
 COMMENT ON TABLE quota_manager.quota_reversal_item IS 'What a reversal did with each grant.';
 COMMENT ON COLUMN quota_manager.quota_reversal_item.reversal_id IS 'The reversal: quota_reversal.id.';
@@ -50,6 +51,7 @@ COMMENT ON COLUMN quota_manager.quota_reversal_item.grant_id IS 'The grant: quot
 COMMENT ON COLUMN quota_manager.quota_reversal_item.outcome IS 'waits: the grant is being sent or in doubt, and the reversal goes on when that is settled. cancelled: it was not sent. taken_back: by another grant, opposite_id. nothing: it had waited, and there was nothing to take back in the end. reinstated: what an undone reversal had cancelled is pending again. withdrawn: it had waited, and was undone before. spared: an undone reversal had waited for it.';
 COMMENT ON COLUMN quota_manager.quota_reversal_item.opposite_id IS 'The grant with the opposite amount that takes it back: the next revision.';
 COMMENT ON COLUMN quota_manager.quota_reversal_item.outcome_time IS 'Since when it is so.';
+COMMENT ON INDEX quota_manager.quota_reversal_undone IS 'Finds what undid a reversal.';
 COMMENT ON INDEX quota_manager.quota_reversal_item_waits IS 'Finds grants that reversals wait for; one waits for a grant at most.';
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.quota_reversal_item', '');
 
@@ -271,14 +273,30 @@ BEGIN
 		RETURN;
 	END IF;
 	run.last_grant_id := nextval(grant_ids);
+	-- A run has no room for more than one strategy.
+	run.reversed_sums := (SELECT jsonb_agg(to_jsonb(s.*) ORDER BY s.strategy_id, s.model COLLATE "C")
+		FROM (SELECT e.strategy_id, e.model, count(*) AS grants, sum(e.amount) AS amount FROM quota_manager.quota_execute e
+			WHERE e.id BETWEEN run.first_grant_id AND run.last_grant_id AND e.run_id = run.id GROUP BY e.strategy_id, e.model) s);
 	-- Without a strategy, so that nothing takes it for a scan.
-	INSERT INTO quota_manager.quota_run (id, state, reason, matched, granted, first_grant_id, last_grant_id, undelivered, start_time, finish_time, amount)
+	INSERT INTO quota_manager.quota_run (id, state, reason, matched, granted, first_grant_id, last_grant_id, undelivered, start_time, finish_time, amount,
+			reversal_id, reversed_sums)
 		VALUES (run.id, 'done', format('reversal %s, of %s: %s', reversal.id, reversal.what, reversal.note), run.granted, run.granted,
-			run.first_grant_id, run.last_grant_id, NOT quota_internal.may_have_run_elsewhere(reversal), run.start_time, clock_timestamp(), run.amount);
+			run.first_grant_id, run.last_grant_id, NOT quota_internal.may_have_run_elsewhere(reversal), run.start_time, clock_timestamp(), run.amount,
+			reversal.id, run.reversed_sums);
 	UPDATE quota_manager.quota_reversal v SET run_id = run.id WHERE v.id = reversal.id AND v.run_id IS NULL;
 END
 $$;
 COMMENT ON FUNCTION quota_internal.reverse_listed(quota_manager.quota_reversal, bigint[]) IS 'Of reversals: reverses grants whose runs are locked, and returns what became of them, in parts. The grants that take back are those of a run without a strategy.';
+
+CREATE FUNCTION quota_internal.reversal_of(run_id bigint) RETURNS SETOF quota_manager.quota_reversal
+LANGUAGE plpgsql STABLE ROWS 1 SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
+AS $$
+BEGIN
+	PERFORM quota_internal.pin_statistics();
+	RETURN QUERY SELECT v.* FROM quota_manager.quota_run r JOIN quota_manager.quota_reversal v ON v.id = r.reversal_id WHERE r.id = reversal_of.run_id;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.reversal_of(bigint) IS 'Of views: the reversal that wrote the grants of a run, those of grants that had to wait included.';
 
 CREATE FUNCTION quota_internal.begin_reversal(what text, note text, OUT reversal quota_manager.quota_reversal)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -287,7 +305,8 @@ BEGIN
 	PERFORM quota_internal.require_caller();
 	PERFORM quota_internal.check_transaction('grants are reversed');
 	IF note IS NULL OR note = '' THEN
-		RAISE EXCEPTION 'why the grants are reversed must be given' USING ERRCODE = 'null_value_not_allowed';
+		RAISE EXCEPTION 'why the grants are reversed must be given'
+			USING ERRCODE = 'null_value_not_allowed', HINT = 'Write it as the note: those who come after see it in quota_manager.reversal_status.';
 	END IF;
 	-- With what stands before it where it is shown.
 	PERFORM quota_internal.require_short('reversal 9223372036854775807: ' || note, 'the note');
@@ -380,6 +399,18 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.continue_reversals(bigint[]) IS 'Goes on with reversals whose grants (null: any) were being sent or in doubt and are settled, or pending again. Called by tick(), the scheduler, and decisions. Returns how many grants that were.';
 
+CREATE FUNCTION quota_internal.note_nothing_granted(strategy text, firing timestamptz, version integer) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RAISE NOTICE 'strategy "%" has granted nothing%', strategy, concat(' for the firing of ' || firing, ' as version ' || version)
+		USING HINT = CASE WHEN version IS NOT NULL THEN format('See SELECT version, changes FROM quota_manager.strategy_history(%L).', strategy)
+			WHEN firing IS NOT NULL THEN format('See SELECT DISTINCT scheduled_time FROM quota_manager.grant_list WHERE strategy = %L.', strategy)
+			ELSE 'See quota_manager.strategy_due for when it runs.' END;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.note_nothing_granted(text, timestamptz, integer) IS 'Of reversals: says in a NOTICE that there is nothing to reverse, as where a firing or a version is not what was meant.';
+
 CREATE FUNCTION quota_manager.reverse_run(run_id bigint, note text) RETURNS TABLE (reversal_id bigint, outcome text, grants bigint, amount numeric)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
@@ -405,14 +436,19 @@ AS $$
 DECLARE
 	reversal quota_manager.quota_reversal := quota_internal.begin_reversal(format('strategy "%s"', strategy)
 		|| coalesce(', firing ' || firing, '') || coalesce(', version ' || version, ''), note);
+	granted bigint[];
 BEGIN
 	reversal.strategy_id := (quota_internal.visible_strategy(strategy)).id;
 	-- A run of it under way has grants that cannot be seen yet.
 	PERFORM quota_internal.lock_strategies(ARRAY[reversal.strategy_id]);
-	RETURN QUERY SELECT o.* FROM quota_internal.order_reversal(reversal, quota_internal.read_as_caller('SELECT e.id::text FROM quota_manager.quota_execute e
+	granted := quota_internal.read_as_caller('SELECT e.id::text FROM quota_manager.quota_execute e
 		WHERE e.strategy_id = $1[1]::integer AND e.revision = 0 AND ($1[2] IS NULL OR e.scheduled_time = $1[2]::timestamptz)
 			AND ($1[3] IS NULL OR e.strategy_version = $1[3]::integer) ORDER BY e.id',
-		ARRAY[reversal.strategy_id::text, firing::text, version::text])::bigint[]) o;
+		ARRAY[reversal.strategy_id::text, firing::text, version::text]);
+	IF granted = '{}' THEN
+		PERFORM quota_internal.note_nothing_granted(strategy, firing, version);
+	END IF;
+	RETURN QUERY SELECT o.* FROM quota_internal.order_reversal(reversal, granted) o;
 END
 $$;
 COMMENT ON FUNCTION quota_manager.reverse_strategy(text, text, timestamptz, integer) IS 'Takes back what a strategy has granted, as reverse_run does: all of it, or what it granted for one firing or as one version. Waits for a run of the strategy that is under way. It goes on granting unless it is paused.';
@@ -561,6 +597,7 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mod
 AS $$
 DECLARE
 	known quota_manager.quota_strategy;
+	granted bigint[];
 BEGIN
 	PERFORM quota_internal.pin_statistics();
 	IF run_id IS NOT NULL THEN
@@ -577,8 +614,12 @@ BEGIN
 			RAISE EXCEPTION 'strategy "%" does not exist', strategy
 				USING ERRCODE = 'undefined_object', HINT = 'See SELECT name FROM quota_manager.quota_strategy.';
 		END IF;
-		RETURN ARRAY(SELECT e.id FROM quota_manager.quota_execute e WHERE e.strategy_id = known.id AND e.revision = 0
+		granted := ARRAY(SELECT e.id FROM quota_manager.quota_execute e WHERE e.strategy_id = known.id AND e.revision = 0
 			AND (firing IS NULL OR e.scheduled_time = firing) AND (version IS NULL OR e.strategy_version = version) ORDER BY e.id);
+		IF granted = '{}' THEN
+			PERFORM quota_internal.note_nothing_granted(strategy, firing, version);
+		END IF;
+		RETURN granted;
 	END IF;
 	RETURN ids;
 END
@@ -620,7 +661,8 @@ COMMENT ON FUNCTION quota_manager.preview_reversal(bigint, text, bigint[], times
 
 CREATE VIEW quota_manager.reversal_status WITH (security_invoker = true) AS
 SELECT v.id, v.reversal_time, v.what, v.note, v.role, v.said_by, c.cancelled, c.taken_back, c.delivered, c.waits, c.others,
-	v.reversed_run_id, v.strategy_id, v.undone_id, v.run_id
+	v.reversed_run_id, v.strategy_id, v.undone_id, v.run_id,
+	(SELECT pg_catalog.max(u.id) FROM quota_manager.quota_reversal u WHERE u.undone_id OPERATOR(pg_catalog.=) v.id) AS undone_by
 FROM quota_manager.quota_reversal v
 CROSS JOIN LATERAL (SELECT pg_catalog.count(*) FILTER (WHERE i.outcome OPERATOR(pg_catalog.=) 'cancelled') AS cancelled,
 		pg_catalog.count(*) FILTER (WHERE i.outcome OPERATOR(pg_catalog.=) 'taken_back') AS taken_back,
@@ -645,3 +687,4 @@ COMMENT ON COLUMN quota_manager.reversal_status.reversed_run_id IS 'The run whos
 COMMENT ON COLUMN quota_manager.reversal_status.strategy_id IS 'The strategy whose grants were reversed; null: not one strategy.';
 COMMENT ON COLUMN quota_manager.reversal_status.undone_id IS 'The reversal that was undone; null: none was.';
 COMMENT ON COLUMN quota_manager.reversal_status.run_id IS 'The run with the grants that take back; null: none.';
+COMMENT ON COLUMN quota_manager.reversal_status.undone_by IS 'The reversal that undid it; null: none did.';

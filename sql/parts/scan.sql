@@ -196,9 +196,10 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	IF current_setting('transaction_read_only')::boolean THEN
-		RAISE EXCEPTION '% in a transaction that can write', what
+		RAISE EXCEPTION '% only in a transaction that can write', what
 			USING ERRCODE = 'read_only_sql_transaction',
-				DETAIL = CASE WHEN pg_is_in_recovery() THEN 'This server is a standby.' ELSE 'This transaction is read-only.' END;
+				DETAIL = CASE WHEN pg_is_in_recovery() THEN 'This server is a standby.' ELSE 'This transaction is read-only.' END,
+				HINT = CASE WHEN pg_is_in_recovery() THEN 'Connect to the primary.' ELSE 'Begin it READ WRITE; default_transaction_read_only says how transactions begin.' END;
 	END IF;
 END
 $$;
@@ -212,7 +213,8 @@ BEGIN
 	IF current_setting('transaction_isolation') <> 'read committed' THEN
 		RAISE EXCEPTION '% at isolation level read committed only', what
 			USING ERRCODE = 'invalid_transaction_state',
-				DETAIL = 'The snapshot of this transaction may be older than what another session has just granted or disabled.';
+				DETAIL = 'The snapshot of this transaction may be older than what another session has just granted or disabled.',
+				HINT = 'Begin the transaction with ISOLATION LEVEL READ COMMITTED.';
 	END IF;
 END
 $$;
@@ -872,12 +874,17 @@ DECLARE
 BEGIN
 	PERFORM quota_internal.check_transaction('balances are released');
 	IF note IS NULL OR note = '' THEN
-		RAISE EXCEPTION 'why the balances are released must be given' USING ERRCODE = 'null_value_not_allowed';
+		RAISE EXCEPTION 'why the balances are released must be given'
+			USING ERRCODE = 'null_value_not_allowed', HINT = 'Write it as the note: it goes into the server log.';
 	END IF;
 	PERFORM quota_internal.require_short(gateway, 'the gateway''s name'), quota_internal.require_short(note, 'the note');
 	PERFORM quota_internal.lock_balances(release_balances.gateway);
 	DELETE FROM quota_manager.balance_suspension s WHERE s.gateway = release_balances.gateway AND s.gateway = ANY (visible);
 	IF NOT FOUND THEN
+		IF quota_internal.read_as_caller('SELECT g.name FROM quota_manager.quota_gateway g WHERE g.name = $1[1]', ARRAY[release_balances.gateway]) = '{}' THEN
+			RAISE EXCEPTION 'gateway "%" does not exist', release_balances.gateway
+				USING ERRCODE = 'undefined_object', HINT = 'See SELECT name FROM quota_manager.quota_gateway.';
+		END IF;
 		RAISE EXCEPTION 'balances of gateway "%" are not suspended', release_balances.gateway
 			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'See SELECT gateway, reason FROM quota_manager.balance_suspension.';
 	END IF;

@@ -66,6 +66,13 @@ COMMENT ON COLUMN quota_manager.quota_strategy.state IS 'draft: was never active
 COMMENT ON COLUMN quota_manager.quota_strategy.edit_note IS 'Why it was edited: write it with the edit, and strategy_history() shows it. The last one that was written; pause_strategy() writes its note.';
 COMMENT ON COLUMN quota_manager.quota_strategy.allowance IS 'add: each grant is the amount. top_up: what a balance lacks of the amount; nothing where it is there already. exact: the same, and takes away what is above it. Balances are those at the gateway that serves the model; where one is missing the user waits until it has been read.';
 
+CREATE FUNCTION quota_internal.amounts_taken(dialect text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE dialect
+	WHEN 'higress' THEN 'The dialect higress takes whole numbers within 64 bits.'
+	ELSE 'The dialect zgsm computes in float64: it takes integers up to 9007199254740992 (2^53), and numbers with at most 6 decimals up to 9007199254.740992.' END;
+COMMENT ON FUNCTION quota_internal.amounts_taken(text) IS 'Which amounts a dialect can carry, in words.';
+
 CREATE FUNCTION quota_internal.check_strategy_target(name text, model text, amount numeric) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -79,11 +86,9 @@ BEGIN
 				HINT = 'Name its gateway in quota_manager.quota_model, or make one gateway the default (is_default).';
 	END IF;
 	IF NOT quota_internal.amount_fits(gateway.dialect, amount) THEN
-		RAISE EXCEPTION 'amount % of strategy "%" cannot be delivered to gateway "%"', amount, name, gateway.name
+		RAISE EXCEPTION 'amount % of strategy "%" cannot be delivered to gateway "%"', quota_internal.abridged(amount::text, 60), name, gateway.name
 			USING ERRCODE = 'numeric_value_out_of_range',
-				DETAIL = CASE gateway.dialect
-					WHEN 'higress' THEN 'The dialect higress takes whole numbers within 64 bits.'
-					ELSE 'The dialect zgsm computes in float64: it takes integers up to 9007199254740992 (2^53), and numbers with at most 6 decimals up to 9007199254.740992.' END;
+				DETAIL = quota_internal.amounts_taken(gateway.dialect);
 	END IF;
 END
 $$;
@@ -166,7 +171,8 @@ BEGIN
 	IF state = 'draft' AND former IS NOT NULL THEN
 		-- An older snapshot would not show the grants of a scan that has just ended.
 		IF current_setting('transaction_isolation') <> 'read committed' THEN
-			RAISE EXCEPTION 'strategies are made drafts again at isolation level read committed only' USING ERRCODE = 'invalid_transaction_state';
+			RAISE EXCEPTION 'strategies are made drafts again at isolation level read committed only'
+				USING ERRCODE = 'invalid_transaction_state', HINT = 'Begin the transaction with ISOLATION LEVEL READ COMMITTED.';
 		END IF;
 		IF EXISTS (SELECT 1 FROM quota_manager.quota_execute e WHERE e.strategy_id = NEW.id)
 			OR EXISTS (SELECT 1 FROM quota_manager.pruned_grant p WHERE p.strategy_id = NEW.id) THEN
@@ -271,7 +277,7 @@ BEGIN
 	END IF;
 	IF NEW.amount IS NULL OR NEW.amount = 0 OR NEW.amount IN ('NaN', 'Infinity', '-Infinity') THEN
 		RAISE EXCEPTION 'amount of strategy "%" must be a number other than 0', NEW.name
-			USING ERRCODE = 'numeric_value_out_of_range';
+			USING ERRCODE = 'numeric_value_out_of_range', COLUMN = 'amount', HINT = 'Write what each user gets; an amount below 0 takes away.';
 	END IF;
 	IF NEW.allowance NOT IN ('add', 'top_up', 'exact') THEN
 		RAISE EXCEPTION 'unknown allowance of strategy "%": %', NEW.name, quote_literal(NEW.allowance)
@@ -284,7 +290,8 @@ BEGIN
 				HINT = 'To take quota away, let allowance be add, or exact with the balance that is to remain.';
 	END IF;
 	IF NEW.model IS NULL OR NEW.model = '' THEN
-		RAISE EXCEPTION 'strategy "%" has no model', NEW.name USING ERRCODE = 'invalid_parameter_value';
+		RAISE EXCEPTION 'strategy "%" has no model', NEW.name
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'It decides the gateway: see quota_manager.quota_model. The default gateway serves those that are not there.';
 	END IF;
 	IF NEW.condition IS NULL THEN
 		RAISE EXCEPTION 'strategy "%" has no condition', NEW.name
@@ -319,13 +326,15 @@ BEGIN
 	IF NEW.name IS NULL OR NEW.name = '' THEN
 		RAISE EXCEPTION 'a strategy needs a name' USING ERRCODE = 'invalid_parameter_value', COLUMN = 'name';
 	END IF;
-	-- An index row has no room for more.  A name that is there already fits.
-	IF octet_length(NEW.name) > 2600 AND (TG_OP = 'INSERT' OR NEW.name <> OLD.name) AND NOT quota_internal.may_restore(TG_RELID) THEN
+	-- An index row has no room for more.  A name that is there already fits, and so does one that is restored.
+	IF octet_length(NEW.name) > 2600 AND (TG_OP = 'INSERT' AND (NEW.create_time >= statement_timestamp() OR NOT quota_internal.may_restore(TG_RELID))
+		OR TG_OP = 'UPDATE' AND NEW.name <> OLD.name) THEN
 		RAISE EXCEPTION 'the name of a strategy has % bytes', octet_length(NEW.name)
 			USING ERRCODE = 'string_data_right_truncation', DETAIL = 'At most 2600 are possible.', COLUMN = 'name';
 	END IF;
 	-- Each grant copies it.
-	IF octet_length(NEW.model) > 2600 AND (TG_OP = 'INSERT' OR NEW.model IS DISTINCT FROM OLD.model) AND NOT quota_internal.may_restore(TG_RELID) THEN
+	IF octet_length(NEW.model) > 2600 AND (TG_OP = 'INSERT' AND (NEW.create_time >= statement_timestamp() OR NOT quota_internal.may_restore(TG_RELID))
+		OR TG_OP = 'UPDATE' AND NEW.model IS DISTINCT FROM OLD.model) THEN
 		RAISE EXCEPTION 'the model of strategy "%" has % bytes', NEW.name, octet_length(NEW.model)
 			USING ERRCODE = 'string_data_right_truncation', DETAIL = 'At most 2600 are possible.', COLUMN = 'model';
 	END IF;

@@ -22,7 +22,8 @@ BEGIN
 		IF asked.type = 'single' THEN
 			RAISE EXCEPTION 'strategy "%" has no schedule', strategy_name
 				USING ERRCODE = 'wrong_object_type',
-					DETAIL = 'It is single: each user gets its grant once, at the first scan at which they meet the condition.';
+					DETAIL = 'It is single: each user gets its grant once, at the first scan at which they meet the condition.',
+					HINT = 'See quota_manager.strategy_due for when it is scanned next.';
 		END IF;
 	END IF;
 

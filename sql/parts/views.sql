@@ -1,8 +1,5 @@
 -- Views that people read: what became of grants, in words.
 
-CREATE INDEX quota_reversal_run ON quota_manager.quota_reversal (run_id);
-COMMENT ON INDEX quota_manager.quota_reversal_run IS 'Finds the reversal that wrote a grant.';
-
 CREATE FUNCTION quota_internal.minute_text(at timestamp) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN pg_catalog.to_char(at, CASE pg_catalog.date_part('second', at) WHEN 0 THEN 'YYYY-MM-DD HH24:MI' ELSE 'YYYY-MM-DD HH24:MI:SS' END);
@@ -28,21 +25,23 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.firing_text(timestamptz, text, text) IS 'A firing in words, in the zone that its schedule is read in.';
 
-CREATE FUNCTION quota_internal.grant_cause(id bigint, user_id text, firing timestamptz, revision integer, version integer, is_imported boolean,
-	strategy quota_manager.quota_strategy, definition jsonb, reversal quota_manager.quota_reversal)
+CREATE FUNCTION quota_internal.grant_cause(id bigint, user_id text, firing timestamptz, revision integer, version integer, run_id bigint,
+	strategy quota_manager.quota_strategy, definition jsonb)
 RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
 DECLARE
+	reversal quota_manager.quota_reversal;
 	reversed bigint;
 BEGIN
 	IF revision > 0 THEN
+		SELECT v.* INTO reversal FROM quota_internal.reversal_of(run_id) v;
 		reversed := (SELECT i.grant_id FROM quota_manager.quota_reversal_item i
 			WHERE i.reversal_id = reversal.id AND i.user_id = grant_cause.user_id AND i.opposite_id = grant_cause.id);
 		RETURN concat_ws(': ', CASE WHEN reversal.undone_id IS NULL THEN 'reversal' ELSE format('undoes reversal %s', reversal.undone_id) END
 			|| CASE WHEN reversed IS NOT NULL THEN format(' of grant %s', reversed) ELSE '' END, nullif(reversal.note, ''));
 	END IF;
-	RETURN CASE WHEN is_imported THEN 'imported; ' ELSE '' END || CASE
+	RETURN CASE WHEN run_id IS NULL THEN 'imported; ' ELSE '' END || CASE
 		WHEN isfinite(firing) THEN quota_internal.firing_text(firing,
 			coalesce(definition ->> 'periodic_expr', strategy.periodic_expr::text), coalesce(definition ->> 'time_zone', strategy.time_zone))
 		-- Of a version from before versions were kept, only the present condition is known.
@@ -50,7 +49,12 @@ BEGIN
 			THEN 'met ' || coalesce(definition ->> 'condition', strategy.condition::text) ELSE 'met its condition' END, 'version ' || version) END;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.grant_cause(bigint, text, timestamptz, integer, integer, boolean, quota_manager.quota_strategy, jsonb, quota_manager.quota_reversal) IS 'Why a grant was made, in words. definition: that of the version of the strategy that made it; reversal: the one that wrote it.';
+COMMENT ON FUNCTION quota_internal.grant_cause(bigint, text, timestamptz, integer, integer, bigint, quota_manager.quota_strategy, jsonb) IS 'Why a grant was made, in words. definition: that of the version of the strategy that made it; run_id null: it was imported.';
+
+CREATE FUNCTION quota_internal.status_text(last_status integer, last_error text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN 'HTTP ' OPERATOR(pg_catalog.||) nullif(last_status, CASE WHEN pg_catalog.starts_with(last_error, 'HTTP ' OPERATOR(pg_catalog.||) last_status::text) THEN last_status END)::text;
+COMMENT ON FUNCTION quota_internal.status_text(integer, text) IS 'Of views: the HTTP status of the last answer; null if there was none, or the error says it.';
 
 CREATE FUNCTION quota_internal.grant_outcome(status text, next_attempt_time timestamptz, last_status integer, last_error text) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
@@ -63,20 +67,19 @@ RETURN CASE status
 	-- Who cancelled it is told with the word.
 	WHEN 'cancelled' THEN coalesce(last_error, 'cancelled')
 	ELSE pg_catalog.concat_ws(': ', status, last_error) END
-	OPERATOR(pg_catalog.||) CASE WHEN status OPERATOR(pg_catalog.=) ANY (ARRAY['completed', 'cancelled']) OR last_status IS NULL THEN ''
-		ELSE pg_catalog.format(' (HTTP %s)', last_status) END;
+	OPERATOR(pg_catalog.||) CASE WHEN status OPERATOR(pg_catalog.=) ANY (ARRAY['completed', 'cancelled']) OR quota_internal.status_text(last_status, last_error) IS NULL THEN ''
+		ELSE pg_catalog.format(' (%s)', quota_internal.status_text(last_status, last_error)) END;
 COMMENT ON FUNCTION quota_internal.grant_outcome(text, timestamptz, integer, text) IS 'What became of a grant, in words, with what the gateway said last.';
 
 -- A user's grants are one search of the key for each strategy, and the newest ones are found by their ids.
 CREATE VIEW quota_manager.grant_list WITH (security_invoker = true) AS
 SELECT e.id, pg_catalog.date_trunc('second', e.create_time) AS create_time, e.user_id, s.name AS strategy, e.amount, e.model,
-	quota_internal.grant_cause(e.id, e.user_id, e.scheduled_time, e.revision, e.strategy_version, e.run_id IS NULL, s.*, v.definition, r.*) AS cause,
+	quota_internal.grant_cause(e.id, e.user_id, e.scheduled_time, e.revision, e.strategy_version, e.run_id, s.*, v.definition) AS cause,
 	quota_internal.grant_outcome(e.status, e.next_attempt_time, e.last_status, e.last_error) AS outcome,
 	e.gateway, e.status, nullif(e.scheduled_time, '-infinity') AS scheduled_time, e.revision, e.strategy_version, e.strategy_id, e.run_id
 FROM quota_manager.quota_strategy s
 JOIN quota_manager.quota_execute e ON e.strategy_id OPERATOR(pg_catalog.=) s.id
-LEFT JOIN quota_manager.quota_strategy_version v ON v.strategy_id OPERATOR(pg_catalog.=) e.strategy_id AND v.version OPERATOR(pg_catalog.=) e.strategy_version
-LEFT JOIN quota_manager.quota_reversal r ON e.revision OPERATOR(pg_catalog.>) 0 AND r.run_id OPERATOR(pg_catalog.=) e.run_id;
+LEFT JOIN quota_manager.quota_strategy_version v ON v.strategy_id OPERATOR(pg_catalog.=) e.strategy_id AND v.version OPERATOR(pg_catalog.=) e.strategy_version;
 COMMENT ON VIEW quota_manager.grant_list IS 'Grants as people read them: to whom, by what, why, and what became of it. Fast for a user, a range of ids, and ORDER BY id DESC LIMIT.';
 COMMENT ON COLUMN quota_manager.grant_list.id IS 'Number of the grant.';
 COMMENT ON COLUMN quota_manager.grant_list.create_time IS 'When it was granted, to the second.';
@@ -127,7 +130,7 @@ COMMENT ON FUNCTION quota_internal.what_to_do(bigint, text, timestamptz, timesta
 
 CREATE VIEW quota_manager.trouble_list WITH (security_invoker = true) AS
 SELECT e.id, pg_catalog.date_trunc('second', e.update_time) AS since, e.user_id, s.name AS strategy, e.amount, e.model, e.gateway, e.status,
-	pg_catalog.concat(coalesce(e.last_error, 'not known'), CASE WHEN e.last_status IS NOT NULL THEN pg_catalog.format(' (HTTP %s)', e.last_status) END) AS why,
+	pg_catalog.concat(coalesce(e.last_error, 'not known'), ' (' OPERATOR(pg_catalog.||) quota_internal.status_text(e.last_status, e.last_error) OPERATOR(pg_catalog.||) ')') AS why,
 	quota_internal.what_to_do(e.id, e.status, e.next_attempt_time, e.update_time, e.maybe_granted_before, g.state, i.grant_id IS NOT NULL,
 		EXISTS (SELECT 1 FROM quota_manager.quota_pause p WHERE p.end_time IS NULL AND p.cause OPERATOR(pg_catalog.=) 'operator'
 			AND (p.scope OPERATOR(pg_catalog.=) 'everything' OR p.gateway OPERATOR(pg_catalog.=) e.gateway OR p.strategy_id OPERATOR(pg_catalog.=) e.strategy_id))) AS what_to_do,
@@ -176,32 +179,42 @@ COMMENT ON COLUMN quota_manager.trouble_counts.mostly IS 'The reason that most o
 
 -- From runs: what became of each grant is known of those that failed or are in doubt only.  Names are found when little is left.
 CREATE VIEW quota_manager.grant_totals WITH (security_invoker = true) AS
+WITH trouble AS MATERIALIZED (
+	SELECT e.run_id, e.strategy_id, e.model, pg_catalog.count(*) FILTER (WHERE e.status OPERATOR(pg_catalog.=) 'failed') AS failed,
+		pg_catalog.count(*) FILTER (WHERE e.status OPERATOR(pg_catalog.=) 'in_doubt') AS in_doubt
+	FROM quota_internal.grants_in_trouble() e GROUP BY e.run_id, e.strategy_id, e.model)
 SELECT x.day, x.strategy, x.model, pg_catalog.sum(x.runs)::bigint AS runs, pg_catalog.sum(x.granted)::bigint AS granted,
 	CASE WHEN pg_catalog.bool_and(x.is_recorded) THEN pg_catalog.sum(x.amount) END AS amount,
 	pg_catalog.sum(x.failed)::bigint AS failed, pg_catalog.sum(x.in_doubt)::bigint AS in_doubt,
 	pg_catalog.sum(x.undelivered_runs)::bigint AS undelivered_runs, x.is_reversal, x.strategy_id
-FROM (SELECT d.day, d.runs, d.granted, d.amount, d.is_recorded, d.failed, d.in_doubt, d.undelivered_runs, d.reversal_run IS NOT NULL AS is_reversal,
-		coalesce(s.name, o.name) AS strategy, coalesce(v.definition OPERATOR(pg_catalog.->>) 'model', s.model, o.model) AS model, coalesce(d.strategy_id, z.strategy_id) AS strategy_id
-	FROM (SELECT r.start_time::date AS day, r.strategy_id, r.strategy_version, CASE WHEN r.strategy_id IS NULL THEN r.id END AS reversal_run,
+FROM (SELECT d.day, d.runs, d.granted, d.amount, d.is_recorded, d.failed, d.in_doubt, d.undelivered_runs, d.is_reversal,
+		s.name AS strategy, coalesce(d.model, v.definition OPERATOR(pg_catalog.->>) 'model', s.model) AS model, d.strategy_id
+	FROM (SELECT r.start_time::date AS day, false AS is_reversal, r.strategy_id, r.strategy_version, NULL::text AS model,
 			pg_catalog.count(*) AS runs, pg_catalog.sum(r.granted) AS granted, pg_catalog.sum(r.amount) AS amount,
 			pg_catalog.bool_and(r.amount IS NOT NULL) AS is_recorded, coalesce(pg_catalog.sum(t.failed), 0) AS failed, coalesce(pg_catalog.sum(t.in_doubt), 0) AS in_doubt,
 			pg_catalog.count(*) FILTER (WHERE r.undelivered) AS undelivered_runs
 		FROM quota_manager.quota_run r
-		LEFT JOIN (SELECT e.run_id, pg_catalog.count(*) FILTER (WHERE e.status OPERATOR(pg_catalog.=) 'failed') AS failed,
-				pg_catalog.count(*) FILTER (WHERE e.status OPERATOR(pg_catalog.=) 'in_doubt') AS in_doubt
-			FROM quota_internal.grants_in_trouble() e GROUP BY e.run_id) t ON t.run_id OPERATOR(pg_catalog.=) r.id
-		WHERE r.granted OPERATOR(pg_catalog.>) 0
-		GROUP BY 1, 2, 3, 4) d
+		LEFT JOIN (SELECT e.run_id, pg_catalog.sum(e.failed) AS failed, pg_catalog.sum(e.in_doubt) AS in_doubt
+			FROM trouble e GROUP BY e.run_id) t ON t.run_id OPERATOR(pg_catalog.=) r.id
+		WHERE r.granted OPERATOR(pg_catalog.>) 0 AND r.strategy_id IS NOT NULL
+		GROUP BY 1, 2, 3, 4
+		UNION ALL
+		-- A reversal can be of several strategies.
+		SELECT r.start_time::date, true, p.strategy_id, NULL, p.model, pg_catalog.count(*), pg_catalog.sum(p.grants), pg_catalog.sum(p.amount), true,
+			coalesce(pg_catalog.sum(t.failed), 0), coalesce(pg_catalog.sum(t.in_doubt), 0), pg_catalog.count(*) FILTER (WHERE r.undelivered)
+		FROM quota_manager.quota_run r
+		CROSS JOIN LATERAL pg_catalog.jsonb_to_recordset(r.reversed_sums) AS p (strategy_id integer, model text, grants bigint, amount numeric)
+		LEFT JOIN trouble t ON t.run_id OPERATOR(pg_catalog.=) r.id AND t.strategy_id OPERATOR(pg_catalog.=) p.strategy_id AND t.model OPERATOR(pg_catalog.=) p.model
+		WHERE r.granted OPERATOR(pg_catalog.>) 0 AND r.strategy_id IS NULL
+		GROUP BY 1, 3, 5) d
 	LEFT JOIN quota_manager.quota_strategy s ON s.id OPERATOR(pg_catalog.=) d.strategy_id
-	LEFT JOIN quota_manager.quota_strategy_version v ON v.strategy_id OPERATOR(pg_catalog.=) d.strategy_id AND v.version OPERATOR(pg_catalog.=) d.strategy_version
-	LEFT JOIN quota_manager.quota_reversal z ON z.run_id OPERATOR(pg_catalog.=) d.reversal_run
-	LEFT JOIN quota_manager.quota_strategy o ON o.id OPERATOR(pg_catalog.=) z.strategy_id) x
+	LEFT JOIN quota_manager.quota_strategy_version v ON v.strategy_id OPERATOR(pg_catalog.=) d.strategy_id AND v.version OPERATOR(pg_catalog.=) d.strategy_version) x
 GROUP BY x.day, x.strategy, x.model, x.is_reversal, x.strategy_id;
 COMMENT ON VIEW quota_manager.grant_totals IS 'What was granted per day, strategy and model, from the records of runs, so that grants need not be read. Cancelled grants are counted like others, and those that retain() has folded are not: see pruned_run.';
 COMMENT ON COLUMN quota_manager.grant_totals.day IS 'Day of the runs, in the session''s time zone.';
-COMMENT ON COLUMN quota_manager.grant_totals.strategy IS 'Name of the strategy; null: a reversal of grants of several, or it was deleted.';
-COMMENT ON COLUMN quota_manager.grant_totals.model IS 'Model of the strategy''s version that ran last.';
-COMMENT ON COLUMN quota_manager.grant_totals.runs IS 'Runs that granted something.';
+COMMENT ON COLUMN quota_manager.grant_totals.strategy IS 'Name of the strategy; null: it was deleted.';
+COMMENT ON COLUMN quota_manager.grant_totals.model IS 'Model of the strategy''s version that ran last; of a reversal, that of the grants.';
+COMMENT ON COLUMN quota_manager.grant_totals.runs IS 'Runs that granted something; a reversal of grants of several strategies counts for each.';
 COMMENT ON COLUMN quota_manager.grant_totals.granted IS 'Grants that they wrote.';
 COMMENT ON COLUMN quota_manager.grant_totals.amount IS 'Sum of the amounts; null: some ran before version 1.1.0, which did not record it.';
 COMMENT ON COLUMN quota_manager.grant_totals.failed IS 'How many of these grants failed.';
@@ -336,7 +349,8 @@ BEGIN
 	is_known := is_known OR FOUND;
 	IF NOT is_known THEN
 		RAISE EXCEPTION 'user "%" is not known', left(user_page.user_id, 100)
-			USING ERRCODE = 'no_data_found', DETAIL = 'The user source does not have it, and nothing was granted to it.';
+			USING ERRCODE = 'no_data_found', DETAIL = 'The user source does not have it, and nothing was granted to it.',
+				HINT = 'See SELECT id FROM quota_manager.subject.';
 	END IF;
 END
 $$;

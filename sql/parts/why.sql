@@ -10,8 +10,8 @@ BEGIN
 	SELECT k.at, k.place, k.what, k.kind, e.id, e.run_id, e.strategy_version
 	FROM quota_manager.quota_execute e
 	LEFT JOIN quota_manager.quota_strategy_version v ON v.strategy_id = e.strategy_id AND v.version = e.strategy_version
-	LEFT JOIN quota_manager.quota_reversal b ON b.run_id = e.run_id AND e.revision > 0
-	CROSS JOIN LATERAL (SELECT concat_ws(', ', 'HTTP ' || e.last_status, nullif(e.last_error, '')), abs(e.amount) || ' of ' || e.model) r (reply, quota)
+	LEFT JOIN LATERAL quota_internal.reversal_of(e.run_id) b ON e.revision > 0
+	CROSS JOIN LATERAL (SELECT concat_ws(', ', quota_internal.status_text(e.last_status, e.last_error), nullif(e.last_error, '')), abs(e.amount) || ' of ' || e.model) r (reply, quota)
 	CROSS JOIN LATERAL (VALUES (e.create_time, e.id * 2, CASE WHEN e.revision = 0 THEN 'grant' ELSE 'reversal' END, concat(CASE
 				WHEN e.revision = 0 AND e.amount >= 0 THEN 'granted ' WHEN e.revision = 0 THEN 'taken away ' WHEN e.amount < 0 THEN 'taken back ' ELSE 'given back ' END,
 				r.quota, CASE WHEN isfinite(e.scheduled_time) THEN ' for the firing of ' || e.scheduled_time END, CASE WHEN e.run_id IS NULL THEN ', imported' END,

@@ -195,6 +195,29 @@ read_number(Lexer *lexer, int length)
 	return token;
 }
 
+/* What to write in place of a character that no token begins with. */
+static char *
+character_hint(char c)
+{
+	switch (c)
+	{
+		case '\'':
+			return "Strings are written in double quotes.";
+		case '&':
+		case '|':
+		case '!':
+			return "Conditions are joined with and, or, not; a text with it is put in double "
+				   "quotes.";
+		case '<':
+		case '>':
+		case '=':
+			return "Conditions are calls, as is-vip(2); a text with it is put in double quotes.";
+		default:
+			return "Put texts with other characters than letters, digits and _./:@- in double "
+				   "quotes.";
+	}
+}
+
 /* Reads the next token. */
 ConditionToken
 lexer_next(Lexer *lexer)
@@ -237,12 +260,9 @@ lexer_next(Lexer *lexer)
 	}
 	if (read_full_width(lexer, &token))
 		return token;
-	return error_token(
-		lexer, ERRCODE_INVALID_TEXT_REPRESENTATION, token.offset,
-		psprintf("unexpected character \"%s\"", character_at(lexer, token.offset)),
-		c == '\''
-			? "Strings are written in double quotes."
-			: "Put texts with other characters than letters, digits and _./:@- in double quotes.");
+	return error_token(lexer, ERRCODE_INVALID_TEXT_REPRESENTATION, token.offset,
+					   psprintf("unexpected character \"%s\"", character_at(lexer, token.offset)),
+					   character_hint(c));
 }
 
 /* True if the next token opens a bracket; reads nothing. */

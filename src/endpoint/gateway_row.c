@@ -170,7 +170,8 @@ gateway_row_choose(List *rows, const char *name)
 	}
 	if (name != NULL)
 		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("gateway \"%s\" does not exist", name)));
+				(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("gateway \"%s\" does not exist", name),
+				 errhint("See SELECT name FROM quota_manager.quota_gateway.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("there is no default gateway"),
 			 errhint("Name the gateway, or make one the default in quota_manager.quota_gateway.")));

@@ -113,9 +113,14 @@ void
 call_require_amount(const GatewayRow *row, const char *amount)
 {
 	if (!gateway_amount_fits(row->dialect, amount))
-		ereport(ERROR, (errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-						errmsg("amount %.*s%s cannot be sent to gateway \"%s\"", SHOWN_DIGITS,
-							   amount, strlen(amount) > SHOWN_DIGITS ? "..." : "", row->name)));
+		ereport(ERROR,
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+				 errmsg("amount %.*s%s cannot be sent to gateway \"%s\"", SHOWN_DIGITS, amount,
+						strlen(amount) > SHOWN_DIGITS ? "..." : "", row->name),
+				 row->dialect == GATEWAY_HIGRESS
+					 ? errdetail("The dialect higress takes whole numbers within 64 bits.")
+					 : errdetail("The dialect zgsm takes numbers with at most 6 decimals up to "
+								 "9007199254.740992, and integers up to 9007199254740992.")));
 }
 
 /*

@@ -16,6 +16,9 @@ ALTER TABLE quota_manager.quota_strategy ADD CONSTRAINT quota_strategy_allowance
 ALTER TABLE quota_manager.quota_run ADD COLUMN amount numeric;
 ALTER TABLE quota_manager.quota_run ADD COLUMN over_ceiling bigint NOT NULL DEFAULT 0;
 ALTER TABLE quota_manager.quota_run ADD COLUMN sufficient bigint NOT NULL DEFAULT 0;
+-- Of reversals; before the view that reads whole rows.
+ALTER TABLE quota_manager.quota_run ADD COLUMN reversal_id bigint;
+ALTER TABLE quota_manager.quota_run ADD COLUMN reversed_sums jsonb;
 -- take FUNCTION quota_internal.strategy_gateways
 CREATE INDEX quota_run_granted ON quota_manager.quota_run (strategy_id, id) WHERE granted > 0;
 -- take FUNCTION quota_internal.evaluated_users

@@ -1,0 +1,3 @@
+-- Errors that say more.
+-- take FUNCTION quota_internal.amounts_taken
+-- take FUNCTION quota_internal.check_strategy_target
