@@ -214,9 +214,11 @@ BEGIN
 	RETURN QUERY SELECT 'taken back', cardinality(chosen.named)::bigint, chosen.amount WHERE chosen.named IS NOT NULL;
 	ids := ARRAY(SELECT i FROM unnest(ids) i WHERE i <> ALL (coalesce(chosen.named, '{}')));
 
-	-- The others, as they are by now. What has come to an end between these statements is gone on with later.
+	-- The others, as they are by now. What has come to an end between these statements is gone on with later, by the reversal
+	-- that waits for it already, if one does.
 	SELECT array_agg(coalesce((c.execution).id, c.grant_id)) AS heads, array_agg((c.execution).user_id) AS users, array_agg(c.amount) AS amounts,
-			array_agg(CASE WHEN c.outcome IN ('cancelled', 'taken back') THEN 'waits: being sent' ELSE c.outcome END) AS outcomes
+			array_agg(CASE WHEN c.outcome NOT IN ('cancelled', 'taken back') THEN c.outcome
+				WHEN quota_internal.are_awaited(ARRAY[(c.execution).id]) THEN 'waits already' ELSE 'waits: being sent' END) AS outcomes
 		INTO chosen FROM quota_internal.reversal_candidates(ids) c;
 	PERFORM quota_internal.note_outcomes(reversal.id, 'waits', array_agg(o.user_id), array_agg(o.head), NULL)
 		FROM unnest(chosen.users, chosen.heads, chosen.outcomes) o (user_id, head, outcome) WHERE o.outcome LIKE 'waits: %';
@@ -326,7 +328,7 @@ RETURN coalesce(pg_catalog.array_position(ARRAY['cancelled', 'taken back', 'pend
 COMMENT ON FUNCTION quota_internal.outcome_rank(text) IS 'The order in which outcomes of reversals are shown.';
 
 CREATE FUNCTION quota_internal.end_reversal(reversal quota_manager.quota_reversal, outcomes jsonb) RETURNS TABLE (reversal_id bigint, outcome text, grants bigint, amount numeric)
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.delete_proof = on
 AS $$
 #variable_conflict use_column
 DECLARE
