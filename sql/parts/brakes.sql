@@ -32,11 +32,15 @@ COMMENT ON FUNCTION quota_internal.unpause(text, text, integer, text, text) IS '
 CREATE FUNCTION quota_internal.end_waits_for_balances() RETURNS void
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
-	UPDATE quota_manager.quota_run r SET retry_time = clock_timestamp()
+	-- In the order in which decisions lock runs.
+	WITH waiting AS MATERIALIZED (
+		SELECT w.id FROM quota_manager.quota_run w
 		-- OFFSET 0 makes the planner search the runs of each strategy by an index in place of reading all.
-		WHERE r.id IN (SELECT f.id FROM quota_manager.quota_strategy s
+		WHERE w.id IN (SELECT f.id FROM quota_manager.quota_strategy s
 			CROSS JOIN LATERAL (SELECT u.id FROM quota_manager.quota_run u WHERE u.strategy_id = s.id
 				AND u.state = 'incomplete' AND u.retry_time > clock_timestamp() OFFSET 0) f)
+		ORDER BY w.id FOR NO KEY UPDATE)
+	UPDATE quota_manager.quota_run r SET retry_time = clock_timestamp() FROM waiting w WHERE r.id = w.id
 $$;
 COMMENT ON FUNCTION quota_internal.end_waits_for_balances() IS 'Of unpause_gateway() and unpause_all(): runs that lack balances are tried again at once.';
 

@@ -187,17 +187,24 @@ BEGIN
 	IF TG_RELID <> 'quota_manager.quota_ceiling'::regclass THEN
 		RAISE EXCEPTION 'this trigger is for quota_manager.quota_ceiling only' USING ERRCODE = 'wrong_object_type';
 	END IF;
+	-- Before runs are locked, as by a ceiling that is counted.  TRUNCATE keeps scans from the ceilings, which they read after this.
+	IF TG_OP <> 'TRUNCATE' THEN
+		LOCK TABLE quota_manager.quota_ceiling_usage IN SHARE ROW EXCLUSIVE MODE;
+	END IF;
 	IF TG_OP = 'TRUNCATE' THEN
 		DELETE FROM quota_manager.quota_ceiling_usage;
 	ELSIF TG_OP = 'DELETE' THEN
 		DELETE FROM quota_manager.quota_ceiling_usage u WHERE u.ceiling_id = OLD.id;
 	END IF;
 	IF TG_OP <> 'INSERT' THEN
-		-- Runs that wait for room may have some now.
-		UPDATE quota_manager.quota_run r SET retry_time = clock_timestamp()
-			WHERE r.id IN (SELECT f.id FROM quota_manager.quota_strategy s
+		-- Runs that wait for room may have some now; in the order in which decisions lock runs.
+		WITH waiting AS MATERIALIZED (
+			SELECT w.id FROM quota_manager.quota_run w
+			WHERE w.id IN (SELECT f.id FROM quota_manager.quota_strategy s
 				CROSS JOIN LATERAL (SELECT u.id FROM quota_manager.quota_run u WHERE u.strategy_id = s.id
-					AND u.state IN ('failed', 'incomplete') AND u.over_ceiling > 0 AND u.retry_time > clock_timestamp() OFFSET 0) f);
+					AND u.state IN ('failed', 'incomplete') AND u.over_ceiling > 0 AND u.retry_time > clock_timestamp() OFFSET 0) f)
+			ORDER BY w.id FOR NO KEY UPDATE)
+		UPDATE quota_manager.quota_run r SET retry_time = clock_timestamp() FROM waiting w WHERE r.id = w.id;
 	END IF;
 	RETURN NULL;
 END
@@ -229,6 +236,10 @@ CREATE TRIGGER forget_ceilings AFTER DELETE ON quota_manager.quota_strategy
 	FOR EACH ROW EXECUTE FUNCTION quota_internal.forget_ceilings();
 COMMENT ON TRIGGER forget_ceilings ON quota_manager.quota_strategy IS 'The ceilings of a strategy are deleted with it.';
 
+CREATE FUNCTION quota_internal.lock_ceiling(ceiling_id integer) RETURNS void
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'qm_lock_ceiling';
+COMMENT ON FUNCTION quota_internal.lock_ceiling(integer) IS 'Of lock_ceilings(): waits until no other transaction grants under the ceiling, in any of its periods, and keeps others waiting until the transaction ends.';
+
 CREATE FUNCTION quota_internal.lock_ceilings(strategy_id integer, clock timestamptz) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -238,7 +249,10 @@ BEGIN
 	IF NOT EXISTS (SELECT 1 FROM quota_manager.quota_ceiling) THEN
 		RETURN;
 	END IF;
-	-- Runs that share ceilings lock them in one order, and hold them to the end of their transactions.
+	-- Runs that share ceilings lock them in one order, and hold them to the end of their transactions.  The ceilings, not their
+	-- days: a transaction that grants before and after midnight would come to a new day with the old one of other zones locked.
+	PERFORM quota_internal.lock_ceiling(l.id) FROM (SELECT c.id FROM quota_manager.quota_ceiling c
+		WHERE (c.strategy_id IS NULL OR c.strategy_id = lock_ceilings.strategy_id) AND c.period <> 'run' ORDER BY c.id OFFSET 0) l;
 	INSERT INTO quota_manager.quota_ceiling_usage (ceiling_id, period_start, grants, amount)
 		SELECT c.id, p.start, 0, 0 FROM quota_manager.quota_ceiling c
 		CROSS JOIN LATERAL (SELECT quota_internal.ceiling_period_start(c.period, c.time_zone, lock_ceilings.clock) AS start) p

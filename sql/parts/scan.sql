@@ -848,17 +848,20 @@ COMMENT ON FUNCTION quota_internal.record_failure(integer, text) IS 'Of tick() a
 CREATE FUNCTION quota_internal.end_back_offs() RETURNS bigint
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
-	WITH ended AS (
-		UPDATE quota_manager.quota_run r SET retry_time = clock_timestamp()
+	-- In the order in which decisions lock runs.
+	WITH waiting AS MATERIALIZED (
+		SELECT w.id FROM quota_manager.quota_run w
 		-- OFFSET 0 makes the planner search the runs of each strategy by an index in place of reading all.
-		WHERE r.id IN (SELECT f.id FROM quota_manager.quota_strategy s
+		WHERE w.id IN (SELECT f.id FROM quota_manager.quota_strategy s
 				CROSS JOIN LATERAL (SELECT u.id FROM quota_manager.quota_run u WHERE u.strategy_id = s.id
 					AND u.state IN ('failed', 'incomplete') AND u.retry_time > clock_timestamp() OFFSET 0) f
 			UNION ALL SELECT l.id FROM quota_manager.quota_strategy s
 				CROSS JOIN LATERAL (SELECT u.id, u.state FROM quota_manager.quota_run u
 					WHERE u.strategy_id = s.id AND u.scheduled_time IS NULL ORDER BY u.id DESC LIMIT 1) l
 				WHERE s.type = 'single' AND s.enabled AND NOT s.archived AND l.state = 'done')
-		RETURNING 1)
+		ORDER BY w.id FOR NO KEY UPDATE
+	), ended AS (
+		UPDATE quota_manager.quota_run r SET retry_time = clock_timestamp() FROM waiting w WHERE r.id = w.id RETURNING 1)
 	SELECT count(*) FROM ended
 $$;
 COMMENT ON FUNCTION quota_internal.end_back_offs() IS 'Ends all back-offs: failed and incomplete runs, and single strategies within their scan_interval, are due now. Called by resume(), and by workers when their settings are reloaded or a missing object of the database is back. Returns how many runs waited.';

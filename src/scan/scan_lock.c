@@ -1,6 +1,6 @@
 /*
  * scan_lock.c
- *		Locks of strategies and of the balances of a gateway.
+ *		Locks of strategies, of the balances of a gateway, and of ceilings.
  */
 #include "postgres.h"
 
@@ -23,11 +23,13 @@ PG_FUNCTION_INFO_V1(qm_try_lock_strategy);
 PG_FUNCTION_INFO_V1(qm_strategy_is_locked);
 PG_FUNCTION_INFO_V1(qm_lock_balances);
 PG_FUNCTION_INFO_V1(qm_lock_scan);
+PG_FUNCTION_INFO_V1(qm_lock_ceiling);
 
-/* First keys of the locks, "qmst", "qmsc" and "qmbl"; 3 at the end: SQL has 1 or 2. */
+/* First keys of the locks, "qmst", "qmsc", "qmbl" and "qmcl"; 3 at the end: SQL has 1 or 2. */
 #define STRATEGY_LOCK_CLASS 0x716d7374
 #define ALL_STRATEGIES_LOCK_CLASS 0x716d7363
 #define BALANCE_LOCK_CLASS 0x716d626c
+#define CEILING_LOCK_CLASS 0x716d636c
 #define LOCK_METHOD 3
 
 /*
@@ -394,4 +396,20 @@ qm_lock_scan(PG_FUNCTION_ARGS)
 		PG_RETURN_BOOL(false);
 	strategies_counted += held ? 0 : 1;
 	PG_RETURN_BOOL(true);
+}
+
+/*
+ * lock_ceiling(ceiling_id): waits for the lock of a ceiling, whatever period is
+ * counted under it.
+ */
+Datum
+qm_lock_ceiling(PG_FUNCTION_ARGS)
+{
+	LOCKTAG tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, CEILING_LOCK_CLASS, (uint32) PG_GETARG_INT32(0),
+						 LOCK_METHOD);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	holder = my_local_transaction();
+	PG_RETURN_VOID();
 }
