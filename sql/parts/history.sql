@@ -34,7 +34,7 @@ $$;
 COMMENT ON FUNCTION quota_internal.strategy_definition(quota_manager.quota_strategy) IS 'What people write of a strategy, as quota_strategy_version keeps it.';
 
 CREATE FUNCTION quota_internal.record_version() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET quota_manager.delete_proof = on
 AS $$
 BEGIN
 	-- A cast from the rows of another table would be called with the rights of the owner.

@@ -138,7 +138,7 @@ END;
 COMMENT ON FUNCTION quota_internal.usual_runs(integer) IS 'Of retain(): the last thirty runs of a strategy that granted something, which are kept however old they are: the breaker goes by them.';
 
 CREATE FUNCTION quota_internal.fold_run(run quota_manager.quota_run) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off SET quota_manager.delete_proof = on
 AS $$
 DECLARE
 	firings bigint := run.occurrences;

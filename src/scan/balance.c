@@ -84,10 +84,11 @@ scan_define_settings(void)
 							 "Warns of what is probably wrong with a strategy when it is written.",
 							 "Off: lint() says it all the same.", &lint_on_write, true, PGC_USERSET,
 							 0, NULL, NULL, NULL);
-	DefineCustomBoolVariable("quota_manager.delete_proof",
-							 "Lets DELETE take grants of single strategies that are in use.",
-							 "Their users are paid again by the next scan that reads them.",
-							 &delete_proof, false, PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable(
+		"quota_manager.delete_proof",
+		"Lets DELETE, TRUNCATE and UPDATE take what proves that users were paid.",
+		"Users may be paid again by the next scan that reads them.", &delete_proof, false,
+		PGC_USERSET, 0, NULL, NULL, NULL);
 }
 
 /*

@@ -127,7 +127,8 @@ subtest 'keys and what else a distributed table has' => sub {
 	is_deeply(rows(qq{SELECT c.conname FROM pg_constraint c WHERE c.contype = 'f' AND (c.conrelid IN ($tables) OR c.confrelid IN ($tables))}), [], 'no foreign key');
 	is_deeply(rows(qq{SELECT t.tgrelid::regclass || ' ' || t.tgname FROM pg_trigger t WHERE t.tgrelid IN ($tables) AND NOT t.tgisinternal ORDER BY t.tgrelid::regclass::text, t.tgname}),
 		[ 'quota_manager.quota_execute count_deleted',
-			'quota_manager.quota_execute count_truncated', 'quota_manager.user_info check_user',
+			'quota_manager.quota_execute count_truncated', 'quota_manager.quota_execute keep_key',
+			'quota_manager.quota_execute keep_truncated_proof', 'quota_manager.user_info check_user',
 			'quota_manager.user_info keep_user_id', 'quota_manager.user_info set_update_time' ],
 		'the triggers are those that the docs say to drop');
 };

@@ -283,11 +283,11 @@ subtest 'what is usual stays known' => sub {
 };
 
 subtest 'proof is not deleted by hand' => sub {
-	my ($status, $out, $err) = $node->psql('postgres', 'DELETE FROM quota_manager.quota_execute');
+	my ($status, $out, $err) = $node->psql('postgres', 'SET quota_manager.delete_proof = off; DELETE FROM quota_manager.quota_execute');
 	like($err, qr/ERROR:  grants of single strategies cannot be deleted: their users would be paid again\nDETAIL:  Among them are 2000 of strategy "single"\.\nHINT:  .*delete_proof/, 'refused');
 	is(grants('single'), 2000, 'nothing is gone');
 	sql("BEGIN; SET LOCAL quota_manager.delete_proof = on; DELETE FROM quota_manager.quota_execute; ROLLBACK");
-	sql("BEGIN; UPDATE quota_manager.quota_strategy SET archived = true WHERE name = 'single'; DELETE FROM quota_manager.quota_execute; ROLLBACK");
+	sql("BEGIN; SET LOCAL quota_manager.delete_proof = off; UPDATE quota_manager.quota_strategy SET archived = true WHERE name = 'single'; DELETE FROM quota_manager.quota_execute; ROLLBACK");
 	pass('but where it is said to be meant, or the strategy is archived');
 };
 

@@ -33,7 +33,7 @@ sub delivery_node
 
 	$ENV{PGCLIENTENCODING} = 'UTF8';
 	$node->init(extra => [ '--encoding=UTF8', '--locale=C' ], allows_streaming => 1);
-	$node->append_conf('postgresql.conf', "log_min_messages = info\nlog_statement = none\nquota_manager.default_strategy_state = active\n" . ($conf // ''));
+	$node->append_conf('postgresql.conf', "log_min_messages = info\nlog_statement = none\nquota_manager.default_strategy_state = active\nquota_manager.delete_proof = on\n" . ($conf // ''));
 	$node->start;
 	$node->safe_psql('postgres', <<'SQL');
 CREATE EXTENSION quota_manager;

@@ -37,6 +37,7 @@ timezone = 'UTC'
 datestyle = 'ISO'
 fsync = off
 quota_manager.default_strategy_state = active
+quota_manager.delete_proof = on
 CONF
 	$node->append_conf('postgresql.conf', $settings) if $settings;
 	$node->start;

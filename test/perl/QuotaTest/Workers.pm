@@ -51,6 +51,7 @@ max_worker_processes = 16
 quota_manager.poll_interval = 100ms
 quota_manager.worker_role = 'quota_worker'
 quota_manager.default_strategy_state = active
+quota_manager.delete_proof = on
 EOC
 	$node->append_conf('postgresql.conf', "shared_preload_libraries = 'quota_manager'")
 	  if $option{preload};
