@@ -31,7 +31,6 @@ AS $$
 DECLARE
 	whole record;
 BEGIN
-	PERFORM quota_internal.require_harmless(condition);
 	SELECT m.* INTO whole FROM quota_internal.user_meets(user_id, condition) m;
 	RETURN QUERY SELECT 5, 'is the user known?', CASE WHEN whole.is_known THEN 'yes' ELSE 'no such user' END, whole.is_known;
 	IF NOT whole.is_known THEN

@@ -315,15 +315,16 @@ CREATE FUNCTION quota_api.preview(condition quota_manager.condition DEFAULT NULL
 LANGUAGE sql STABLE
 BEGIN ATOMIC
 	-- Inlined by the planner, so that filters and limits reach the indexes. As a relation, whether it is this half does
-	-- not keep the planner from dropping balances that no condition asks for.
+	-- not keep the planner from dropping balances that no condition asks for. Where code of others runs it is the other half,
+	-- and the planner, which would run it too, is not shown the condition.
 	SELECT u.* FROM quota_api.users u
-	CROSS JOIN (SELECT 1 WHERE strategy IS NULL AND condition IS NOT NULL AND quota_internal.has_own_users() OFFSET 0) h
+	CROSS JOIN (SELECT 1 WHERE strategy IS NULL AND quota_internal.only_built_in(condition) IS NOT NULL AND quota_internal.has_own_users() OFFSET 0) h
 	LEFT JOIN quota_manager.known_balance b ON b.user_id OPERATOR(pg_catalog.=) u.id
 	WHERE ROW(u.id, u.name, u.github_username, u.email, u.phone, u.github_star, u.vip, u.org, u.register_time, u.access_time, b.balances)::quota_manager.subject
-		OPERATOR(quota_manager.@@) condition
+		OPERATOR(quota_manager.@@) quota_internal.only_built_in(condition)
 	UNION ALL
 	SELECT p.* FROM quota_internal.previewed_users(condition, strategy) p
-	WHERE (strategy IS NULL AND condition IS NOT NULL AND quota_internal.has_own_users()) IS NOT TRUE;
+	WHERE (strategy IS NULL AND quota_internal.only_built_in(condition) IS NOT NULL AND quota_internal.has_own_users()) IS NOT TRUE;
 END;
 COMMENT ON FUNCTION quota_api.preview(quota_manager.condition, text) IS
 'Users who meet a condition, or whom a strategy would grant to
@@ -363,7 +364,10 @@ BEGIN
 				INTO matched, granted, already_granted, capped, unknown_balance, total_amount, stop_note
 				FROM quota_manager.preview(asked.name) p;
 			note := nullif(concat_ws('; ', stop_note, note), '');
-		EXCEPTION WHEN data_exception OR undefined_object OR undefined_function OR object_not_in_prerequisite_state THEN
+		EXCEPTION WHEN undefined_table THEN
+			-- That of the users is of all.
+			RAISE;
+		WHEN OTHERS THEN
 			-- The error of one strategy must not hide the others.
 			matched := NULL;
 			granted := NULL;

@@ -94,24 +94,14 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION quota_internal.next_firing_of(integer) IS 'The firing that a strategy runs next, which may be due already; null: none, or it is single.';
 
-CREATE FUNCTION quota_internal.user_query() RETURNS text
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-	RETURN (SELECT r.with_balances FROM quota_internal.user_relation((SELECT a.oid FROM pg_authid a WHERE a.rolname = quota_internal.deciding_role())) r);
-END
-$$;
-COMMENT ON FUNCTION quota_internal.user_query() IS 'A subquery with the columns id and subject over the relation that scans find users in; an error if the caller may not read it.';
-
 CREATE FUNCTION quota_internal.previewed_users(condition quota_manager.condition, strategy text) RETURNS SETOF quota_api.users
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	-- A relation of the site shows only the columns that conditions see.
 	chosen CONSTANT text := 'SELECT (x.subject).id, (x.subject).name, (x.subject).github_username, (x.subject).email, (x.subject).phone,
-		(x.subject).github_star, (x.subject).vip, (x.subject).org, (x.subject).register_time, (x.subject).access_time,
-		NULL::timestamptz, NULL::timestamptz FROM %s x';
-	asked quota_manager.quota_strategy;
+		(x.subject).github_star, (x.subject).vip, (x.subject).org, (x.subject).register_time, (x.subject).access_time FROM users x %s';
+	found text[];
 	detail text;
 	hint text;
 BEGIN
@@ -119,17 +109,17 @@ BEGIN
 		RAISE EXCEPTION 'either a condition or a strategy is previewed'
 			USING ERRCODE = 'invalid_parameter_value', HINT = 'Give condition, to see who meets it, or strategy, to see whom it would grant to.';
 	END IF;
-	IF condition IS NOT NULL THEN
-		PERFORM quota_internal.require_harmless(condition);
-		RETURN QUERY EXECUTE format(chosen || ' WHERE x.subject OPERATOR(quota_manager.@@) %L', quota_internal.user_query(), condition);
-		RETURN;
+	IF strategy IS NOT NULL THEN
+		found := ARRAY(SELECT v.user_id FROM quota_manager.preview_users((quota_internal.strategy_named(strategy)).name, n => 2147483647) v);
 	END IF;
-	asked := quota_internal.strategy_named(strategy);
 	IF quota_internal.has_own_users() THEN
-		RETURN QUERY SELECT u.* FROM quota_manager.preview_users(asked.name, n => 2147483647) v JOIN quota_api.users u ON u.id = v.user_id;
+		found := coalesce(found, ARRAY(SELECT a.id FROM quota_internal.ask_about_users(format('SELECT x.id FROM users x WHERE x.subject OPERATOR(quota_manager.@@) %L', condition),
+			ARRAY[condition], NULL::text) AS a (id text)));
+		RETURN QUERY SELECT u.* FROM unnest(found) f (id) JOIN quota_api.users u USING (id);
 	ELSE
-		RETURN QUERY EXECUTE format(chosen || ' JOIN quota_manager.preview_users($1, n => 2147483647) v ON v.user_id = x.id', quota_internal.user_query())
-			USING asked.name;
+		RETURN QUERY SELECT a.*, NULL::timestamptz, NULL::timestamptz FROM quota_internal.ask_about_users(format(chosen, CASE WHEN condition IS NULL THEN 'JOIN unnest($1) f (id) ON f.id = x.id'
+				ELSE format('WHERE x.subject OPERATOR(quota_manager.@@) %L', condition) END), ARRAY[condition], found)
+			AS a (id text, name text, github_username text, email text, phone text, github_star text, vip integer, org text, register_time timestamptz, access_time timestamptz);
 	END IF;
 EXCEPTION WHEN query_canceled OR OTHERS THEN
 	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
@@ -137,14 +127,14 @@ EXCEPTION WHEN query_canceled OR OTHERS THEN
 	RAISE;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.previewed_users(quota_manager.condition, text) IS 'Of the API: whom a strategy would grant to, and who meets a condition where users are kept by the site.';
+COMMENT ON FUNCTION quota_internal.previewed_users(quota_manager.condition, text) IS 'Of the API: whom a strategy would grant to, and who meets a condition that calls functions of others, or where users are kept by the site.';
 
 CREATE FUNCTION quota_internal.user_meets(user_id text, condition quota_manager.condition, OUT is_known boolean, OUT meets boolean, OUT may_meet boolean)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	EXECUTE format('SELECT true, x.subject OPERATOR(quota_manager.@@) %2$L, quota_manager.may_match(x.subject, %2$L) FROM %1$s x WHERE x.id = $1',
-		quota_internal.user_query(), condition) INTO is_known, meets, may_meet USING user_id;
+	SELECT a.* INTO is_known, meets, may_meet FROM quota_internal.ask_about_users(format('SELECT true, x.subject OPERATOR(quota_manager.@@) %1$L, quota_manager.may_match(x.subject, %1$L)
+		FROM users x WHERE x.id = $1', condition), ARRAY[condition], user_id) AS a (is_known boolean, meets boolean, may_meet boolean);
 	is_known := coalesce(is_known, false);
 END
 $$;

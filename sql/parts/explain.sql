@@ -244,32 +244,6 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.explained_parts(text, text, integer[], text[]) IS 'Of explain_match(): which parts of an and(), or() or not() would have to change for another result; an unknown one is to hold.';
 
--- A name that one of the extension's own functions has means no other: src/condition/resolve.c.
-CREATE FUNCTION quota_internal.require_harmless(condition quota_manager.condition) RETURNS void
-LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-	reader CONSTANT text := quota_internal.deciding_role();
-	danger CONSTANT text := quota_internal.role_danger((SELECT r.oid FROM pg_roles r WHERE r.rolname = reader));
-	called text;
-BEGIN
-	IF danger IS NULL THEN
-		RETURN;
-	END IF;
-	SELECT t.function INTO called FROM (SELECT DISTINCT t.function FROM quota_internal.condition_tree(condition) t WHERE t.kind = 'call') t
-		JOIN pg_proc p ON p.proname = replace(t.function, '-', '_') AND p.pronamespace = 'quota_condition'::regnamespace
-		LEFT JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
-			AND d.refobjid = (SELECT e.oid FROM pg_extension e WHERE e.extname = 'quota_manager')
-		GROUP BY t.function HAVING count(d.objid) = 0 ORDER BY t.function LIMIT 1;
-	IF FOUND THEN
-		RAISE EXCEPTION 'code that others have written is not run as role "%", which %', reader, danger
-			USING ERRCODE = 'insufficient_privilege', DETAIL = format('Condition function %s is not the extension''s own.', called),
-				HINT = 'Ask as another role that quota_manager.grant_access was called for: SET ROLE.';
-	END IF;
-END
-$$;
-COMMENT ON FUNCTION quota_internal.require_harmless(quota_manager.condition) IS 'Raises an error if the condition calls functions that are not the extension''s own and the session acts as a superuser, or as a role that can become one.';
-
 CREATE FUNCTION quota_internal.explained_tree(s quota_manager.subject, condition quota_manager.condition)
 RETURNS TABLE (node integer, part text, result text, saw text, bound text, to_change text, decides boolean, parent integer, function text,
 	set_column text, set_value text, set_gateway text)
@@ -277,10 +251,10 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 BEGIN
-	PERFORM quota_internal.require_harmless(condition);
 	RETURN QUERY
 	WITH RECURSIVE known AS MATERIALIZED (
-		SELECT r.* FROM quota_internal.condition_results(s, condition) r
+		SELECT r.* FROM quota_internal.ask(format('SELECT r.* FROM quota_internal.condition_results($1, %L) r', condition), ARRAY[condition], s)
+			AS r (node integer, parent integer, depth integer, kind text, function text, arguments text[], text text, is_opened boolean, result text)
 	), deciding AS (
 		SELECT k.node, k.kind, k.result FROM known k WHERE k.parent IS NULL
 		-- The parts that have the result of an and() or or() make it, and an unknown one may; all others could be otherwise.
@@ -313,18 +287,28 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.asked_condition(text, quota_manager.condition) IS 'The condition of a strategy that the caller may see, or the given one; one of them must be given.';
 
-CREATE FUNCTION quota_internal.subject_of(user_id text) RETURNS quota_manager.subject
+CREATE FUNCTION quota_internal.known_subject(user_id text, condition quota_manager.condition) RETURNS quota_manager.subject
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	known quota_manager.subject;
 BEGIN
+	SELECT (a.subject).* INTO known
+		FROM quota_internal.ask_about_users('SELECT u.subject FROM users u WHERE u.id = $1', ARRAY[condition], user_id) AS a (subject quota_manager.subject);
+	RETURN known;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.known_subject(text, quota_manager.condition) IS 'A user as a condition sees it, where a scan of the caller finds it; all null: there is none.';
+
+CREATE FUNCTION quota_internal.subject_of(user_id text, condition quota_manager.condition) RETURNS quota_manager.subject
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	known CONSTANT quota_manager.subject := CASE WHEN user_id IS NOT NULL THEN quota_internal.known_subject(user_id, condition) END;
+BEGIN
 	IF user_id IS NULL THEN
 		RAISE EXCEPTION 'the user must be given' USING ERRCODE = 'null_value_not_allowed';
 	END IF;
-	EXECUTE format('SELECT (x.subject).* FROM %s x WHERE x.id = $1', quota_internal.user_query())
-		INTO known.id, known.name, known.github_username, known.email, known.phone, known.github_star, known.vip, known.org, known.register_time, known.access_time, known.balances
-		USING user_id;
 	IF known.id IS NULL THEN
 		RAISE EXCEPTION 'user "%" does not exist', quota_internal.abridged(user_id)
 			USING ERRCODE = 'no_data_found', HINT = 'See SELECT id FROM quota_manager.subject.';
@@ -332,15 +316,17 @@ BEGIN
 	RETURN known;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.subject_of(text) IS 'A user that the caller may see, as conditions see it, where scans find it; an error if there is none.';
+COMMENT ON FUNCTION quota_internal.subject_of(text, quota_manager.condition) IS 'The same, or an error if there is none.';
 
 CREATE FUNCTION quota_manager.explain_match(user_id text, strategy text DEFAULT NULL, condition quota_manager.condition DEFAULT NULL)
 RETURNS TABLE (node integer, part text, result text, saw text, bound text, to_change text, decides boolean, parent integer, function text,
 	set_column text, set_value text, set_gateway text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+	asked CONSTANT quota_manager.condition := quota_internal.asked_condition(strategy, condition);
 BEGIN
-	RETURN QUERY SELECT e.* FROM quota_internal.explained_tree(quota_internal.subject_of(user_id), quota_internal.asked_condition(strategy, condition)) e;
+	RETURN QUERY SELECT e.* FROM quota_internal.explained_tree(quota_internal.subject_of(user_id, asked), asked) e;
 END
 $$;
 COMMENT ON FUNCTION quota_manager.explain_match(text, text, quota_manager.condition) IS 'Why a user meets the condition of a strategy, or a condition, or does not: each part of it with its result (true, false, or unknown: a balance is missing), the value that it saw, the bound that this was compared with, and what would have to change for another result; decides: the result of the whole comes from it. set_column, set_value and set_gateway say the change of a call to programs.';
@@ -372,7 +358,6 @@ DECLARE
 	users bigint;
 	figures bigint[];
 BEGIN
-	PERFORM quota_internal.require_harmless(asked);
 	-- Each part is computed once per user; the outer query counts. A part without balances is never unknown.
 	SELECT string_agg(format('x.subject OPERATOR(quota_manager.@@) %L AS n%s', b.text, p.node)
 				|| CASE WHEN b.asks THEN format(', quota_manager.may_match(x.subject, %L) AS m%s', b.text, p.node) ELSE '' END, ', '),
@@ -387,8 +372,8 @@ BEGIN
 			WINDOW within AS (PARTITION BY l.parent ORDER BY l.node)) p
 		CROSS JOIN LATERAL (SELECT quota_internal.bound_condition(p.text::quota_manager.condition) AS text,
 			quota_manager.condition_models(p.text::quota_manager.condition) <> '{}' AS asks) b;
-	EXECUTE format('SELECT count(*), ARRAY[%s]::bigint[] FROM (SELECT %s FROM %s x OFFSET 0) u', counts, columns, quota_internal.user_query())
-		INTO users, figures;
+	SELECT a.* INTO users, figures FROM quota_internal.ask_about_users(format('SELECT count(*), ARRAY[%s]::bigint[] FROM (SELECT %s FROM users x OFFSET 0) u', counts, columns),
+		ARRAY[asked], NULL::text) AS a (users bigint, figures bigint[]);
 	RETURN QUERY
 	SELECT l.node, repeat('  ', l.depth) || CASE WHEN l.is_opened THEN l.kind ELSE quota_internal.abridged(l.text) END,
 		f.holds, users - f.holds - f.unknown, f.unknown, CASE WHEN w.kind = 'and' THEN f.remaining END, l.parent, coalesce(l.function, l.kind)

@@ -188,7 +188,6 @@ BEGIN
 		WHERE v.strategy_id = chosen.id AND v.version < latter_version ORDER BY v.version DESC LIMIT 1), latter_version);
 	former := quota_internal.version_condition(chosen, former_version);
 	latter := quota_internal.version_condition(chosen, latter_version);
-	PERFORM quota_internal.require_harmless(former), quota_internal.require_harmless(latter);
 END
 $$;
 COMMENT ON FUNCTION quota_internal.compared_versions(text, integer, integer) IS 'Of diff() and diff_counts(): the versions and their conditions. v2 null: the present one; v1 null: the one before v2.';
@@ -205,11 +204,11 @@ BEGIN
 		RETURN;
 	END IF;
 	-- Two searches: each can use the indexes of the users.
-	RETURN QUERY EXECUTE format($sql$
-		SELECT x.id, 'gained' FROM %1$s x WHERE x.subject OPERATOR(quota_manager.@@) %3$L AND (x.subject OPERATOR(quota_manager.@@) %2$L) IS NOT TRUE
+	RETURN QUERY SELECT a.* FROM quota_internal.ask_about_users(format($sql$
+		SELECT x.id, 'gained' FROM users x WHERE x.subject OPERATOR(quota_manager.@@) %2$L AND (x.subject OPERATOR(quota_manager.@@) %1$L) IS NOT TRUE
 		UNION ALL
-		SELECT x.id, 'lost' FROM %1$s x WHERE x.subject OPERATOR(quota_manager.@@) %2$L AND (x.subject OPERATOR(quota_manager.@@) %3$L) IS NOT TRUE
-		ORDER BY 1$sql$, quota_internal.user_query(), compared.former, compared.latter);
+		SELECT x.id, 'lost' FROM users x WHERE x.subject OPERATOR(quota_manager.@@) %1$L AND (x.subject OPERATOR(quota_manager.@@) %2$L) IS NOT TRUE
+		ORDER BY 1$sql$, compared.former, compared.latter), ARRAY[compared.former, compared.latter], NULL::text) AS a (user_id text, change text);
 END
 $$;
 COMMENT ON FUNCTION quota_manager.diff(text, integer, integer) IS 'Users whom the condition of version v2 of a strategy has today and that of v1 has not (gained), and the other way round (lost). v2: the present one if it is left out; v1: the one before v2. Reads users with the rights of the caller.';
@@ -221,12 +220,12 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	SELECT c.* INTO former_version, latter_version, former_condition, latter_condition FROM quota_internal.compared_versions(strategy, v1, v2) c;
-	EXECUTE format($sql$
+	SELECT a.* INTO gained, lost, kept FROM quota_internal.ask_about_users(format($sql$
 		SELECT count(*) FILTER (WHERE m.former IS NOT TRUE AND m.latter), count(*) FILTER (WHERE m.former AND m.latter IS NOT TRUE),
 			count(*) FILTER (WHERE m.former AND m.latter)
-		FROM (SELECT x.subject OPERATOR(quota_manager.@@) %2$L AS former, x.subject OPERATOR(quota_manager.@@) %3$L AS latter FROM %1$s x
-			WHERE x.subject OPERATOR(quota_manager.@@) %2$L OR x.subject OPERATOR(quota_manager.@@) %3$L) m$sql$,
-		quota_internal.user_query(), former_condition, latter_condition) INTO gained, lost, kept;
+		FROM (SELECT x.subject OPERATOR(quota_manager.@@) %1$L AS former, x.subject OPERATOR(quota_manager.@@) %2$L AS latter FROM users x
+			WHERE x.subject OPERATOR(quota_manager.@@) %1$L OR x.subject OPERATOR(quota_manager.@@) %2$L) m$sql$, former_condition, latter_condition),
+		ARRAY[former_condition, latter_condition], NULL::text) AS a (gained bigint, lost bigint, kept bigint);
 END
 $$;
 COMMENT ON FUNCTION quota_manager.diff_counts(text, integer, integer) IS 'As diff(), counted: users gained, lost, and kept by both versions.';

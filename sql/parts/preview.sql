@@ -382,7 +382,10 @@ BEGIN
 	BEGIN
 		SELECT r.* INTO run FROM quota_internal.previewed_run(asked, greatest(cardinality(firings) - 1, 0)) r;
 		notes := 'will not run, as ' || quota_internal.unused_because(asked);
-	EXCEPTION WHEN data_exception OR undefined_object OR undefined_function OR object_not_in_prerequisite_state THEN
+	EXCEPTION WHEN undefined_table THEN
+		-- That of the users is of all.
+		RAISE;
+	WHEN OTHERS THEN
 		-- The error of one strategy must not hide the others.
 		notes := SQLERRM;
 		RETURN QUERY SELECT f, NULL::bigint, NULL::numeric, notes FROM unnest(firings) f;

@@ -100,6 +100,19 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.user_relation(oid) IS 'Relation that scans read users from, for a role that reads them (null: rights are not checked): the relation, whether it is user_info, and subqueries over it with the columns id and subject, without and with balances; position is the ctid in an ordinary table; fingerprint identifies the table''s server, columns and file.';
 
+-- Questions about users: who asks is answered by the role that would evaluate for it in a scan.
+CREATE FUNCTION quota_internal.ask(query text, conditions quota_manager.condition[], argument "any") RETURNS SETOF record
+LANGUAGE C STABLE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'qm_ask';
+COMMENT ON FUNCTION quota_internal.ask(text, quota_manager.condition[], "any") IS 'The rows of a query about conditions, in which $1 is the argument: with the rights of the current user or, where the query runs code of others and that could become a superuser, with those of the workers'' role; as a security-restricted operation that only reads and leaves nothing behind.';
+
+CREATE FUNCTION quota_internal.ask_about_users(query text, conditions quota_manager.condition[], argument "any") RETURNS SETOF record
+LANGUAGE C STABLE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'qm_ask_about_users';
+COMMENT ON FUNCTION quota_internal.ask_about_users(text, quota_manager.condition[], "any") IS 'The same of a query over users, with the columns id and subject: those that scans find, or an error if the role that answers may not read them.';
+
+CREATE FUNCTION quota_internal.only_built_in(condition quota_manager.condition) RETURNS quota_manager.condition
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'qm_only_built_in';
+COMMENT ON FUNCTION quota_internal.only_built_in(quota_manager.condition) IS 'The condition if it is valid and calls only functions of the extension, whose names are reserved; null: it may run code of others.';
+
 -- The view subject reads the relation of the site, too, but must not depend on it: DROP TABLE ... CASCADE of the site's would
 -- drop the view, and with it the extension.  So it reads this function, whose body is text, and the planner inlines it: indexes
 -- of the relation are used.  Without a relation of the site the view reads user_info itself.

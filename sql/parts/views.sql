@@ -239,7 +239,7 @@ AS $$
 DECLARE
 	attributes jsonb;
 BEGIN
-	EXECUTE format('SELECT to_jsonb(x.subject) FROM %s x WHERE x.id = $1', quota_internal.user_query()) INTO attributes USING user_id;
+	SELECT a.subject INTO attributes FROM quota_internal.ask_about_users('SELECT to_jsonb(u.subject) FROM users u WHERE u.id = $1', NULL, user_id) AS a (subject jsonb);
 	RETURN QUERY SELECT a.attname::text, attributes ->> a.attname FROM pg_attribute a
 		WHERE a.attrelid = 'quota_manager.subject'::regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attname NOT IN ('balances')
 			AND attributes ->> a.attname IS NOT NULL

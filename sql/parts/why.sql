@@ -125,19 +125,26 @@ CREATE FUNCTION quota_internal.told_user(strategy quota_manager.quota_strategy, 
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
 DECLARE
+	known quota_manager.subject;
 	had bigint;
 	whole text;
 	deciding text;
 BEGIN
 	PERFORM quota_internal.pin_statistics();
-	IF NOT (SELECT m.is_known FROM quota_internal.user_meets(user_id, 'true()') m) THEN
-		RETURN QUERY SELECT 4::bigint, 'there is no such user now';
-	ELSE
-		SELECT max(e.result) FILTER (WHERE e.parent IS NULL), quota_internal.abridged(string_agg(concat_ws(', ', ltrim(e.part), e.saw), '; ' ORDER BY e.node) FILTER (WHERE e.decides AND e.saw <> ''), 400)
-			INTO whole, deciding FROM quota_internal.explained_tree(quota_internal.subject_of(user_id), strategy.condition) e;
-		RETURN QUERY SELECT 5::bigint, CASE whole WHEN 'true' THEN 'the user meets the condition now' WHEN 'false' THEN 'the user does not meet the condition now'
-			ELSE 'whether the user meets the condition now, a missing balance decides' END || coalesce(': ' || deciding, '');
-	END IF;
+	BEGIN
+		known := quota_internal.known_subject(user_id, strategy.condition);
+		IF known.id IS NULL THEN
+			RETURN QUERY SELECT 4::bigint, 'there is no such user now';
+		ELSE
+			SELECT max(e.result) FILTER (WHERE e.parent IS NULL), quota_internal.abridged(string_agg(concat_ws(', ', ltrim(e.part), e.saw), '; ' ORDER BY e.node) FILTER (WHERE e.decides AND e.saw <> ''), 400)
+				INTO whole, deciding FROM quota_internal.explained_tree(known, strategy.condition) e;
+			RETURN QUERY SELECT 5::bigint, CASE whole WHEN 'true' THEN 'the user meets the condition now' WHEN 'false' THEN 'the user does not meet the condition now'
+				ELSE 'whether the user meets the condition now, a missing balance decides' END || coalesce(': ' || deciding, '');
+		END IF;
+	EXCEPTION WHEN OTHERS THEN
+		-- The rest of the story is true all the same.
+		RETURN QUERY SELECT 5::bigint, 'whether the user meets the condition now is not known: ' || SQLERRM;
+	END;
 	SELECT count(*) FILTER (WHERE e.status <> 'cancelled' OR strategy.type = 'single') INTO had FROM quota_manager.quota_execute e
 		WHERE e.strategy_id = strategy.id AND e.user_id = told_user.user_id AND e.revision = 0;
 	IF had > 0 AND strategy.type = 'single' THEN
@@ -159,7 +166,7 @@ DECLARE
 BEGIN
 	-- An error if there is neither such a user nor a grant.
 	IF user_id IS NULL OR NOT EXISTS (SELECT 1 FROM quota_internal.told_grants(asked, why.user_id)) THEN
-		PERFORM quota_internal.subject_of(user_id);
+		PERFORM quota_internal.subject_of(user_id, NULL);
 	END IF;
 	RETURN QUERY
 	SELECT date_trunc('second', t.at), t.what, t.kind, t.grant_id, t.run_id, t.strategy_version FROM (

@@ -66,6 +66,16 @@ void
 rights_become_reader(Oid role, RightsBefore *before)
 {
 	rights_require_caller();
+	rights_become_restricted(role, before);
+}
+
+/*
+ * The same as rights_become_reader, also within such an operation: for a role
+ * that is the current user, or has fewer rights.
+ */
+void
+rights_become_restricted(Oid role, RightsBefore *before)
+{
 	before->settings_level = NewGUCNestLevel();
 	GetUserIdAndSecContext(&before->user, &before->context);
 	SetUserIdAndSecContext(role, before->context | SECURITY_LOCAL_USERID_CHANGE |

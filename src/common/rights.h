@@ -27,6 +27,7 @@ typedef struct RightsBefore
 extern void rights_become_owner(RightsBefore *before);
 extern void rights_become_caller(RightsBefore *before);
 extern void rights_become_reader(Oid role, RightsBefore *before);
+extern void rights_become_restricted(Oid role, RightsBefore *before);
 extern void rights_restore(const RightsBefore *before);
 extern Oid  rights_caller(void);
 extern void rights_require_caller(void);

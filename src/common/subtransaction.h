@@ -9,5 +9,6 @@
 
 extern ErrorData *subtransaction_try(void (*body)(void *argument), void *argument,
 									 MemoryContext error_memory);
+extern void       subtransaction_undo(void (*body)(void *argument), void *argument);
 
 #endif /* QM_SUBTRANSACTION_H */

@@ -94,9 +94,10 @@ extern void condition_bind(ConditionNode *node, GatewayOfModel gateway_of);
 /* Properties of all calls of a condition, or of any. */
 typedef struct ConditionTraits
 {
-	bool is_built_in;   /* no code of others runs */
-	bool asks_balances; /* the answer may be null: a balance is missing */
-	bool is_immutable;  /* the answer depends on the subject alone */
+	bool        is_built_in;   /* no code of others runs */
+	bool        asks_balances; /* the answer may be null: a balance is missing */
+	bool        is_immutable;  /* the answer depends on the subject alone */
+	const char *others_call;   /* the first one that is not built in, a name in the tree, or NULL */
 } ConditionTraits;
 
 extern bool             condition_traits(const ConditionNode *node, ConditionTraits *traits,

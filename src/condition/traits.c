@@ -22,6 +22,8 @@ add_traits(const ConditionNode *node, Oid subject_type, ConditionTraits *traits,
 		if (!condition_resolve(node, subject_type, &function, error))
 			return false;
 		traits->is_built_in &= function.is_built_in;
+		if (!function.is_built_in && traits->others_call == NULL)
+			traits->others_call = node->name;
 		traits->asks_balances |= function.is_balance;
 		traits->is_immutable &= func_volatile(function.oid) == PROVOLATILE_IMMUTABLE;
 		return true;
@@ -42,5 +44,6 @@ condition_traits(const ConditionNode *node, ConditionTraits *traits, ConditionEr
 	traits->is_built_in = true;
 	traits->asks_balances = false;
 	traits->is_immutable = true;
+	traits->others_call = NULL;
 	return add_traits(node, condition_subject_type(), traits, error);
 }

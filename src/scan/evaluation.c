@@ -17,6 +17,7 @@
 #include "utils/xid8.h"
 
 #include "common/compat.h"
+#include "common/rights.h"
 #include "common/statement.h"
 #include "common/version.h"
 #include "endpoint/gateway_row.h"
@@ -270,12 +271,6 @@ judge_marks(Evaluation *evaluation)
 	}
 }
 
-static bool
-needs_reader(const StrategyEvaluation *strategy)
-{
-	return strategy->tree != NULL && !strategy->traits.is_built_in;
-}
-
 /* An evaluation without strategies, of this transaction. */
 static Evaluation *
 create(void)
@@ -302,12 +297,17 @@ create(void)
 static void
 find_source(Evaluation *evaluation)
 {
-	bool      runs_others_code = false;
-	ListCell *cell;
+	const char *called = NULL;
+	ListCell   *cell;
 
 	foreach (cell, evaluation->strategies)
-		runs_others_code |= needs_reader(lfirst(cell));
-	user_source_find(&evaluation->source, runs_others_code, evaluation->memory);
+	{
+		const StrategyEvaluation *strategy = lfirst(cell);
+
+		if (called == NULL && strategy->tree != NULL)
+			called = strategy->traits.others_call;
+	}
+	user_source_find(&evaluation->source, rights_caller(), called, evaluation->memory);
 }
 
 /*

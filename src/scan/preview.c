@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
@@ -20,6 +21,7 @@
 #include "utils/timestamp.h"
 
 #include "common/compat.h"
+#include "common/subtransaction.h"
 #include "scan/admit.h"
 #include "scan/evaluate.h"
 
@@ -93,20 +95,30 @@ admits_all(const Preview *preview)
 		   !allowance_asks_balance(&preview->strategy->allowance);
 }
 
-/* Finds the users of a strategy. */
+/* Plans and evaluates. */
 static void
-find_users(Preview *preview)
+evaluate(void *argument)
 {
+	Preview      *preview = argument;
 	MemoryContext plans =
 		AllocSetContextCreate(CurrentMemoryContext, "plans of a preview", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(plans);
 	ListCell     *cell;
 
-	evaluation_open_spools(preview->evaluation, preview->strategy, 1);
+	/* Until the end of the subtransaction. */
+	XactReadOnly = true;
 	foreach (cell, plan_evaluation(preview->evaluation, preview->evaluation->strategies))
 		evaluate_query(&preview->evaluation->source, lfirst(cell));
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(plans);
+}
+
+/* Finds the users of a strategy; code of others can neither write nor leave anything open. */
+static void
+find_users(Preview *preview)
+{
+	evaluation_open_spools(preview->evaluation, preview->strategy, 1);
+	subtransaction_undo(evaluate, preview);
 }
 
 /* Begins a preview. */

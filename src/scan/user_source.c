@@ -19,7 +19,6 @@
 #include "utils/syscache.h"
 
 #include "common/compat.h"
-#include "common/rights.h"
 #include "common/role_danger.h"
 #include "common/statement.h"
 #include "scan/user_source.h"
@@ -33,25 +32,35 @@ static Statement relation_of_users = {
 
 /*
  * The role that evaluates in place of one that is a superuser, or can become
- * one: the code of others must not have such rights.
+ * one: the code of others must not have such rights.  called: a condition function
+ * of others, or NULL: the users are.
  */
 static Oid
-worker_role(const char *danger)
+worker_role(Oid caller, const char *danger, const char *called)
 {
 	const char *name = GetConfigOption("quota_manager.worker_role", true, false);
 	Oid         role = name && name[0] ? get_role_oid(name, true) : InvalidOid;
 
 	if (!OidIsValid(role) || role_danger(role) != NULL)
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("code that others have written is not run as role \"%s\", which %s",
-					GetUserNameFromId(rights_caller(), false), danger),
-			 errdetail("A condition function or the user source is not the extension's own."),
-			 errhint("Scan as another role that quota_manager.grant_access was called for, or name "
-					 "the workers' role in quota_manager.worker_role: who can become a superuser "
-					 "scans as it then.")));
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("code that others have written is not run as role \"%s\", which %s",
+						GetUserNameFromId(caller, false), danger),
+				 called ? errdetail("Condition function %s is not the extension's own.", called)
+						: errdetail("The user source is not the extension's own."),
+				 errhint("Act as another role that quota_manager.grant_access was called for "
+						 "(SET ROLE), or name the workers' role in quota_manager.worker_role: it "
+						 "then acts for who can become a superuser.")));
 	return role;
+}
+
+/* The role that runs code of others for the caller. */
+static Oid
+reader_of_others_code(Oid caller, const char *called)
+{
+	char *danger = role_danger(caller);
+
+	return danger == NULL ? caller : worker_role(caller, danger, called);
 }
 
 /*
@@ -87,29 +96,23 @@ is_ordinary(Oid relation)
 }
 
 /*
- * Finds where users are read, and by which role, for conditions that run code
- * of others or not; allocates in memory.  An error where code of others would
- * run as a superuser.  Run as the owner.
+ * The role that evaluates for the caller conditions that call a function of
+ * others, or none (NULL), where the users need not be read.
  */
-void
-user_source_find(UserSource *source, bool runs_others_code, MemoryContext memory)
+Oid
+user_source_reader(Oid caller, const char *called)
+{
+	return called == NULL ? caller : reader_of_others_code(caller, called);
+}
+
+/* Finds the relation for source->reader.  SPI is connected. */
+static void
+find_relation(UserSource *source, MemoryContext memory)
 {
 	MemoryContext caller;
-	char         *danger;
 	bool          isnull;
 
-	source->reader = rights_caller();
-	SPI_connect();
-	if (!runs_others_code)
-	{
-		(void) statement_run_as_user(&own_users, NULL);
-		runs_others_code = !result_bool(0, 1);
-	}
-	danger = runs_others_code ? role_danger(source->reader) : NULL;
-	if (danger != NULL)
-		source->reader = worker_role(danger);
-	(void) statement_run_as_user(&relation_of_users,
-								 ARGS(arg_datum(ObjectIdGetDatum(source->reader))));
+	(void) statement_run(&relation_of_users, ARGS(arg_datum(ObjectIdGetDatum(source->reader))));
 	source->relation = DatumGetObjectId(result_datum(0, 1, &isnull));
 	source->is_own = result_bool(0, 2);
 	caller = MemoryContextSwitchTo(memory);
@@ -118,5 +121,27 @@ user_source_find(UserSource *source, bool runs_others_code, MemoryContext memory
 	MemoryContextSwitchTo(caller);
 	source->fingerprint = result_int64(0, 5);
 	source->is_plain = is_ordinary(source->relation);
+}
+
+/*
+ * Finds where users are read, and by which role, for a caller and conditions that
+ * call a function of others, or none (NULL); allocates in memory.  An error where
+ * code of others would run as a superuser.
+ */
+void
+user_source_find(UserSource *source, Oid caller, const char *called, MemoryContext memory)
+{
+	bool runs_others_code;
+
+	SPI_connect();
+	runs_others_code = called != NULL || !statement_is_true(&own_users, NULL);
+	source->reader = runs_others_code ? reader_of_others_code(caller, called) : caller;
+	find_relation(source, memory);
+	/* Another one may have been set in between. */
+	if (!runs_others_code && !source->is_own)
+	{
+		source->reader = reader_of_others_code(caller, NULL);
+		find_relation(source, memory);
+	}
 	SPI_finish();
 }

@@ -2,7 +2,7 @@
  * user_source.h
  *		The relation that scans read users from, and whose rights they read with.
  *
- * Texts live in the memory context given.  Run as the owner.
+ * Texts live in the memory context given.
  */
 #ifndef QM_USER_SOURCE_H
 #define QM_USER_SOURCE_H
@@ -21,6 +21,8 @@ typedef struct UserSource
 	bool  is_plain;    /* an ordinary table, which runs no code of others */
 } UserSource;
 
-extern void user_source_find(UserSource *source, bool runs_others_code, MemoryContext memory);
+extern Oid  user_source_reader(Oid caller, const char *called);
+extern void user_source_find(UserSource *source, Oid caller, const char *called,
+							 MemoryContext memory);
 
 #endif /* QM_USER_SOURCE_H */

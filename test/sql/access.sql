@@ -59,7 +59,7 @@ FROM pg_proc p, unnest(ARRAY['viewer', 'operator', 'admin', 'worker']) l (level)
 WHERE p.pronamespace = 'quota_manager'::regnamespace GROUP BY p.proname ORDER BY p.proname COLLATE "C";
 -- In quota_internal what may write is for the owner, what cannot is for all.
 SELECT p.oid::regprocedure, l.level FROM pg_proc p, unnest(ARRAY['viewer', 'operator', 'admin', 'worker', 'nobody']) l (level)
-WHERE p.pronamespace = 'quota_internal'::regnamespace AND (p.provolatile = 'v' AND p.proparallel <> 's' OR p.prosecdef AND p.proname NOT IN ('list_workers', 'is_copy', 'read_metrics', 'scan_verdicts', 'user_query'))
+WHERE p.pronamespace = 'quota_internal'::regnamespace AND (p.provolatile = 'v' AND p.proparallel <> 's' OR p.prosecdef AND p.proname NOT IN ('list_workers', 'is_copy', 'read_metrics', 'scan_verdicts'))
 	AND has_function_privilege('regress_quota_' || l.level, p.oid, 'EXECUTE') ORDER BY p.proname COLLATE "C", l.level;
 SELECT p.oid::regprocedure, l.level FROM pg_proc p, unnest(ARRAY['viewer', 'operator', 'admin', 'worker']) l (level)
 WHERE p.pronamespace IN ('quota_internal'::regnamespace, 'quota_condition'::regnamespace) AND p.provolatile <> 'v' AND p.prorettype <> 'trigger'::regtype

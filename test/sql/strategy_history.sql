@@ -76,7 +76,12 @@ INSERT INTO public.site_user VALUES ('s1', 1), ('s2', 3);
 CREATE VIEW public.site_users AS SELECT id, NULL::text AS name, NULL::text AS github_username, NULL::text AS email, NULL::text AS phone, NULL::text AS github_star, grade AS vip,
 	NULL::text AS org, NULL::timestamptz AS register_time, NULL::timestamptz AS access_time FROM public.site_user;
 SELECT set_user_source('public.site_users');
+-- A relation of others is not read as a superuser, nor by who may not.
 SELECT * FROM diff('gift', 1, 2);
+SET ROLE regress_quota_viewer;
+SELECT * FROM diff('gift', 1, 2);
+RESET ROLE;
+GRANT SELECT ON public.site_users TO regress_quota_viewer;
 SET ROLE regress_quota_viewer;
 SELECT * FROM diff('gift', 1, 2);
 RESET ROLE;

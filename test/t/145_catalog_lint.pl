@@ -35,7 +35,6 @@ my %steady_enough = (
 
 # Functions that call others which are more volatile, and are steady all the same.
 my %steady_callers = (
-	'quota_internal.user_query()' => 'it reads only; what it calls is volatile to pin statistics before it plans',
 	(map { $_ => 'it reads only; what it calls is volatile so that only the owner may call it' }
 		'quota_internal.previewed_strategy(pg_catalog.text,quota_manager.condition,pg_catalog.jsonb)',
 		'quota_internal.previewed_run(quota_manager.quota_strategy,integer)',

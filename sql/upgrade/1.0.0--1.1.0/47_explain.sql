@@ -1,5 +1,8 @@
 -- Conditions taken apart, and users explained.
 -- take FUNCTION quota_internal.condition_tree
 -- take FUNCTION quota_internal.condition_time
+-- take FUNCTION quota_internal.ask
+-- take FUNCTION quota_internal.ask_about_users
+-- take FUNCTION quota_internal.only_built_in
 -- take part explain
 -- take part why
