@@ -312,6 +312,18 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.ceiling_room(integer, timestamptz, bigint) IS 'How many grants, and how much in all, a run may write before it is cut, and before it is refused; nulls: any.';
 
+CREATE FUNCTION quota_internal.refusal_text(ceiling quota_manager.quota_ceiling, grants_left bigint, amount_left numeric, grants bigint, amount numeric) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RETURN format('refused by ceiling %s, %s: %s; raise the ceiling, or let it cut (on_excess)', ceiling.id, quota_internal.ceiling_text(ceiling),
+		CASE WHEN grants_left < grants
+			THEN format('%s would be granted, %s are left', grants, greatest(grants_left, 0))
+			ELSE format('an amount of %s would be granted, %s is left', amount, greatest(amount_left, 0)) END);
+END
+$$;
+COMMENT ON FUNCTION quota_internal.refusal_text(quota_manager.quota_ceiling, bigint, numeric, bigint, numeric) IS 'Why a ceiling refuses a run that would write so many grants, and so much in all, in words.';
+
 CREATE FUNCTION quota_internal.exceeded_ceiling(strategy_id integer, clock timestamptz, run_id bigint, grants bigint, amount numeric) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -324,10 +336,7 @@ BEGIN
 	IF NOT FOUND THEN
 		RETURN NULL;
 	END IF;
-	RETURN format('refused by ceiling %s, %s: %s; raise the ceiling, or let it cut (on_excess)', (exceeded.ceiling).id, quota_internal.ceiling_text(exceeded.ceiling),
-		CASE WHEN exceeded.grants_left < exceeded_ceiling.grants
-			THEN format('%s would be granted, %s are left', exceeded_ceiling.grants, greatest(exceeded.grants_left, 0))
-			ELSE format('an amount of %s would be granted, %s is left', exceeded_ceiling.amount, greatest(exceeded.amount_left, 0)) END);
+	RETURN quota_internal.refusal_text(exceeded.ceiling, exceeded.grants_left, exceeded.amount_left, exceeded_ceiling.grants, exceeded_ceiling.amount);
 END
 $$;
 COMMENT ON FUNCTION quota_internal.exceeded_ceiling(integer, timestamptz, bigint, bigint, numeric) IS 'Which ceiling refuses a run that would write so many grants, and so much in all (without signs), and by how much; null: none does.';

@@ -211,6 +211,33 @@ SET ROLE regress_preview_viewer;
 SELECT * FROM preview('welcome');
 SELECT count(*) FROM forecast(1);
 RESET ROLE;
+
+-- A forecast under ceilings: days turn in their zones, and what was cut or refused is tried again then.
+UPDATE quota_strategy SET state = 'archived';
+TRUNCATE quota_execute, quota_run, quota_ceiling RESTART IDENTITY;
+SELECT count(*) FROM set_user_source(NULL);
+SET quota_manager.schedule_clock = '2026-03-01 12:00:00+00';
+INSERT INTO quota_strategy (name, type, amount, model, condition) VALUES ('some', 'single', 5, 'm', 'is-vip(3)');
+INSERT INTO quota_strategy (name, type, amount, model, condition, periodic_expr) VALUES
+	('noon', 'periodic', 10, 'm', 'is-vip(2)', '0 12 * * *'), ('eight', 'periodic', 2, 'm', 'true()', '0 8,20 * * *');
+SELECT count(*) AS users FROM user_info;
+SELECT firing, strategy_name, users, amount, note FROM forecast(5);
+INSERT INTO quota_ceiling (period, max_grants, on_excess) VALUES ('day', 30, 'cut');
+SELECT firing, strategy_name, users, amount, note FROM forecast(5);
+UPDATE quota_strategy SET catch_up = 'all' WHERE name = 'eight';
+INSERT INTO quota_ceiling (strategy_id, period, max_amount, time_zone) SELECT id, 'day', 60, 'Asia/Shanghai' FROM quota_strategy WHERE name = 'noon';
+INSERT INTO quota_ceiling (period, max_grants, on_excess) VALUES ('total', 70, 'cut');
+SELECT firing, strategy_name, users, amount, note FROM forecast(5);
+DELETE FROM quota_ceiling;
+SET quota_manager.surge_minimum = 5;
+SET quota_manager.surge_factor = 1;
+SELECT count(*) FROM scan('some');
+UPDATE quota_strategy SET condition = 'true()' WHERE name = 'some';
+SELECT firing, strategy_name, users, amount, note FROM forecast(3);
+RESET quota_manager.surge_factor;
+RESET quota_manager.surge_minimum;
+TRUNCATE quota_ceiling;
+
 DROP TABLE site_users;
 DROP OWNED BY regress_preview_viewer;
 DROP ROLE regress_preview_viewer;

@@ -227,5 +227,51 @@ subtest 'pages' => sub {
 	is(sql($pages), sql(q{SET ROLE scanner; SELECT string_agg(id, ' ' ORDER BY id COLLATE "C") FROM quota_manager.subject}), 'one after the other have everybody once');
 };
 
+# A forecast of some days against the scans of these days: at each firing, and when a day begins in a zone of a ceiling, which is
+# when what a ceiling has cut or refused is tried again.
+subtest 'a forecast under ceilings' => sub {
+	my @zones = ('UTC', 'Asia/Shanghai', 'America/New_York');
+	my (@wrong, %seen);
+
+	foreach my $round (1 .. $rounds / 10)
+	{
+		my $start = sprintf('2031-0%d-%02d %02d:%02d:00+00', pick(3, 6, 11 % 10), 1 + int rand 25, int rand 24, pick(0, 17));
+		my @names = map { "s$_" } 1 .. 2 + int rand 3;
+		my $set = "SET search_path = quota_manager; SET quota_manager.surge_factor = 0; SET quota_manager.schedule_clock = '$start'";
+		my @setup = ($set, 'TRUNCATE quota_execute, quota_run, quota_ceiling, user_balance, quota_internal.scan_mark', 'DELETE FROM quota_strategy', 'SELECT set_user_source(NULL)');
+		my (@periodic, @statements);
+
+		foreach my $name (@names)
+		{
+			my $expr = pick(undef, '0 8 * * *', '30 5,17 * * *', '0 */8 * * *', '0 0 * * *');
+
+			push @periodic, $name if defined $expr;
+			push @setup, sprintf(q{INSERT INTO quota_strategy (name, type, amount, model, condition, periodic_expr, time_zone, catch_up) VALUES ('%s', '%s', %d, 'a', '%s', %s, '%s', '%s')}, $name,
+				defined $expr ? 'periodic' : 'single', pick(1, 3, 7, -2), pick('true()', 'is-vip(1)', 'is-vip(2)'), defined $expr ? "'$expr'" : 'NULL', pick(@zones), pick('none', 'latest', 'latest', 'all'));
+		}
+		foreach (1 .. 1 + int rand 3)
+		{
+			my $period = pick('day', 'day', 'day', 'total', @periodic ? 'run' : 'day');
+			my $of = $period eq 'run' ? pick(@periodic) : pick(undef, undef, @names);
+
+			push @setup, sprintf(q{INSERT INTO quota_ceiling (strategy_id, period, max_grants, max_amount, on_excess, time_zone) VALUES (%s, '%s', %s, '%s', '%s')},
+				defined $of ? "(SELECT id FROM quota_strategy WHERE name = '$of')" : 'NULL', $period,
+				pick('NULL, ' . int(rand(200)), int(rand(70)) . ', NULL', int(rand(70)) . ', ' . int(rand(200))), pick('cut', 'refuse'), pick(@zones));
+		}
+		sql(@setup);
+		my $foreseen = sql($set, qq{SELECT strategy_name, coalesce(firing, '-infinity'), sum(users), sum(amount) FROM forecast(until => '$start'::timestamptz + interval '3 days')
+			GROUP BY 1, 2 HAVING sum(users) > 0 ORDER BY 1, 2});
+		my @times = split /\n/, sql($set, qq{SELECT t FROM (SELECT '$start'::timestamptz UNION SELECT firing FROM forecast(until => '$start'::timestamptz + interval '3 days')
+			UNION SELECT d AT TIME ZONE z FROM (SELECT time_zone FROM quota_ceiling WHERE period = 'day') c (z), generate_series(date_trunc('day', '$start'::timestamptz AT TIME ZONE z), timestamp '2032-01-01', interval '1 day') d) x (t)
+			WHERE t BETWEEN '$start' AND '$start'::timestamptz + interval '3 days' ORDER BY 1});
+		sql($set, map { ("SET quota_manager.schedule_clock = '$_'", 'SELECT FROM (SELECT count(*) FROM scan()) s') } @times);
+		my $real = sql($set, q{SELECT s.name, e.scheduled_time, count(*), sum(e.amount) FROM quota_execute e JOIN quota_strategy s ON s.id = e.strategy_id GROUP BY 1, 2 ORDER BY 1, 2});
+		push @wrong, join "\n", "round $round:", @setup, "foreseen:\n$foreseen", "real:\n$real" if $foreseen ne $real;
+		$seen{retried}++ if sql($set, q{SELECT count(*) FROM quota_run WHERE state = 'incomplete' OR reason LIKE 'refused%'}) > 0;
+	}
+	is(scalar @wrong, 0, 'it is what the scans grant') or diag($wrong[0]);
+	cmp_ok($seen{retried} // 0, '>', 2, 'under ceilings that were reached');
+};
+
 $node->stop;
 done_testing();
