@@ -9,7 +9,7 @@ QuotaTest::CrashPoints - a cluster whose processes die where they are told to
 
   my $node = crash_cluster('name', "quota_manager.claim_batch = 32\n");
   arm($node, 'claim_made', skip => 2);      # or action => 'stall'
-  await_hit($node, 'claim_made');           # it is dead, or stands still
+  await_hit($node, 'claim_made');           # it is dead and the server has noticed, or it stands still
   release($node, 'claim_made');             # what stands still goes on
 
 The cluster runs a build of its own, with the places that src/common/crash_point.h
@@ -24,7 +24,7 @@ use warnings FATAL => 'all';
 
 use Exporter 'import';
 use PostgreSQL::Test::Utils;
-use QuotaTest::Wait qw(wait_until happens);
+use QuotaTest::Wait qw(wait_until wait_for happens);
 use QuotaTest::Workers;
 
 our @EXPORT_OK = qw(crash_cluster crash_points arm await_hit release);
@@ -39,7 +39,7 @@ sub _settings
 	my ($settings) = run_command([ 'postgres', '--describe-config' ]);
 	my $library = "$root$folder/quota_manager.so";
 
-	-e $library or die "there is no $library: is this file among CRASH_TESTS of the Makefile?\n";
+	-e $library or die "there is no $library: run this test by make prove\n";
 	# Workers name the library without a path, functions name it in $libdir: for these there is a setting
 	# of Debian's, and one of PostgreSQL's own from 18 on.
 	my $where = "dynamic_library_path = '$root$folder:\$libdir'\n";
@@ -74,15 +74,38 @@ sub _file
 	return $node->data_dir . "/quota_manager.crash_point.$point";
 }
 
+# Per cluster: where its log ended before whoever comes to the armed place dies; undef: it only stalls.
+my %log_at;
+
+# Waits until the postmaster has noticed a death: until then it lets others in, whom it ends with all the rest.
+sub _await_notice
+{
+	my ($node, $from) = @_;
+
+	wait_for('the postmaster notices', sub { slurp_file($node->logfile, $from) =~ /all server processes terminated; reinitializing/ });
+	return;
+}
+
 # Arms a place, and no other any more. When this returns, whatever happens next is seen by processes that
 # know: the postmaster tells them before it lets the session in that sees the new setting.
 sub arm
 {
 	my ($node, $point, %option) = @_;
-	my $value = join ':', $point, $option{skip} // 0, $option{action} // 'kill';
+	my $action = $option{action} // 'kill';
+	my $value = join ':', $point, $option{skip} // 0, $action;
+	my $log = -s $node->logfile;
 
+	unlink _file($node, $point);
 	QuotaTest::Workers::set($node, 'quota_manager.crash_point', $value);
 	wait_until($node, 'SHOW quota_manager.crash_point', result => $value);
+	# who came there meanwhile does not count
+	if ($action eq 'kill' && -e _file($node, $point))
+	{
+		_await_notice($node, $log);
+		wait_until($node, 'SHOW quota_manager.crash_point', result => $value);
+		$log = -s $node->logfile;
+	}
+	$log_at{ $node->name } = $action eq 'kill' ? $log : undef;
 	unlink _file($node, $point);
 	return;
 }
@@ -91,8 +114,11 @@ sub arm
 sub await_hit
 {
 	my ($node, $point, $timeout) = @_;
+	my $log = $log_at{ $node->name };
 
-	return happens(sub { -e _file($node, $point) }, $timeout);
+	return 0 if !happens(sub { -e _file($node, $point) }, $timeout);
+	_await_notice($node, $log) if defined $log;
+	return 1;
 }
 
 # Lets go of who stands still at a place.
