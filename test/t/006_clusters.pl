@@ -1,5 +1,5 @@
 # What the tests' library does in a cheaper way is what PostgreSQL's programs do: a statement without psql, a cluster
-# without initdb.
+# without initdb.  And what it reads of a gateway as lines is what the gateway says in JSON.
 
 use strict;
 use warnings FATAL => 'all';
@@ -7,8 +7,11 @@ use warnings FATAL => 'all';
 use FindBin;
 use lib "$FindBin::RealBin/../perl";
 
+use HTTP::Tiny;
+use JSON::PP;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use QuotaTest::Mock;
 use QuotaTest::Template;
 use QuotaTest::Wire;
 use Test::More;
@@ -91,6 +94,23 @@ subtest 'two clusters' => sub {
 		is($given, slurp_file("$plain/$file"), "and they have the same $file");
 	}
 	$nodes[1]->stop;
+};
+
+subtest 'what a gateway has applied' => sub {
+	my $mock = QuotaTest::Mock->start(dialect => 'zgsm', key => 'k');
+	my $http = HTTP::Tiny->new;
+
+	foreach my $user ('ada', "gr\xc3\xb6\xc3\x9fe", 'back\slash\N', "tab\tand\nline", '\N')
+	{
+		foreach my $key ({}, { 'Idempotency-Key' => 'k ' . length $user })
+		{
+			my $reply = $http->post_form($mock->url . '/v1/chat/completions/quota/delta', { user_id => $user, value => 5 }, { headers => { 'x-admin-key' => 'k', %$key } });
+
+			is($reply->{status}, 200, 'it takes a change');
+		}
+	}
+	is_deeply([ $mock->applied ], decode_json($http->get($mock->url . '/mock/applied')->{content}), 'is read as it is');
+	is(scalar(() = $mock->applied(from => 4)), 7, 'from any change on');
 };
 
 $node->stop;
