@@ -73,8 +73,11 @@ test/aigateway-mock/aigateway-mock: $(wildcard $(srcdir)/test/aigateway-mock/*.c
 	$(CC) -std=gnu11 -O2 -g -Wall -Wextra -Werror -o $@ $(filter %.c,$^) -lmicrohttpd -ljson-c -lpthread -lm
 
 # TAP tests, against clusters of their own; test/README.md.  PROVE_TESTS picks some.  PGXS's own TAP_TESTS wants them in
-# t/, and keeps results elsewhere on each major.
-PROVE_TESTS ?= $(sort $(wildcard $(srcdir)/test/t/*.pl))
+# t/, and keeps results elsewhere on each major.  Those that take longest begin first: none of them is to run alone at the end.
+LONGEST_TESTS = $(patsubst %,$(srcdir)/test/t/%.pl,176_retain 168_preview_property 056_three_ways 097_many_strategies 170_reversal_faults \
+	070_crash_points 048_worker_steps_aside 165_ceilings 014_year 083_soak 103_plans 021_condition_oracle 073_clock_workers 100_hostile_roles 174_lint_proved)
+ALL_TESTS = $(sort $(wildcard $(srcdir)/test/t/*.pl))
+PROVE_TESTS ?= $(filter $(ALL_TESTS),$(LONGEST_TESTS)) $(filter-out $(LONGEST_TESTS),$(ALL_TESTS))
 PROVE_OUTPUT ?= $(CURDIR)/tmp_check
 
 # Those that run the build with crash points.
