@@ -252,7 +252,7 @@ BEGIN
 		RAISE NOTICE 'resuming as unchanged since the dump: pending grants are delivered (%), processing ones are in doubt (%), firings that are due are run (%), single strategies are scanned (%)',
 			pending, processing, skipped_firings, doubtful_strategies;
 	ELSE
-		RAISE NOTICE 'resuming as one that may have run: pending and processing grants become in doubt (% and %, where % are), firings up to now are recorded as not run (%), single strategies write what their next scan grants in doubt (%)',
+		RAISE NOTICE 'resuming as one that may have run: % pending and % processing grants become in doubt (% are already), % firings up to now are recorded as not run, and % single strategies write in doubt what their next scan grants',
 			pending, processing, in_doubt, skipped_firings, doubtful_strategies;
 		PERFORM quota_internal.begin_doubt('may have been delivered before this database was restored');
 		-- Grants of the other copy are not recorded here.

@@ -179,7 +179,7 @@ COMMENT ON COLUMN quota_manager.trouble_counts.mostly IS 'The reason that most o
 
 -- From runs: what became of each grant is known of those that failed or are in doubt only.  Names are found when little is left.
 CREATE VIEW quota_manager.grant_totals WITH (security_invoker = true) AS
-WITH trouble AS MATERIALIZED (
+WITH troubled AS MATERIALIZED (
 	SELECT e.run_id, e.strategy_id, e.model, pg_catalog.count(*) FILTER (WHERE e.status OPERATOR(pg_catalog.=) 'failed') AS failed,
 		pg_catalog.count(*) FILTER (WHERE e.status OPERATOR(pg_catalog.=) 'in_doubt') AS in_doubt
 	FROM quota_internal.grants_in_trouble() e GROUP BY e.run_id, e.strategy_id, e.model)
@@ -195,7 +195,7 @@ FROM (SELECT d.day, d.runs, d.granted, d.amount, d.is_recorded, d.failed, d.in_d
 			pg_catalog.count(*) FILTER (WHERE r.undelivered) AS undelivered_runs
 		FROM quota_manager.quota_run r
 		LEFT JOIN (SELECT e.run_id, pg_catalog.sum(e.failed) AS failed, pg_catalog.sum(e.in_doubt) AS in_doubt
-			FROM trouble e GROUP BY e.run_id) t ON t.run_id OPERATOR(pg_catalog.=) r.id
+			FROM troubled e GROUP BY e.run_id) t ON t.run_id OPERATOR(pg_catalog.=) r.id
 		WHERE r.granted OPERATOR(pg_catalog.>) 0 AND r.strategy_id IS NOT NULL
 		GROUP BY 1, 2, 3, 4
 		UNION ALL
@@ -204,7 +204,7 @@ FROM (SELECT d.day, d.runs, d.granted, d.amount, d.is_recorded, d.failed, d.in_d
 			coalesce(pg_catalog.sum(t.failed), 0), coalesce(pg_catalog.sum(t.in_doubt), 0), pg_catalog.count(*) FILTER (WHERE r.undelivered)
 		FROM quota_manager.quota_run r
 		CROSS JOIN LATERAL pg_catalog.jsonb_to_recordset(r.reversed_sums) AS p (strategy_id integer, model text, grants bigint, amount numeric)
-		LEFT JOIN trouble t ON t.run_id OPERATOR(pg_catalog.=) r.id AND t.strategy_id OPERATOR(pg_catalog.=) p.strategy_id AND t.model OPERATOR(pg_catalog.=) p.model
+		LEFT JOIN troubled t ON t.run_id OPERATOR(pg_catalog.=) r.id AND t.strategy_id OPERATOR(pg_catalog.=) p.strategy_id AND t.model OPERATOR(pg_catalog.=) p.model
 		WHERE r.granted OPERATOR(pg_catalog.>) 0 AND r.strategy_id IS NULL
 		GROUP BY 1, 3, 5) d
 	LEFT JOIN quota_manager.quota_strategy s ON s.id OPERATOR(pg_catalog.=) d.strategy_id

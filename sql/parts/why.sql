@@ -24,7 +24,8 @@ BEGIN
 				WHEN 'completed' THEN format('applied by gateway "%s"', e.gateway)
 				WHEN 'failed' THEN format('not applied by gateway "%s"', e.gateway)
 				WHEN 'in_doubt' THEN format('in doubt: gateway "%s" may have applied it', e.gateway)
-				ELSE 'cancelled' END || CASE WHEN r.reply = '' THEN '' ELSE ': ' || r.reply END)) k (at, place, kind, what)
+				-- Who cancelled it is told with the word.
+				ELSE coalesce(nullif(e.last_error, ''), 'cancelled') END || CASE WHEN r.reply = '' OR e.status = 'cancelled' THEN '' ELSE ': ' || r.reply END)) k (at, place, kind, what)
 	WHERE e.strategy_id = strategy.id AND e.user_id = told_grants.user_id;
 END
 $$;

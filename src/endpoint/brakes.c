@@ -210,6 +210,19 @@ brakes_notice(const char *gateway)
 			 errdetail("Calls by hand are made all the same.")));
 }
 
+/* Of tick(): says so where everything is paused, so that nothing is run. */
+void
+brakes_notice_everything(void)
+{
+	Brakes brakes;
+
+	brakes_init(&brakes, CurrentMemoryContext);
+	brakes_read(&brakes);
+	if (brakes.everything != NULL)
+		ereport(NOTICE, (errmsg("everything is paused %s", brakes.everything),
+						 errdetail("Nothing is run until quota_manager.unpause_all().")));
+}
+
 static void
 name_lock(LOCKTAG *tag)
 {

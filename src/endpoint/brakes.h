@@ -43,6 +43,7 @@ extern bool        brakes_hold_anything(const Brakes *brakes);
 extern const char *brakes_on_gateway(const Brakes *brakes, const char *gateway);
 extern bool        brakes_on_strategy(const Brakes *brakes, int32 strategy_id);
 extern void        brakes_notice(const char *gateway);
+extern void        brakes_notice_everything(void);
 
 /* Between these two requests may be handed to gateways that are not paused. */
 extern bool sending_begin(const Brakes *brakes);

@@ -20,6 +20,7 @@
 #include "common/statement.h"
 #include "common/last_error.h"
 #include "delivery/reversal.h"
+#include "endpoint/brakes.h"
 #include "scan/due.h"
 #include "worker/process.h"
 #include "worker/timing.h"
@@ -127,6 +128,7 @@ qm_tick(PG_FUNCTION_ARGS)
 	procedure_connect(fcinfo, "tick()");
 	require_fitting_extension();
 	run_due_strategies(&strategies, &granted);
+	brakes_notice_everything();
 	SPI_finish();
 
 	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)

@@ -121,4 +121,82 @@ subtest 'names have room in an index, whoever writes them' => sub {
 		'a strategy that is restored keeps its name');
 };
 
+subtest 'a pause of everything is told to who runs strategies' => sub {
+	sql(q{SELECT pause_all('find out first')});
+	foreach my $call ('SELECT scan()', 'CALL tick()', 'CALL deliver()')
+	{
+		like(said($call), qr/^NOTICE:  everything is paused since .* by postgres: find out first\nDETAIL:  Nothing is (?:run|sent) until quota_manager\.unpause_all\(\)\.$/, $call);
+	}
+	sql('SELECT unpause_all()');
+	is(said('CALL tick()'), '', 'and not when it has ended');
+};
+
+subtest 'what is asked about two grants does not read those between them' => sub {
+	sql(q{INSERT INTO user_info (id, vip) SELECT 'many' || n, 9 FROM generate_series(1, 3000) n},
+		q{INSERT INTO quota_strategy (name, type, amount, model, condition, state) VALUES ('many', 'single', 1, 'm', 'is-vip(9)', 'active')}, q{SELECT scan('many')});
+
+	my $read = 'SELECT sum(idx_tup_fetch + seq_tup_read) FROM pg_stat_xact_user_tables WHERE relname = \'quota_execute\'';
+	my $grants = q{SELECT min(e.id), max(e.id) FROM quota_execute e JOIN quota_strategy s ON s.id = e.strategy_id WHERE s.name = 'many'};
+	my ($first, $last) = split /\|/, sql($grants);
+
+	foreach my $call ("cancel(ARRAY[$first, $last]::bigint[])", "reverse_grants(ARRAY[$first, $last], 'two')")
+	{
+		my $tuples = (split /\n/, sql('BEGIN', "SELECT count(*) FROM $call", $read, 'ROLLBACK'))[-1];
+
+		cmp_ok($tuples, '<', 200, "$call read $tuples rows");
+	}
+};
+
+subtest 'what a condition is joined with' => sub {
+	like(said(q{SELECT 'is-vip(1) && is-vip(2)'::condition}), qr/^HINT:  Conditions are joined with and, or, not; /m, 'not &&');
+	like(said(q{SELECT 'is-vip(1) = 2'::condition}), qr/^HINT:  Conditions are calls, as is-vip\(2\); /m, 'nor is anything compared');
+};
+
+subtest 'what the pages show' => sub {
+	my @pages = qw(strategies preview explain ceilings brakes undo lint views);
+	my %shown;
+
+	$node->safe_psql('postgres', 'CREATE DATABASE pages');
+	$node->safe_psql('postgres', 'ALTER DATABASE pages SET quota_manager.default_strategy_state = draft');
+	$node->safe_psql('pages', 'CREATE EXTENSION quota_manager');
+	$node->safe_psql('pages', <<"SQL");
+SET search_path = quota_manager; SET quota_manager.lint_on_write = off;
+INSERT INTO quota_gateway (name, dialect, base_url, is_default) VALUES ('main', 'zgsm', '$url', true), ('g', 'zgsm', '$url', false), ('claude', 'zgsm', '$url', false);
+INSERT INTO quota_model VALUES ('gpt-4', 'main'), ('o3', 'main'), ('m', 'g');
+INSERT INTO user_info (id, vip, github_star) SELECT 'u' || n, n % 4, 'zgsm' FROM generate_series(1, 40) n;
+INSERT INTO user_info (id, org) VALUES ('bob', 'home');
+INSERT INTO quota_strategy (name, type, periodic_expr, amount, model, condition, state) VALUES
+	('vip-once', 'single', NULL, 20, 'gpt-4', 'is-vip(2)', 'active'), ('welcome', 'single', NULL, 50, 'gpt-4', 'is-vip(0)', 'active'),
+	('loyal', 'single', NULL, 5, 'gpt-4', 'and(is-vip(2), or(github-star("zgsm"), belong-to("lab")), quota-le("gpt-4", 10))', 'active'),
+	('daily', 'periodic', '0 8 * * *', 5, 'm', 'is-vip(1)', 'active'), ('campaign', 'single', NULL, 5, 'm', 'false()', 'active'), ('stars', 'single', NULL, 5, 'm', 'false()', 'active');
+CREATE SCHEMA site;
+CREATE TABLE site.victim AS SELECT 'u' || n AS user_id, 5 AS lost FROM generate_series(1, 9) n;
+SELECT scan();
+SQL
+	foreach my $page (@pages)
+	{
+		my $text = slurp_file("$FindBin::RealBin/../../docs/$page.md");
+
+		while ($text =~ /^```sql\n(?<block>.*?)^```\n(?<rest>.*?)(?=^```sql|\z)/gms)
+		{
+			my ($block, $rest) = ($+{block}, $+{rest} =~ s/^## .*//msr);
+			my @headers = map { s/\s+/ /gr } "$block\n$rest" =~ /^ *(\S[^\n]*)\n[ -]*-[-+]*-\n/gm;
+			my $typed = join "\n\n", grep { !/\A[^\n]*\n[ -]*-[-+]*-$/m } split /\n\n+/, $block;
+			my ($first) = grep { !/^--/ } split /\n/, $typed;
+			my ($code, $out, $err) = $node->psql('pages', "SET search_path = quota_manager;\n$typed", on_error_stop => 0, extra_params => [ '-P', 'format=aligned', '-P', 'tuples_only=off' ]);
+			my $printed = join "\n", '', map { s/^\s+|\s+$//gr =~ s/\s+/ /gr } split /\n/, $out;
+
+			is(join("\n", grep { !/^psql:.*ERROR:/ || index($text, s/^psql:<stdin>:\d+: //r) < 0 } grep { /ERROR:/ } split /\n/, $err), '', "$page: $first");
+			foreach my $header (@headers)
+			{
+				like($printed, qr/\n\Q$header\E\n/, "$page: has columns $header") or diag("$typed\n$printed");
+			}
+			foreach my $line ("$block\n$rest" =~ /^ *((?:ERROR|WARNING|NOTICE):  .*?) *$/gm)
+			{
+				ok(index($err, $line) >= 0, "$page: $line") or diag("$typed\n$err");
+			}
+		}
+	}
+};
+
 done_testing();

@@ -1,3 +1,4 @@
--- Errors that say more.
+-- Errors that say more, and decisions that read less.
 -- take FUNCTION quota_internal.amounts_taken
 -- take FUNCTION quota_internal.check_strategy_target
+-- take FUNCTION quota_internal.visible_grants
