@@ -20,7 +20,7 @@ CREATE INDEX quota_ceiling_strategy ON quota_manager.quota_ceiling (strategy_id)
 COMMENT ON TABLE quota_manager.quota_ceiling IS 'Ceilings: how many grants, and how much in all, a strategy or all strategies together may write per run, per day or in total.';
 COMMENT ON COLUMN quota_manager.quota_ceiling.id IS 'Number of the ceiling.';
 COMMENT ON COLUMN quota_manager.quota_ceiling.strategy_id IS 'The strategy it is for; null: all strategies together (with period run: each run of any).';
-COMMENT ON COLUMN quota_manager.quota_ceiling.period IS 'run: per firing of a periodic strategy, or scan of a single one. day: per day of the schedule clock. total: for ever.';
+COMMENT ON COLUMN quota_manager.quota_ceiling.period IS 'run: per firing of a periodic strategy, or scan of a single one, with its tries. day: per day of the schedule clock. total: for ever.';
 COMMENT ON COLUMN quota_manager.quota_ceiling.max_grants IS 'Most grants in the period; null: any number.';
 COMMENT ON COLUMN quota_manager.quota_ceiling.max_amount IS 'Highest sum of amounts in the period, without their signs: taking away counts as giving does. Null: any.';
 COMMENT ON COLUMN quota_manager.quota_ceiling.on_excess IS 'What becomes of a run that would exceed it. refuse: it grants nothing and fails. cut: it grants in the order of user ids, byte by byte, up to the first grant that does not fit; the rest waits for the next period, or a higher ceiling.';
@@ -266,6 +266,21 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.lock_ceilings(integer, timestamptz) IS 'Of scan(): locks what was counted under the ceilings of a strategy, in the order of their ids, until the transaction ends: nobody else grants under them meanwhile.';
 
+CREATE FUNCTION quota_internal.tries_of_scan(strategy_id integer) RETURNS bigint[]
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
+AS $$
+BEGIN
+	PERFORM quota_internal.pin_statistics();
+	RETURN ARRAY(SELECT r.id FROM quota_manager.quota_run r
+		WHERE r.strategy_id = tries_of_scan.strategy_id AND r.granted > 0 AND r.unknown_balance > 0 AND r.scheduled_time IS NULL
+			-- What cannot be done at all, as a balance that is never known, must not keep others from getting theirs for ever.
+			AND r.finish_time > clock_timestamp() - quota_internal.setting('scan_interval')::interval
+			AND r.id > coalesce((SELECT max(d.id) FROM quota_manager.quota_run d
+				WHERE d.strategy_id = tries_of_scan.strategy_id AND d.scheduled_time IS NULL AND d.state = 'done'), 0));
+END
+$$;
+COMMENT ON FUNCTION quota_internal.tries_of_scan(integer) IS 'Runs of a single strategy within scan_interval, since the last that was done, that have granted to some of those whom the next one is for, while balances of others were missing.';
+
 CREATE FUNCTION quota_internal.ceilings_of(strategy_id integer, clock timestamptz, run_id bigint,
 	OUT ceiling quota_manager.quota_ceiling, OUT grants_left bigint, OUT amount_left numeric) RETURNS SETOF record
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
@@ -277,11 +292,11 @@ BEGIN
 	FOR ceiling IN SELECT c.* FROM quota_manager.quota_ceiling c WHERE c.strategy_id IS NULL OR c.strategy_id = ceilings_of.strategy_id ORDER BY c.id LOOP
 		IF ceiling.period = 'run' THEN
 			IF run IS NULL THEN
-				-- A firing that is tried again has granted something before.
+				-- A firing, or a scan of a single strategy, that is tried again has granted something before.
 				SELECT count(e.id) AS grants, coalesce(sum(abs(e.amount)), 0) AS amount INTO run
 					FROM quota_manager.quota_run r LEFT JOIN quota_manager.quota_execute e
 						ON e.id BETWEEN r.first_grant_id AND r.last_grant_id AND e.run_id = r.id AND e.revision = 0
-					WHERE r.id = ceilings_of.run_id;
+					WHERE r.id = ANY (quota_internal.tries_of_scan(ceilings_of.strategy_id) || ceilings_of.run_id);
 			END IF;
 			used := run;
 		ELSE

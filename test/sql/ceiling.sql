@@ -87,6 +87,23 @@ SELECT user_id, amount FROM quota_execute WHERE strategy_id = 3 ORDER BY 1;
 SELECT state, granted, amount, over_ceiling, sufficient FROM quota_run WHERE strategy_id = 3;
 SELECT strategy, matched, granted, already_granted, unknown_balance, error, note FROM scan('hourly');
 
+-- Nor does a scan of a single strategy, whose users wait for their balances; later ones are runs of their own.
+SAVEPOINT s;
+DELETE FROM user_balance;
+INSERT INTO quota_strategy (id, name, type, amount, model, condition, allowance, enabled)
+	VALUES (9, 'fill', 'single', 10, 'm', 'match-user(u011, u012, u013, u014)', 'top_up', true);
+INSERT INTO quota_ceiling (id, strategy_id, period, max_grants) VALUES (9, 9, 'run', 2);
+INSERT INTO user_balance (user_id, gateway, balance) VALUES ('u011', 'g', 4), ('u012', 'g', 2);
+SELECT strategy, granted, unknown_balance, error, note FROM scan('fill');
+INSERT INTO user_balance (user_id, gateway, balance) VALUES ('u013', 'g', 9);
+SELECT reason, users, note FROM preview('fill');
+SELECT strategy, granted, unknown_balance, error, note FROM scan('fill');
+UPDATE quota_ceiling SET on_excess = 'cut' WHERE id = 9;
+INSERT INTO user_balance (user_id, gateway, balance) VALUES ('u014', 'g', 9);
+SELECT strategy, granted, unknown_balance, error, note FROM scan('fill');
+SELECT strategy, granted, unknown_balance, error, note FROM scan('fill');
+ROLLBACK TO s;
+
 -- Below what was granted already: nothing more is, and a run that would grant nothing is not refused.
 SAVEPOINT s;
 INSERT INTO quota_ceiling (id, strategy_id, period, max_grants, max_amount) VALUES (8, 1, 'total', 1, 1);
