@@ -26,7 +26,11 @@ $node->init(extra => [ '--encoding=UTF8', '--locale=C' ]);
 $node->append_conf('postgresql.conf', <<'CONF');
 restart_after_crash = on
 log_min_messages = info
-quota_manager.workers = off
+log_statement = none
+shared_preload_libraries = 'quota_manager'
+max_worker_processes = 16
+quota_manager.worker_role = 'quota_worker'
+quota_manager.poll_interval = 100ms
 quota_manager.retry_base = 1ms
 quota_manager.retry_max = 5ms
 quota_manager.linger = 100ms
@@ -36,7 +40,10 @@ quota_manager.lint_on_write = off
 CONF
 $node->start;
 $node->safe_psql('postgres', 'CREATE DATABASE history TEMPLATE template0');
-$node->safe_psql('history', 'CREATE EXTENSION quota_manager');
+$node->safe_psql('history', q{
+	CREATE ROLE quota_worker LOGIN;
+	CREATE EXTENSION quota_manager;
+	SELECT quota_manager.grant_access('quota_worker', 'worker'), quota_manager.stop_workers()});
 
 my %mocks = (
 	hold => QuotaTest::Mock->start(dialect => 'zgsm', lifetime => 7200),
@@ -48,7 +55,7 @@ sub history
 {
 	my ($seed, $length, $skip) = @_;
 
-	return QuotaTest::OperatorHistory->new(node => $node, mocks => \%mocks, seed => $seed, steps => $length, skip => $skip, number => \%number);
+	return QuotaTest::OperatorHistory->new(node => $node, mocks => \%mocks, seed => $seed, workers => $seed % 3 == 0, steps => $length, skip => $skip, number => \%number);
 }
 
 # What went wrong, without numbers and names.

@@ -29,7 +29,7 @@ use PostgreSQL::Test::Utils;
 use QuotaTest::OperatorModel;
 use QuotaTest::OperatorSession;
 use QuotaTest::Wait qw(wait_until wait_for);
-use Time::HiRes qw(time);
+use Time::HiRes qw(usleep);
 
 my $HOUR = 3600;
 my $DAY = 24 * $HOUR;
@@ -62,7 +62,7 @@ sub new
 {
 	my ($class, %option) = @_;
 
-	return bless { %option, log => [], skip => $option{skip} // {}, counts => {} }, $class;
+	return bless { %option, log => [], skip => $option{skip} // {}, counts => {}, grants => {} }, $class;
 }
 
 # The statements so far, as SQL that can be replayed; what was done besides is in comments.
@@ -126,8 +126,12 @@ sub connect
 sub set_clock
 {
 	my ($self) = @_;
+	my $clock = time_text($self->{model}{clock});
 
-	$self->ask(sprintf q(SET quota_manager.schedule_clock = '%s'), time_text($self->{model}{clock}));
+	$self->ask("SET quota_manager.schedule_clock = '$clock'");
+	return if !$self->{workers};
+	$self->ask("ALTER SYSTEM SET quota_manager.schedule_clock = '$clock'");
+	$self->ask('SELECT pg_reload_conf()');
 	return;
 }
 
@@ -172,6 +176,41 @@ sub begin
 		$self->act("INSERT INTO quota_model (model, gateway) VALUES ('m-$gateway', '$gateway')");
 	}
 	$self->add_user foreach 1 .. 10;
+	$self->add_strategy foreach 1 .. 3;
+	$self->act('SELECT start_workers()') if $self->{workers};
+	return;
+}
+
+# --- workers
+
+# Waits until the workers have run and delivered all that there is, everything that waits for a retry too.
+sub await_workers
+{
+	my ($self) = @_;
+	my $done = <<'SQL';
+WITH p AS (SELECT bool_or(scope = 'everything') AS everything, coalesce(array_agg(gateway) FILTER (WHERE scope = 'gateway'), '{}') AS gateways FROM quota_pause WHERE end_time IS NULL)
+SELECT concat_ws('; ', (SELECT 'due: ' || string_agg(d.name, ', ') FROM strategy_due d WHERE d.state = 'due'),
+	(SELECT 'not settled: ' || string_agg(concat_ws(' ', e.id, e.status), ', ') FROM quota_execute e JOIN quota_strategy s ON s.id = e.strategy_id JOIN quota_gateway g ON g.name = e.gateway, p
+		WHERE p.everything IS NOT TRUE AND e.gateway <> ALL (p.gateways) AND CASE WHEN e.status IN ('pending', 'processing') THEN e.revision > 0 OR s.state <> 'paused'
+			ELSE e.status = 'in_doubt' AND e.next_attempt_time < 'infinity' AND (e.revision > 0 OR s.state <> 'paused' OR g.doubt_policy <> 'resend') END),
+	(SELECT 'reversals wait for ' || string_agg(i.grant_id::text, ', ') FROM quota_reversal_item i JOIN quota_execute e ON e.id = i.grant_id
+		WHERE i.outcome = 'waits' AND e.status NOT IN ('processing', 'in_doubt')))
+SQL
+
+	$self->ask('SELECT quota_internal.end_back_offs(), wake_workers()');
+	wait_for('the workers', sub { $_ = $self->ask($done)->[0][0]; return $_ eq ''; });
+	return;
+}
+
+# After an action: what the workers make of it.
+sub let_workers_work
+{
+	my ($self) = @_;
+
+	return if !$self->{workers};
+	$self->await_workers;
+	$self->{sends} = 1;
+	$self->{model}->scan;
 	return;
 }
 
@@ -227,9 +266,15 @@ FROM quota_execute e ORDER BY e.id
 SQL
 	{
 		my ($id, $strategy, $user, $firing, $revision, $status, $amount, $gateway, $name, $version, $acts, $later, $run) = @$row;
-		my ($grant) = grep { $_->{revision} == $revision } @{ $model->chain($strategy, $user, $firing) };
+		my $find = sub { return (grep { $_->{revision} == $revision } @{ $model->chain($strategy, $user, $firing) })[0]; };
+		my $grant = $find->();
 		my $what = "grant $id (strategy $strategy, $user, $firing, revision $revision)";
 
+		# What was waited for is settled by now; it has a lower id.
+		if (!$grant && $self->{workers} && $model->continue_reversals)
+		{
+			$grant = $find->();
+		}
 		if (!$grant)
 		{
 			push @wrong, "$what of $amount is there, $status, and should not be";
@@ -240,10 +285,17 @@ SQL
 		push @wrong, "$what has the id $id and had $grant->{id}" if $grant->{id} != $id;
 		push @wrong, "$what is of $amount of $name at $gateway by version $version, and should be of $grant->{amount} of $grant->{model} at $grant->{gateway} by version $grant->{version}"
 		  if differ($grant->{amount}, $amount) || $grant->{gateway} ne $gateway || $grant->{model} ne $name || $grant->{version} != $version;
+		# It turned out that it was not applied, and so the reversal that waited for it has cancelled it.
+		if ($self->{workers} && $status eq 'cancelled' && $grant->{status} =~ /^(?:processing|in_doubt)$/ && $model->is_awaited($id))
+		{
+			$grant->{status} = 'pending';
+			$model->continue_reversals($id);
+		}
 		push @wrong, $self->compare_status($what, $grant, $status, $applied->{$id} // [], $sends);
 		@{$grant}{qw(acts later run)} = ($status eq 'in_doubt' && $acts eq 't', $later eq 't', $run);
 		delete $applied->{$id};
 	}
+	$model->continue_reversals if $self->{workers};
 	push @wrong, map { "two revisions $_->{revision} of a grant" } grep { my $g = $_; 1 < grep { $_->{revision} == $g->{revision} } @{ $model->chain(@{$g}{qw(strategy user firing)}) } } $model->all_grants;
 	push @wrong, map { "grant of $_->{amount} to $_->{user} of strategy $_->{strategy} for $_->{firing}, revision $_->{revision}, is missing" }
 	  grep { !$_->{pruned} && (!defined $_->{id} || !$seen{ $_->{id} }) } $model->all_grants;
@@ -292,6 +344,7 @@ sub compare_status
 	push @wrong, "$what is completed and was not applied" if $status eq 'completed' && !$counts && !$grant->{said_applied};
 	push @wrong, "$what is $status and was applied"
 	  if $status =~ /^(?:pending|failed|cancelled)$/ && $here && !($before eq $status);
+	$self->{grants}{$status}{ $grant->{id} } = 1;
 	$grant->{status} = $status;
 	return @wrong;
 }
@@ -417,7 +470,7 @@ sub call_of
 # A condition and what it means.
 sub random_condition
 {
-	my ($depth) = @_;
+	my ($self, $depth) = @_;
 	my $kind = rand;
 
 	$depth //= 0;
@@ -442,7 +495,8 @@ sub random_condition
 		my %ids = map { $_ => 1 } map { pick(@USERS) } 1 .. between(1, 6);
 		return call_of(sprintf('match-user(%s)', join ', ', map { qq("$_") } sort keys %ids), sub { $ids{ $_[0]{id} } });
 	}
-	if ($kind < 0.72)
+	# Workers read balances when they like.
+	if ($kind < 0.72 && !$self->{workers})
 	{
 		my ($gateway, $most) = (pick(@GATEWAYS), between(0, 20));
 		return (
@@ -453,9 +507,9 @@ sub random_condition
 				return $positive ? $balance <= $most : $balance > $most;
 			});
 	}
-	my ($text, $meets) = random_condition($depth + 1);
+	my ($text, $meets) = $self->random_condition($depth + 1);
 	return ("not($text)", sub { my ($row, $context, $positive) = @_; return $meets->($row, $context, !$positive); }) if $kind < 0.8;
-	my ($other_text, $other) = random_condition($depth + 1);
+	my ($other_text, $other) = $self->random_condition($depth + 1);
 	my $joins = $kind < 0.9 ? 'and' : 'or';
 	# Of a negation, and is or.
 	return ("$joins($text, $other_text)", sub { return ($joins eq 'and') == !!$_[2] ? $meets->(@_) && $other->(@_) : $meets->(@_) || $other->(@_); });
@@ -466,12 +520,12 @@ sub add_strategy
 	my ($self) = @_;
 	my $model = $self->{model};
 
-	return 0 if keys %{ $model->{strategies} } >= 8;
-	my ($condition, $meets) = random_condition();
+	return 0 if keys %{ $model->{strategies} } >= 9;
+	my ($condition, $meets) = $self->random_condition;
 	my $type = pick(qw(single periodic));
 	my %row = (
-		name => 's' . (1 + keys %{ $model->{strategies} }), type => $type, amount => pick(1 .. 9, -2), model => 'm-' . pick(@GATEWAYS), condition => $condition,
-		state => pick(qw(draft active active active paused)), allowance => pick(qw(add add add top_up exact)), max_exec_per_user => $type eq 'periodic' ? pick(undef, undef, 1, 2, 3) : undef,
+		name => 's' . ++$self->{strategies}, type => $type, amount => pick(1 .. 9, -2), model => 'm-' . pick(@GATEWAYS), condition => $condition,
+		state => pick(qw(draft active active active paused)), allowance => $self->{workers} ? 'add' : pick(qw(add add add top_up exact)), max_exec_per_user => $type eq 'periodic' ? pick(undef, undef, 1, 2, 3) : undef,
 		periodic_expr => $type eq 'periodic' ? pick(sort keys %QuotaTest::OperatorModel::schedules) : undef, catch_up => pick(qw(none latest all)));
 	$row{amount} = abs $row{amount} if $row{allowance} ne 'add';
 	my @columns = sort keys %row;
@@ -480,8 +534,33 @@ sub add_strategy
 
 	$model->{strategies}{$id} = {
 		%row{qw(name type amount model condition state catch_up allowance)}, id => $id, meets => $meets, cap => $row{max_exec_per_user}, expr => $row{periodic_expr}, version => 1,
-		since => $model->{clock}, closed => $model->{clock}, runs => [], scans => [], created => ++$model->{order}
+		since => $model->{clock}, closed => $model->{clock}, runs => [], scans => [], created => ++$model->{order}, versions => { 1 => $meets }
 	};
+	return 1;
+}
+
+# What has granted something is proof.
+sub delete_strategy
+{
+	my ($self) = @_;
+	my $model = $self->{model};
+	my $strategy = $self->random_strategy // return 0;
+	my $is_proof = $strategy->{pruned} || $model->first_grants_of($strategy->{id});
+
+	$self->act(sprintf('DELETE FROM quota_strategy WHERE name = %s', quoted($strategy->{name})), $is_proof ? '23503' : '');
+	return 1 if $is_proof;
+	delete $model->{strategies}{ $strategy->{id} };
+	delete $model->{ceilings}{$_} foreach grep { ($model->{ceilings}{$_}{strategy} // 0) == $strategy->{id} } keys %{ $model->{ceilings} };
+	return 1;
+}
+
+sub edit_gateway
+{
+	my ($self) = @_;
+	my ($name, $policy) = @{ pick([ hold => 'hold' ], [ hold => 'reconcile' ], [ resend => 'hold' ], [ resend => 'resend' ], [ resend => 'resend' ], [ reconcile => 'hold' ], [ reconcile => 'reconcile' ], [ reconcile => 'reconcile' ]) };
+
+	$self->act("UPDATE quota_gateway SET doubt_policy = '$policy', sole_writer = true WHERE name = '$name'");
+	$self->{model}{gateways}{$name}{policy} = $policy;
 	return 1;
 }
 
@@ -507,16 +586,25 @@ sub change_state
 	return;
 }
 
+sub next_version
+{
+	my ($self, $strategy) = @_;
+
+	$strategy->{versions}{ ++$strategy->{version} } = $strategy->{meets};
+	return;
+}
+
 sub edit_strategy
 {
 	my ($self) = @_;
 	my $model = $self->{model};
 	my $strategy = $self->random_strategy // return 0;
-	my $kind = pick(qw(amount condition cap state state catch_up schedule));
+	my $kind = pick(qw(amount condition condition cap state state catch_up schedule model));
 	my %change;
 	my $error;
 
 	if ($kind eq 'amount') { %change = (amount => pick(1 .. 9)); }
+	elsif ($kind eq 'model') { %change = (model => 'm-' . pick(@GATEWAYS)); }
 	elsif ($kind eq 'catch_up') { %change = (catch_up => pick(qw(none latest all))); }
 	elsif ($kind eq 'cap')
 	{
@@ -534,7 +622,7 @@ sub edit_strategy
 		%change = (periodic_expr => pick(sort keys %QuotaTest::OperatorModel::schedules));
 	}
 	my $meets;
-	($change{condition}, $meets) = random_condition() if $kind eq 'condition';
+	($change{condition}, $meets) = $self->random_condition if $kind eq 'condition';
 	$self->act(sprintf('UPDATE quota_strategy SET %s, edit_note = %s WHERE name = %s', join(', ', map { "$_ = " . quoted($change{$_}) } sort keys %change),
 			quoted("step $self->{step}"), quoted($strategy->{name})), $error);
 	return 1 if defined $error;
@@ -548,8 +636,10 @@ sub edit_strategy
 	}
 	$strategy->{amount} = $change{amount} if exists $change{amount};
 	$strategy->{catch_up} = $change{catch_up} if exists $change{catch_up};
+	$strategy->{model} = $change{model} if exists $change{model};
 	$strategy->{cap} = $change{max_exec_per_user} if exists $change{max_exec_per_user};
 	@{$strategy}{qw(condition meets)} = ($change{condition}, $meets) if $meets;
+	$strategy->{versions}{ $strategy->{version} } = $strategy->{meets};
 	$self->change_state($strategy, $change{state}) if exists $change{state};
 	return 1;
 }
@@ -561,7 +651,7 @@ sub pause_everything
 	my ($self) = @_;
 	my $model = $self->{model};
 
-	$model->{everything_paused} = rand() < 0.5 ? 1 : 0;
+	$model->{everything_paused} = rand() < 0.35 ? 1 : 0;
 	$self->act(sprintf 'SELECT %s(%s)', $model->{everything_paused} ? 'pause_all' : 'unpause_all', quoted("step $self->{step}"));
 	return 1;
 }
@@ -572,7 +662,7 @@ sub pause_gateway
 	my $name = pick(@GATEWAYS);
 	my $gateway = $self->{model}{gateways}{$name};
 
-	$gateway->{paused} = rand() < 0.45 ? 1 : 0;
+	$gateway->{paused} = rand() < 0.35 ? 1 : 0;
 	$self->act(sprintf 'SELECT %s(%s, %s)', $gateway->{paused} ? 'pause_gateway' : 'unpause_gateway', quoted($name), quoted("step $self->{step}"));
 	return 1;
 }
@@ -581,7 +671,7 @@ sub pause_strategy
 {
 	my ($self) = @_;
 	my $strategy = $self->random_strategy // return 0;
-	my $pauses = rand() < 0.5;
+	my $pauses = rand() < 0.4;
 	my $error = $pauses && $strategy->{state} =~ /^(?:draft|archived)$/ ? '55000' : undef;
 
 	$self->act(sprintf('SELECT %s(%s, %s)', $pauses ? 'pause_strategy' : 'unpause_strategy', quoted($strategy->{name}), quoted("step $self->{step}")), $error);
@@ -589,7 +679,7 @@ sub pause_strategy
 	if ($pauses && $strategy->{state} eq 'active')
 	{
 		$self->change_state($strategy, 'paused');
-		$strategy->{version}++;
+		$self->next_version($strategy);
 	}
 	elsif (!$pauses)
 	{
@@ -598,7 +688,7 @@ sub pause_strategy
 		if ($strategy->{state} eq 'paused')
 		{
 			$self->change_state($strategy, 'active');
-			$strategy->{version}++;
+			$self->next_version($strategy);
 		}
 	}
 	return 1;
@@ -615,7 +705,7 @@ sub release_strategy
 	if ($strategy->{state} eq 'paused')
 	{
 		$self->change_state($strategy, 'active');
-		$strategy->{version}++;
+		$self->next_version($strategy);
 	}
 	return 1;
 }
@@ -628,9 +718,11 @@ sub add_ceiling
 	my $model = $self->{model};
 
 	return 0 if keys %{ $model->{ceilings} } >= 4;
-	my $strategy = rand() < 0.6 ? $self->random_strategy : undef;
+	# Workers run strategies in an order of their own, and perhaps more than once.
+	my $strategy = rand() < 0.6 || $self->{workers} ? $self->random_strategy : undef;
+	return 0 if $self->{workers} && !$strategy;
 	my %row = (
-		strategy_id => $strategy ? $strategy->{id} : undef, period => pick(qw(run day total)), on_excess => pick(qw(refuse cut)),
+		strategy_id => $strategy ? $strategy->{id} : undef, period => pick($self->{workers} ? () : 'run', qw(day total)), on_excess => pick(qw(refuse cut)),
 		max_grants => pick(undef, 3, 8, 20), max_amount => pick(undef, 10, 40, 100));
 	$row{max_grants} //= 12 if !defined $row{max_amount};
 	my @columns = sort keys %row;
@@ -640,9 +732,21 @@ sub add_ceiling
 	# What was granted before counts; grants know the real time alone, in which all of this is one day.
 	if ($ceiling->{period} ne 'run')
 	{
-		my @counted = grep { $_->{revision} == 0 && !($_->{old} && $ceiling->{period} eq 'day') && !($_->{pruned} && !$_->{was_completed}) && (!$strategy || $_->{strategy} == $strategy->{id}) }
-		  $model->all_grants;
-		$ceiling->{usage}{ $model->period_of($ceiling) } = { grants => scalar @counted, amount => sum0 map { abs $_->{amount} } @counted };
+		my @all = grep { !$strategy || $_->{strategy} == $strategy->{id} } $model->all_grants;
+		my @counted = grep { $_->{revision} == 0 && !$_->{pruned} && !($_->{old} && $ceiling->{period} eq 'day') } @all;
+		my ($grants, $amount) = (scalar @counted, sum0 map { abs $_->{amount} } @counted);
+
+		# Of those that were deleted, what they have come to.
+		if ($ceiling->{period} eq 'total')
+		{
+			my @pruned = grep { $_->{pruned} } @all;
+			my %sum;
+
+			$grants += grep { $_->{revision} == 0 && $_->{status} ne 'cancelled' } @pruned;
+			$sum{"$_->{strategy} $_->{user} $_->{gateway}"} += $_->{amount} foreach grep { $_->{status} eq 'completed' } @pruned;
+			$amount += sum0 map { abs $_ } values %sum;
+		}
+		$ceiling->{usage}{ $model->period_of($ceiling) } = { grants => $grants, amount => QuotaTest::OperatorModel::round($amount) };
 	}
 	return 1;
 }
@@ -751,10 +855,11 @@ sub tick
 	my ($self) = @_;
 	my $model = $self->{model};
 
-	return 0 if !$self->balances_can_be_read;
+	return 0 if $self->{workers} || !$self->balances_can_be_read;
 	$self->act('SELECT quota_internal.end_back_offs()');
+	my @order = map { $_->[0] } @{ $self->ask(q(SELECT strategy_id FROM strategy_due WHERE state = 'due' GROUP BY 1 ORDER BY min(due_time), 1)) };
 	$self->act('CALL tick()');
-	$model->scan;
+	$model->scan(undef, @order);
 	$model->continue_reversals;
 	return 1;
 }
@@ -776,15 +881,16 @@ sub move_clock
 
 my @FAULTS = (
 	[ kind => 'apply_close' ], [ kind => 'close' ], [ kind => 'hang' ], [ kind => 'apply_hang' ], [ kind => 'status', status => 429, retry_after => 0 ], [ kind => 'status', status => 500 ],
-	[ kind => 'apply_status', status => 500 ], [ kind => 'refuse' ], [ kind => 'failure' ], [ kind => 'reset' ]);
+	[ kind => 'apply_status', status => 500 ], [ kind => 'apply_close' ], [ kind => 'apply_reset' ], [ kind => 'refuse' ], [ kind => 'failure' ], [ kind => 'reset' ]);
 
 sub arm_fault
 {
 	my ($self) = @_;
-	my $gateway = pick(@GATEWAYS);
+	# Rather where something is to be sent.
+	my $gateway = (rand() < 0.8 ? pick(map { $_->{gateway} } grep { $_->{status} eq 'pending' && !$self->{model}->grant_is_held($_) } $self->{model}->all_grants) : undef) // pick(@GATEWAYS);
 	my @fault = (@{ pick(@FAULTS) }, match => 'grant', count => between(1, 3));
 
-	push @fault, user => pick(@USERS) if rand() < 0.4;
+	push @fault, user => pick(@USERS) if rand() < 0.15;
 	$self->{mocks}{$gateway}->fault(@fault);
 	$self->note_line("-- the gateway $gateway will misbehave: @fault");
 	return 1;
@@ -803,6 +909,8 @@ sub deliver
 {
 	my ($self) = @_;
 
+	return 0 if $self->{workers};
+	$self->arm_fault if rand() < 0.5;
 	$self->{sends} = 1;
 	$self->act('CALL deliver()');
 	return 1;
@@ -820,10 +928,17 @@ sub crash
 		$node->stop('immediate');
 		$node->start;
 	}
+	elsif ($self->{workers})
+	{
+		my $log = -s $node->logfile;
+		my $pid = pick(map { $_->[0] } @{ $self->ask(q(SELECT pid FROM worker_status WHERE kind IN ('scheduler', 'courier') AND pid IS NOT NULL)) }) // return 0;
+
+		$self->note_line('-- a worker is killed');
+		$node->wait_for_log(qr/all server processes terminated; reinitializing/, $log) if kill 'KILL', $pid;
+	}
 	else
 	{
 		my $gateway = pick(@GATEWAYS);
-		my $requests = sub { $self->{mocks}{$gateway}->stats->{requests} };
 		my ($in, $out) = ('', '');
 
 		$self->{mocks}{$gateway}->fault(kind => pick(qw(hang apply_hang)), match => 'grant', count => 0);
@@ -832,7 +947,7 @@ sub crash
 		my $pid;
 		wait_for('the session that delivers', sub { $pid = $self->ask(q{SELECT pid FROM pg_stat_activity WHERE application_name = 'killed'})->[0][0]; return $pid || !$call->pumpable; });
 		# At some moment of its work.
-		select undef, undef, undef, rand 0.1;
+		usleep(rand 100_000);
 		my $log = -s $node->logfile;
 		my $killed = defined $pid ? kill 'KILL', $pid : 0;
 		eval { IPC::Run::finish($call) };
@@ -889,9 +1004,10 @@ sub bulk_call
 	my $rows = $call->{rows};
 	my $error = '';
 
+	my $reconciles = $self->{model}{gateways}{$gateway}{policy} eq 'reconcile';
 	if (%$rows && rand() < 0.4)
 	{
-		$self->act(sprintf 'CALL bulk_delta(NULL, %s)', quoted($key));
+		$self->act(sprintf('CALL bulk_delta(NULL, %s)', quoted($key)), $reconciles ? '55000' : '');
 	}
 	else
 	{
@@ -899,7 +1015,7 @@ sub bulk_call
 		# Another value for a user is a mistake.
 		my ($mistaken) = rand() < 0.15 ? grep { $rows->{$_} } sort keys %asked : ();
 		$asked{$mistaken}++ if defined $mistaken;
-		$error = '22023' if defined $mistaken;
+		$error = $reconciles ? '55000' : '22023' if defined $mistaken || $reconciles;
 		my $query = 'VALUES ' . join ', ', map { sprintf '(%s, %d, %s)', quoted($_), $asked{$_}, quoted($key) } sort keys %asked;
 		$self->act(sprintf('CALL bulk_delta($$%s$$, %s, %s)', $query, quoted($key), quoted($gateway)), $error);
 		%$rows = (%asked, %$rows) if $error eq '';
@@ -946,6 +1062,8 @@ sub copy
 	my $dump = "$PostgreSQL::Test::Utils::tmp_check/$former.dump";
 	my $policy = pick(qw(unchanged_since_dump may_have_run));
 
+	return 0 if $self->{workers};
+
 	$self->{database} = 'history_' . ++$self->{number}{databases};
 	foreach my $command ([ 'pg_dump', '-Fc', '-f', $dump, $node->connstr($former) ], [ 'createdb', '-h', $node->host, '-p', $node->port, '-T', 'template0', $self->{database} ],
 		[ 'pg_restore', '--exit-on-error', '-d', $node->connstr($self->{database}), $dump ])
@@ -956,6 +1074,7 @@ sub copy
 	unlink $dump;
 	$self->note_line("-- it is dumped and restored as $self->{database}, which takes its place");
 	$self->connect;
+	$self->ask('SELECT stop_workers()');
 	$node->safe_psql('postgres', "DROP DATABASE $former WITH (FORCE)");
 	$self->{copied} = 1;
 	# Where nothing was ever run or sent it does not know that it is a copy.
@@ -981,6 +1100,162 @@ sub copy
 		$model->close_firings($strategy);
 	}
 	return 1;
+}
+
+# --- actions: what is old
+
+my @OLD = (
+	'quota_execute SET create_time = create_time - $1, update_time = update_time - $1', 'quota_run SET start_time = start_time - $1, finish_time = finish_time - $1',
+	'quota_installation SET doubtful_until = doubtful_until - $1', 'quota_strategy SET create_time = create_time - $1, update_time = update_time - $1',
+	'quota_reversal SET reversal_time = reversal_time - $1', 'quota_reversal_item SET outcome_time = outcome_time - $1', 'grant_decision SET decision_time = decision_time - $1',
+	'quota_strategy_version SET change_time = change_time - $1', 'quota_pause SET since = since - $1, end_time = end_time - $1');
+
+# Ten days go by, in which nothing happens, and what is older than a day is deleted.
+sub retain
+{
+	my ($self) = @_;
+	my $model = $self->{model};
+	my $day = $model->{clock} - $DAY;
+
+	$self->act('SET session_replication_role = replica');
+	$self->act($_) foreach map { s/\$1/interval '10 days'/gr } map { "UPDATE $_" } @OLD;
+	$self->act('RESET session_replication_role');
+	$_->{old} = 1 foreach $model->all_grants, map { @{ $_->{scans} } } values %{ $model->{strategies} };
+
+	my $pruned = 0;
+	foreach my $strategy (grep { $_->{type} eq 'periodic' && !defined $_->{cap} } values %{ $model->{strategies} })
+	{
+		my ($retried) = $strategy->{state} eq 'active' ? $model->due_firings($strategy) : ([]);
+		my %kept = map { $_ => 1 } @$retried;
+
+		foreach my $chain (map { $model->chain(@{$_}{qw(strategy user firing)}) } $model->first_grants_of($strategy->{id}))
+		{
+			next if $chain->[0]{firing} >= $day || $kept{ $chain->[0]{firing} };
+			next if grep { $_->{status} !~ /^(?:completed|failed|cancelled)$/ || $model->is_awaited($_->{id}) } @$chain;
+			$_->{pruned} = 1 foreach @$chain;
+			$pruned += @$chain;
+			$strategy->{pruned} = 1;
+		}
+		foreach my $run (grep { $_->{firing} < $day && !$kept{ $_->{firing} } && $_->{state} =~ /^(?:failed|incomplete)$/ } @{ $strategy->{runs} })
+		{
+			my ($scan) = grep { $_->{firing} eq $run->{firing} } @{ $strategy->{scans} };
+			$run->{state} = $scan->{state} = 'done' if $scan->{granted};
+		}
+	}
+	my $deleted = $self->act(q(CALL retain('1 day')))->[0][0];
+	$self->problem("retain() deleted $deleted grants, and should have deleted $pruned") if $deleted != $pruned;
+	return 1;
+}
+
+# Much is done, and all of it is rolled back.
+sub roll_back
+{
+	my ($self) = @_;
+	my $name = quoted(($self->random_strategy // return 0)->{name});
+	my @statements = (
+		"SELECT count(*) FROM scan()", "SELECT count(*) FROM reverse_strategy($name, 'a mistake')", 'SELECT pause_all()', "SELECT unpause_strategy($name)",
+		"UPDATE user_info SET vip = 3, org = 'red'", "UPDATE quota_strategy SET condition = 'true()' WHERE state = 'active'", 'DELETE FROM quota_ceiling',
+		q(SELECT cancel(ARRAY(SELECT id FROM quota_execute WHERE status = 'pending'), 'a mistake')), q(SELECT resolve(ARRAY(SELECT id FROM quota_execute WHERE status = 'in_doubt'), false)));
+
+	$self->act(join '; ', 'BEGIN', (shuffle(@statements))[ 0 .. between(1, 4) ], 'ROLLBACK');
+	return 1;
+}
+
+# --- actions: while grants are being sent
+
+# Reverses a strategy whose grants are being sent: each is in the state in which the reversal has found it.
+sub reverse_meanwhile
+{
+	my ($self) = @_;
+	my $model = $self->{model};
+	my $strategy = $self->random_strategy(sub { scalar $model->first_grants_of($_[0]{id}) }) // return;
+	my @grants = $model->first_grants_of($strategy->{id});
+	my $rows = $self->act(sprintf 'SELECT reversal_id, outcome, grants FROM reverse_strategy(%s, %s)', quoted($strategy->{name}), quoted("step $self->{step}"));
+	my ($id) = map { $_->[0] } grep { $_->[0] ne '' } @$rows;
+
+	return if !defined $id;
+	my %found = map { $_->[0] => $_->[1] } @{ $self->ask("SELECT grant_id, outcome FROM quota_reversal_item WHERE reversal_id = $id") };
+	my %status = map { $_->[0] => $_->[1] } @{ $self->ask('SELECT id, status FROM quota_execute') };
+	my %was = (cancelled => 'pending', taken_back => 'completed', waits => 'processing');
+
+	foreach my $grant (grep { defined $_->{id} && $_->{strategy} == $strategy->{id} && !$_->{pruned} } $model->all_grants)
+	{
+		next if $grant->{status} =~ /^(?:completed|failed|cancelled)$/;
+		my $outcome = $found{ $grant->{id} };
+
+		# What has ended otherwise, or was being taken back already.
+		$grant->{status} = defined $outcome ? $was{$outcome} : $status{ $grant->{id} } =~ /^(?:failed|completed)$/ ? $status{ $grant->{id} } : $grant->{status};
+	}
+	$model->reverse($id, \@grants);
+	return;
+}
+
+# A session delivers to slow gateways while others pause, edit, scan and reverse.
+sub deliver_meanwhile
+{
+	my ($self) = @_;
+	my $model = $self->{model};
+	my $node = $self->{node};
+	my $output = '';
+
+	return 0 if $self->{workers} || !grep { $_->{status} eq 'pending' && !$model->grant_is_held($_) } $model->all_grants;
+	$_->fault(kind => 'slow', match => 'grant', count => 0, delay_ms => between(10, 80)) foreach values %{ $self->{mocks} };
+	$self->{sends} = 1;
+	$self->note_line('-- all gateways are slow; a session calls deliver(); meanwhile');
+	my $call = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr($self->{database}), '-c', 'CALL quota_manager.deliver()' ], '<', '/dev/null', '>', \$output, '2>&1');
+	wait_for('something to be sent', sub { $call->pump_nb; return !$call->pumpable || grep { $_->{status} ne 'pending' } $self->pending_grants; });
+	foreach (1 .. between(1, 3))
+	{
+		my $action = pick(qw(pause_gateway pause_everything pause_strategy edit_strategy change_users reverse_meanwhile reverse_meanwhile));
+		my @before = map { $_->{id} } grep { defined $_->{id} && !$model->grant_is_held($_) } $model->all_grants;
+
+		$self->$action;
+		$self->watch_pause(@before) if $action =~ /^pause_/;
+	}
+	# What is in flight is awaited for as long as its request may take, and what is held is left.
+	IPC::Run::finish($call);
+	$self->problem("deliver() said: $output") if $output =~ /ERROR|FATAL|WARNING/;
+	$_->clear_faults foreach values %{ $self->{mocks} };
+	$self->note_line('-- the session has ended');
+	$self->check_watched;
+	return 1;
+}
+
+# Grants that were pending when the model last knew, as they are now.
+sub pending_grants
+{
+	my ($self) = @_;
+
+	return map { { status => $_->[0] } } @{ $self->ask(sprintf 'SELECT status FROM quota_execute WHERE id = ANY (%s)',
+			quoted('{' . join(',', map { $_->{id} } grep { $_->{status} eq 'pending' && !$self->{model}->grant_is_held($_) } $self->{model}->all_grants) . '}')) };
+}
+
+# A pause has just been committed: of what it holds, no more is applied than was in flight.
+sub watch_pause
+{
+	my ($self, @before) = @_;
+	my $model = $self->{model};
+	my %applied = map { $_ => 1 } keys %{ $self->read_gateways };
+
+	$self->{watched} = { map { $_ => 1 } grep { $model->grant_is_held($model->{by_id}{$_}) && !$applied{$_} } @before };
+	return;
+}
+
+sub check_watched
+{
+	my ($self) = @_;
+	my $model = $self->{model};
+	my $applied = $self->read_gateways;
+	my %late;
+
+	# Another pause may have ended meanwhile.
+	$late{ $model->{by_id}{$_}{gateway} }++ foreach grep { $applied->{$_} && $model->grant_is_held($model->{by_id}{$_}) } keys %{ $self->{watched} // {} };
+	delete $self->{watched};
+	foreach my $gateway (sort keys %late)
+	{
+		$self->problem("after the pause $late{$gateway} grants were sent to $gateway, which has 4 connections") if $late{$gateway} > 4;
+	}
+	return;
 }
 
 # --- actions: decisions
@@ -1211,7 +1486,7 @@ sub compare_views
 		{ all => join ' ', scalar(grep { $_->{state} eq 'active' } @strategies), $model->{everything_paused}, scalar(grep { $_->{breaker} } @strategies) }, 1);
 
 	my %sum;
-	foreach my $grant ($model->all_grants)
+	foreach my $grant (grep { !$model->{strategies}{ $_->{strategy} }{pruned} } $model->all_grants)
 	{
 		my $row = $sum{ $name{ $grant->{strategy} } } //= [ 0, 0 ];
 
@@ -1219,8 +1494,17 @@ sub compare_views
 		$row->[0]++;
 		$row->[1] += $grant->{amount};
 	}
-	$self->compare_rows('grant_totals', 'SELECT strategy, sum(granted), trim_scale(sum(amount)) FROM grant_totals WHERE NOT is_reversal GROUP BY strategy',
+	$self->compare_rows('grant_totals', 'SELECT strategy, sum(granted), trim_scale(sum(amount)) FROM grant_totals WHERE NOT is_reversal AND strategy_id NOT IN (SELECT strategy_id FROM pruned_grant) GROUP BY strategy',
 		{ map { $_ => "$sum{$_}[0] " . QuotaTest::OperatorModel::round($sum{$_}[1]) } keys %sum }, 1);
+
+	# With reversals, the sum over a strategy is what its grants come to.
+	%sum = ();
+	foreach my $grant (grep { !$model->{strategies}{ $_->{strategy} }{pruned} } $model->all_grants)
+	{
+		$sum{ $name{ $grant->{strategy} } } = ($sum{ $name{ $grant->{strategy} } } // 0) + $grant->{amount};
+	}
+	$self->compare_rows('grant_totals with reversals', 'SELECT strategy, trim_scale(sum(amount)) FROM grant_totals WHERE strategy_id NOT IN (SELECT strategy_id FROM pruned_grant) GROUP BY strategy',
+		{ map { $_ => QuotaTest::OperatorModel::round($sum{$_}) } keys %sum }, 1);
 
 	my $user = pick(@USERS);
 	my %total;
@@ -1228,9 +1512,27 @@ sub compare_views
 	{
 		$total{ $grant->{model} } += $grant->{status} eq 'completed' ? $grant->{amount} : 0;
 	}
+	$self->compare_rows('pruned_grant', 'SELECT strategy_id, user_id, sum(completed), trim_scale(sum(amount)) FROM pruned_grant GROUP BY 1, 2', $self->pruned_sums, 2);
 	return if !%total && !$model->{users}{$user};
 	$self->compare_rows("user_page of $user", sprintf(q(SELECT entry, value FROM user_page(%s) WHERE section = 'total'), quoted($user)), { map { $_ => QuotaTest::OperatorModel::round($total{$_}) } keys %total }, 1);
 	return;
+}
+
+# What was deleted, by strategy and user.
+sub pruned_sums
+{
+	my ($self) = @_;
+	my %sum;
+
+	foreach my $grant (grep { $_->{pruned} } $self->{model}->all_grants)
+	{
+		my $row = $sum{"$grant->{strategy} $grant->{user}"} //= [ 0, 0 ];
+
+		next if $grant->{status} ne 'completed';
+		$row->[0]++;
+		$row->[1] += $grant->{amount};
+	}
+	return { map { $_ => "$sum{$_}[0] " . QuotaTest::OperatorModel::round($sum{$_}[1]) } keys %sum };
 }
 
 # Rows of a query whose first columns are their key.
@@ -1244,6 +1546,38 @@ sub compare_rows
 		$self->problem("$what, $key: " . ($found{$key} // 'missing') . ', and should be ' . ($wanted->{$key} // 'missing'))
 		  if ($found{$key} // 'missing') ne ($wanted->{$key} // 'missing');
 	}
+	return;
+}
+
+# What a condition says of a user, of all users, and of an edit.
+sub compare_explanations
+{
+	my ($self) = @_;
+	my $model = $self->{model};
+	my $strategy = $self->random_strategy // return;
+	my $user = $self->random_user // return;
+	my $name = quoted($strategy->{name});
+	my @words = qw(false unknown true);
+
+	$self->read_balances;
+	$model->{balances} = sub { return $self->{known}{ $_[1] }{ $_[0] } };
+	my $word = sub { return $words[ $model->holds($strategy, $_[0], 0) + $model->holds($strategy, $_[0], 1) ]; };
+	$self->compare_rows("explain_match($user, $strategy->{name})", sprintf(q(SELECT 'whole', result FROM explain_match(%s, %s) WHERE parent IS NULL), quoted($user), $name), { whole => $word->($user) }, 1);
+	my %count = map { $_ => 0 } @words;
+	$count{ $word->($_) }++ foreach keys %{ $model->{users} };
+	$self->compare_rows("funnel($strategy->{name})", "SELECT 'whole', holds, fails, unknown FROM funnel($name) LIMIT 1", { whole => "@count{qw(true false unknown)}" }, 1);
+
+	my $version = pick(sort { $a <=> $b } keys %{ $strategy->{versions} });
+	return if $version == $strategy->{version};
+	my %change = (gained => 0, lost => 0, kept => 0);
+	foreach my $id (keys %{ $model->{users} })
+	{
+		my $now = $model->holds($strategy, $id, 0);
+		my $then = $model->holds({ %$strategy, meets => $strategy->{versions}{$version} }, $id, 0);
+
+		$change{ $now && $then ? 'kept' : $now ? 'gained' : 'lost' }++ if $now || $then;
+	}
+	$self->compare_rows("diff_counts($strategy->{name}, $version)", "SELECT 'users', gained, lost, kept FROM diff_counts($name, $version)", { users => "@change{qw(gained lost kept)}" }, 1);
 	return;
 }
 
@@ -1287,8 +1621,8 @@ sub compare_why
 # --- a history
 
 my %ACTIONS = (
-	add_user => 3, bulk_call => 3, change_by_hand => 2, change_users => 7, copy => 0.5, remove_user => 2, add_strategy => 7, edit_strategy => 8, pause_everything => 2, pause_gateway => 3, pause_strategy => 4,
-	release_strategy => 4, add_ceiling => 3, change_ceiling => 3, scan => 14, tick => 4, move_clock => 9, query_balances => 2, arm_fault => 10, deliver => 14, crash => 0.7, resolve => 7, decide_anything => 8,
+	add_user => 3, bulk_call => 3, change_by_hand => 2, change_users => 7, copy => 0.5, deliver_meanwhile => 9, delete_strategy => 1, edit_gateway => 2, remove_user => 2, add_strategy => 7, edit_strategy => 8, pause_everything => 2, pause_gateway => 3, pause_strategy => 4,
+	release_strategy => 4, retain => 1, roll_back => 2, add_ceiling => 3, change_ceiling => 3, scan => 14, tick => 4, move_clock => 9, query_balances => 2, arm_fault => 10, deliver => 10, crash => 0.7, resolve => 7, decide_anything => 8,
 	reverse => 7, undo => 4);
 
 sub random_action
@@ -1332,9 +1666,11 @@ sub step
 		}
 		pop @{ $self->{log} };
 	}
+	$self->let_workers_work;
 	$self->check_step;
 	$self->compare_views if rand() < 0.3;
 	$self->compare_why if rand() < 0.3;
+	$self->compare_explanations if rand() < 0.3;
 	return;
 }
 
@@ -1360,6 +1696,7 @@ sub play
 	};
 	my $error = $@;
 
+	$self->{counts}{"grants $_"} += keys %{ $self->{grants}{$_} } foreach keys %{ $self->{grants} };
 	$self->note_runs if !$done;
 	$self->{session}->end if $self->{session};
 	delete $self->{session};
@@ -1386,18 +1723,18 @@ sub finish
 
 	$self->note_line('-- everything comes to an end');
 	$_->clear_faults foreach values %{ $self->{mocks} };
+	foreach my $strategy (sort { $a->{id} <=> $b->{id} } values %{ $model->{strategies} })
+	{
+		next if $strategy->{state} eq 'archived';
+		$self->act("UPDATE quota_strategy SET state = 'archived' WHERE id = $strategy->{id}");
+		$self->change_state($strategy, 'archived');
+	}
 	$self->act('SELECT unpause_all()');
 	$model->{everything_paused} = 0;
 	foreach my $gateway (@GATEWAYS)
 	{
 		$self->act("SELECT unpause_gateway('$gateway')");
 		$model->{gateways}{$gateway}{paused} = 0;
-	}
-	foreach my $strategy (sort { $a->{id} <=> $b->{id} } values %{ $model->{strategies} })
-	{
-		next if $strategy->{state} eq 'archived';
-		$self->act("UPDATE quota_strategy SET state = 'archived' WHERE id = $strategy->{id}");
-		$self->change_state($strategy, 'archived');
 	}
 	$self->settle_everything;
 	foreach my $strategy (sort { $a->{id} <=> $b->{id} } values %{ $model->{strategies} })
@@ -1410,6 +1747,7 @@ sub finish
 
 		$model->reverse($id, \@grants) if defined $id;
 		$self->{sends} = 0;
+		$self->let_workers_work;
 		$self->check_step;
 	}
 	$self->settle_everything;
@@ -1430,6 +1768,7 @@ sub settle_everything
 		$self->remember_held;
 		$self->{sends} = 1;
 		$self->act('CALL deliver()');
+		$self->let_workers_work;
 		$self->check_step;
 		$self->{sends} = 0;
 		my @doubtful = grep { $_->{status} eq 'in_doubt' && !$_->{acts} } $model->all_grants;
@@ -1437,9 +1776,10 @@ sub settle_everything
 		$self->decide('resolve_not_applied', grep { !$_->{applied}{ $_->{epoch} // 0 } } @doubtful);
 		$self->act('CALL tick()');
 		$model->continue_reversals;
+		$self->let_workers_work;
 		$self->check_step;
 		return if !grep { $_->{status} =~ /^(?:pending|processing|in_doubt)$/ } $model->all_grants;
-		select undef, undef, undef, 0.01;
+		usleep(10_000);
 	}
 	$self->problem('deliveries do not come to an end');
 	return;

@@ -76,7 +76,7 @@ sub all_grants
 {
 	my ($self) = @_;
 
-	return map { @$_ } values %{ $self->{chains} };
+	return map { @{ $self->{chains}{$_} } } sort keys %{ $self->{chains} };
 }
 
 sub add_grant
@@ -181,8 +181,8 @@ sub active_strategies
 	my ($self, $name) = @_;
 
 	return () if $self->{everything_paused};
-	return sort { $a->{id} <=> $b->{id} }
-	  grep { $_->{state} eq 'active' && !$self->is_stopped($_) && (!defined $name || $_->{name} eq $name) } values %{ $self->{strategies} };
+	return map { $self->{strategies}{$_} } grep { my $s = $self->{strategies}{$_}; $s->{state} eq 'active' && !$self->is_stopped($s) && (!defined $name || $s->{name} eq $name) }
+	  sort { $a <=> $b } keys %{ $self->{strategies} };
 }
 
 # Does a user meet a condition, if balances that are not known are unfavourable (0) or favourable (1)?
@@ -242,8 +242,9 @@ sub evaluate
 		next if !$self->holds($strategy, $user, 1);
 		my $amount = $self->holds($strategy, $user, 0) ? $self->amount_for($strategy, $user) : undef;
 
-		if (@{ $self->chain($strategy->{id}, $user, $firing) }) { $count{already}++; }
-		elsif (defined $strategy->{cap} && $self->granted_to($strategy, $user) >= $strategy->{cap}) { $count{capped}++; }
+		# Of whom a missing balance decides, only those are counted who could get something.
+		if (@{ $self->chain($strategy->{id}, $user, $firing) }) { $count{already}++ if defined $amount; }
+		elsif (defined $strategy->{cap} && $self->granted_to($strategy, $user) >= $strategy->{cap}) { $count{capped}++ if defined $amount; }
 		elsif (!defined $amount) { $count{unknown}++; }
 		elsif ($amount == 0) { $count{sufficient}++; }
 		elsif ($count{over} || grep { exceeds($_, @{ $count{granted} } + 1, $magnitude + abs $amount) } @cutting) { $count{over}++; }
@@ -293,12 +294,28 @@ sub left
 
 	if ($ceiling->{period} eq 'run')
 	{
-		# Of a single strategy each scan is a run.
-		my @earlier = $firing eq 'once' ? () : grep { $_->{firing} eq $firing } $self->first_grants_of($strategy->{id});
+		# Of a single strategy, the scans since the last that was done in which balances were missing.
+		return $self->_tries_of_scan($strategy) if $firing eq 'once';
+		my @earlier = grep { $_->{firing} eq $firing } $self->first_grants_of($strategy->{id});
 
 		return (grants => scalar @earlier, amount => sum0 map { abs $_->{amount} } @earlier);
 	}
 	return %{ $ceiling->{usage}{ $self->period_of($ceiling) } // { grants => 0, amount => 0 } };
+}
+
+sub _tries_of_scan
+{
+	my ($self, $strategy) = @_;
+	my ($grants, $amount) = (0, 0);
+
+	foreach my $scan (reverse @{ $strategy->{scans} })
+	{
+		last if $scan->{state} eq 'done';
+		next if $scan->{old} || !$scan->{unknown};
+		$grants += $scan->{granted};
+		$amount = round($amount + $scan->{magnitude});
+	}
+	return (grants => $grants, amount => $amount);
 }
 
 sub period_of
@@ -342,13 +359,15 @@ sub surge_limit
 	return ($usual, $so_far);
 }
 
-# Runs what scan() would: of one strategy or all. Returns what each run came to.
+# Runs what scan() would: of one strategy or all; order: ids of strategies, where they are run in another order than that of
+# their ids. Returns what each run came to.
 sub scan
 {
-	my ($self, $name) = @_;
+	my ($self, $name, @order) = @_;
+	my %place = map { $order[$_] => $_ } 0 .. $#order;
 	my @ran;
 
-	foreach my $strategy ($self->active_strategies($name))
+	foreach my $strategy (sort { ($place{ $a->{id} } // 9**9) <=> ($place{ $b->{id} } // 9**9) || $a->{id} <=> $b->{id} } $self->active_strategies($name))
 	{
 		my ($retried, $run, $open) = ([], ['once'], []);
 
@@ -397,7 +416,8 @@ sub run
 	}
 	else
 	{
-		push @{ $strategy->{scans} }, { firing => $firing, granted => $granted, state => $found->{state}, order => $order };
+		push @{ $strategy->{scans} },
+		  { firing => $firing, granted => $granted, magnitude => sum0(map { abs $_->[1] } @{ $found->{granted} }), state => $found->{state}, unknown => $found->{unknown}, order => $order };
 	}
 	if ($firing ne 'once')
 	{
@@ -521,7 +541,7 @@ sub _outcome_of
 	return $item ? $item->{outcome} : '';
 }
 
-sub _is_awaited
+sub is_awaited
 {
 	my ($self, $id) = @_;
 
@@ -538,7 +558,7 @@ sub outcome
 	return $head->{status} eq 'completed' ? 'taken back before' : 'is being taken back' if $head->{amount} != $grant->{amount};
 	return 'cancelled' if $head->{status} eq 'pending';
 	return 'taken back' if $head->{status} eq 'completed';
-	return 'waits already' if $self->_is_awaited($head->{id});
+	return 'waits already' if $self->is_awaited($head->{id});
 	return $head->{status} eq 'in_doubt' ? 'waits: in doubt' : 'waits: being sent';
 }
 
@@ -552,7 +572,9 @@ sub _first_revisions
 	{
 		$first{ key(@{$grant}{qw(strategy user firing)}) } //= $grant;
 	}
-	return sort { $a->{id} <=> $b->{id} } values %first;
+	my @first = sort { $a->{id} <=> $b->{id} } values %first;
+
+	return @first;
 }
 
 sub preview_reversal
@@ -651,6 +673,7 @@ sub undo_targets
 		my $item = $items->{$grant_id};
 		my $grant = $self->{by_id}{$grant_id};
 
+		next if $grant->{pruned};
 		push @opposites, $item->{opposite} // $grant if $item->{outcome} =~ /^(?:taken_back|reinstated|spared)$/;
 		push @waiting, $grant if $item->{outcome} eq 'waits';
 		next if $item->{outcome} ne 'cancelled';
@@ -669,7 +692,7 @@ sub is_reversed_since
 	my ($undone) = sort { $a <=> $b } grep { ($self->{reversals}{$_}{undone} // 0) == $id } keys %{ $self->{reversals} };
 
 	return 0 if !defined $undone;
-	my %about = map { key(@{ $self->{by_id}{$_} }{qw(strategy user firing)}) => 1 } keys %{ $self->{reversals}{$id}{items} };
+	my %about = map { key(@{$_}{qw(strategy user firing)}) => 1 } grep { !$_->{pruned} } map { $self->{by_id}{$_} } keys %{ $self->{reversals}{$id}{items} };
 	foreach my $number (grep { $_ > $undone && ($self->{reversals}{$_}{undone} // 0) != $id } keys %{ $self->{reversals} })
 	{
 		my $items = $self->{reversals}{$number}{items};

@@ -59,7 +59,8 @@ sub run
 		}
 		chomp $line;
 		last if $line eq $END;
-		push @rows, [ split /\t/, $line, -1 ];
+		# An empty line is one empty column, of which split() makes none.
+		push @rows, [ $line eq '' ? '' : split /\t/, $line, -1 ];
 	}
 	my $messages = PostgreSQL::Test::Utils::slurp_file($self->{errors}, $self->{read});
 	$self->{read} += length $messages;
