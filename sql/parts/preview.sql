@@ -439,7 +439,7 @@ COMMENT ON FUNCTION quota_internal.forecast_usage(quota_manager.quota_ceiling[],
 
 CREATE FUNCTION quota_internal.forecast_left(ceilings quota_manager.quota_ceiling[], used quota_manager.quota_ceiling_usage[], strategy_id integer,
 	run_grants bigint, run_amount numeric) RETURNS TABLE (place integer, on_excess text, period text, grants_left bigint, amount_left numeric)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	FOR i IN 1 .. cardinality(ceilings) LOOP

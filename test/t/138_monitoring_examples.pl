@@ -230,6 +230,10 @@ subtest 'with workers and an open gateway nothing fires; each trouble has its al
 		last if firing($node, 'g') =~ /Misconfigured/;
 	}
 	like(firing($node, 'g'), qr/QuotaManagerGatewayMisconfigured/, 'it refuses our key');
+	$node->safe_psql('postgres', q{INSERT INTO quota_manager.bulk_call (key, user_id, value, reason, gateway, state) VALUES ('k', 'u', 1, 'r', 'g', 'in_doubt')});
+	like(firing($node, 'g'), qr/QuotaManagerBulkChangesInDoubt/, 'a change by hand is in doubt');
+	$node->safe_psql('postgres', q{SELECT quota_manager.resolve_bulk('k', NULL, true)});
+	unlike(firing($node, 'g'), qr/QuotaManagerBulkChangesInDoubt/, 'and is so no more');
 	$node->safe_psql('postgres', q{INSERT INTO quota_manager.balance_suspension (gateway, reason) VALUES ('g', 'test')});
 	like(firing($node, 'g'), qr/QuotaManagerBalancesSuspended/, 'balances are suspended');
 	$node->safe_psql('postgres', q{SELECT quota_manager.pause_gateway('g')});

@@ -38,7 +38,8 @@ my %steady_callers = (
 	(map { $_ => 'it reads only; what it calls is volatile so that only the owner may call it' }
 		'quota_internal.previewed_strategy(pg_catalog.text,quota_manager.condition,pg_catalog.jsonb)',
 		'quota_internal.previewed_run(quota_manager.quota_strategy,integer)',
-		'quota_internal.forecast_strategy(quota_manager.quota_strategy,timestamp with time zone[])',
+		'quota_internal.forecast_demand(quota_manager.quota_strategy,timestamp with time zone[])',
+		'quota_internal.forecast_runs(integer[],pg_catalog.jsonb,timestamp with time zone)',
 		'quota_manager.preview(pg_catalog.text,quota_manager.condition,pg_catalog.jsonb)',
 		'quota_manager.preview_users(pg_catalog.text,quota_manager.condition,pg_catalog.jsonb,pg_catalog.text,pg_catalog.text,integer)',
 		'quota_manager.forecast(integer,timestamp with time zone,pg_catalog.text)'));

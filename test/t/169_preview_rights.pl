@@ -50,7 +50,7 @@ subtest 'who may' => sub {
 	like(as('viewer', "SELECT * FROM quota_internal.$_"), qr/permission denied for function/, "not by the back: $_")
 	  foreach q{preview_counts((SELECT s FROM quota_strategy s LIMIT 1), '-infinity', true, NULL, NULL, 0)},
 	  q{preview_page((SELECT s FROM quota_strategy s LIMIT 1), '-infinity', true, NULL, NULL, 'admitted', NULL, 5)},
-	  q{forecast_strategy((SELECT s FROM quota_strategy s LIMIT 1), '{NULL}')};
+	  q{forecast_demand((SELECT s FROM quota_strategy s LIMIT 1), '{NULL}')};
 };
 
 subtest 'what the site hides' => sub {
