@@ -81,7 +81,7 @@ PROVE_TESTS ?= $(filter $(ALL_TESTS),$(LONGEST_TESTS)) $(filter-out $(LONGEST_TE
 PROVE_OUTPUT ?= $(CURDIR)/tmp_check
 
 # Those that run the build with crash points.
-CRASH_TESTS = $(shell grep -l 'use QuotaTest::CrashPoints' $(PROVE_TESTS))
+CRASH_TESTS = $(shell grep -ls 'use QuotaTest::CrashPoints' $(PROVE_TESTS))
 
 prove: prove_installcheck
 prove_installcheck: mock $(if $(CRASH_TESTS),crash-build)

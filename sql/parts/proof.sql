@@ -4,14 +4,15 @@ CREATE FUNCTION quota_internal.keep_proof() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 AS $$
 DECLARE
+	-- Not as constants of a type: another one of these tables may be missing.
 	loss CONSTANT text := CASE TG_RELID
-		WHEN 'quota_manager.quota_execute'::regclass THEN 'users would be paid again'
-		WHEN 'quota_manager.quota_run'::regclass THEN 'firings would be run again'
-		WHEN 'quota_manager.bulk_call'::regclass THEN 'keys would send again what they have sent'
-		WHEN 'quota_manager.pruned_grant'::regclass THEN 'ceilings and audits would not count what was granted'
-		WHEN 'quota_manager.quota_reversal'::regclass THEN 'reversals could not be undone'
-		WHEN 'quota_manager.quota_reversal_item'::regclass THEN 'reversals could not be undone, and would not go on'
-		WHEN 'quota_manager.quota_strategy_version'::regclass THEN 'nobody would know what grants were made by' END;
+		WHEN to_regclass('quota_manager.quota_execute') THEN 'users would be paid again'
+		WHEN to_regclass('quota_manager.quota_run') THEN 'firings would be run again'
+		WHEN to_regclass('quota_manager.bulk_call') THEN 'keys would send again what they have sent'
+		WHEN to_regclass('quota_manager.pruned_grant') THEN 'ceilings and audits would not count what was granted'
+		WHEN to_regclass('quota_manager.quota_reversal') THEN 'reversals could not be undone'
+		WHEN to_regclass('quota_manager.quota_reversal_item') THEN 'reversals could not be undone, and would not go on'
+		WHEN to_regclass('quota_manager.quota_strategy_version') THEN 'nobody would know what grants were made by' END;
 	is_lost boolean;
 BEGIN
 	-- Another table could be given this trigger.
@@ -26,7 +27,7 @@ BEGIN
 		is_lost := true;
 	ELSIF TG_OP = 'TRUNCATE' THEN
 		EXECUTE format('SELECT EXISTS (SELECT 1 FROM %s)', TG_RELID::regclass) INTO is_lost;
-	ELSIF TG_RELID = 'quota_manager.quota_run'::regclass THEN
+	ELSIF TG_RELID = to_regclass('quota_manager.quota_run') THEN
 		is_lost := EXISTS (SELECT 1 FROM gone g JOIN quota_manager.quota_strategy s ON s.id = g.strategy_id
 			WHERE NOT s.archived AND (g.scheduled_time IS NOT NULL AND g.state <> 'skipped' OR g.first_grant_id IS NOT NULL));
 	ELSE
@@ -36,7 +37,7 @@ BEGIN
 		RAISE EXCEPTION '% quota_manager.% cannot be %: %', CASE TG_OP WHEN 'TRUNCATE' THEN 'table' WHEN 'DELETE' THEN 'rows of' ELSE 'keys of' END,
 				TG_TABLE_NAME, CASE TG_OP WHEN 'TRUNCATE' THEN 'truncated' WHEN 'DELETE' THEN 'deleted' ELSE 'changed' END, loss
 			USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = 'They are proof of what was paid, and of who did it.',
-				HINT = concat(CASE WHEN TG_RELID IN ('quota_manager.quota_execute'::regclass, 'quota_manager.quota_run'::regclass) AND TG_OP <> 'UPDATE'
+				HINT = concat(CASE WHEN TG_RELID IN (to_regclass('quota_manager.quota_execute'), to_regclass('quota_manager.quota_run')) AND TG_OP <> 'UPDATE'
 					THEN 'Delete what is old with CALL quota_manager.retain(). ' END, 'To do it all the same, set quota_manager.delete_proof to on before.');
 	END IF;
 	RETURN CASE TG_LEVEL WHEN 'ROW' THEN NEW END;

@@ -9,6 +9,7 @@ use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Utils;
 use QuotaTest::ScanNode qw(scan_node add_gateway);
+use QuotaTest::Wait qw(wait_until becomes_true);
 use Test::More;
 
 my $node = scan_node('guards', "quota_manager.delete_proof = off\nwal_level = logical\nmax_wal_senders = 5\nmax_replication_slots = 5\n");
@@ -130,9 +131,9 @@ subtest 'a subscriber does what its publisher does' => sub {
 	$node->safe_psql($database, 'CREATE EXTENSION quota_manager');
 	$node->safe_psql('postgres', q{CREATE PUBLICATION p FOR TABLE quota_manager.bulk_call; SELECT pg_create_logical_replication_slot('s', 'pgoutput')});
 	$node->safe_psql($database, 'CREATE SUBSCRIPTION s CONNECTION ' . "'" . ($node->connstr('postgres') =~ s/'/''/gr) . "'" . q{ PUBLICATION p WITH (create_slot = false, slot_name = 's')});
-	$node->poll_query_until($database, 'SELECT count(*) = 1 FROM quota_manager.bulk_call') or die 'the copy did not come';
+	wait_until($node, 'SELECT count(*) = 1 FROM quota_manager.bulk_call', database => $database);
 	sql('SET quota_manager.delete_proof = on; TRUNCATE bulk_call');
-	ok($node->poll_query_until($database, 'SELECT count(*) = 0 FROM quota_manager.bulk_call'), 'TRUNCATE is replicated');
+	ok(becomes_true($node, 'SELECT count(*) = 0 FROM quota_manager.bulk_call', database => $database), 'TRUNCATE is replicated');
 	$node->safe_psql($database, 'DROP SUBSCRIPTION s');
 };
 
