@@ -79,7 +79,7 @@ sub wait_for
 
 sub settings
 {
-	return "quota_manager.schedule_clock = '$day 07:30:00+00'\ntimezone = 'UTC'\n";
+	return "quota_manager.schedule_clock = '$day 07:30:00+00'\ntimezone = 'UTC'\nmax_parallel_workers_per_gather = 2\n";
 }
 
 # Plays the scenario, whatever it is that runs strategies, and returns what there is in the end.

@@ -50,6 +50,7 @@ srand $seed;
 
 my $node = QuotaTest::Workers::cluster('random_kills', preload => 1, settings => <<'CONF');
 restart_after_crash = on
+max_parallel_workers_per_gather = 2
 quota_manager.claim_batch = 16
 quota_manager.retry_base = 10ms
 quota_manager.retry_max = 100ms

@@ -187,7 +187,9 @@ foreach my $round (1 .. $rounds)
 	my @said;
 
 	$clock += int rand 8 * 3600;
-	@said = split /\n/, sql('SET client_min_messages = error', pinned($clock), @changed, 'SET ROLE scanner', 'SET quota_manager.incremental_scans = off',
+	# parallel workers, which are started for few users as well, take most of the time
+	my $parallel = 'SET max_parallel_workers_per_gather = ' . (rand() < 0.2 ? 2 : 0);
+	@said = split /\n/, sql('SET client_min_messages = error', $parallel, pinned($clock), @changed, 'SET ROLE scanner', 'SET quota_manager.incremental_scans = off',
 		defined $changes ? "SELECT 'edit ' || test.edit('$name', \$c\$$changes\$c\$)" : (), "SELECT 'scan ' || test.compare('$name')");
 	foreach my $answer (grep { /^(?:edit|scan) / } @said)
 	{

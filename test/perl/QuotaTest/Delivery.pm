@@ -24,7 +24,7 @@ use Test::More;
 our @EXPORT_OK = qw(delivery_node start_workers add_gateway grant deliver deliver_all statuses delivered_once
   begin_call end_call begin_session ask_session end_session kill_call log_part);
 
-# A running server with the extension. The schema quota_test has make_grants(),
+# A running server with the extension, whose scans start no parallel workers. The schema quota_test has make_grants(),
 # which writes grants as a scan does.
 sub delivery_node
 {
@@ -33,7 +33,7 @@ sub delivery_node
 
 	$ENV{PGCLIENTENCODING} = 'UTF8';
 	$node->init(extra => [ '--encoding=UTF8', '--locale=C' ], allows_streaming => 1);
-	$node->append_conf('postgresql.conf', "log_min_messages = info\nlog_statement = none\nquota_manager.default_strategy_state = active\nquota_manager.delete_proof = on\n" . ($conf // ''));
+	$node->append_conf('postgresql.conf', "log_min_messages = info\nlog_statement = none\nmax_parallel_workers_per_gather = 0\nquota_manager.default_strategy_state = active\nquota_manager.delete_proof = on\n" . ($conf // ''));
 	$node->start;
 	$node->safe_psql('postgres', <<'SQL');
 CREATE EXTENSION quota_manager;

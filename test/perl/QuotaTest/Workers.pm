@@ -12,7 +12,8 @@ QuotaTest::Workers - clusters with background workers, and a gateway to deliver 
   QuotaTest::Workers::database($node, 'postgres', $gateway);
   QuotaTest::Workers::users($node, 'postgres', 10);
 
-The role of the workers is quota_worker.
+The role of the workers is quota_worker.  Scans start no parallel workers, which would take most of the time that it
+takes to find the few users of a test: tables are planned for as if they were large.
 
 =cut
 
@@ -48,6 +49,7 @@ sub cluster
 	$node->init(extra => [ '-E', 'UTF8', '--locale=C' ], allows_streaming => $option{streaming} // 0);
 	$node->append_conf('postgresql.conf', <<"EOC");
 max_worker_processes = 16
+max_parallel_workers_per_gather = 0
 quota_manager.poll_interval = 100ms
 quota_manager.worker_role = 'quota_worker'
 quota_manager.default_strategy_state = active
