@@ -9,8 +9,8 @@ DECLARE
 	clock CONSTANT timestamptz := quota_manager.schedule_now();
 	asked quota_manager.quota_strategy;
 BEGIN
-	IF n IS NULL OR n <= 0 THEN
-		RAISE EXCEPTION 'the number of firings must be positive'
+	IF n IS NULL OR n NOT BETWEEN 1 AND 10000 THEN
+		RAISE EXCEPTION 'the number of firings must be between 1 and 10000'
 			USING ERRCODE = 'invalid_parameter_value', HINT = 'Leave it out for 10.';
 	END IF;
 	IF strategy_name IS NOT NULL THEN

@@ -95,6 +95,7 @@ subtest 'slips' => sub {
 		[ q{SELECT release_balances('nosuch', 'x')}, qr/^ERROR:  gateway "nosuch" does not exist\nHINT:  See SELECT name FROM quota_manager\.quota_gateway\.$/ ],
 		[ q{SELECT gateway_query('u1', 'nosuch')}, qr/^ERROR:  gateway "nosuch" does not exist\nHINT:  See SELECT name FROM quota_manager\.quota_gateway\.$/ ],
 		[ q{SELECT gateway_delta('u1', 0.0000001, 'x')}, qr/^ERROR:  amount 0\.0000001 cannot be sent to gateway "g"\nDETAIL:  The dialect zgsm takes numbers with at most 6 decimals / ],
+		[ q{SELECT * FROM upcoming(n => 2147483647)}, qr/^ERROR:  the number of firings must be between 1 and 10000\nHINT:  / ],
 		[ q{SELECT resolve(999999, true)}, qr/^ERROR:  grant 999999 does not exist\nHINT:  See SELECT id, / ],
 		[ q{INSERT INTO quota_gateway (name, dialect, base_url, is_default) VALUES ('h', 'zgsm', 'http://localhost', true)},
 			qr/^ERROR:  gateway "g" is the default already\nDETAIL:  .*\nHINT:  To let "h" take its place, first UPDATE quota_manager\.quota_gateway SET is_default = false WHERE name = 'g'\.$/ ],
