@@ -204,7 +204,8 @@ BEGIN
 	IF room.may_stop THEN
 		SELECT s.* INTO stop FROM quota_internal.reason_to_stop(asked.id, room.clock, room.run_id, counts.granted, counts.magnitude,
 			-- Scans do not look at fewer.
-			CASE WHEN counts.matched > quota_internal.setting('surge_minimum')::bigint THEN room.usual END, room.so_far) s;
+			CASE WHEN counts.matched > CASE WHEN quota_internal.is_tried_again(asked.id, nullif(target.firing, '-infinity'))
+				THEN 0 ELSE quota_internal.setting('surge_minimum')::bigint END THEN room.usual END, room.so_far) s;
 		stop_reason := stop.reason;
 		IF stop.is_surge THEN
 			stopped := counts.granted;

@@ -7,13 +7,16 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xlog.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
+#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
@@ -30,6 +33,37 @@ static Statement relation_of_users = {
 	" FROM quota_internal.user_relation($1) r",
 	{OIDOID}};
 
+/* What keeps a role from evaluating for others; NULL: nothing. */
+static char *
+problem_of_worker(const char *name, Oid role)
+{
+	char *danger;
+
+	if (!OidIsValid(role))
+		return psprintf("names role \"%s\", which does not exist", name);
+	danger = role_danger(role);
+	return danger ? psprintf("names role \"%s\", which %s", name, danger) : NULL;
+}
+
+/* Raises an error if the role that evaluates for the caller cannot do so in this database. */
+static void
+require_access(Oid role, Oid caller)
+{
+	char *name = GetUserNameFromId(role, false);
+
+	if (object_aclcheck(NamespaceRelationId, get_namespace_oid("quota_internal", false), role,
+						ACL_USAGE) == ACLCHECK_OK)
+		return;
+	ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					errmsg("role \"%s\" of quota_manager.worker_role has no access to the "
+						   "extension in this database",
+						   name),
+					errdetail("It runs code that others have written in place of role \"%s\".",
+							  GetUserNameFromId(caller, false)),
+					errhint("SELECT quota_manager.grant_access(%s, 'worker');",
+							quote_literal_cstr(quote_identifier(name)))));
+}
+
 /*
  * The role that evaluates in place of one that is a superuser, or can become
  * one: the code of others must not have such rights.  called: a condition function
@@ -39,18 +73,22 @@ static Oid
 worker_role(Oid caller, const char *danger, const char *called)
 {
 	const char *name = GetConfigOption("quota_manager.worker_role", true, false);
-	Oid         role = name && name[0] ? get_role_oid(name, true) : InvalidOid;
+	bool        named = name && name[0];
+	Oid         role = named ? get_role_oid(name, true) : InvalidOid;
+	char       *problem = named ? problem_of_worker(name, role) : pstrdup("is not set");
+	char       *whose = called ? psprintf("Condition function %s", called) : "The user source";
 
-	if (!OidIsValid(role) || role_danger(role) != NULL)
+	if (problem != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("code that others have written is not run as role \"%s\", which %s",
 						GetUserNameFromId(caller, false), danger),
-				 called ? errdetail("Condition function %s is not the extension's own.", called)
-						: errdetail("The user source is not the extension's own."),
+				 errdetail("%s is not the extension's own; quota_manager.worker_role %s.", whose,
+						   problem),
 				 errhint("Act as another role that quota_manager.grant_access was called for "
 						 "(SET ROLE), or name the workers' role in quota_manager.worker_role: it "
 						 "then acts for who can become a superuser.")));
+	require_access(role, caller);
 	return role;
 }
 

@@ -11,6 +11,7 @@ use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Utils;
 use QuotaTest::ScanNode qw(scan_node add_gateway);
+use QuotaTest::Wait qw(wait_until);
 use Test::More;
 
 my $node = scan_node('explain_roles', "quota_manager.worker_role = 'worker'");
@@ -309,12 +310,51 @@ SQL
 	sql('SELECT FROM quota_manager.set_user_source(NULL)');
 };
 
+subtest 'in what is restricted already' => sub {
+	sql(q{CREATE MATERIALIZED VIEW public.counted AS SELECT holds FROM quota_manager.funnel(condition => 'run-as("branch")') LIMIT 1;
+		ALTER MATERIALIZED VIEW public.counted OWNER TO branch; GRANT SELECT ON public.counted TO PUBLIC});
+	sql('REFRESH MATERIALIZED VIEW public.counted');
+	is(sql('SELECT holds FROM public.counted'), 12, 'a materialized view asks as its owner, whoever refreshes it');
+	sql(q{SET ROLE mallory;
+		CREATE FUNCTION quota_condition.again(s quota_manager.subject) RETURNS boolean LANGUAGE plpgsql STABLE PARALLEL SAFE
+			AS $$ BEGIN RETURN (SELECT result FROM quota_manager.explain_match((s).id, condition => 'run-as("worker")') LIMIT 1) = 'true'; END $$});
+	is(as('postgres', q{SELECT holds FROM quota_manager.funnel(condition => 'again()') LIMIT 1}), 12, 'so does code of others: as who it runs as');
+	sql(q{SET ROLE mallory; CREATE FUNCTION quota_condition.endless(s quota_manager.subject) RETURNS boolean LANGUAGE plpgsql STABLE PARALLEL SAFE
+			AS $$ BEGIN RETURN (SELECT result FROM quota_manager.explain_match((s).id, condition => 'endless()') LIMIT 1) = 'true'; END $$});
+	is(as('postgres', q{SELECT count(*) FROM quota_manager.explain_match('u1', condition => 'endless()')}), 'ERROR: stack depth limit exceeded', 'which has an end');
+};
+
+# Lets sessions that begin from now on have the setting.
+sub set_worker_role
+{
+	my ($role) = @_;
+
+	$node->append_conf('postgresql.conf', "quota_manager.worker_role = '$role'");
+	$node->reload;
+	wait_until($node, "SELECT current_setting('quota_manager.worker_role', true) = '$role'");
+	return;
+}
+
+subtest q{with a workers' role that will not do} => sub {
+	my $ask = q{SELECT holds FROM quota_manager.funnel(condition => 'odd()') LIMIT 1};
+	my $refused = qr/code that others have written is not run as role "postgres", which is a superuser\n.*Condition function odd is not the extension's own; quota_manager\.worker_role/;
+	my %role = (nobody => qr/$refused names role "nobody", which does not exist/, postgres => qr/$refused names role "postgres", which is a superuser/,
+		guest => qr/role "guest" of quota_manager\.worker_role has no access to the extension in this database\n.*in place of role "postgres"\.\n.*SELECT quota_manager\.grant_access\('guest', 'worker'\)/);
+
+	sql('REVOKE ALL ON SCHEMA quota_manager FROM guest');
+	foreach my $role (sort keys %role)
+	{
+		set_worker_role($role);
+		my (undef, undef, $err) = $node->psql('postgres', $ask);
+		like($err, $role{$role}, "it is said of $role");
+		is(as('operator', $ask), 3, 'others ask as before');
+	}
+};
+
 subtest q{without a workers' role} => sub {
 	my $refused = 'code that others have written is not run as role "postgres", which is a superuser';
 
-	$node->append_conf('postgresql.conf', "quota_manager.worker_role = ''");
-	$node->reload;
-	$node->poll_query_until('postgres', q{SELECT current_setting('quota_manager.worker_role', true) = ''}) or die 'no such setting';
+	set_worker_role('');
 	my %question = questions('run as postgres', 'run-as("worker")');
 	check_answers('postgres', "ERROR: $refused", 'refused', \%question, qr/why|forecast/);
 	my (undef, undef, $err) = $node->psql('postgres', $question{explain_match});
