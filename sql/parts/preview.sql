@@ -500,7 +500,8 @@ BEGIN
 		-- The next firing, or the next day that may have room for what waits.
 		at := least((events[position] ->> 'at')::timestamptz, (SELECT min((date_trunc('day', at AT TIME ZONE c.time_zone) + interval '1 day') AT TIME ZONE c.time_zone)
 			FROM unnest(ceilings) c WHERE c.period = 'day' AND waiting <> '{}'));
-		EXIT WHEN at IS NULL OR at > horizon;
+		-- The clock has moved on since the horizon was set.
+		EXIT WHEN at IS NULL OR at > greatest(horizon, clock);
 		due := '{}';
 		WHILE (events[position] ->> 'at')::timestamptz = at LOOP
 			due := array_append(due, events[position]);
