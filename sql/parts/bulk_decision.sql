@@ -142,7 +142,7 @@ BEGIN
 			coalesce(note, ''), NULL)::quota_manager.bulk_decision ORDER BY c.id)
 		INTO decisions FROM changed c;
 	IF decisions IS NULL THEN
-		RETURN '{}';
+		RETURN ARRAY[]::text[];
 	END IF;
 	PERFORM quota_internal.record_bulk_calls(decisions, remark);
 	INSERT INTO quota_manager.bulk_decision (decision_time, key, user_id, value, gateway, action, state_before, state_after, call_id, role, session_role, note, said_by)

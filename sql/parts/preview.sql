@@ -477,14 +477,14 @@ DECLARE
 	factor CONSTANT numeric := quota_internal.setting('surge_factor')::numeric;
 	minimum CONSTANT bigint := quota_internal.setting('surge_minimum')::bigint;
 	ceilings CONSTANT quota_manager.quota_ceiling[] := ARRAY(SELECT c FROM quota_manager.quota_ceiling c ORDER BY c.id);
-	used quota_manager.quota_ceiling_usage[] := '{}';
+	used quota_manager.quota_ceiling_usage[] := ARRAY[]::quota_manager.quota_ceiling_usage[];
 	events jsonb[];
 	position integer := 1;
 	-- Runs that wait for room, and strategies that the breaker has stopped, and what is usual for others.
-	waiting jsonb[] := '{}';
+	waiting jsonb[] := ARRAY[]::jsonb[];
 	due jsonb[];
-	stopped integer[] := '{}';
-	usual jsonb := '{}';
+	stopped integer[] := ARRAY[]::integer[];
+	usual jsonb := jsonb_build_object();
 	item jsonb;
 	strategy quota_manager.quota_strategy;
 	room record;
@@ -502,7 +502,7 @@ BEGIN
 			FROM unnest(ceilings) c WHERE c.period = 'day' AND waiting <> '{}'));
 		-- The clock has moved on since the horizon was set.
 		EXIT WHEN at IS NULL OR at > greatest(horizon, clock);
-		due := '{}';
+		due := ARRAY[]::jsonb[];
 		WHILE (events[position] ->> 'at')::timestamptz = at LOOP
 			due := array_append(due, events[position]);
 			position := position + 1;
@@ -511,7 +511,7 @@ BEGIN
 		due := due || ARRAY(SELECT w FROM unnest(waiting) w JOIN quota_manager.quota_strategy s ON s.id = (w ->> 'strategy')::integer
 			WHERE NOT quota_internal.forecast_is_late(s.*, (w ->> 'firing')::timestamptz, at)
 				AND (s.catch_up = 'all' OR NOT EXISTS (SELECT 1 FROM unnest(due) d WHERE d -> 'strategy' = w -> 'strategy')));
-		waiting := '{}';
+		waiting := ARRAY[]::jsonb[];
 		FOREACH item IN ARRAY ARRAY(SELECT d FROM unnest(due) d ORDER BY (d ->> 'strategy')::integer, (d ->> 'firing')::timestamptz) LOOP
 			strategy_id := (item ->> 'strategy')::integer;
 			firing := (item ->> 'firing')::timestamptz;
