@@ -15,7 +15,7 @@ endif
 # The install script in parts by subject, in the order of dependency.  They have a folder of their own because
 # pg_regress takes a test of the same name from sql/ first.
 SQL_PARTS = schema rights condition schedule gateway user condition_functions strategy pause grant \
-	counts firing due user_source scan upcoming lint identity delivery decision reversal worker brakes ceiling history bulk bulk_decision pg_cron import preview monitoring retain proof explain why views access \
+	counts firing due user_source scan upcoming lint identity delivery decision reversal worker brakes ceiling history bulk bulk_decision pg_cron import preview forecast monitoring retain proof explain why views access \
 	api api_ceilings api_views api_relationships api_errors api_helpers api_explain api_explain_match api_functions api_brakes api_reversal api_history api_bulk api_preview api_lint api_lists default_rights
 SQL_PART_FILES = $(patsubst %,$(srcdir)/sql/parts/%.sql,$(SQL_PARTS))
 FRESH_SCRIPT = sql/$(EXTENSION)--$(EXTVERSION).sql

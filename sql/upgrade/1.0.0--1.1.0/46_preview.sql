@@ -1,1 +1,2 @@
 -- take part preview
+-- take part forecast
