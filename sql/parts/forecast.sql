@@ -72,7 +72,8 @@ BEGIN
 	RETURN QUERY SELECT f.place::integer, f.firing, u.users, CASE f.place WHEN 1 THEN counts.amount ELSE u.users * asked.amount END,
 			CASE f.place WHEN 1 THEN counts.magnitude ELSE u.users * abs(asked.amount) END,
 			-- Scans do not look at fewer.
-			CASE WHEN f.place > 1 OR counts.matched > quota_internal.setting('surge_minimum')::bigint THEN surge.usual END,
+			CASE WHEN f.place > 1 OR counts.matched > CASE WHEN quota_internal.is_tried_again(asked.id, nullif(target.firing, '-infinity'))
+				THEN 0 ELSE quota_internal.setting('surge_minimum')::bigint END THEN surge.usual END,
 			CASE f.place WHEN 1 THEN coalesce(greatest(surge.so_far, run.granted), 0) ELSE 0 END, CASE f.place WHEN 1 THEN coalesce(run.amount, 0) ELSE 0 END,
 			f.place > 1 AND asked.allowance <> 'add', notes
 		FROM unnest(firings) WITH ORDINALITY f (firing, place)

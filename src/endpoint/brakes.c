@@ -210,7 +210,7 @@ brakes_notice(const char *gateway)
 			 errdetail("Calls by hand are made all the same.")));
 }
 
-/* Of tick(): says so where everything is paused, so that nothing is run. */
+/* Of tick(): says so where everything is paused, so that nothing is run.  In a work unit. */
 void
 brakes_notice_everything(void)
 {

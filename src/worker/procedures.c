@@ -128,7 +128,9 @@ qm_tick(PG_FUNCTION_ARGS)
 	procedure_connect(fcinfo, "tick()");
 	require_fitting_extension();
 	run_due_strategies(&strategies, &granted);
+	procedure_work_unit.begin();
 	brakes_notice_everything();
+	procedure_work_unit.commit();
 	SPI_finish();
 
 	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)

@@ -73,7 +73,7 @@ BEGIN
 			WHERE r.strategy_id = asked.id AND r.scheduled_time IS NOT DISTINCT FROM scanned.scheduled_time ORDER BY r.id DESC LIMIT 1;
 		EXIT;
 	END LOOP;
-	IF scanned.strategy IS NULL OR scanned.note ~ '^(not due|not valid|archived|disabled|draft|paused|left out)' OR run.id IS NULL
+	IF scanned.strategy IS NULL OR scanned.note ~ '^(not due|not valid|archived|disabled|draft|paused|left out|the breaker stopped it)' OR run.id IS NULL
 		OR asked.type = 'periodic' AND scanned.scheduled_time IS NULL OR asked.state <> 'active' THEN
 		RETURN 'idle: ' || coalesce(substring(scanned.note FROM '^[a-z ]+'), 'nothing ran');
 	END IF;
