@@ -116,11 +116,11 @@ CREATE FUNCTION quota_internal.visible_grants(ids bigint[]) RETURNS bigint[]
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
 BEGIN ATOMIC
 	-- The index is searched for each id, or, where they are close together, once for all that are between the first and the last.
-	SELECT quota_internal.read_as_caller(CASE WHEN r.high - r.low > 20 * cardinality(ids)
+	SELECT quota_internal.read_as_caller(CASE WHEN (r.high OPERATOR(pg_catalog.-) r.low) OPERATOR(pg_catalog.>) (20 OPERATOR(pg_catalog.*) pg_catalog.cardinality(ids))
 			THEN 'SELECT e.id::text FROM quota_manager.quota_execute e WHERE e.id = ANY ($1::bigint[])'
 			ELSE 'SELECT e.id::text FROM quota_manager.quota_execute e, (SELECT min(i::bigint) AS low, max(i::bigint) AS high FROM unnest($1) i) r
 				WHERE e.id BETWEEN r.low AND r.high AND e.id + 0 = ANY ($1::bigint[])' END, ids::text[])::bigint[]
-	FROM (SELECT min(i)::numeric AS low, max(i)::numeric AS high FROM unnest(ids) i) r;
+	FROM (SELECT pg_catalog.min(i)::numeric AS low, pg_catalog.max(i)::numeric AS high FROM pg_catalog.unnest(ids) i) r;
 END;
 COMMENT ON FUNCTION quota_internal.visible_grants(bigint[]) IS 'Those of the grants that the caller may see.';
 

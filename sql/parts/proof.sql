@@ -99,7 +99,7 @@ BEGIN
 		IF kept.name OPERATOR(pg_catalog.<>) ALL (ARRAY['quota_execute', 'pruned_grant']) THEN
 			EXECUTE pg_catalog.format('CREATE TRIGGER keep_deleted_proof AFTER DELETE ON quota_manager.%I REFERENCING OLD TABLE AS gone
 				FOR EACH STATEMENT EXECUTE FUNCTION quota_internal.%I()', kept.name,
-				CASE kept.name WHEN 'quota_run' THEN 'keep_deleted_runs' ELSE 'keep_deleted_proof' END);
+				CASE WHEN kept.name OPERATOR(pg_catalog.=) 'quota_run' THEN 'keep_deleted_runs' ELSE 'keep_deleted_proof' END);
 			EXECUTE pg_catalog.format('COMMENT ON TRIGGER keep_deleted_proof ON quota_manager.%I IS %L', kept.name, 'Proof is not deleted by a slip.');
 		END IF;
 		IF kept.key IS NOT NULL THEN
