@@ -29,6 +29,7 @@ $node->safe_psql('quota', qq{
 	INSERT INTO quota_manager.user_info (id, vip) VALUES ('ada', 1), ('bob', 1);
 	SELECT quota_manager.scan('one');
 	UPDATE quota_manager.quota_execute SET status = 'in_doubt', doubt_time = now(), next_attempt_time = 'infinity';
+	INSERT INTO quota_manager.bulk_call (key, user_id, value, reason, gateway, state) VALUES ('k', 'ada', 5, 'x', 'up', 'in_doubt');
 	INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition) VALUES ('due', 'single', 1, 'm', 'is-vip(1)'), ('other', 'single', 1, 'm', 'is-vip(0)')});
 
 my $rest = QuotaTest::HttpServer->start($node);
