@@ -13,18 +13,18 @@ use FindBin;
 
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use QuotaTest::Seed;
 use Test::More;
 use Time::HiRes qw(time);
 
 my $long = $ENV{QUOTA_MANAGER_LONG};
 my $pairs = $ENV{QUOTA_MANAGER_CRON_PAIRS} || ($long ? 1_300_000 : 20_000);
-my $seed = $ENV{QUOTA_MANAGER_SEED} || int(rand(1_000_000_000));
+my $seed = QuotaTest::Seed::start(20_120_229);
 my $file = PostgreSQL::Test::Utils::tempdir() . '/pairs';
 
 my $version = qx{/usr/bin/python3 -c 'import importlib.metadata as m; print(m.version("croniter"))' 2>&1};
 plan skip_all => "croniter 1.3 is not there, but $1" if $version =~ /^(\d+\.\d+)/ && $1 ne '1.3';
 
-note "seed $seed";
 my $started = time;
 is(system("/usr/bin/python3 '$FindBin::RealBin/../croniter/pairs.py' $pairs $seed @{[ $long ? 'all' : '' ]} >'$file'"),
 	0, 'croniter has answered; it is in the package python3-croniter')

@@ -16,12 +16,13 @@ use List::Util qw(shuffle);
 use POSIX ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use QuotaTest::Seed;
 use Test::More;
 use Time::HiRes qw(time);
 use Time::Local qw(timegm);
 
 my $long = $ENV{QUOTA_MANAGER_LONG};
-my $seed = $ENV{QUOTA_MANAGER_SEED} || int(rand(1_000_000_000));
+QuotaTest::Seed::start(20_131_027);
 my $tz_data = '/usr/share/zoneinfo';
 my ($first_year, $last_year) = (2000, 2037);
 
@@ -168,8 +169,6 @@ sub dates
 	return (scalar keys %exists, $bounds[0] - 1, $bounds[1] - 1);
 }
 
-srand $seed;
-note "seed $seed";
 
 my $folder = PostgreSQL::Test::Utils::tempdir();
 my (@windows, $due_count, $zone_count, $change_count);

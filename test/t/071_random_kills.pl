@@ -2,7 +2,7 @@
 # Six gateways are at work at once: each dialect under each policy for lost answers. After every recovery what they
 # applied is compared with the grants.
 #
-# QUOTA_MANAGER_KILLS says how often (18; 300 in long runs); QUOTA_MANAGER_KILL_SEED repeats a choice of victims, faults
+# QUOTA_MANAGER_KILLS says how often (18; 300 in long runs); QUOTA_MANAGER_SEED repeats a choice of victims, faults
 # and moments, as far as these alone decide.
 
 use strict;
@@ -16,13 +16,14 @@ use PostgreSQL::Test::Utils;
 use QuotaTest::Audit;
 use QuotaTest::Delivery qw(add_gateway);
 use QuotaTest::Mock;
+use QuotaTest::Seed;
 use QuotaTest::Wait qw(wait_until becomes_true);
 use QuotaTest::Workers;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
 my $kills = $ENV{QUOTA_MANAGER_KILLS} // ($ENV{QUOTA_MANAGER_LONG} ? 300 : 18);
-my $seed = $ENV{QUOTA_MANAGER_KILL_SEED} // int(rand(1_000_000_000));
+QuotaTest::Seed::start(71);
 my $users = 40;
 
 # As often as they stand here.
@@ -45,8 +46,6 @@ my @faults = (
 	{ kind => 'status', status => 429 },
 	{ kind => 'close', match => 'query' },);
 
-note "seed $seed";
-srand $seed;
 
 my $node = QuotaTest::Workers::cluster('random_kills', preload => 1, settings => <<'CONF');
 restart_after_crash = on

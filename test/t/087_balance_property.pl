@@ -12,12 +12,13 @@ use lib "$FindBin::RealBin/../perl";
 use PostgreSQL::Test::Utils;
 use QuotaTest::Delivery qw(delivery_node add_gateway deliver deliver_all begin_call end_call);
 use QuotaTest::Mock;
+use QuotaTest::Seed;
 use QuotaTest::Wait qw(becomes_true);
 use Test::More;
 use Time::HiRes qw(time);
 
 my $long = $ENV{QUOTA_MANAGER_LONG};
-my $seed = $ENV{QUOTA_MANAGER_SEED} // time;
+QuotaTest::Seed::start(87);
 my $node = delivery_node('balance_property', <<'CONF');
 shared_preload_libraries = 'quota_manager'
 quota_manager.worker_role = 'quota_worker'
@@ -29,8 +30,6 @@ CONF
 my %mock = map { $_ => QuotaTest::Mock->start(dialect => 'zgsm', key => $_, lifetime => 7200) } qw(a b);
 my $users = 30;
 
-note("QUOTA_MANAGER_SEED=$seed");
-srand($seed);
 sub sql { return $node->safe_psql('postgres', join '; ', @_); }
 sub pick { return $_[ rand @_ ]; }
 

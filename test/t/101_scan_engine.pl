@@ -15,15 +15,14 @@ use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Utils;
 use QuotaTest::ScanNode qw(scan_node add_gateway);
+use QuotaTest::Seed;
 use Test::More;
 use Time::HiRes qw(time);
 
 my $rounds = $ENV{QUOTA_MANAGER_LONG} ? 1500 : 150;
-my $seed = $ENV{QUOTA_MANAGER_SEED} // time;
+my $seed = QuotaTest::Seed::start(101);
 my $node = scan_node('engine', "max_prepared_transactions = 20\nautovacuum_naptime = 1s\nquota_manager.delete_proof = on\n");
 
-note("QUOTA_MANAGER_SEED=$seed");
-srand($seed);
 sub sql { return $node->safe_psql('postgres', join ";\n", @_); }
 sub pick { return $_[ rand @_ ]; }
 

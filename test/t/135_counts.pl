@@ -10,6 +10,7 @@ use lib "$FindBin::RealBin/../perl";
 use PostgreSQL::Test::Utils;
 use QuotaTest::Delivery qw(delivery_node add_gateway grant deliver deliver_all begin_call kill_call);
 use QuotaTest::Mock;
+use QuotaTest::Seed;
 use QuotaTest::Wait qw(wait_until);
 use Test::More;
 
@@ -24,10 +25,8 @@ CONF
 my %mock = map { $_ => QuotaTest::Mock->start(dialect => $_ eq 'hold' ? 'higress' : 'zgsm', key => 'key') } qw(hold resend reconcile);
 my @gateways = sort keys %mock;
 my $user = 0;
-my $seed = $ENV{QUOTA_MANAGER_SEED} // int(rand(2**31));
+QuotaTest::Seed::start(135);
 
-srand $seed;
-note "seed $seed";
 $mock{resend}->honour_idempotency(1);
 add_gateway($node, $_, $mock{$_}, doubt_policy => $_, sole_writer => 'true') foreach @gateways;
 $node->safe_psql('postgres', q{

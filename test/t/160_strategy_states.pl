@@ -10,12 +10,12 @@ use lib "$FindBin::RealBin/../perl";
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use QuotaTest::ScanNode qw(scan_node);
+use QuotaTest::Seed;
 use Test::More;
 
-my $seed = $ENV{QUOTA_MANAGER_SEED} // int rand 2**31;
+my $seed = QuotaTest::Seed::start(160);
 my $node = scan_node('strategy_states', "quota_manager.default_strategy_state = draft\n");
 
-srand $seed;
 
 sub sql { my ($database, @statements) = @_; return $node->safe_psql($database, join "; ", 'SET search_path = quota_manager', @statements) }
 sub pick { return $_[ rand @_ ] }

@@ -16,16 +16,15 @@ use PostgreSQL::Test::Utils;
 use QuotaTest::CrashPoints qw(crash_cluster arm await_hit);
 use QuotaTest::Delivery qw(begin_call end_call);
 use QuotaTest::ScanNode qw(scan_node);
+use QuotaTest::Seed;
 use QuotaTest::Wait qw(wait_until);
 use Test::More;
 use Time::HiRes qw(time);
 
 my $rounds = $ENV{QUOTA_MANAGER_LONG} ? 300 : 30;
-my $seed = $ENV{QUOTA_MANAGER_SEED} // int(time);
+QuotaTest::Seed::start(165);
 my $node = scan_node('ceilings', "quota_manager.surge_factor = 0\n");
 
-note("QUOTA_MANAGER_SEED=$seed");
-srand($seed);
 sub sql { return $node->safe_psql('postgres', join ";\n", @_); }
 sub pick { return $_[ rand @_ ]; }
 sub rows { return map { [ split /\|/, $_, -1 ] } split /\n/, sql(@_); }

@@ -15,6 +15,7 @@ use QuotaTest::Audit;
 use QuotaTest::CrashPoints qw(crash_cluster arm await_hit);
 use QuotaTest::Delivery qw(add_gateway);
 use QuotaTest::Mock;
+use QuotaTest::Seed;
 use QuotaTest::Wait qw(happens wait_until);
 use QuotaTest::Workers;
 use Test::More;
@@ -22,10 +23,8 @@ use Time::HiRes qw(time);
 
 my $count = $ENV{QUOTA_MANAGER_USERS} // ($ENV{QUOTA_MANAGER_LONG} ? 5000 : 1500);
 my $amount = 1000;
-my $seed = $ENV{QUOTA_MANAGER_SEED} // int(time);
+QuotaTest::Seed::start(167);
 
-note "QUOTA_MANAGER_SEED=$seed";
-srand $seed;
 
 my $node = crash_cluster('top_up', <<'CONF');
 quota_manager.retry_base = 10ms

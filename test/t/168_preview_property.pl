@@ -13,20 +13,19 @@ use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Utils;
 use QuotaTest::ScanNode qw(scan_node);
+use QuotaTest::Seed;
 use POSIX qw(strftime);
 use Test::More;
 use Time::HiRes qw(time);
 
 my $rounds = $ENV{QUOTA_MANAGER_LONG} ? 4000 : 300;
-my $seed = $ENV{QUOTA_MANAGER_SEED} // time;
+my $seed = QuotaTest::Seed::start(168);
 my $node = scan_node('preview', <<'CONF');
 quota_manager.balance_max_age = '10 h'
 quota_manager.surge_factor = 3
 quota_manager.surge_minimum = 12
 CONF
 
-note("QUOTA_MANAGER_SEED=$seed");
-srand($seed);
 sub sql { return $node->safe_psql('postgres', join ";\n", @_); }
 sub pick { return $_[ rand @_ ]; }
 

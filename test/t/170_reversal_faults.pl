@@ -2,7 +2,7 @@
 # in the end every gateway has what it had before. An operator decides what is in doubt where the policy is hold, by what
 # the gateway has applied.
 #
-# QUOTA_MANAGER_KILLS says how often (10; 100 in long runs); QUOTA_MANAGER_KILL_SEED repeats a choice of victims, faults
+# QUOTA_MANAGER_KILLS says how often (10; 100 in long runs); QUOTA_MANAGER_SEED repeats a choice of victims, faults
 # and moments, as far as these alone decide. One run is of 10,000 users.
 
 use strict;
@@ -17,18 +17,17 @@ use QuotaTest::Audit;
 use QuotaTest::CrashPoints qw(crash_cluster crash_points arm await_hit);
 use QuotaTest::Delivery qw(add_gateway);
 use QuotaTest::Mock;
+use QuotaTest::Seed;
 use QuotaTest::Wait qw(wait_until wait_for becomes_true);
 use QuotaTest::Workers;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
 my $kills = $ENV{QUOTA_MANAGER_KILLS} // ($ENV{QUOTA_MANAGER_LONG} ? 100 : 10);
-my $seed = $ENV{QUOTA_MANAGER_KILL_SEED} // int(rand(1_000_000_000));
+QuotaTest::Seed::start(170);
 my $users = 40;
 my $many = 10_000;
 
-note "seed $seed";
-srand $seed;
 
 my $node = crash_cluster('reversal_faults', <<'CONF');
 quota_manager.claim_batch = 32

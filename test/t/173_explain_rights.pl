@@ -11,13 +11,12 @@ use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Utils;
 use QuotaTest::ScanNode qw(scan_node add_gateway);
+use QuotaTest::Seed;
 use Test::More;
 
 my $node = scan_node('explain_rights');
-my $seed = $ENV{QUOTA_MANAGER_SEED} // time;
+QuotaTest::Seed::start(173);
 
-note("QUOTA_MANAGER_SEED=$seed");
-srand($seed);
 add_gateway($node, 'postgres');
 sub pick { return $_[ rand @_ ]; }
 

@@ -12,15 +12,15 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use QuotaTest::Mock;
 use QuotaTest::OperatorHistory;
+use QuotaTest::Seed;
 use Test::More;
 use Time::HiRes qw(time);
 
 my $long = $ENV{QUOTA_MANAGER_LONG};
-my $first = $ENV{QUOTA_MANAGER_SEED} // int(time) % 1_000_000;
+my $first = QuotaTest::Seed::start(180);
 my $seconds = $ENV{QUOTA_MANAGER_SECONDS} // ($long ? 900 : 25);
 my $steps = $ENV{QUOTA_MANAGER_STEPS} // 60;
 
-note("QUOTA_MANAGER_SEED=$first");
 my $node = PostgreSQL::Test::Cluster->new('histories');
 $node->init(extra => [ '--encoding=UTF8', '--locale=C' ]);
 $node->append_conf('postgresql.conf', <<'CONF');
