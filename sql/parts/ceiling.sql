@@ -450,12 +450,16 @@ BEGIN
 	END IF;
 	so_far := (SELECT coalesce(sum(r.granted), 0) FROM quota_manager.quota_run r
 		WHERE r.strategy_id = surge_limit.strategy_id AND r.granted > 0 AND (is_single AND r.id > last_done OR r.id = surge_limit.run_id));
-	-- A run that was released counts as one of the last ten until it has run; not after an edit of the condition, which may have been the cure.
+	-- A run that was released counts as one of the last ten until it has run; not after an edit of the condition, which may have been the cure,
+	-- nor once the strategy was archived, which ends the pause without anybody having looked at it.
 	SELECT p.run_id, CASE WHEN s.condition::text = coalesce(v.condition, s.condition::text) THEN p.would_grant END AS would_grant
 		INTO released FROM quota_manager.quota_pause p JOIN quota_manager.quota_strategy s ON s.id = p.strategy_id
 		LEFT JOIN LATERAL (SELECT f.definition ->> 'condition' AS condition FROM quota_manager.quota_strategy_version f
 			WHERE f.strategy_id = p.strategy_id AND f.change_time <= p.since ORDER BY f.change_time DESC, f.version DESC LIMIT 1) v ON true
-		WHERE p.strategy_id = surge_limit.strategy_id AND p.cause = 'breaker' AND p.end_time IS NOT NULL ORDER BY p.id DESC LIMIT 1;
+		WHERE p.strategy_id = surge_limit.strategy_id AND p.cause = 'breaker' AND p.end_time IS NOT NULL
+			AND NOT EXISTS (SELECT 1 FROM quota_manager.quota_strategy_version a
+				WHERE a.strategy_id = p.strategy_id AND a.change_time > p.since AND a.definition ->> 'state' = 'archived')
+		ORDER BY p.id DESC LIMIT 1;
 	since_then := (SELECT count(*) FROM (SELECT 1 FROM quota_manager.quota_run r
 		WHERE r.strategy_id = surge_limit.strategy_id AND r.granted > 0 AND r.id > released.run_id LIMIT 10) r);
 	usual := least(greatest(floor(normal * factor), quota_internal.setting('surge_minimum')::numeric,

@@ -146,6 +146,25 @@ subtest 'an edit is the cure' => sub {
 	sql(q{UPDATE quota_manager.quota_strategy SET state = 'archived' WHERE name = 'cured'});
 };
 
+subtest 'archived and active again' => sub {
+	strategy('back');
+	add_users(1, 'back');
+	is(scan('back'), '1|', 'as usual');
+	add_users(11, 'back');
+	foreach my $released (0, 1)
+	{
+		like(scan('back'), qr/^0\|stopped by the breaker: 11 would be granted, usual are at most 10; /, 'stands still');
+		release('back') if $released;
+		sql(q{UPDATE quota_manager.quota_strategy SET state = 'archived' WHERE name = 'back'});
+		unlike(held(), qr{^back}m, 'one that is archived is not held');
+		sql(q{UPDATE quota_manager.quota_strategy SET state = 'active' WHERE name = 'back'});
+		is(sql(q{SELECT state FROM quota_manager.strategy_due WHERE name = 'back'}), 'due', 'it is run again');
+	}
+	like(scan('back'), qr/^0\|stopped by the breaker: 11 would be granted, usual are at most 10; /, 'nobody had let it through');
+	release('back');
+	is(scan('back'), '11|', 'until it is released');
+};
+
 subtest 'what is released' => sub {
 	strategy('released');
 	add_users(3, 'released');
