@@ -128,13 +128,14 @@ RETURN pg_catalog.concat_ws('; ', CASE
 	CASE WHEN is_awaited THEN 'a reversal waits for it' END);
 COMMENT ON FUNCTION quota_internal.what_to_do(bigint, text, timestamptz, timestamptz, boolean, text, boolean, boolean) IS 'Of trouble_list: what an operator can do about a grant that failed or is in doubt.';
 
+-- What a policy was about to do is left to people once the policy is hold.
 CREATE VIEW quota_manager.trouble_list WITH (security_invoker = true) AS
 SELECT e.id, pg_catalog.date_trunc('second', e.update_time) AS since, e.user_id, s.name AS strategy, e.amount, e.model, e.gateway, e.status,
 	pg_catalog.concat(coalesce(e.last_error, 'not known'), ' (' OPERATOR(pg_catalog.||) quota_internal.status_text(e.last_status, e.last_error) OPERATOR(pg_catalog.||) ')') AS why,
-	quota_internal.what_to_do(e.id, e.status, e.next_attempt_time, e.update_time, e.maybe_granted_before, g.state, i.grant_id IS NOT NULL,
+	quota_internal.what_to_do(e.id, e.status, CASE WHEN g.doubt_policy OPERATOR(pg_catalog.=) 'hold' THEN 'infinity' ELSE e.next_attempt_time END, e.update_time, e.maybe_granted_before, g.state, i.grant_id IS NOT NULL,
 		EXISTS (SELECT 1 FROM quota_manager.quota_pause p WHERE p.end_time IS NULL AND p.cause OPERATOR(pg_catalog.=) 'operator'
 			AND (p.scope OPERATOR(pg_catalog.=) 'everything' OR p.gateway OPERATOR(pg_catalog.=) e.gateway OR p.strategy_id OPERATOR(pg_catalog.=) e.strategy_id))) AS what_to_do,
-	e.status OPERATOR(pg_catalog.=) 'failed' OR e.next_attempt_time OPERATOR(pg_catalog.=) 'infinity' AS awaits_you,
+	e.status OPERATOR(pg_catalog.=) 'failed' OR e.next_attempt_time OPERATOR(pg_catalog.=) 'infinity' OR coalesce(g.doubt_policy OPERATOR(pg_catalog.=) 'hold', false) AS awaits_you,
 	nullif(e.scheduled_time, '-infinity') AS scheduled_time, e.attempts, e.strategy_id, e.run_id
 FROM quota_internal.grants_in_trouble() e
 LEFT JOIN quota_manager.quota_strategy s ON s.id OPERATOR(pg_catalog.=) e.strategy_id
@@ -161,11 +162,13 @@ CREATE VIEW quota_manager.trouble_counts WITH (security_invoker = true) AS
 SELECT e.gateway, s.name AS strategy,
 	pg_catalog.count(*) FILTER (WHERE e.status OPERATOR(pg_catalog.=) 'failed') AS failed,
 	pg_catalog.count(*) FILTER (WHERE e.status OPERATOR(pg_catalog.=) 'in_doubt') AS in_doubt,
-	pg_catalog.count(*) FILTER (WHERE e.status OPERATOR(pg_catalog.=) 'failed' OR e.next_attempt_time OPERATOR(pg_catalog.=) 'infinity') AS await_you,
+	pg_catalog.count(*) FILTER (WHERE e.status OPERATOR(pg_catalog.=) 'failed' OR e.next_attempt_time OPERATOR(pg_catalog.=) 'infinity'
+		OR g.doubt_policy OPERATOR(pg_catalog.=) 'hold') AS await_you,
 	pg_catalog.sum(e.amount) AS amount, pg_catalog.date_trunc('second', pg_catalog.min(e.update_time)) AS since,
 	pg_catalog.mode() WITHIN GROUP (ORDER BY e.last_error) AS mostly
 FROM quota_internal.grants_in_trouble() e
 LEFT JOIN quota_manager.quota_strategy s ON s.id OPERATOR(pg_catalog.=) e.strategy_id
+LEFT JOIN quota_manager.quota_gateway g ON g.name OPERATOR(pg_catalog.=) e.gateway
 GROUP BY e.gateway, s.name;
 COMMENT ON VIEW quota_manager.trouble_counts IS 'How many grants failed or are in doubt, per gateway and strategy.';
 COMMENT ON COLUMN quota_manager.trouble_counts.gateway IS 'The gateway.';

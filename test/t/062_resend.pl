@@ -63,6 +63,9 @@ foreach my $dialect ('higress', 'zgsm')
 		UPDATE quota_manager.quota_run SET undelivered = true;
 		UPDATE quota_manager.quota_gateway SET doubt_policy = 'hold' WHERE name = '$gateway'});
 	is(deliver($node), '0|0|0|0', "$dialect: held now, it is left alone");
+	is( $node->safe_psql('postgres', q{
+			SELECT l.awaits_you, l.what_to_do ~ 'resolve', c.await_you FROM quota_manager.trouble_list l JOIN quota_manager.trouble_counts c USING (gateway)}),
+		't|t|1', "$dialect: held now, it waits for people");
 	$node->safe_psql('postgres', "UPDATE quota_manager.quota_gateway SET doubt_policy = 'resend' WHERE name = '$gateway'");
 
 	subtest "$dialect: sent again and not applied: it stays in doubt, since the first attempt may have been" => sub {

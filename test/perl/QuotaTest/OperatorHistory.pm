@@ -192,7 +192,7 @@ WITH p AS (SELECT bool_or(scope = 'everything') AS everything, coalesce(array_ag
 SELECT concat_ws('; ', (SELECT 'due: ' || string_agg(d.name, ', ') FROM strategy_due d WHERE d.state = 'due'),
 	(SELECT 'not settled: ' || string_agg(concat_ws(' ', e.id, e.status), ', ') FROM quota_execute e JOIN quota_strategy s ON s.id = e.strategy_id JOIN quota_gateway g ON g.name = e.gateway, p
 		WHERE p.everything IS NOT TRUE AND e.gateway <> ALL (p.gateways) AND CASE WHEN e.status IN ('pending', 'processing') THEN e.revision > 0 OR s.state <> 'paused'
-			ELSE e.status = 'in_doubt' AND e.next_attempt_time < 'infinity' AND (e.revision > 0 OR s.state <> 'paused' OR g.doubt_policy <> 'resend') END),
+			ELSE e.status = 'in_doubt' AND e.next_attempt_time < 'infinity' AND g.doubt_policy <> 'hold' AND (e.revision > 0 OR s.state <> 'paused' OR g.doubt_policy <> 'resend') END),
 	(SELECT 'reversals wait for ' || string_agg(i.grant_id::text, ', ') FROM quota_reversal_item i JOIN quota_execute e ON e.id = i.grant_id
 		WHERE i.outcome = 'waits' AND e.status NOT IN ('processing', 'in_doubt')))
 SQL
@@ -1480,7 +1480,7 @@ sub compare_views
 		next if $grant->{status} !~ /^(?:failed|in_doubt)$/;
 		my $row = $trouble{"$grant->{gateway} $name{$grant->{strategy}}"} //= { failed => 0, in_doubt => 0, await => 0, amount => 0 };
 		$row->{ $grant->{status} }++;
-		$row->{await}++ if $grant->{status} eq 'failed' || !$grant->{acts};
+		$row->{await}++ if $grant->{status} eq 'failed' || $model->awaits_people($grant);
 		$row->{amount} += $grant->{amount};
 	}
 	$self->compare_rows('trouble_counts', 'SELECT gateway, strategy, failed, in_doubt, await_you, trim_scale(amount) FROM trouble_counts',
@@ -1711,13 +1711,18 @@ sub play
 	return ref $error ? $error->{problem} : $error;
 }
 
-# The last runs, for whoever looks for the reason.
+# The last rows of the tables that tell what went on, for whoever looks for the reason.
 sub note_runs
 {
 	my ($self) = @_;
-	my ($rows) = eval { $self->{session}->run('SELECT r.* FROM quota_run r ORDER BY id DESC LIMIT 12') };
 
-	$self->note_line("-- run @$_") foreach @{ $rows // [] };
+	foreach my $table ('quota_gateway ORDER BY name', 'quota_run ORDER BY id DESC LIMIT 12', "quota_execute ORDER BY status IN ('pending', 'processing', 'in_doubt') DESC, id DESC LIMIT 60",
+		'grant_decision ORDER BY id DESC LIMIT 20', 'user_balance ORDER BY gateway, user_id LIMIT 60', 'worker_status')
+	{
+		my ($rows) = eval { $self->{session}->run("SELECT * FROM $table") };
+
+		$self->note_line('-- ' . join ' ', $table =~ /^(\w+)/, @$_) foreach @{ $rows // [] };
+	}
 	return;
 }
 
@@ -1777,7 +1782,7 @@ sub settle_everything
 		$self->let_workers_work;
 		$self->check_step;
 		$self->{sends} = 0;
-		my @doubtful = grep { $_->{status} eq 'in_doubt' && !$_->{acts} } $model->all_grants;
+		my @doubtful = grep { $model->awaits_people($_) } $model->all_grants;
 		$self->decide('resolve_applied', grep { $_->{applied}{ $_->{epoch} // 0 } } @doubtful);
 		$self->decide('resolve_not_applied', grep { !$_->{applied}{ $_->{epoch} // 0 } } @doubtful);
 		$self->act('CALL tick()');

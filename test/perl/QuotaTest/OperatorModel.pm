@@ -212,6 +212,14 @@ sub is_open
 	return $grant->{status} =~ /^(?:pending|processing)$/ || $grant->{status} eq 'in_doubt' && $grant->{acts};
 }
 
+# In doubt, and nothing is done about it by itself.
+sub awaits_people
+{
+	my ($self, $grant) = @_;
+
+	return $grant->{status} eq 'in_doubt' && (!$grant->{acts} || $self->{gateways}{ $grant->{gateway} }{policy} eq 'hold');
+}
+
 # What a user lacks, or has too much; undef: the balance is missing.
 sub amount_for
 {
