@@ -863,8 +863,9 @@ sub tick
 	$self->act('SELECT quota_internal.end_back_offs()');
 	my @order = map { $_->[0] } @{ $self->ask(q(SELECT strategy_id FROM strategy_due WHERE state = 'due' GROUP BY 1 ORDER BY min(due_time), 1)) };
 	$self->act('CALL tick()');
-	$model->scan(undef, @order);
+	# Reversals go on first, and what they take back makes balances unusable.
 	$model->continue_reversals;
+	$model->scan(undef, @order);
 	return 1;
 }
 
