@@ -7,7 +7,7 @@ SET datestyle = 'ISO';
 SET search_path = quota_manager, public;
 SET quota_manager.schedule_clock = '2026-11-27 00:30:00+00';
 
-INSERT INTO quota_gateway (name, dialect, base_url, is_default) VALUES ('views', 'higress', 'http://gateway.example', true);
+INSERT INTO quota_gateway (name, dialect, base_url, is_default, doubt_policy) VALUES ('views', 'higress', 'http://gateway.example', true, 'resend');
 INSERT INTO user_info (id, name, vip, github_star) SELECT 'u' || i, CASE i WHEN 1 THEN 'Ann' END, 2, 'zgsm' FROM generate_series(1, 6) i;
 INSERT INTO quota_strategy (name, type, amount, model, periodic_expr, time_zone, condition, enabled) VALUES
 	('daily', 'periodic', 5, 'm', '0 9 * * *', 'Asia/Shanghai', 'true()', true),
@@ -40,6 +40,10 @@ SELECT replace(outcome, current_user, 'ROLE') FROM grant_list WHERE user_id = 'u
 -- What is in trouble, and what to do.
 SELECT user_id, strategy, status, why, regexp_replace(what_to_do, '\(\d+', '(N') AS what_to_do, awaits_you FROM trouble_list ORDER BY user_id, id;
 SELECT gateway, strategy, failed, in_doubt, await_you, amount, mostly FROM trouble_counts ORDER BY strategy;
+-- A policy that was about to act does not once it is hold.
+UPDATE quota_gateway SET doubt_policy = 'hold' WHERE name = 'views';
+SELECT regexp_replace(what_to_do, '\(\d+', '(N') AS what_to_do, awaits_you FROM trouble_list WHERE user_id = 'u5' AND strategy = 'star';
+SELECT strategy, await_you FROM trouble_counts ORDER BY strategy;
 SELECT pause_gateway('views', 'moving');
 UPDATE quota_gateway SET state = 'misconfigured', state_reason = '401' WHERE name = 'views';
 SELECT DISTINCT regexp_replace(what_to_do, '\(\d+', '(N') FROM trouble_list WHERE status = 'failed';

@@ -1451,7 +1451,8 @@ sub compare_records
 		$self->problem("the reversal and grant $item: " . ($found{$item} // 'missing') . ', and should be ' . ($wanted{$item} // 'missing'))
 		  if ($found{$item} // '') ne ($wanted{$item} // '');
 	}
-	my $counts = join '; ', map { join ' ', @$_ } @{ $self->ask('SELECT * FROM quota_internal.check_counts()') };
+	# It reads all grants: not after each step.
+	my $counts = $self->{step} % 3 == 1 || $self->{step} > $self->{steps} ? join '; ', map { join ' ', @$_ } @{ $self->ask('SELECT * FROM quota_internal.check_counts()') } : '';
 	$self->problem("check_counts(): $counts") if $counts ne '';
 	foreach my $row (@{ $self->ask('SELECT ceiling_id, grants, trim_scale(amount), grants_left, amount_left FROM ceiling_status') })
 	{
