@@ -232,8 +232,13 @@ sub amount_for
 	return $lack < 0 && $strategy->{allowance} eq 'top_up' ? 0 : $lack;
 }
 
-# Amounts have at most six decimals.
-sub round { return 0 + sprintf '%.6f', $_[0]; }
+# Amounts have at most six decimals; as PostgreSQL writes them.
+sub round
+{
+	my $text = sprintf('%.6f', $_[0]) =~ s/\.?0+$//r;
+
+	return $text eq '-0' ? '0' : $text;
+}
 
 # What a run comes to: granted (user, amount), how many were left out and why, and its state.
 sub evaluate
