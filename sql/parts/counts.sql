@@ -78,6 +78,15 @@ BEGIN
 				USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = format('Among them are %s of strategy "%s".', paid_again.grants, paid_again.name),
 					HINT = 'Delete what is old with CALL quota_manager.retain(). To have them paid again, set quota_manager.delete_proof to on before.';
 		END IF;
+		SELECT s.name, count(*) AS grants INTO paid_again FROM gone g JOIN quota_manager.quota_strategy s ON s.id = g.strategy_id
+			WHERE g.revision > 0 AND NOT s.archived AND EXISTS (SELECT 1 FROM quota_manager.quota_execute e WHERE e.strategy_id = g.strategy_id
+				AND e.user_id = g.user_id AND e.scheduled_time = g.scheduled_time AND e.revision = 0)
+			GROUP BY s.name ORDER BY s.name LIMIT 1;
+		IF FOUND THEN
+			RAISE EXCEPTION 'grants that reverse others cannot be deleted without them: these would be taken back once more'
+				USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = format('Among them are %s of strategy "%s".', paid_again.grants, paid_again.name),
+					HINT = 'Delete what is old with CALL quota_manager.retain(). To do it all the same, set quota_manager.delete_proof to on before.';
+		END IF;
 	END IF;
 	DELETE FROM quota_manager.troubled_grant t
 		WHERE t.grant_id IN (SELECT g.id FROM gone g WHERE g.status IN ('failed', 'in_doubt'));
@@ -87,7 +96,7 @@ BEGIN
 	RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.count_deleted() IS 'Trigger: uncounts deleted grants, and refuses that those go which prove that users of single strategies were paid.';
+COMMENT ON FUNCTION quota_internal.count_deleted() IS 'Trigger: uncounts deleted grants, and refuses that those go which prove that users of single strategies were paid, or that grants were reversed.';
 CREATE TRIGGER count_deleted AFTER DELETE ON quota_manager.quota_execute
 	REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION quota_internal.count_deleted();
 COMMENT ON TRIGGER count_deleted ON quota_manager.quota_execute IS 'Deleted grants are not counted.';

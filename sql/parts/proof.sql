@@ -77,9 +77,17 @@ AS $$
 DECLARE
 	loss CONSTANT text := quota_internal.loss_of_proof(TG_RELID);
 BEGIN
-	IF NOT quota_internal.setting('delete_proof')::boolean AND EXISTS (SELECT 1 FROM gone g JOIN quota_manager.quota_strategy s ON s.id = g.strategy_id
+	IF quota_internal.setting('delete_proof')::boolean THEN
+		RETURN NULL;
+	END IF;
+	IF EXISTS (SELECT 1 FROM gone g JOIN quota_manager.quota_strategy s ON s.id = g.strategy_id
 			WHERE NOT s.archived AND (g.scheduled_time IS NOT NULL AND g.state <> 'skipped' OR g.first_grant_id IS NOT NULL)) THEN
 		PERFORM quota_internal.refuse_loss(TG_RELID, TG_OP, loss);
+	END IF;
+	-- Runs of reversals have no strategy.
+	IF EXISTS (SELECT 1 FROM gone g CROSS JOIN LATERAL jsonb_to_recordset(g.reversed_sums) AS p (strategy_id integer)
+			JOIN quota_manager.quota_strategy s ON s.id = p.strategy_id WHERE NOT s.archived) THEN
+		PERFORM quota_internal.refuse_loss(TG_RELID, TG_OP, 'what reversals take back and give again would not be sent');
 	END IF;
 	RETURN NULL;
 END

@@ -223,7 +223,7 @@ COMMENT ON FUNCTION quota_internal.prunable_grants(quota_manager.quota_run, bigi
 
 CREATE FUNCTION quota_internal.prune_grants(run quota_manager.quota_run, after_grant bigint, batch integer, before timestamptz,
 	OUT seen bigint, OUT last_grant bigint, OUT deleted bigint, OUT kept bigint)
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off SET quota_manager.pinned_statistics = on
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off SET quota_manager.pinned_statistics = on SET quota_manager.delete_proof = on
 AS $$
 DECLARE
 	victims quota_manager.quota_execute[];

@@ -404,29 +404,58 @@ COMMENT ON FUNCTION quota_internal.continue_reversals(bigint[]) IS 'Goes on with
 CREATE FUNCTION quota_internal.note_nothing_granted(strategy text, firing timestamptz, version integer) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+	chosen CONSTANT integer := (SELECT s.id FROM quota_manager.quota_strategy s WHERE s.name = note_nothing_granted.strategy);
+	what CONSTANT text := concat(' for the firing of ' || firing, ' as version ' || version);
 BEGIN
-	RAISE NOTICE 'strategy "%" has granted nothing%', strategy, concat(' for the firing of ' || firing, ' as version ' || version)
+	IF EXISTS (SELECT 1 FROM quota_manager.pruned_grant p WHERE p.strategy_id = chosen) THEN
+		RAISE NOTICE 'strategy "%" has no grants%', strategy, what
+			USING DETAIL = 'Those that retain() has deleted cannot be taken back.',
+				HINT = format('See SELECT user_id, grants, amount, last_time FROM quota_manager.pruned_grant WHERE strategy_id = %s.', chosen);
+		RETURN;
+	END IF;
+	RAISE NOTICE 'strategy "%" has granted nothing%', strategy, what
 		USING HINT = CASE WHEN version IS NOT NULL THEN format('See SELECT version, changes FROM quota_manager.strategy_history(%L).', strategy)
 			WHEN firing IS NOT NULL THEN format('See SELECT DISTINCT scheduled_time FROM quota_manager.grant_list WHERE strategy = %L.', strategy)
 			ELSE 'See quota_manager.strategy_due for when it runs.' END;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.note_nothing_granted(text, timestamptz, integer) IS 'Of reversals: says in a NOTICE that there is nothing to reverse, as where a firing or a version is not what was meant.';
+COMMENT ON FUNCTION quota_internal.note_nothing_granted(text, timestamptz, integer) IS 'Of reversals: says in a NOTICE that there is nothing to reverse, as where a firing or a version is not what was meant, or its grants were deleted.';
+
+CREATE FUNCTION quota_internal.note_missing_grants(what text, expected bigint, ids bigint[]) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off SET quota_manager.pinned_statistics = on
+AS $$
+DECLARE
+	present bigint;
+BEGIN
+	PERFORM quota_internal.pin_statistics();
+	PERFORM e.id FROM quota_manager.quota_execute e WHERE e.id = ANY (ids);
+	GET DIAGNOSTICS present = ROW_COUNT;
+	IF present < expected THEN
+		RAISE NOTICE '% of the grants of % are not here', expected - present, what
+			USING DETAIL = 'They are left as they are. retain() deletes grants that are old; a policy of the site can hide some.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.note_missing_grants(text, bigint, bigint[]) IS 'Of reversals: says in a NOTICE that grants of a run or a reversal cannot be reversed, since they were deleted, or the caller may not see them.';
 
 CREATE FUNCTION quota_manager.reverse_run(run_id bigint, note text) RETURNS TABLE (reversal_id bigint, outcome text, grants bigint, amount numeric)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
 DECLARE
 	reversal quota_manager.quota_reversal := quota_internal.begin_reversal(format('run %s', run_id), note);
+	ids bigint[];
 BEGIN
 	reversal.reversed_run_id := run_id;
 	IF quota_internal.read_as_caller('SELECT r.id::text FROM quota_manager.quota_run r WHERE r.id = $1[1]::bigint', ARRAY[run_id::text]) = '{}' THEN
 		RAISE EXCEPTION 'run % does not exist', coalesce(run_id::text, 'null')
 			USING ERRCODE = 'undefined_object', HINT = 'See SELECT id, strategy_id, granted, finish_time FROM quota_manager.quota_run ORDER BY id DESC.';
 	END IF;
-	RETURN QUERY SELECT o.* FROM quota_internal.order_reversal(reversal, quota_internal.read_as_caller('SELECT e.id::text
+	ids := quota_internal.read_as_caller('SELECT e.id::text
 		FROM quota_manager.quota_run r JOIN quota_manager.quota_execute e ON e.id BETWEEN r.first_grant_id AND r.last_grant_id AND e.run_id = r.id
-		WHERE r.id = $1[1]::bigint ORDER BY e.id', ARRAY[run_id::text])::bigint[]) o;
+		WHERE r.id = $1[1]::bigint ORDER BY e.id', ARRAY[run_id::text])::bigint[];
+	PERFORM quota_internal.note_missing_grants('run ' || r.id, r.granted, ids) FROM quota_manager.quota_run r WHERE r.id = reverse_run.run_id AND r.granted > cardinality(ids);
+	RETURN QUERY SELECT o.* FROM quota_internal.order_reversal(reversal, ids) o;
 END
 $$;
 COMMENT ON FUNCTION quota_manager.reverse_run(bigint, text) IS 'Takes back what a run has granted: pending grants are cancelled, completed ones get the opposite amount, and those that are being sent or in doubt wait until they are settled. Returns how many grants became what; preview_reversal tells before. The run of a reversal can be reversed too.';
@@ -459,14 +488,15 @@ CREATE FUNCTION quota_manager.reverse_grants(ids bigint[], note text) RETURNS TA
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	reversal CONSTANT quota_manager.quota_reversal := quota_internal.begin_reversal(CASE WHEN cardinality(ids) = 1 THEN 'grant ' || ids[1]
-		ELSE format('%s grants', cardinality(ids)) END, note);
+	reversal quota_manager.quota_reversal := quota_internal.begin_reversal('', note);
 	visible bigint[];
 BEGIN
 	IF ids IS NULL THEN
 		RAISE EXCEPTION 'the grants must be given' USING ERRCODE = 'null_value_not_allowed';
 	END IF;
 	visible := ARRAY(SELECT v FROM unnest(quota_internal.visible_grants(ids)) v ORDER BY v);
+	-- Not what was named twice, nor what there is not.
+	reversal.what := CASE WHEN cardinality(visible) = 1 THEN 'grant ' || visible[1] ELSE format('%s grants', cardinality(visible)) END;
 	RETURN QUERY SELECT o.* FROM quota_internal.order_reversal(reversal, visible) o
 		UNION ALL SELECT NULL, 'not found', count(*), NULL FROM (SELECT DISTINCT i FROM unnest(ids) i WHERE i IS NOT NULL) n WHERE n.i <> ALL (visible) HAVING count(*) > 0;
 END
@@ -585,6 +615,9 @@ BEGIN
 		RETURN QUERY SELECT NULL::bigint, p.* FROM quota_manager.preview_reversal(reversal_id => new.undone_id) p;
 		RETURN;
 	END IF;
+	IF present < cardinality(named) THEN
+		PERFORM quota_internal.note_missing_grants('reversal ' || new.undone_id, cardinality(named), named);
+	END IF;
 	new.id := nextval(pg_get_serial_sequence('quota_manager.quota_reversal', 'id'));
 	INSERT INTO quota_manager.quota_reversal VALUES (new.*);
 	outcomes := (SELECT coalesce(jsonb_agg(r), '[]') FROM quota_internal.reverse_listed(new, targets.opposites) r)
@@ -598,18 +631,23 @@ CREATE FUNCTION quota_internal.reversed_ids(run_id bigint, strategy text, ids bi
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
 DECLARE
+	run quota_manager.quota_run;
 	known quota_manager.quota_strategy;
 	granted bigint[];
 BEGIN
 	PERFORM quota_internal.pin_statistics();
 	IF run_id IS NOT NULL THEN
-		IF NOT EXISTS (SELECT 1 FROM quota_manager.quota_run r WHERE r.id = reversed_ids.run_id) THEN
+		SELECT r.* INTO run FROM quota_manager.quota_run r WHERE r.id = reversed_ids.run_id;
+		IF NOT FOUND THEN
 			RAISE EXCEPTION 'run % does not exist', run_id
 				USING ERRCODE = 'undefined_object', HINT = 'See SELECT id, strategy_id, granted, finish_time FROM quota_manager.quota_run ORDER BY id DESC.';
 		END IF;
-		RETURN ARRAY(SELECT e.id FROM quota_manager.quota_run r JOIN quota_manager.quota_execute e
-				ON e.id BETWEEN r.first_grant_id AND r.last_grant_id AND e.run_id = r.id
-			WHERE r.id = reversed_ids.run_id ORDER BY e.id);
+		granted := ARRAY(SELECT e.id FROM quota_manager.quota_execute e
+			WHERE e.id BETWEEN run.first_grant_id AND run.last_grant_id AND e.run_id = run.id ORDER BY e.id);
+		IF run.granted > cardinality(granted) THEN
+			PERFORM quota_internal.note_missing_grants('run ' || run.id, run.granted, granted);
+		END IF;
+		RETURN granted;
 	ELSIF strategy IS NOT NULL THEN
 		SELECT s.* INTO known FROM quota_manager.quota_strategy s WHERE s.name = strategy;
 		IF NOT FOUND THEN
@@ -636,6 +674,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
 	targets record;
+	named bigint[];
 BEGIN
 	PERFORM quota_internal.pin_statistics();
 	IF num_nonnulls(preview_reversal.run_id, preview_reversal.strategy, preview_reversal.ids, preview_reversal.reversal_id) <> 1 THEN
@@ -651,6 +690,10 @@ BEGIN
 	END IF;
 	ids := quota_internal.reversed_ids(preview_reversal.run_id, preview_reversal.strategy, preview_reversal.ids, firing, version);
 	SELECT t.* INTO targets FROM quota_internal.undo_targets(preview_reversal.reversal_id) t;
+	IF reversal_id IS NOT NULL THEN
+		named := targets.opposites || targets.cancelled || targets.waiting;
+		PERFORM quota_internal.note_missing_grants('reversal ' || reversal_id, cardinality(named), named);
+	END IF;
 	RETURN QUERY SELECT f.outcome, count(*), sum(f.amount)
 		FROM (SELECT c.outcome, c.amount FROM quota_internal.reversal_candidates(coalesce(preview_reversal.ids, targets.opposites)) c
 			UNION ALL SELECT CASE WHEN c.obstacle IS NULL THEN 'pending again' ELSE 'nothing to do: ' || c.obstacle END, (c.execution).amount
@@ -682,7 +725,7 @@ COMMENT ON COLUMN quota_manager.reversal_status.role IS 'Role that ordered it.';
 COMMENT ON COLUMN quota_manager.reversal_status.said_by IS 'Person that ordered it, as named by the session: see grant_decision.said_by.';
 COMMENT ON COLUMN quota_manager.reversal_status.cancelled IS 'Grants that were not sent.';
 COMMENT ON COLUMN quota_manager.reversal_status.taken_back IS 'Grants that another one takes back.';
-COMMENT ON COLUMN quota_manager.reversal_status.delivered IS 'How many of these others are completed.';
+COMMENT ON COLUMN quota_manager.reversal_status.delivered IS 'How many of these others are completed; those that retain() has deleted are not counted.';
 COMMENT ON COLUMN quota_manager.reversal_status.waits IS 'Grants that are being sent or in doubt: it goes on when they are settled.';
 COMMENT ON COLUMN quota_manager.reversal_status.others IS 'Grants that had waited and left nothing to take back, were reinstated or spared, or are waited for no more: see quota_reversal_item.';
 COMMENT ON COLUMN quota_manager.reversal_status.reversed_run_id IS 'The run whose grants were reversed; null: not one run.';

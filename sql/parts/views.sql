@@ -36,8 +36,9 @@ DECLARE
 BEGIN
 	IF revision > 0 THEN
 		SELECT v.* INTO reversal FROM quota_internal.reversal_of(run_id) v;
+		-- The user comes with the collation of grants, in which the index could not be searched.
 		reversed := (SELECT i.grant_id FROM quota_manager.quota_reversal_item i
-			WHERE i.reversal_id = reversal.id AND i.user_id = grant_cause.user_id AND i.opposite_id = grant_cause.id);
+			WHERE i.reversal_id = reversal.id AND i.user_id = grant_cause.user_id COLLATE "default" AND i.opposite_id = grant_cause.id);
 		RETURN concat_ws(': ', CASE WHEN reversal.undone_id IS NULL THEN 'reversal' ELSE format('undoes reversal %s', reversal.undone_id) END
 			|| CASE WHEN reversed IS NOT NULL THEN format(' of grant %s', reversed) ELSE '' END, nullif(reversal.note, ''));
 	END IF;
@@ -115,9 +116,10 @@ $$;
 COMMENT ON FUNCTION quota_internal.grants_in_trouble() IS 'Of trouble_list: grants that failed or are in doubt, without a read of all grants.';
 
 CREATE FUNCTION quota_internal.what_to_do(id bigint, status text, next_attempt_time timestamptz, update_time timestamptz, maybe_granted_before boolean,
-	gateway_state text, is_awaited boolean, is_paused boolean) RETURNS text
+	gateway_state text, is_awaited boolean, is_paused boolean, later_revision integer) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
-RETURN pg_catalog.concat_ws('; ', CASE
+RETURN CASE WHEN later_revision IS NOT NULL THEN pg_catalog.format('nothing: revision %s of the grant has taken its place', later_revision)
+	ELSE pg_catalog.concat_ws('; ', CASE
 		WHEN status OPERATOR(pg_catalog.=) 'failed' THEN pg_catalog.format('repair the cause, then SELECT quota_manager.retry(%s, ''why'')', id)
 		WHEN next_attempt_time OPERATOR(pg_catalog.<) 'infinity' THEN pg_catalog.format('nothing: the doubt policy of the gateway acts at %s',
 			quota_internal.time_text(greatest(next_attempt_time, update_time)))
@@ -125,8 +127,8 @@ RETURN pg_catalog.concat_ws('; ', CASE
 		ELSE pg_catalog.format('find out at the gateway, then SELECT quota_manager.resolve(%s, true or false, ''why'')', id) END,
 	CASE WHEN gateway_state IS NULL THEN 'its gateway does not exist any more' WHEN gateway_state OPERATOR(pg_catalog.<>) 'open' THEN 'its gateway is ' OPERATOR(pg_catalog.||) gateway_state END,
 	CASE WHEN is_paused THEN 'nothing of it is sent before its pause ends: see pauses' END,
-	CASE WHEN is_awaited THEN 'a reversal waits for it' END);
-COMMENT ON FUNCTION quota_internal.what_to_do(bigint, text, timestamptz, timestamptz, boolean, text, boolean, boolean) IS 'Of trouble_list: what an operator can do about a grant that failed or is in doubt.';
+	CASE WHEN is_awaited THEN 'a reversal waits for it' END) END;
+COMMENT ON FUNCTION quota_internal.what_to_do(bigint, text, timestamptz, timestamptz, boolean, text, boolean, boolean, integer) IS 'Of trouble_list: what an operator can do about a grant that failed or is in doubt.';
 
 -- What a policy was about to do is left to people once the policy is hold.
 CREATE VIEW quota_manager.trouble_list WITH (security_invoker = true) AS
@@ -134,13 +136,19 @@ SELECT e.id, pg_catalog.date_trunc('second', e.update_time) AS since, e.user_id,
 	pg_catalog.concat(coalesce(e.last_error, 'not known'), ' (' OPERATOR(pg_catalog.||) quota_internal.status_text(e.last_status, e.last_error) OPERATOR(pg_catalog.||) ')') AS why,
 	quota_internal.what_to_do(e.id, e.status, CASE WHEN g.doubt_policy OPERATOR(pg_catalog.=) 'hold' THEN 'infinity' ELSE e.next_attempt_time END, e.update_time, e.maybe_granted_before, g.state, i.grant_id IS NOT NULL,
 		EXISTS (SELECT 1 FROM quota_manager.quota_pause p WHERE p.end_time IS NULL AND p.cause OPERATOR(pg_catalog.=) 'operator'
-			AND (p.scope OPERATOR(pg_catalog.=) 'everything' OR p.gateway OPERATOR(pg_catalog.=) e.gateway OR p.strategy_id OPERATOR(pg_catalog.=) e.strategy_id))) AS what_to_do,
-	e.status OPERATOR(pg_catalog.=) 'failed' OR e.next_attempt_time OPERATOR(pg_catalog.=) 'infinity' OR coalesce(g.doubt_policy OPERATOR(pg_catalog.=) 'hold', false) AS awaits_you,
+			AND (p.scope OPERATOR(pg_catalog.=) 'everything' OR p.gateway OPERATOR(pg_catalog.=) e.gateway OR p.strategy_id OPERATOR(pg_catalog.=) e.strategy_id)),
+		l.revision) AS what_to_do,
+	l.revision IS NULL AND (e.status OPERATOR(pg_catalog.=) 'failed' OR e.next_attempt_time OPERATOR(pg_catalog.=) 'infinity'
+		OR coalesce(g.doubt_policy OPERATOR(pg_catalog.=) 'hold', false)) AS awaits_you,
 	nullif(e.scheduled_time, '-infinity') AS scheduled_time, e.attempts, e.strategy_id, e.run_id
 FROM quota_internal.grants_in_trouble() e
 LEFT JOIN quota_manager.quota_strategy s ON s.id OPERATOR(pg_catalog.=) e.strategy_id
 LEFT JOIN quota_manager.quota_gateway g ON g.name OPERATOR(pg_catalog.=) e.gateway
-LEFT JOIN quota_manager.quota_reversal_item i ON i.grant_id OPERATOR(pg_catalog.=) e.id AND i.user_id OPERATOR(pg_catalog.=) e.user_id AND i.outcome OPERATOR(pg_catalog.=) 'waits';
+LEFT JOIN quota_manager.quota_reversal_item i ON i.grant_id OPERATOR(pg_catalog.=) e.id AND i.user_id OPERATOR(pg_catalog.=) e.user_id AND i.outcome OPERATOR(pg_catalog.=) 'waits'
+-- Only the last revision of a grant can be retried.
+CROSS JOIN LATERAL (SELECT CASE e.status WHEN 'failed' THEN (SELECT pg_catalog.max(x.revision) FROM quota_manager.quota_execute x
+	WHERE x.strategy_id OPERATOR(pg_catalog.=) e.strategy_id AND x.user_id OPERATOR(pg_catalog.=) e.user_id
+		AND x.scheduled_time OPERATOR(pg_catalog.=) e.scheduled_time AND x.revision OPERATOR(pg_catalog.>) e.revision) END AS revision) l;
 COMMENT ON VIEW quota_manager.trouble_list IS 'Grants that failed or are in doubt: why, and what to do about it. Costs as much as there are of them, not as there are grants.';
 COMMENT ON COLUMN quota_manager.trouble_list.id IS 'Number of the grant.';
 COMMENT ON COLUMN quota_manager.trouble_list.since IS 'When its status last changed.';
@@ -162,13 +170,16 @@ CREATE VIEW quota_manager.trouble_counts WITH (security_invoker = true) AS
 SELECT e.gateway, s.name AS strategy,
 	pg_catalog.count(*) FILTER (WHERE e.status OPERATOR(pg_catalog.=) 'failed') AS failed,
 	pg_catalog.count(*) FILTER (WHERE e.status OPERATOR(pg_catalog.=) 'in_doubt') AS in_doubt,
-	pg_catalog.count(*) FILTER (WHERE e.status OPERATOR(pg_catalog.=) 'failed' OR e.next_attempt_time OPERATOR(pg_catalog.=) 'infinity'
-		OR g.doubt_policy OPERATOR(pg_catalog.=) 'hold') AS await_you,
+	pg_catalog.count(*) FILTER (WHERE l.revision IS NULL AND (e.status OPERATOR(pg_catalog.=) 'failed' OR e.next_attempt_time OPERATOR(pg_catalog.=) 'infinity'
+		OR g.doubt_policy OPERATOR(pg_catalog.=) 'hold')) AS await_you,
 	pg_catalog.sum(e.amount) AS amount, pg_catalog.date_trunc('second', pg_catalog.min(e.update_time)) AS since,
 	pg_catalog.mode() WITHIN GROUP (ORDER BY e.last_error) AS mostly
 FROM quota_internal.grants_in_trouble() e
 LEFT JOIN quota_manager.quota_strategy s ON s.id OPERATOR(pg_catalog.=) e.strategy_id
 LEFT JOIN quota_manager.quota_gateway g ON g.name OPERATOR(pg_catalog.=) e.gateway
+CROSS JOIN LATERAL (SELECT CASE e.status WHEN 'failed' THEN (SELECT pg_catalog.max(x.revision) FROM quota_manager.quota_execute x
+	WHERE x.strategy_id OPERATOR(pg_catalog.=) e.strategy_id AND x.user_id OPERATOR(pg_catalog.=) e.user_id
+		AND x.scheduled_time OPERATOR(pg_catalog.=) e.scheduled_time AND x.revision OPERATOR(pg_catalog.>) e.revision) END AS revision) l
 GROUP BY e.gateway, s.name;
 COMMENT ON VIEW quota_manager.trouble_counts IS 'How many grants failed or are in doubt, per gateway and strategy.';
 COMMENT ON COLUMN quota_manager.trouble_counts.gateway IS 'The gateway.';

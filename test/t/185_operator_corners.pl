@@ -1,0 +1,129 @@
+
+# Corners where what operators do meets: a reversal that failed, or was deleted by retain(), and what is said of it; proof of
+# reversals that is deleted by hand.
+
+use strict;
+use warnings FATAL => 'all';
+use utf8;
+
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+
+use PostgreSQL::Test::Utils;
+use QuotaTest::Mock;
+use QuotaTest::ScanNode qw(scan_node);
+use Test::More;
+
+my $mock = QuotaTest::Mock->start(dialect => 'zgsm');
+my $node = scan_node('operator_corners', "quota_manager.delete_proof = off\n");
+my $url = $mock->url;
+
+sub sql { return $node->safe_psql('postgres', join(";\n", 'SET search_path = quota_manager', @_)); }
+
+# What psql says of a statement: its error or notice, without the lines that lead to it.
+sub said
+{
+	my ($statement) = @_;
+	my ($code, $out, $err) = $node->psql('postgres', "\\set SHOW_CONTEXT never\nSET search_path = quota_manager; $statement", on_error_stop => 0);
+
+	return $err =~ s/^psql:<stdin>:\d+: //gmr =~ s/^LINE \d+:.*\n *\^\n//gmr;
+}
+
+sub at { return "SET quota_manager.schedule_clock = '$_[0]'" }
+
+# Lets all grants and runs be so old.
+sub age
+{
+	my ($days) = @_;
+
+	sql('SET quota_manager.delete_proof = on',
+		"UPDATE quota_execute SET create_time = create_time - interval '$days days', update_time = update_time - interval '$days days'",
+		"UPDATE quota_run SET start_time = start_time - interval '$days days', finish_time = finish_time - interval '$days days'");
+	return;
+}
+
+sql(<<"SQL");
+INSERT INTO quota_gateway (name, dialect, base_url, is_default) VALUES ('g', 'zgsm', '$url', true);
+INSERT INTO quota_model VALUES ('m', 'g'), ('n', 'g');
+INSERT INTO user_info (id, vip) SELECT 'u' || n, n % 2 FROM generate_series(1, 10) n;
+INSERT INTO quota_strategy (name, type, amount, model, condition, state) VALUES ('gift', 'single', 10, 'm', 'true()', 'active');
+SQL
+
+subtest 'a reversal that failed awaits nobody once another one has taken its place' => sub {
+	sql(q{SELECT scan('gift')}, 'CALL deliver()');
+	$mock->fault(kind => 'refuse', match => 'grant', user => 'u1', count => 1);
+	sql(q{SELECT reverse_grants(ARRAY(SELECT id FROM quota_execute WHERE user_id IN ('u1', 'u2')), 'by mistake')}, 'CALL deliver()');
+	like(sql('SELECT awaits_you, what_to_do FROM trouble_list'), qr/^t\|repair the cause, then SELECT quota_manager\.retry\(\d+, 'why'\)$/, 'it can be retried');
+	is(sql('SELECT failed, await_you FROM trouble_counts'), '1|1', 'and is counted');
+	sql(q{SELECT reverse_grants(ARRAY(SELECT id FROM quota_execute WHERE user_id = 'u1' AND revision = 0), 'once more')}, 'CALL deliver()');
+	like(said('SELECT retry(id) FROM trouble_list'), qr/^ERROR:  grant \d+ cannot be retried\nDETAIL:  It is failed, and followed by revision 2\.$/m, 'not any more');
+	is(sql('SELECT awaits_you, what_to_do FROM trouble_list'), 'f|nothing: revision 2 of the grant has taken its place', 'which is said');
+	is(sql('SELECT failed, await_you FROM trouble_counts'), '1|0', 'in the counts, too');
+};
+
+subtest 'a reversal is of the grants that there are, each once' => sub {
+	my $what = sub { return sql("SELECT count(*) FROM reverse_grants($_[0], 'named so')", 'SELECT what FROM reversal_status ORDER BY id DESC LIMIT 1') =~ s/^\d+\n//r };
+	my ($third, $fourth) = split /\n/, sql(q{SELECT id FROM quota_execute WHERE user_id IN ('u3', 'u4') ORDER BY id});
+
+	is($what->("ARRAY[$third, $third, NULL, 999999]"), "grant $third", 'one that is named twice');
+	is($what->("ARRAY[[$fourth], [$third]]"), '2 grants', 'in an array of arrays');
+	is(sql(q{SELECT count(*) FROM reverse_grants('{}', 'none')}), 0, 'none');
+	sql('CALL deliver()');
+};
+
+subtest 'what proves that grants were reversed is not deleted by hand' => sub {
+	like(said('DELETE FROM quota_run WHERE strategy_id IS NULL'),
+		qr/^ERROR:  rows of quota_manager\.quota_run cannot be deleted: what reversals take back and give again would not be sent\nDETAIL:  .+\nHINT:  .+$/, 'the runs of reversals');
+	like(said('DELETE FROM quota_execute WHERE revision > 0'),
+		qr/^ERROR:  grants that reverse others cannot be deleted without them: these would be taken back once more\nDETAIL:  Among them are 5 of strategy "gift"\.\nHINT:  .+$/, 'what takes back');
+	sql('BEGIN; SET LOCAL quota_manager.delete_proof = on; DELETE FROM quota_execute WHERE revision > 0; DELETE FROM quota_run WHERE strategy_id IS NULL; ROLLBACK');
+	ok(1, 'but where it is meant');
+	sql(q{BEGIN; UPDATE quota_strategy SET state = 'archived'; DELETE FROM quota_execute WHERE revision > 0; DELETE FROM quota_run; ROLLBACK});
+	ok(1, 'or the strategy is archived');
+};
+
+subtest 'what retain() has deleted is told, not passed over' => sub {
+	sql(at('2026-11-01 07:00:00+00'), q{INSERT INTO quota_strategy (name, type, periodic_expr, amount, model, condition, state) VALUES ('daily', 'periodic', '0 8 * * *', 5, 'n', 'true()', 'active')},
+		at('2026-11-01 08:00:01+00'), q{SELECT scan('daily')}, 'CALL deliver()');
+
+	my $run = sql(q{SELECT max(run_id) FROM quota_execute WHERE model = 'n'});
+	my $reversal = (split /\|/, sql(q{SELECT * FROM reverse_strategy('daily', 'wrong')}, 'CALL deliver()'))[0];
+
+	is(said("SELECT * FROM preview_reversal(reversal_id => $reversal)"), '', 'nothing is said while they are there');
+	is(said("SELECT * FROM preview_reversal(run_id => $run)"), '', 'nor of the run');
+	age(100);
+	is(sql(at('2026-12-20 07:00:00+00'), q{CALL retain('30 days', 'daily')}), '20|0|0|', 'the grants are deleted, with what took them back');
+
+	my %ask = ("reversal $reversal" => [ "preview_reversal(reversal_id => $reversal)", "undo_reversal($reversal, 'right')" ],
+		"run $run" => [ "preview_reversal(run_id => $run)", "reverse_run($run, 'again')" ]);
+
+	foreach my $what (sort keys %ask)
+	{
+		foreach my $call (@{ $ask{$what} })
+		{
+			my $text = said("SELECT * FROM $call");
+
+			like($text, qr/^NOTICE:  10 of the grants of $what are not here\nDETAIL:  They are left as they are\. retain\(\) deletes grants that are old/, $call);
+			is(() = $text =~ /NOTICE/g, 1, 'once');
+		}
+	}
+	foreach my $call (q{preview_reversal(strategy => 'daily')}, q{reverse_strategy('daily', 'again')}, q{preview_reversal(strategy => 'daily', version => 1)})
+	{
+		like(said("SELECT * FROM $call"), qr/^NOTICE:  strategy "daily" has no grants(?: as version 1)?\nDETAIL:  Those that retain\(\) has deleted cannot be taken back\.\nHINT:  See SELECT user_id, grants, amount, last_time FROM quota_manager\.pruned_grant WHERE strategy_id = \d+\.$/m, $call);
+	}
+};
+
+subtest 'the cause of what takes back is found without a read of its whole reversal' => sub {
+	sql(q{INSERT INTO user_info (id, vip) SELECT 'many' || n, 9 FROM generate_series(1, 2000) n},
+		q{INSERT INTO quota_strategy (name, type, amount, model, condition, state) VALUES ('many', 'single', 1, 'm', 'is-vip(9)', 'active')}, q{SELECT scan('many')}, 'CALL deliver()',
+		q{SELECT reverse_strategy('many', 'all')}, 'ANALYZE');
+
+	my @answer = split /\n/, sql('BEGIN', q{SELECT cause ~ '^reversal of grant \d+: all$' FROM grant_list WHERE user_id = 'many77' AND revision = 1},
+		q{SELECT sum(idx_tup_fetch + seq_tup_read) FROM pg_stat_xact_user_tables WHERE relname = 'quota_reversal_item'}, 'ROLLBACK');
+
+	is($answer[0], 't', 'what it takes back');
+	cmp_ok($answer[1], '<', 100, "$answer[1] rows were read");
+};
+
+$node->stop;
+done_testing();
