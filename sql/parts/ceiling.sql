@@ -137,7 +137,7 @@ BEGIN
 	END IF;
 	IF NOT EXISTS (SELECT 1 FROM quota_manager.quota_strategy s WHERE s.id = NEW.strategy_id) AND NEW.strategy_id IS NOT NULL THEN
 		RAISE EXCEPTION 'strategy % does not exist', NEW.strategy_id
-			USING ERRCODE = 'undefined_object', COLUMN = 'strategy_id', HINT = 'See SELECT id, name FROM quota_manager.quota_strategy; null means all strategies together.';
+			USING ERRCODE = 'foreign_key_violation', COLUMN = 'strategy_id', HINT = 'See SELECT id, name FROM quota_manager.quota_strategy; null means all strategies together.';
 	END IF;
 	-- Null: it is to be counted.
 	NEW.counted_since := CASE WHEN TG_OP = 'UPDATE'

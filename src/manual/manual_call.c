@@ -40,6 +40,39 @@ typedef struct CallBalance
 } CallBalance;
 
 /*
+ * Of an error that ends the wait for an answer, such as a time-out: says that
+ * the change may have been made all the same.
+ */
+static void
+warn_of_doubt(void *arg)
+{
+	const ManualCall *call = arg;
+
+	if (geterrcode() != ERRCODE_QUERY_CANCELED && geterrcode() != ERRCODE_ADMIN_SHUTDOWN)
+		return;
+	errdetail("Gateway \"%s\" may have applied the request.", call->gateway);
+	errhint("Compare the user's balance before you try again.");
+}
+
+/* Submits the request and waits for its answer. */
+static void
+await_reply(GatewaySession *session, ManualCall *call)
+{
+	GatewayRequest       request = {call->action, call->user_id, call->amount};
+	ErrorContextCallback doubt = {error_context_stack, warn_of_doubt, call};
+	GatewayResult        result;
+
+	if (!gateway_submit(session, &request))
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	if (call->action != GATEWAY_QUERY)
+		error_context_stack = &doubt;
+	while (await_answers(session, LONG_MAX, &result, 1) == 0)
+		continue;
+	error_context_stack = doubt.previous;
+	call->reply = result.reply;
+}
+
+/*
  * Sends the request, waits for its answer, and closes the session whatever
  * happens.
  */
@@ -48,14 +81,7 @@ exchange(GatewaySession *session, ManualCall *call)
 {
 	PG_TRY();
 	{
-		GatewayRequest request = {call->action, call->user_id, call->amount};
-		GatewayResult  result;
-
-		if (!gateway_submit(session, &request))
-			ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
-		while (await_answers(session, LONG_MAX, &result, 1) == 0)
-			continue;
-		call->reply = result.reply;
+		await_reply(session, call);
 	}
 	PG_CATCH();
 	{

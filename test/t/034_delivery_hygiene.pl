@@ -251,7 +251,12 @@ $mock->set_key($file_key);
 $mock->fault(kind => 'hang', match => 'query');
 $call = begin_call($node, "SET statement_timeout = '300ms'", "SELECT quota_manager.gateway_query('hand')");
 ($out, $err) = end_call($call);
-like($err, qr/canceling statement due to statement timeout/, 'gateway_query obeys statement_timeout');
+like($err, qr/canceling statement due to statement timeout(?!.*may have applied)/s, 'gateway_query obeys statement_timeout');
+$mock->fault(kind => 'hang', match => 'delta');
+$call = begin_call($node, "SET statement_timeout = '300ms'", "SELECT quota_manager.gateway_delta('hand', 1, 'r')");
+($out, $err) = end_call($call);
+like($err, qr/canceling statement due to statement timeout\nDETAIL:  Gateway "g" may have applied the request\.\nHINT:  Compare the user's balance before you try again\./,
+	'gateway_delta does too, and says what it may have left');
 
 subtest 'no key was told: not in the log, not in any table but its own, not in what others see' => sub {
 	$mock->set_key($row_key);

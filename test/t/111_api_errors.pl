@@ -100,6 +100,7 @@ subtest 'not now' => sub {
 subtest 'in use and duplicate' => sub {
 	is_error($api->post('operator', 'users', { id => 'u1' }), 409, '23505', 'a duplicate');
 	is_error($api->post('admin', 'models', { model => 'y', gateway => 'nosuch' }), 409, '23503', 'an unknown gateway');
+	is_error($api->post('admin', 'ceilings', { strategy_id => 999, period => 'day', max_grants => 1 }), 409, '23503', 'a ceiling of an unknown strategy');
 	is_error($api->delete('admin', 'gateways', [ [ 'name', '=', 'down' ] ]), 409, '23503', 'a gateway that serves models');
 	is($node->safe_psql('postgres', "SELECT quota_internal.http_status('23001')"), 409, 'what is in use');
 };
@@ -117,6 +118,10 @@ subtest 'gateways' => sub {
 	is(is_error($api->rpc('operator', 'POST', 'gateway_query', { user_id => 'u1' }), 429, '53000', 'one that does not say when')->{headers}{'Retry-After'}, '10', 'we say it');
 	$mock->fault(kind => 'hang', match => 'query');
 	is_error($api->rpc('operator', 'POST', 'gateway_query', { user_id => 'u1' }, settings => { statement_timeout => '300ms' }), 504, '57014', 'a time-out');
+	$mock->fault(kind => 'apply_hang', match => 'delta');
+	my $answer = is_error($api->rpc('operator', 'POST', 'gateway_delta', { user_id => 'u4', value => 5, reason => 'r' }, settings => { statement_timeout => '300ms' }), 504, '57014', 'a time-out of a change');
+	is("$answer->{details} $answer->{hint}", 'Gateway "main" may have applied the request. Compare the user\'s balance before you try again.', 'says that it may have been made');
+	is(scalar(grep { $_->{user} eq 'u4' } $mock->applied), 1, 'as it was');
 	is($api->rpc('operator', 'POST', 'gateway_delta', { user_id => 'u2', value => 5, reason => 'r' })->{status}, 200, 'it works again');
 	is($node->safe_psql('postgres', q{SELECT role, said_by FROM quota_manager.gateway_call WHERE user_id = 'u2'}), 'operator|operator@example.org', 'and it is kept who called');
 	is($api->rpc('operator', 'POST', 'gateway_query', { user_id => 'u2' })->{rows}, 5, 'with the balance');
