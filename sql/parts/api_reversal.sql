@@ -137,7 +137,7 @@ Of a run, a strategy (perhaps of one firing or version), executions by their ids
 CREATE VIEW quota_api.reversals WITH (security_invoker = true) AS
 SELECT v.id, v.reversal_time, v.what, v.note, v.role, v.said_by, v.cancelled, v.taken_back, v.delivered, v.waits, v.others,
 	v.reversed_run_id, v.strategy_id, v.undone_id, v.run_id, v.undone_by
-FROM quota_manager.reversal_status v;
+FROM (SELECT 1 OFFSET 0) one, quota_manager.reversal_status v;
 COMMENT ON VIEW quota_api.reversals IS
 'Reversals: what was taken back, by whom, when and why, and how far it is
 Written by /rpc/reverse_run, /rpc/reverse_strategy, /rpc/reverse_grants and /rpc/undo_reversal. Page by id.';

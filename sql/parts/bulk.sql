@@ -51,18 +51,24 @@ LANGUAGE C AS 'MODULE_PATHNAME', 'qm_bulk_delta';
 COMMENT ON PROCEDURE quota_manager.bulk_delta(text, text, text, bigint, bigint, bigint, bigint, bigint) IS
 	'Adds to the quotas of the users of a query, which returns user_id, value and reason and runs with the rights and settings of the session. Every row is written to bulk_call first, committed, and sent at most once under the key, whatever ends the call; the same key goes on with what was not sent. query null: only goes on. gateway null: the one of the key, or the default one. Returns how many rows of the key are in which state.';
 
+-- Counted per caller first, which needs no sorting of all rows.
 CREATE VIEW quota_manager.bulk_calls WITH (security_invoker = true) AS
-SELECT b.key, b.gateway, pg_catalog.count(*) AS users, pg_catalog.sum(b.value) AS total,
-	pg_catalog.count(*) FILTER (WHERE b.state OPERATOR(pg_catalog.=) 'applied') AS applied,
-	coalesce(pg_catalog.sum(b.value) FILTER (WHERE b.state OPERATOR(pg_catalog.=) 'applied'), 0) AS applied_total,
-	pg_catalog.count(*) FILTER (WHERE b.state OPERATOR(pg_catalog.=) 'refused') AS refused,
-	pg_catalog.count(*) FILTER (WHERE b.state OPERATOR(pg_catalog.=) 'not_sent') AS not_sent,
-	pg_catalog.count(*) FILTER (WHERE b.state OPERATOR(pg_catalog.=) 'in_doubt') AS in_doubt,
-	pg_catalog.count(*) FILTER (WHERE b.state OPERATOR(pg_catalog.=) 'sent') AS sent,
-	pg_catalog.count(*) FILTER (WHERE b.state OPERATOR(pg_catalog.=) 'waiting') AS waiting,
-	pg_catalog.min(b.create_time) AS since, pg_catalog.max(b.finish_time) AS last_time,
-	pg_catalog.string_agg(DISTINCT quota_internal.person(b.said_by, b.role), ', ') AS called_by
-FROM quota_manager.bulk_call b GROUP BY b.key, b.gateway;
+SELECT c.key, c.gateway, pg_catalog.sum(c.users)::bigint AS users, pg_catalog.sum(c.total) AS total, pg_catalog.sum(c.applied)::bigint AS applied,
+	pg_catalog.sum(c.applied_total) AS applied_total, pg_catalog.sum(c.refused)::bigint AS refused, pg_catalog.sum(c.not_sent)::bigint AS not_sent,
+	pg_catalog.sum(c.in_doubt)::bigint AS in_doubt, pg_catalog.sum(c.sent)::bigint AS sent, pg_catalog.sum(c.waiting)::bigint AS waiting,
+	pg_catalog.min(c.since) AS since, pg_catalog.max(c.last_time) AS last_time,
+	pg_catalog.string_agg(DISTINCT quota_internal.person(c.said_by, c.role), ', ') AS called_by
+FROM (SELECT b.key, b.gateway, b.said_by, b.role, pg_catalog.count(*) AS users, pg_catalog.sum(b.value) AS total,
+		pg_catalog.count(*) FILTER (WHERE b.state OPERATOR(pg_catalog.=) 'applied') AS applied,
+		coalesce(pg_catalog.sum(b.value) FILTER (WHERE b.state OPERATOR(pg_catalog.=) 'applied'), 0) AS applied_total,
+		pg_catalog.count(*) FILTER (WHERE b.state OPERATOR(pg_catalog.=) 'refused') AS refused,
+		pg_catalog.count(*) FILTER (WHERE b.state OPERATOR(pg_catalog.=) 'not_sent') AS not_sent,
+		pg_catalog.count(*) FILTER (WHERE b.state OPERATOR(pg_catalog.=) 'in_doubt') AS in_doubt,
+		pg_catalog.count(*) FILTER (WHERE b.state OPERATOR(pg_catalog.=) 'sent') AS sent,
+		pg_catalog.count(*) FILTER (WHERE b.state OPERATOR(pg_catalog.=) 'waiting') AS waiting,
+		pg_catalog.min(b.create_time) AS since, pg_catalog.max(b.finish_time) AS last_time
+	FROM quota_manager.bulk_call b GROUP BY b.key, b.gateway, b.said_by, b.role) c
+GROUP BY c.key, c.gateway;
 COMMENT ON VIEW quota_manager.bulk_calls IS 'Bulk calls by hand: a row per key, with how many users are in which state. Reads all rows of bulk_call.';
 COMMENT ON COLUMN quota_manager.bulk_calls.key IS 'Key of the bulk call.';
 COMMENT ON COLUMN quota_manager.bulk_calls.gateway IS 'Gateway that it is sent to.';

@@ -704,18 +704,38 @@ END
 $$;
 COMMENT ON FUNCTION quota_manager.preview_reversal(bigint, text, bigint[], timestamptz, integer, bigint) IS 'What reverse_run, reverse_strategy, reverse_grants or undo_reversal would do now: how many grants would become what, and their amounts. Writes nothing.';
 
+-- Counted for those reversals only that are shown, and by indexes however many grants there are.
+CREATE FUNCTION quota_internal.reversed_count(reversal_id bigint, outcomes text[]) RETURNS bigint
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
+AS $$
+BEGIN
+	PERFORM quota_internal.pin_statistics();
+	RETURN (SELECT count(*) FROM quota_manager.quota_reversal_item i WHERE i.reversal_id = reversed_count.reversal_id AND i.outcome = ANY (outcomes));
+END
+$$;
+COMMENT ON FUNCTION quota_internal.reversed_count(bigint, text[]) IS 'Of reversal_status: how many grants of a reversal have one of the outcomes.';
+
+CREATE FUNCTION quota_internal.opposites_delivered(reversal_id bigint) RETURNS bigint
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
+AS $$
+BEGIN
+	PERFORM quota_internal.pin_statistics();
+	-- Of runs without a strategy: quota_run_single finds them.
+	RETURN (SELECT count(*) FROM quota_manager.quota_run r
+		JOIN quota_manager.quota_execute e ON e.id BETWEEN r.first_grant_id AND r.last_grant_id AND e.run_id = r.id
+		WHERE r.strategy_id IS NULL AND r.scheduled_time IS NULL AND r.reversal_id = opposites_delivered.reversal_id AND e.status = 'completed');
+END
+$$;
+COMMENT ON FUNCTION quota_internal.opposites_delivered(bigint) IS 'Of reversal_status: how many of the grants that a reversal wrote are completed.';
+
 CREATE VIEW quota_manager.reversal_status WITH (security_invoker = true) AS
-SELECT v.id, v.reversal_time, v.what, v.note, v.role, v.said_by, c.cancelled, c.taken_back, c.delivered, c.waits, c.others,
+SELECT v.id, v.reversal_time, v.what, v.note, v.role, v.said_by, quota_internal.reversed_count(v.id, ARRAY['cancelled']) AS cancelled,
+	quota_internal.reversed_count(v.id, ARRAY['taken_back']) AS taken_back, quota_internal.opposites_delivered(v.id) AS delivered,
+	quota_internal.reversed_count(v.id, ARRAY['waits']) AS waits,
+	quota_internal.reversed_count(v.id, ARRAY['nothing', 'reinstated', 'withdrawn', 'spared']) AS others,
 	v.reversed_run_id, v.strategy_id, v.undone_id, v.run_id,
 	(SELECT pg_catalog.max(u.id) FROM quota_manager.quota_reversal u WHERE u.undone_id OPERATOR(pg_catalog.=) v.id) AS undone_by
-FROM quota_manager.quota_reversal v
-CROSS JOIN LATERAL (SELECT pg_catalog.count(*) FILTER (WHERE i.outcome OPERATOR(pg_catalog.=) 'cancelled') AS cancelled,
-		pg_catalog.count(*) FILTER (WHERE i.outcome OPERATOR(pg_catalog.=) 'taken_back') AS taken_back,
-		pg_catalog.count(*) FILTER (WHERE e.status OPERATOR(pg_catalog.=) 'completed') AS delivered,
-		pg_catalog.count(*) FILTER (WHERE i.outcome OPERATOR(pg_catalog.=) 'waits') AS waits,
-		pg_catalog.count(*) FILTER (WHERE i.outcome OPERATOR(pg_catalog.=) ANY (ARRAY['nothing', 'reinstated', 'withdrawn', 'spared'])) AS others
-	FROM quota_manager.quota_reversal_item i LEFT JOIN quota_manager.quota_execute e ON e.id OPERATOR(pg_catalog.=) i.opposite_id
-	WHERE i.reversal_id OPERATOR(pg_catalog.=) v.id) c;
+FROM quota_manager.quota_reversal v;
 COMMENT ON VIEW quota_manager.reversal_status IS 'Reversals, and how far they are.';
 COMMENT ON COLUMN quota_manager.reversal_status.id IS 'Number of the reversal.';
 COMMENT ON COLUMN quota_manager.reversal_status.reversal_time IS 'When it was ordered.';
