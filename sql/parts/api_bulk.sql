@@ -13,7 +13,7 @@ SELECT b.id, b.key, b.user_id, b.value, b.reason, b.gateway, b.state, b.message,
 FROM (SELECT 1 OFFSET 0) one, quota_manager.bulk_call b;
 COMMENT ON VIEW quota_api.bulk_call_rows IS
 'Rows of bulk calls by hand: one per key and user
-Filter on key; page by id.';
+Filter on key; page by user_id: order=user_id&limit=50, then user_id=gt.LAST.';
 
 CREATE VIEW quota_api.bulk_doubts WITH (security_invoker = true) AS
 SELECT d.key, d.user_id, d.value, d.reason, d.gateway, d.since, d.why, d.called_by

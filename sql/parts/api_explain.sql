@@ -48,6 +48,35 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.explained_condition(quota_manager.condition, text) IS 'Of explain(): whether a user meets a condition, and the first hundred parts of it, which have no number.';
 
+CREATE FUNCTION quota_internal.explained_room(strategy quota_manager.quota_strategy, user_id text, OUT answer text, OUT holds boolean, OUT amount numeric)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
+AS $$
+DECLARE
+	had bigint;
+	present numeric;
+	full_ceiling text;
+BEGIN
+	PERFORM quota_internal.pin_statistics();
+	SELECT count(*) FILTER (WHERE e.status <> 'cancelled') INTO had FROM quota_manager.quota_execute e
+		WHERE e.strategy_id = strategy.id AND e.user_id = explained_room.user_id AND e.revision = 0;
+	answer := format('had %s of %s', had, coalesce(strategy.max_exec_per_user::text, 'any number'));
+	holds := strategy.max_exec_per_user IS NULL OR had < strategy.max_exec_per_user;
+	amount := strategy.amount;
+	IF strategy.allowance <> 'add' THEN
+		present := (SELECT b.balance FROM quota_api.balances b
+			WHERE b.user_id = explained_room.user_id AND b.gateway = quota_manager.gateway_of(strategy.model) AND b.counts);
+		answer := concat(answer, '; ', CASE WHEN present IS NULL THEN 'the balance is not known' ELSE format('has a balance of %s of %s', present, strategy.amount) END);
+		amount := strategy.amount - present;
+		holds := holds AND coalesce(CASE strategy.allowance WHEN 'top_up' THEN amount > 0 ELSE amount <> 0 END, false);
+	END IF;
+	full_ceiling := (SELECT string_agg(c.status, '; ' ORDER BY c.ceiling_id) FROM quota_manager.ceiling_status c
+		WHERE (c.strategy_id IS NULL OR c.strategy_id = strategy.id) AND least(c.grants_left, c.amount_left) <= 0);
+	answer := concat_ws('; ', answer, full_ceiling);
+	holds := holds AND full_ceiling IS NULL;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.explained_room(quota_manager.quota_strategy, text) IS 'Of explain(): whether a user may get more of a strategy, by its cap, its allowance and ceilings, and how much.';
+
 CREATE FUNCTION quota_internal.explained_grant(strategy quota_manager.quota_strategy, user_id text)
 RETURNS TABLE (step integer, question text, answer text, holds boolean)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
@@ -56,7 +85,7 @@ AS $$
 DECLARE
 	firing CONSTANT timestamptz := quota_internal.next_firing_of(strategy.id);
 	present quota_manager.quota_execute;
-	had bigint;
+	room record;
 	line record;
 	all_hold boolean := true;
 BEGIN
@@ -74,13 +103,11 @@ BEGIN
 	RETURN QUERY SELECT 7, 'is it still to be granted?',
 		CASE WHEN present.id IS NULL THEN 'yes' ELSE format('granted as execution %s, which is %s', present.id, replace(present.status, '_', ' ')) END,
 		present.id IS NULL;
-	SELECT count(*) FILTER (WHERE e.status <> 'cancelled') INTO had FROM quota_manager.quota_execute e
-		WHERE e.strategy_id = strategy.id AND e.user_id = explained_grant.user_id AND e.revision = 0;
-	RETURN QUERY SELECT 8, 'may the user get more of it?', format('had %s of %s', had, coalesce(strategy.max_exec_per_user::text, 'any number')),
-		strategy.max_exec_per_user IS NULL OR had < strategy.max_exec_per_user;
-	all_hold := all_hold AND present.id IS NULL AND (strategy.max_exec_per_user IS NULL OR had < strategy.max_exec_per_user);
+	SELECT r.* INTO room FROM quota_internal.explained_room(strategy, explained_grant.user_id) r;
+	RETURN QUERY SELECT 8, 'may the user get more of it?', room.answer, room.holds;
+	all_hold := all_hold AND present.id IS NULL AND room.holds;
 	RETURN QUERY SELECT 9, 'so, will it be granted when it runs?',
-		CASE WHEN all_hold THEN format('yes, %s of model "%s"', strategy.amount, strategy.model) ELSE 'no, as things are' END, all_hold;
+		CASE WHEN all_hold THEN format('yes, %s of model "%s"', room.amount, strategy.model) ELSE 'no, as things are' END, all_hold;
 END
 $$;
 COMMENT ON FUNCTION quota_internal.explained_grant(quota_manager.quota_strategy, text) IS 'Of explain(): all questions and answers; a part of the condition has no number.';

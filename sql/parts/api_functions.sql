@@ -443,7 +443,10 @@ BEGIN
 			CASE WHEN workers_paused THEN 'workers are paused' END,
 			CASE WHEN in_recovery THEN 'this server is a standby' END]
 		|| ARRAY(SELECT format('gateway "%s" is %s', g.name, g.state) FROM quota_manager.quota_gateway g WHERE g.state <> 'open' ORDER BY g.name)
-		|| ARRAY(SELECT format('balances of gateway "%s" are suspended', s.gateway) FROM quota_manager.balance_suspension s ORDER BY s.gateway), NULL);
+		|| ARRAY(SELECT format('balances of gateway "%s" are suspended', s.gateway) FROM quota_manager.balance_suspension s ORDER BY s.gateway)
+		-- A strategy that an operator paused is like one that was disabled; one that the breaker stopped waits for somebody.
+		|| ARRAY(SELECT CASE p.cause WHEN 'breaker' THEN format('the breaker stopped %s', p.what) ELSE format('%s is paused', p.what) END
+			FROM quota_manager.pauses p WHERE p.until IS NULL AND (p.scope <> 'strategy' OR p.cause = 'breaker') ORDER BY p.scope, p.what), NULL);
 	status := CASE WHEN problems = '{}' THEN 'ok' ELSE 'degraded' END;
 EXCEPTION WHEN query_canceled OR OTHERS THEN
 	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
@@ -453,7 +456,7 @@ END
 $$;
 COMMENT ON FUNCTION quota_api.health() IS
 'Is it well?
-status is ok, or degraded with problems in words. Missing workers alone are no problem: pg_cron may do their work.';
+status is ok, or degraded with problems in words, pauses and what the breaker stopped among them. Missing workers alone are no problem: pg_cron may do their work.';
 
 CREATE FUNCTION quota_api.gateway_query(user_id text, gateway text DEFAULT NULL) RETURNS numeric
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s'
@@ -489,7 +492,7 @@ END
 $$;
 COMMENT ON FUNCTION quota_api.gateway_refresh(text, numeric, text) IS
 'Set a user''s quota at a gateway
-At the default gateway, or the one named; what chats used meanwhile is lost. Takes effect at once. After status 502 compare the balance before you try again. For operators; logged.';
+At the default gateway, or the one named; what chats used meanwhile is lost. Takes effect at once. After status 502 or 504 compare the balance before you try again. For operators; logged.';
 
 CREATE FUNCTION quota_api.gateway_delta(user_id text, value numeric, reason text, gateway text DEFAULT NULL) RETURNS text
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s'
@@ -507,7 +510,7 @@ END
 $$;
 COMMENT ON FUNCTION quota_api.gateway_delta(text, numeric, text, text) IS
 'Add to a user''s quota at a gateway
-At the default gateway, or the one named. Takes effect at once. After status 502 compare the balance before you try again. For operators; logged, with the reason.';
+At the default gateway, or the one named. Takes effect at once. After status 502 or 504 compare the balance before you try again. For operators; logged, with the reason.';
 
 -- PostgREST answers with the media type that a domain is named after.
 CREATE DOMAIN quota_api."text/plain" AS text;

@@ -27,7 +27,7 @@ SELECT t.day, t.strategy, t.model, t.runs, t.granted, t.amount, t.failed, t.in_d
 FROM quota_manager.grant_totals t;
 COMMENT ON VIEW quota_api.grant_totals IS
 'What was granted per day, strategy and model
-Filter on day: day=gte.2026-11-01. Days are those of the time zone of the role.';
+Filter on day: day=gte.2026-11-01. Days are those of the time zone of the role, or of Prefer: timezone=ZONE.';
 
 -- A column takes over the comment of the view's column that it shows.
 DO $$

@@ -99,7 +99,7 @@ COMMENT ON COLUMN quota_api.decisions.strategy_name IS 'Name of the strategy of 
 COMMENT ON COLUMN quota_api.decisions.scheduled_time IS 'Firing of the grant; null for single strategies.';
 
 CREATE VIEW quota_api.balances WITH (security_invoker = true) AS
-SELECT b.user_id, b.gateway, b.balance, b.read_time,
+SELECT b.user_id, b.gateway, b.balance, nullif(b.read_time, '-infinity') AS read_time,
 	b.balance IS NOT NULL AND b.read_time OPERATOR(pg_catalog.>) quota_internal.balance_horizon()
 		AND b.read_time OPERATOR(pg_catalog.<=) quota_internal.balance_clock() AND s.gateway IS NULL AS counts,
 	b.last_balance

@@ -103,9 +103,9 @@ DECLARE
 BEGIN
 	SELECT p.* INTO pause FROM quota_manager.quota_pause p
 		WHERE p.end_time IS NULL AND (p.scope = 'everything' OR p.scope = 'strategy' AND p.strategy_id = strategy.id) ORDER BY p.scope LIMIT 1;
-	RETURN CASE WHEN pause.scope = 'everything' THEN format('everything is paused (%s)', pause.note)
+	RETURN CASE WHEN pause.scope = 'everything' THEN concat('everything is paused', ' (' || nullif(pause.note, '') || ')')
 		WHEN strategy.state = 'active' AND pause.cause = 'breaker' THEN format('the breaker stopped it (%s)', pause.note)
-		WHEN strategy.state = 'paused' AND pause.cause = 'operator' THEN format('it is paused (%s)', pause.note)
+		WHEN strategy.state = 'paused' AND pause.cause = 'operator' THEN concat('it is paused', ' (' || nullif(pause.note, '') || ')')
 		WHEN strategy.state = 'draft' THEN 'it is a draft'
 		WHEN strategy.state <> 'active' THEN 'it is ' || strategy.state
 		WHEN clock >= strategy.valid_until THEN format('it is not valid since %s', strategy.valid_until)

@@ -281,6 +281,53 @@ subtest 'functions that only read' => sub {
 $answer = $api->rpc('viewer', 'GET', 'metrics', {}, format => 'text/plain');
 like($answer->{text} // '', qr/^quota_manager_\w+(?:\{gateway="main"\})? \d/m, 'figures for Prometheus') or diag failed($answer);
 
+subtest 'what stands still, and what leaves no room, is said' => sub {
+	$answer = $api->rpc('operator', 'POST', 'pause_all', {});
+	is_deeply([ @{ $api->rpc('viewer', 'GET', 'health', {})->{rows} }{qw(status problems)} ], [ 'degraded', ['everything is paused'] ], 'health: everything is paused');
+	$answer = $api->rpc('viewer', 'GET', 'preview_counts', { strategy => 'vip-daily' });
+	like($answer->{rows}[0]{note}, qr/^nothing is granted, as everything is paused(?:;|$)/, 'preview_counts: without a note') or diag failed($answer);
+	$api->rpc('operator', 'POST', 'pause_gateway', { gateway => 'main', note => 'x' });
+	$api->rpc('operator', 'POST', 'pause_strategy', { strategy => 'org-weekly', note => 'x' });
+	$api->rpc('operator', 'POST', 'unpause_all', {});
+	is_deeply($api->rpc('viewer', 'GET', 'health', {})->{rows}{problems}, ['gateway "main" is paused'], 'a gateway; a strategy that an operator paused is like one that was disabled');
+	$api->rpc('operator', 'POST', 'unpause_gateway', { gateway => 'main' });
+	$node->safe_psql('postgres', q{INSERT INTO quota_manager.quota_pause (scope, strategy_id, cause, note) SELECT 'strategy', id, 'breaker', 'x' FROM quota_manager.quota_strategy WHERE name = 'vip-daily'});
+	is_deeply($api->rpc('viewer', 'GET', 'health', {})->{rows}{problems}, ['the breaker stopped strategy "vip-daily"'], 'and what the breaker stopped');
+	$api->rpc('operator', 'POST', "unpause_strategy", { strategy => $_ }) foreach 'vip-daily', 'org-weekly';
+	is($api->rpc('viewer', 'GET', 'health', {})->{rows}{status}, 'ok', 'all goes on');
+
+	# What explain says of a user with a balance of 3.25.
+	my $explained = sub { my $rows = $api->rpc('viewer', 'GET', 'explain', { strategy => 'fill', user_id => $_[0] })->{rows}; return join '; ', map { $_->{answer} } @$rows[-2, -1] };
+	$api->post('operator', 'strategies', { name => 'fill', type => 'single', amount => 3, allowance => 'top_up', model => 'm', condition => 'true()' });
+	is($explained->('user001'), 'had 0 of any number; has a balance of 3.25 of 3; no, as things are', 'explain: the balance is there already');
+	is($explained->('user002'), 'had 0 of any number; the balance is not known; no, as things are', 'or is not known');
+	$api->patch('operator', 'strategies', [ [ 'name', '=', 'fill' ] ], { amount => 10 });
+	is($explained->('user001'), 'had 0 of any number; has a balance of 3.25 of 10; yes, 6.75 of model "m"', 'what it lacks is granted');
+	$api->post('admin', 'ceilings', { period => 'day', max_grants => 60 });
+	is($explained->('user001'), 'had 0 of any number; has a balance of 3.25 of 10; 60 grants per day of all strategies, or refused: 0 left; no, as things are', 'unless a ceiling is reached');
+	$node->safe_psql('postgres', q{DELETE FROM quota_manager.quota_ceiling; DELETE FROM quota_manager.quota_strategy WHERE name = 'fill'});
+
+	$node->safe_psql('postgres', q{INSERT INTO quota_manager.user_balance (user_id, gateway, balance, read_time) VALUES ('user002', 'main', 1, '-infinity')});
+	$answer = $api->get('viewer', 'balances', where => [ [ 'user_id', '=', 'user002' ] ]);
+	is_deeply([ @{ $answer->{rows}[0] }{qw(read_time counts)} ], [ undef, JSON::PP::false ], 'a balance that was never read has no time');
+};
+
+subtest 'lists of what is large cost what is asked of them' => sub {
+	my $plan = $node->safe_psql('postgres', q{SET ROLE viewer; EXPLAIN SELECT id, what, note FROM quota_api.reversals ORDER BY id DESC LIMIT 5; EXPLAIN SELECT count(*) FROM quota_api.reversals});
+	unlike($plan, qr/quota_execute|quota_reversal_item/, 'reversals: nothing is counted that is not shown');
+	$plan = $node->safe_psql('postgres', q{SET ROLE viewer; SET enable_seqscan = off; EXPLAIN SELECT * FROM quota_api.reversals ORDER BY id DESC LIMIT 5});
+	unlike($plan, qr/Sort|quota_execute/, 'and what is shown is, reversal by reversal');
+	$node->safe_psql('postgres', q{INSERT INTO quota_manager.bulk_call (key, user_id, value, reason, gateway, state, role, said_by) SELECT 'k' || n % 2, 'user' || n, n, 'r', 'main',
+		(ARRAY['applied', 'in_doubt', 'waiting'])[n % 3 + 1], 'role' || n % 5, CASE WHEN n % 2 = 0 THEN 'ann' END FROM generate_series(1, 600) n});
+	$plan = $node->safe_psql('postgres', q{ANALYZE quota_manager.bulk_call; SET ROLE viewer; EXPLAIN SELECT * FROM quota_api.bulk_calls});
+	like($plan, qr/\bHashAggregate\b[^\n]*\n *Group Key[^\n]*\n *->  Seq Scan on bulk_call/, 'bulk calls are counted without sorting their rows');
+	$answer = $api->get('viewer', 'bulk_calls', where => [ [ 'key', '=', 'k1' ] ]);
+	is_deeply([ @{ $answer->{rows}[0] }{qw(users total applied applied_total in_doubt waiting called_by)} ],
+		[ 300, 90000, 100, 30000, 100, 100, 'role0, role1, role2, role3, role4' ], 'with the right figures') or diag failed($answer);
+	like($node->safe_psql('postgres', q{SET ROLE viewer; EXPLAIN SELECT * FROM quota_api.bulk_call_rows WHERE key = 'k1' AND user_id > 'user3' ORDER BY user_id LIMIT 5}), qr/Index Scan using bulk_call_pkey/, 'their rows are paged by user');
+	$node->safe_psql('postgres', q{SET quota_manager.delete_proof = on; DELETE FROM quota_manager.bulk_call});
+};
+
 subtest q{a user source of the site's is previewed and explained too} => sub {
 	$node->safe_psql('postgres', q{
 		CREATE TABLE public.member (id text PRIMARY KEY, vip integer, org text);
