@@ -36,6 +36,9 @@ my $DAY = 24 * $HOUR;
 # A Monday, ten o'clock.
 my $START = 1772445600;
 
+# How long a gateway may take to answer.
+my $TIMEOUT = '150 ms';
+
 my @USERS = map { sprintf 'u%02d', $_ } 1 .. 16;
 my @ORGS = qw(red green blue);
 my @STARS = ('vscode', 'zgsm', 'zgsm, vscode', '');
@@ -171,7 +174,7 @@ sub begin
 	$self->note_line(sprintf q(SET search_path = quota_manager; SET quota_manager.schedule_clock = '%s';), time_text($model->{clock}));
 	foreach my $gateway (@GATEWAYS)
 	{
-		$self->act(sprintf q(INSERT INTO quota_gateway (name, dialect, base_url, request_timeout, doubt_policy, sole_writer, guard_balances, max_connections) VALUES ('%s', '%s', '%s', '150 ms', '%s', %s, false, %d)),
+		$self->act(sprintf qq(INSERT INTO quota_gateway (name, dialect, base_url, request_timeout, doubt_policy, sole_writer, guard_balances, max_connections) VALUES ('%s', '%s', '%s', '$TIMEOUT', '%s', %s, false, %d)),
 			$gateway, $DIALECT{$gateway}, $self->{mocks}{$gateway}->url, $gateway, $gateway eq 'reconcile' ? 'true' : 'false', 4);
 		$self->act("INSERT INTO quota_model (model, gateway) VALUES ('m-$gateway', '$gateway')");
 	}
@@ -845,12 +848,12 @@ sub balances_can_be_read
 	return 1;
 }
 
-# Asks all gateways for the balances of all users.
+# Asks all gateways for the balances of all users, again if one was too slow to answer.
 sub query_balances
 {
 	my ($self) = @_;
 
-	$self->act('SELECT count(gateway_query(u.id, g.name)) FROM user_info u, quota_gateway g');
+	wait_for('the balances of all users', sub { return ($self->act('SELECT count(gateway_query(u.id, g.name)) FROM user_info u, quota_gateway g', '|08.*'))[1] eq ''; });
 	return 1;
 }
 
@@ -860,10 +863,13 @@ sub tick
 	my $model = $self->{model};
 
 	return 0 if $self->{workers} || !$self->balances_can_be_read;
+	# Balances are answered, however slow the machine is.
+	$self->ask(q(UPDATE quota_gateway SET request_timeout = '30 s'));
 	$self->act('SELECT quota_internal.end_back_offs()');
 	my @order = map { $_->[0] } @{ $self->ask(q(SELECT strategy_id FROM strategy_due WHERE state = 'due' GROUP BY 1 ORDER BY min(due_time), 1)) };
 	$self->act('CALL tick()');
 	# Reversals go on first, and what they take back makes balances unusable.
+	$self->ask("UPDATE quota_gateway SET request_timeout = '$TIMEOUT'");
 	$model->continue_reversals;
 	$model->scan(undef, @order);
 	return 1;
@@ -1286,6 +1292,14 @@ sub decide
 		correct_not_applied => 'correct(%s, false, %s)', retry => 'retry(%s, %s)', cancel => 'cancel(%s, %s)', reinstate => 'reinstate(%s, %s)');
 	my $note = quoted("step $self->{step}");
 
+	# What is due in a moment is due by then, on one machine, and not yet on another.
+	foreach my $grant (grep { $action eq 'retry' && $_->{status} eq 'pending' && $_->{later} } @grants)
+	{
+		my $wait;
+
+		wait_for("grant $grant->{id} to be due", sub { $wait = $self->ask("SELECT extract(epoch FROM next_attempt_time - clock_timestamp()) FROM quota_execute WHERE id = $grant->{id}")->[0][0]; return $wait <= 0 || $wait > 60; });
+		$grant->{later} = $wait > 0;
+	}
 	if (@grants == 1)
 	{
 		my $obstacle = $model->obstacle($action, @grants, @grants);
