@@ -962,7 +962,10 @@ sub crash
 		my $log = -s $node->logfile;
 		my $killed = defined $pid ? kill 'KILL', $pid : 0;
 		eval { IPC::Run::finish($call) };
-		$node->wait_for_log(qr/all server processes terminated; reinitializing/, $log) if $killed && $out =~ /terminat|closed|crash/;
+		# It may have been about to end by itself. The server writes how it ended before it lets anybody in.
+		wait_for('the end of the session', sub { !kill 0, $pid }) if $killed;
+		wait_until($node, 'SELECT true');
+		$node->wait_for_log(qr/all server processes terminated; reinitializing/, $log) if $killed && PostgreSQL::Test::Utils::slurp_file($node->logfile, $log) =~ /\(PID $pid\) was terminated by signal 9/;
 		$self->{mocks}{$gateway}->clear_faults;
 	}
 	wait_until($node, 'SELECT true');
@@ -1188,14 +1191,18 @@ sub reverse_meanwhile
 	my %found = map { $_->[0] => $_->[1] } @{ $self->ask("SELECT grant_id, outcome FROM quota_reversal_item WHERE reversal_id = $id") };
 	my %status = map { $_->[0] => $_->[1] } @{ $self->ask('SELECT id, status FROM quota_execute') };
 	my %was = (cancelled => 'pending', taken_back => 'completed', waits => 'processing');
+	my @all = grep { defined $_->{id} && $_->{strategy} == $strategy->{id} && !$_->{pruned} } $model->all_grants;
+	my %taken = map { $_->{user} . ' ' . $_->{firing} => 1 } grep { $found{ $_->{id} } } @all;
 
-	foreach my $grant (grep { defined $_->{id} && $_->{strategy} == $strategy->{id} && !$_->{pruned} } $model->all_grants)
+	foreach my $grant (grep { $_->{status} !~ /^(?:completed|failed|cancelled)$/ } @all)
 	{
-		next if $grant->{status} =~ /^(?:completed|failed|cancelled)$/;
-		my $outcome = $found{ $grant->{id} };
+		my ($outcome, $now) = ($found{ $grant->{id} }, $status{ $grant->{id} });
 
-		# What has ended otherwise, or was being taken back already.
-		$grant->{status} = defined $outcome ? $was{$outcome} : $status{ $grant->{id} } =~ /^(?:failed|completed)$/ ? $status{ $grant->{id} } : $grant->{status};
+		# What has ended since was being sent: otherwise it would have been taken back, as what waited already or was not
+		# taken back after all.
+		if (defined $outcome) { $grant->{status} = $was{$outcome}; }
+		elsif ($now eq 'completed' && $model->is_awaited($grant->{id}) || $now eq 'failed' && $grant->{revision} % 2 && !$taken{"$grant->{user} $grant->{firing}"}) { $grant->{status} = 'processing'; }
+		elsif ($now =~ /^(?:failed|completed)$/) { $grant->{status} = $now; }
 		# It was, or may have been, sent since the gateways were last read.
 		$grant->{was_sent} = 1 if $grant->{status} =~ /^(?:failed|completed)$/;
 	}
@@ -1224,6 +1231,8 @@ sub deliver_meanwhile
 
 		$self->$action;
 		$self->watch_pause(@before) if $action =~ /^pause_/;
+		# They may be paused again.
+		delete @{ $self->{held_grants} }{ grep { !$model->grant_is_held($model->{by_id}{$_}) } keys %{ $self->{held_grants} } };
 	}
 	# What is in flight is awaited for as long as its request may take, and what is held is left.
 	IPC::Run::finish($call);
