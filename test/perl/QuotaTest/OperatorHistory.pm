@@ -133,6 +133,8 @@ sub set_clock
 
 	$self->ask("SET quota_manager.schedule_clock = '$clock'");
 	return if !$self->{workers};
+	# PostgreSQL drops a SIGHUP that comes while a background worker begins.
+	wait_for('the scheduler', sub { $self->ask(q(SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'quota_manager scheduler'))->[0][0] > 0 }) if $self->{workers_started};
 	$self->ask("ALTER SYSTEM SET quota_manager.schedule_clock = '$clock'");
 	$self->ask('SELECT pg_reload_conf()');
 	return;
@@ -180,7 +182,9 @@ sub begin
 	}
 	$self->add_user foreach 1 .. 10;
 	$self->add_strategy foreach 1 .. 3;
-	$self->act('SELECT start_workers()') if $self->{workers};
+	return if !$self->{workers};
+	$self->act('SELECT start_workers()');
+	$self->{workers_started} = 1;
 	return;
 }
 
