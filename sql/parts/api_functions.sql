@@ -512,6 +512,32 @@ COMMENT ON FUNCTION quota_api.gateway_delta(text, numeric, text, text) IS
 'Add to a user''s quota at a gateway
 At the default gateway, or the one named. Takes effect at once. After status 502 or 504 compare the balance before you try again. For operators; logged, with the reason.';
 
+CREATE FUNCTION quota_api.release_balances(gateway text, note text)
+RETURNS TABLE (id text, done boolean, status text, obstacle text)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s'
+AS $$
+DECLARE
+	-- The policies of the site count here, too.
+	are_suspended CONSTANT boolean := EXISTS (SELECT 1 FROM quota_manager.balance_suspension s WHERE s.gateway = release_balances.gateway)
+		OR NOT EXISTS (SELECT 1 FROM quota_manager.quota_gateway g WHERE g.name = release_balances.gateway);
+	detail text;
+	hint text;
+BEGIN
+	PERFORM quota_internal.check_transaction('balances are released');
+	IF are_suspended OR note IS NULL OR note = '' THEN
+		PERFORM quota_manager.release_balances(gateway, note);
+	END IF;
+	RETURN QUERY SELECT gateway, are_suspended, 'counted', CASE WHEN NOT are_suspended THEN 'not suspended' END;
+EXCEPTION WHEN query_canceled OR OTHERS THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+	PERFORM quota_internal.raise_http_error(SQLSTATE, SQLERRM, detail, hint);
+	RAISE;
+END
+$$;
+COMMENT ON FUNCTION quota_api.release_balances(text, text) IS
+'Let balances of a gateway count again
+After scans suspended them, because those of nearly all users fell to 0 at once: see health and deliveries. All are read again and accepted, zeros too. One row: whether it was done, the status now, and what prevented it. note says why, and goes into the server log. For operators.';
+
 -- PostgREST answers with the media type that a domain is named after.
 CREATE DOMAIN quota_api."text/plain" AS text;
 COMMENT ON DOMAIN quota_api."text/plain" IS 'Text that is answered as it is, with the media type text/plain.';

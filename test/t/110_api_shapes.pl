@@ -296,6 +296,18 @@ subtest 'what stands still, and what leaves no room, is said' => sub {
 	$api->rpc('operator', 'POST', "unpause_strategy", { strategy => $_ }) foreach 'vip-daily', 'org-weekly';
 	is($api->rpc('viewer', 'GET', 'health', {})->{rows}{status}, 'ok', 'all goes on');
 
+	$node->safe_psql('postgres', q{INSERT INTO quota_manager.balance_suspension (gateway, reason) VALUES ('main', 'all fell to 0')});
+	is_deeply($api->rpc('viewer', 'GET', 'health', {})->{rows}{problems}, ['balances of gateway "main" are suspended'], 'balances that do not count');
+	is_deeply($api->rpc('operator', 'POST', 'release_balances', { gateway => 'main', note => 'true zeros' })->{rows},
+		[ { id => 'main', done => JSON::PP::true, status => 'counted', obstacle => undef } ], 'count again when they are released');
+	is_deeply($api->rpc('operator', 'POST', 'release_balances', { gateway => 'main', note => 'true zeros' })->{rows},
+		[ { id => 'main', done => JSON::PP::false, status => 'counted', obstacle => 'not suspended' } ], 'which is done once');
+	is(failed($api->rpc('operator', 'POST', 'release_balances', { gateway => 'main', note => '' })), '400 22004 why the balances are released must be given ', 'and wants a reason');
+	is(failed($api->rpc('operator', 'POST', 'release_balances', { gateway => 'nosuch', note => 'x' })), '404 42704 gateway "nosuch" does not exist ', 'of a gateway that there is');
+	is($api->rpc('viewer', 'GET', 'health', {})->{rows}{status}, 'ok', 'all is well');
+	# All of them are to be read again.
+	$node->safe_psql('postgres', q{UPDATE quota_manager.user_balance SET balance = 3.25, read_time = clock_timestamp() WHERE user_id = 'user001'});
+
 	# What explain says of a user with a balance of 3.25.
 	my $explained = sub { my $rows = $api->rpc('viewer', 'GET', 'explain', { strategy => 'fill', user_id => $_[0] })->{rows}; return join '; ', map { $_->{answer} } @$rows[-2, -1] };
 	$api->post('operator', 'strategies', { name => 'fill', type => 'single', amount => 3, allowance => 'top_up', model => 'm', condition => 'true()' });

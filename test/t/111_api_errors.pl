@@ -162,6 +162,7 @@ subtest 'rights' => sub {
 		(map { $_ => { ids => [1], applied => \1 } } qw(resolve correct)),
 		reinstate => { ids => [1] },
 		(map { $_ => { gateway => 'main' } } qw(pause_gateway unpause_gateway)),
+		release_balances => { gateway => 'main', note => 'x' },
 		(map { $_ => { strategy => 'one' } } qw(pause_strategy unpause_strategy)),
 		reverse_run => { run_id => 1, note => 'x' },
 		reverse_strategy => { strategy => 'one', note => 'x' },

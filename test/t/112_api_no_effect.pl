@@ -68,6 +68,7 @@ my %arguments = (
 	pause => [ {} ],
 	(map { $_ => [ {}, { note => 'n' } ] } qw(pause_all unpause_all)),
 	(map { $_ => [ { gateway => 'main' } ] } qw(pause_gateway unpause_gateway)),
+	release_balances => [ { gateway => 'main', note => 'n' } ],
 	(map { $_ => [ { strategy => 'one', note => 'n' } ] } qw(pause_strategy unpause_strategy)),
 	(map { $_ => [ { key => 'k', user_ids => ['u1'], applied => 'true' } ] } qw(resolve_bulk correct_bulk)),
 	gateway_query => [ { user_id => 'u1' } ],

@@ -50,7 +50,7 @@ my %arguments = (
 	undo_reversal => 'reversal_id=1&note=x',
 	preview_reversal => 'run_id=1',
 	(map { $_ => 'ids={2,3}' } qw(enable disable archive)),
-	(map { $_ => 'gateway=up&note=x' } qw(pause_gateway unpause_gateway)),
+	(map { $_ => 'gateway=up&note=x' } qw(pause_gateway unpause_gateway release_balances)),
 	(map { $_ => 'strategy=one&note=x' } qw(pause_strategy unpause_strategy)),
 	scan => 'strategy=due',
 	(map { $_ => 'key=k&user_ids={ada}&applied=true' } qw(resolve_bulk correct_bulk)),
