@@ -22,6 +22,9 @@
 /* A pass computes at most so many columns; a table of PostgreSQL could have no more. */
 #define PROGRAM_COLUMNS_MAX 1500
 
+/* Starting parallel workers takes longer than evaluating fewer users than this. */
+#define PARALLEL_USERS_MIN 50000
+
 /* A strategy with its own query, and what it would save to share a pass. */
 typedef struct SharingChoice
 {
@@ -29,9 +32,9 @@ typedef struct SharingChoice
 	Cost             saving;
 } SharingChoice;
 
-/* Plans a query with the rights of the reader. */
+/* Plans a query with the rights of the reader; options are those of a cursor. */
 static PlannedStmt *
-plan_query(const UserSource *source, const char *text, ParamListInfo params)
+plan_with_options(const UserSource *source, const char *text, ParamListInfo params, int options)
 {
 	int          settings = NewGUCNestLevel();
 	RightsBefore before;
@@ -46,10 +49,43 @@ plan_query(const UserSource *source, const char *text, ParamListInfo params)
 	raw = linitial_node(RawStmt, pg_parse_query(text));
 	query = parse_analyze_fixedparams(raw, text, types, params ? 1 : 0, NULL);
 	rewritten = pg_rewrite_query(query);
-	plan = pg_plan_query(linitial_node(Query, rewritten), text, CURSOR_OPT_PARALLEL_OK, params);
+	plan = pg_plan_query(linitial_node(Query, rewritten), text, options, params);
 	rights_restore(&before);
 	AtEOXact_GUC(false, settings);
 	return plan;
+}
+
+static PlannedStmt *
+plan_query(const UserSource *source, const char *text, ParamListInfo params)
+{
+	return plan_with_options(source, text, params, CURSOR_OPT_PARALLEL_OK);
+}
+
+/* The cost of reading all users, without any condition. */
+static Cost
+cost_of_pass(const UserSource *source, double *users)
+{
+	PlannedStmt *plan = plan_query(source, psprintf("SELECT s.id FROM %s s", source->users), NULL);
+
+	*users = plan->planTree->plan_rows;
+	return plan->planTree->total_cost;
+}
+
+/*
+ * Plans a query that reads balances.  To the planner there are a million of them
+ * (pinned_statistics.c), which parallel workers would pay for, however few users
+ * there are.
+ */
+static PlannedStmt *
+plan_with_balances(const UserSource *source, const char *text)
+{
+	PlannedStmt *plan = plan_query(source, text, NULL);
+	double       users;
+
+	if (!plan->parallelModeNeeded)
+		return plan;
+	(void) cost_of_pass(source, &users);
+	return users < PARALLEL_USERS_MIN ? plan_with_options(source, text, NULL, 0) : plan;
 }
 
 /* The balance that an allowance goes by, as one more column; none if it asks for none. */
@@ -79,6 +115,7 @@ plan_own_query(const UserSource *source, StrategyEvaluation *strategy)
 							   " WHERE quota_manager.may_match(s.subject, %s)",
 							   condition, balance_column(&strategy->allowance),
 							   source->with_balances, condition);
+		query->plan = plan_with_balances(source, query->text);
 	}
 	else
 	{
@@ -86,8 +123,8 @@ plan_own_query(const UserSource *source, StrategyEvaluation *strategy)
 		query->text =
 			psprintf("SELECT s.id FROM %s s WHERE s.subject OPERATOR(quota_manager.@@) %s",
 					 source->users, condition);
+		query->plan = plan_query(source, query->text, NULL);
 	}
-	query->plan = plan_query(source, query->text, NULL);
 	return query;
 }
 
@@ -136,16 +173,6 @@ plan_shared_query(const UserSource *source, List *strategies, ParamListInfo posi
 	query->params = positions;
 	query->plan = plan_query(source, query->text, positions);
 	return query;
-}
-
-/* The cost of reading all users, without any condition. */
-static Cost
-cost_of_pass(const UserSource *source, double *users)
-{
-	PlannedStmt *plan = plan_query(source, psprintf("SELECT s.id FROM %s s", source->users), NULL);
-
-	*users = plan->planTree->plan_rows;
-	return plan->planTree->total_cost;
 }
 
 /* Adds queries for the strategies of choices that share a pass. */
