@@ -161,10 +161,10 @@ qm_ask_about_users(PG_FUNCTION_ARGS)
 
 	user_source_find(&source, GetUserId(), find_others_call(fcinfo, 1), CurrentMemoryContext);
 	question.reader = source.reader;
-	/* Whose rights count and what is read come from one look-up. */
-	question.query =
-		psprintf("WITH users AS NOT MATERIALIZED (SELECT u.id, u.subject FROM %s u) %s",
-				 source.with_balances, question.query);
+	/* Whose rights count and what is read come from one look-up.  Scans leave out who has no id. */
+	question.query = psprintf("WITH users AS NOT MATERIALIZED (SELECT u.id, u.subject FROM %s u"
+							  " WHERE (u.subject).id OPERATOR(pg_catalog.<>) '') %s",
+							  source.with_balances, question.query);
 	subtransaction_undo(answer, &question);
 	return (Datum) 0;
 }
