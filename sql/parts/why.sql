@@ -59,28 +59,37 @@ BEGIN
 	WITH had AS MATERIALIZED (
 		SELECT e.create_time, e.run_id, e.scheduled_time, e.status FROM quota_manager.quota_execute e
 		WHERE e.strategy_id = strategy.id AND e.user_id = told_runs.user_id AND e.revision = 0
+	), counted (times) AS MATERIALIZED (
+		SELECT coalesce(array_agg(h.create_time ORDER BY h.create_time) FILTER (WHERE h.status <> 'cancelled'), '{}') FROM had h
+	), limits AS MATERIALIZED (
+		SELECT v.version, (v.definition ->> 'max_exec_per_user')::integer AS most FROM quota_manager.quota_strategy_version v
+		WHERE v.strategy_id = strategy.id AND v.definition IS NOT NULL
 	), missed AS (
-		-- A single strategy is over for who has its grant.
 		SELECT r.id, r.finish_time, r.strategy_version, r.occurrences, r.scheduled_time, coalesce(r.last_scheduled_time, r.scheduled_time) AS last_time, r.state,
 			CASE WHEN r.state IN ('skipped', 'failed') THEN r.reason
-				WHEN h.counted >= strategy.max_exec_per_user THEN format('the user had had %s, as many as max_exec_per_user allows', h.counted)
+				-- By the limit of then.
+				WHEN b.before >= CASE WHEN l.version IS NULL THEN strategy.max_exec_per_user ELSE l.most END THEN format('the user had had %s, as many as max_exec_per_user allows', b.before)
 				ELSE concat_ws(', or ', 'the user did not meet the condition then', CASE WHEN r.unknown_balance > 0 THEN 'a balance was missing' END,
 					CASE WHEN r.over_ceiling > 0 THEN 'a ceiling was reached' END, CASE WHEN r.sufficient > 0 THEN 'the balance was enough' END) END AS reason
 		FROM quota_manager.quota_run r
-		CROSS JOIN LATERAL (SELECT count(*) FILTER (WHERE h.create_time <= r.finish_time) AS made, count(*) FILTER (WHERE h.create_time < r.start_time AND h.status <> 'cancelled') AS counted,
-			count(*) FILTER (WHERE h.run_id = r.id OR h.scheduled_time = r.scheduled_time) AS own FROM had h) h
-		WHERE r.strategy_id = strategy.id AND r.finish_time >= since AND h.own = 0 AND (strategy.type = 'periodic' OR h.made = 0)
+		LEFT JOIN limits l ON l.version = r.strategy_version
+		CROSS JOIN LATERAL (SELECT width_bucket(r.start_time - interval '1 us', (SELECT c.times FROM counted c))) b (before)
+		-- Looked up in a hash, however many there are.
+		WHERE r.strategy_id = strategy.id AND r.finish_time >= since AND r.id NOT IN (SELECT h.run_id FROM had h WHERE h.run_id IS NOT NULL)
+			AND CASE WHEN r.scheduled_time IS NOT NULL THEN r.scheduled_time NOT IN (SELECT h.scheduled_time FROM had h)
+				-- A single strategy is over for who has its grant.
+				ELSE (r.finish_time >= (SELECT min(h.create_time) FROM had h WHERE h.scheduled_time = '-infinity')) IS NOT TRUE END
 	), stretch AS (
 		-- Neighbouring runs with one reason are one line.
-		SELECT m.*, row_number() OVER (ORDER BY m.scheduled_time, m.id) - row_number() OVER (PARTITION BY m.state, m.reason, m.strategy_version ORDER BY m.scheduled_time, m.id) AS number
+		SELECT m.*, m.scheduled_time IS NULL AS is_scan, row_number() OVER (ORDER BY m.scheduled_time, m.id) - row_number() OVER (PARTITION BY m.scheduled_time IS NULL, m.state, m.reason, m.strategy_version ORDER BY m.scheduled_time, m.id) AS number
 		FROM missed m
 	)
-	SELECT max(s.finish_time), max(s.id), concat(CASE WHEN sum(s.occurrences) > 1 THEN sum(s.occurrences) || CASE WHEN strategy.type = 'single' THEN ' scans' ELSE ' firings' END
-				ELSE CASE WHEN strategy.type = 'single' THEN 'a scan' ELSE 'the firing' END END,
-			CASE WHEN strategy.type = 'periodic' THEN CASE WHEN min(s.scheduled_time) = max(s.last_time) THEN ' of ' || min(s.scheduled_time)
+	SELECT max(s.finish_time), max(s.id), concat(CASE WHEN sum(s.occurrences) > 1 THEN sum(s.occurrences) || CASE WHEN s.is_scan THEN ' scans' ELSE ' firings' END
+				ELSE CASE WHEN s.is_scan THEN 'a scan' ELSE 'the firing' END END,
+			CASE WHEN NOT s.is_scan THEN CASE WHEN min(s.scheduled_time) = max(s.last_time) THEN ' of ' || min(s.scheduled_time)
 				ELSE format(' from %s to %s', min(s.scheduled_time), max(s.last_time)) END END,
 			CASE s.state WHEN 'skipped' THEN ' not run' WHEN 'failed' THEN ' failed' ELSE ' granted nothing' END, ': ' || s.reason), 'left out', NULL::bigint, max(s.id), s.strategy_version
-	FROM stretch s GROUP BY s.number, s.state, s.reason, s.strategy_version;
+	FROM stretch s GROUP BY s.number, s.is_scan, s.state, s.reason, s.strategy_version;
 END
 $$;
 COMMENT ON FUNCTION quota_internal.told_runs(quota_manager.quota_strategy, text) IS 'Of why(): the runs that granted the user nothing since the user is known, and why as far as runs say; neighbouring ones with one reason in one row.';
@@ -122,12 +131,30 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.told_strategy(quota_manager.quota_strategy) IS 'Of why(): what keeps the strategy from granting now, and when it runs next.';
 
+CREATE FUNCTION quota_internal.told_allowance(strategy quota_manager.quota_strategy, known quota_manager.subject) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	gateway CONSTANT text := quota_manager.gateway_of(strategy.model);
+	balance CONSTANT numeric := ((known).balances ->> gateway)::numeric;
+	saw text;
+BEGIN
+	saw := (SELECT e.saw FROM quota_internal.explained_balance(known, 'balance-le', ARRAY[gateway, strategy.amount::text], CASE WHEN balance IS NULL THEN 'unknown' ELSE 'true' END) e
+		WHERE gateway IS NOT NULL);
+	RETURN format(CASE WHEN balance IS NULL THEN 'what is missing up to %s is not known'
+		WHEN balance = strategy.amount OR balance > strategy.amount AND strategy.allowance = 'top_up' THEN 'nothing is missing up to %s'
+		WHEN balance > strategy.amount THEN 'it takes away what is above %s' ELSE 'it fills up to %s' END, strategy.amount) || ': ' || saw;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.told_allowance(quota_manager.quota_strategy, quota_manager.subject) IS 'Of why(): what the balance of the user leaves to be filled up; null: no gateway serves the model.';
+
 CREATE FUNCTION quota_internal.told_user(strategy quota_manager.quota_strategy, user_id text) RETURNS TABLE (place bigint, what text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
 DECLARE
 	known quota_manager.subject;
-	had bigint;
+	had_it boolean;
+	counted bigint;
 	whole text;
 	deciding text;
 BEGIN
@@ -146,12 +173,18 @@ BEGIN
 		-- The rest of the story is true all the same.
 		RETURN QUERY SELECT 5::bigint, 'whether the user meets the condition now is not known: ' || SQLERRM;
 	END;
-	SELECT count(*) FILTER (WHERE e.status <> 'cancelled' OR strategy.type = 'single') INTO had FROM quota_manager.quota_execute e
-		WHERE e.strategy_id = strategy.id AND e.user_id = told_user.user_id AND e.revision = 0;
-	IF had > 0 AND strategy.type = 'single' THEN
-		RETURN QUERY SELECT 6::bigint, 'the user has had it: a single strategy grants once';
-	ELSIF had >= strategy.max_exec_per_user THEN
-		RETURN QUERY SELECT 6::bigint, format('the user has had %s, as many as max_exec_per_user allows', had);
+	IF NOT quota_internal.user_id_fits(user_id) THEN
+		RETURN QUERY SELECT 6::bigint, 'the id of the user has no room in a grant: it has more than 2600 bytes';
+	END IF;
+	-- Of a strategy that was periodic before, the grants of firings are others.
+	SELECT coalesce(bool_or(e.scheduled_time = '-infinity'), false), count(*) FILTER (WHERE e.status <> 'cancelled') INTO had_it, counted
+		FROM quota_manager.quota_execute e WHERE e.strategy_id = strategy.id AND e.user_id = told_user.user_id AND e.revision = 0;
+	IF had_it AND strategy.type = 'single' THEN
+		RETURN QUERY SELECT 7::bigint, 'the user has had it: a single strategy grants once';
+	ELSIF counted >= strategy.max_exec_per_user THEN
+		RETURN QUERY SELECT 7::bigint, format('the user has had %s, as many as max_exec_per_user allows', counted);
+	ELSIF whole <> 'false' AND strategy.allowance <> 'add' THEN
+		RETURN QUERY SELECT 8::bigint, a FROM quota_internal.told_allowance(strategy, known) a WHERE a IS NOT NULL;
 	END IF;
 END
 $$;
@@ -159,14 +192,15 @@ COMMENT ON FUNCTION quota_internal.told_user(quota_manager.quota_strategy, text)
 
 CREATE FUNCTION quota_manager.why(user_id text, strategy text)
 RETURNS TABLE (at timestamptz, what text, kind text, grant_id bigint, run_id bigint, strategy_version integer)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
 #variable_conflict use_column
 DECLARE
 	asked CONSTANT quota_manager.quota_strategy := quota_internal.strategy_named(strategy);
 BEGIN
+	PERFORM quota_internal.pin_statistics();
 	-- An error if there is neither such a user nor a grant.
-	IF user_id IS NULL OR NOT EXISTS (SELECT 1 FROM quota_internal.told_grants(asked, why.user_id)) THEN
+	IF user_id IS NULL OR NOT EXISTS (SELECT 1 FROM quota_manager.quota_execute e WHERE e.strategy_id = asked.id AND e.user_id = why.user_id) THEN
 		PERFORM quota_internal.subject_of(user_id, NULL);
 	END IF;
 	RETURN QUERY
