@@ -273,6 +273,8 @@ BEGIN
 	PERFORM quota_internal.pin_statistics();
 	RETURN ARRAY(SELECT r.id FROM quota_manager.quota_run r
 		WHERE r.strategy_id = tries_of_scan.strategy_id AND r.granted > 0 AND r.unknown_balance > 0 AND r.scheduled_time IS NULL
+			-- Of one that is periodic now, they are no tries of its firings.
+			AND EXISTS (SELECT 1 FROM quota_manager.quota_strategy s WHERE s.id = r.strategy_id AND s.type = 'single')
 			-- What cannot be done at all, as a balance that is never known, must not keep others from getting theirs for ever.
 			AND r.finish_time > clock_timestamp() - quota_internal.setting('scan_interval')::interval
 			AND r.id > coalesce((SELECT max(d.id) FROM quota_manager.quota_run d

@@ -212,7 +212,8 @@ BEGIN
 					run.magnitude := run.users * abs(strategy.amount);
 				ELSE
 					SELECT c.* INTO counts FROM quota_internal.previewed_firing(strategy) f
-						CROSS JOIN LATERAL quota_internal.preview_counts(strategy, f.firing, f.anew, greatest(room.grants, 0), greatest(room.amount, 0), 0) c;
+						CROSS JOIN LATERAL quota_internal.preview_counts(strategy, f.firing, f.anew,
+							CASE WHEN room.grants < 0 THEN 0 ELSE room.grants END, CASE WHEN room.amount < 0 THEN 0 ELSE room.amount END, 0) c;
 					run.users := counts.granted;
 					run.amount := counts.amount;
 					run.magnitude := counts.magnitude;

@@ -88,6 +88,11 @@ BEGIN
 	END IF;
 	IF changes IS NOT NULL THEN
 		asked := quota_internal.changed_strategy(asked, changes);
+		-- A key is no trigger.
+		IF asked.name <> strategy AND EXISTS (SELECT 1 FROM quota_manager.quota_strategy s WHERE s.name = asked.name AND s.id = ANY (quota_internal.visible_strategies())) THEN
+			RAISE EXCEPTION 'another strategy has the name "%"', asked.name
+				USING ERRCODE = 'unique_violation', HINT = 'Choose another one, or rename that one first.';
+		END IF;
 	END IF;
 	RETURN asked;
 END
@@ -154,7 +159,8 @@ DECLARE
 	room record;
 BEGIN
 	PERFORM quota_internal.pin_statistics();
-	clock := quota_manager.schedule_now();
+	-- Of a day ceiling, what is left on the day of the firing.
+	clock := greatest(quota_manager.schedule_now(), CASE WHEN isfinite(firing) THEN firing END);
 	may_stop := false;
 	IF asked.id IS NULL THEN
 		RETURN;
