@@ -139,11 +139,19 @@ BEGIN
 			SELECT pool.ids[c.inner_position] AS a, pool.ids[c.outer_position] AS b
 			FROM quota_internal.contained_conditions(pool.conditions, coalesce(served, '{}'), coalesce(gateways, '{}'),
 				CASE WHEN of_ids IS NOT NULL THEN ARRAY(SELECT array_position(pool.ids, i) FROM unnest(of_ids) i WHERE i = ANY (pool.ids)) END) c
+		), schedule AS MATERIALIZED (
+			-- One schedule can be written in many ways.  So many firings are more than a year of days.
+			SELECT d.expr, d.zone, CASE WHEN quota_internal.check_time_zone(quota_internal.schedule_zone(d.expr, d.zone)) THEN
+					ARRAY(SELECT quota_manager.firings(d.expr, clock, least(clock, '290000-01-01 00:00:00Z') + interval '100 years', d.zone) LIMIT 400) END AS firings
+			FROM (SELECT DISTINCT s.periodic_expr AS expr, s.time_zone AS zone FROM quota_manager.quota_strategy s
+				WHERE s.type = 'periodic' AND s.id IN (SELECT p.a FROM pair p UNION ALL SELECT p.b FROM pair p)) d
 		)
 		SELECT p.a, p.b, q.mutual, q.alike
 		FROM pair p JOIN quota_manager.quota_strategy s ON s.id = p.a JOIN quota_manager.quota_strategy o ON o.id = p.b
+			LEFT JOIN schedule x ON x.expr::text = s.periodic_expr::text AND x.zone = s.time_zone
+			LEFT JOIN schedule y ON y.expr::text = o.periodic_expr::text AND y.zone = o.time_zone
 			CROSS JOIN LATERAL (SELECT EXISTS (SELECT 1 FROM pair r WHERE r.a = p.b AND r.b = p.a), s.type = o.type
-				AND s.periodic_expr::text IS NOT DISTINCT FROM o.periodic_expr::text AND (s.type = 'single' OR s.time_zone = o.time_zone)) q(mutual, alike)
+				AND (s.type = 'single' OR (x.expr::text, x.zone) = (y.expr::text, y.zone) OR coalesce(x.firings = y.firings, false))) q(mutual, alike)
 		-- Of those that fill users up, what one adds another does not.
 		WHERE (s.allowance = 'add' OR q.mutual AND q.alike) AND (s.enabled OR o.enabled) AND s.valid_from < o.valid_until AND o.valid_from < s.valid_until;
 	END LOOP;

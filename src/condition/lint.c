@@ -307,8 +307,11 @@ qm_nearest_name(PG_FUNCTION_ARGS)
 		CHECK_FOR_INTERRUPTS();
 		if (candidate > MAX_NAME_BYTES)
 			continue;
-		distance =
-			varstr_levenshtein_less_equal(name, length, names[i], candidate, 1, 1, 1, best, true);
+		/* Nothing is nearer than the same in other letters. */
+		distance = pg_strcasecmp(name, names[i]) == 0
+					   ? 0
+					   : varstr_levenshtein_less_equal(name, length, names[i], candidate, 1, 1, 1,
+													   best, true);
 		if (distance < best)
 		{
 			best = distance;
