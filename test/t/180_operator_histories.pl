@@ -1,5 +1,5 @@
 
-# Random histories of all that operators can do, against a model: test/perl/QuotaTest/OperatorModel.pm.
+# Random histories of all that operators can do, against a model: test/perl/QuotaTest/OperatorHistory.pm and OperatorModel.pm.
 # QUOTA_MANAGER_SEED=N plays the histories of a seed; QUOTA_MANAGER_LONG=1: many more.
 
 use strict;
