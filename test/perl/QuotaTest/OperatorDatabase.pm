@@ -135,7 +135,13 @@ SELECT concat_ws('; ', (SELECT 'due: ' || string_agg(d.name, ', ') FROM strategy
 SQL
 
 	$self->ask('SELECT quota_internal.end_back_offs(), wake_workers()');
-	wait_for('the workers', sub { $_ = $self->ask($done)->[0][0]; return $_ eq ''; });
+	wait_for('the workers',
+		sub {
+			# One that has failed again and again rests for minutes, unless its row is edited.
+			$self->ask(q(UPDATE quota_gateway SET request_timeout = request_timeout WHERE state = 'closed' AND next_probe_time > clock_timestamp() + interval '2 s'));
+			$_ = $self->ask($done)->[0][0];
+			return $_ eq '';
+		});
 	return;
 }
 

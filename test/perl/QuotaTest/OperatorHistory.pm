@@ -188,7 +188,7 @@ sub settle_everything
 		$self->let_workers_work;
 		$self->check_step;
 		$self->{sends} = 0;
-		my @doubtful = grep { $model->awaits_people($_) } $model->all_grants;
+		my @doubtful = grep { $_->{status} eq 'in_doubt' && $model->awaits_people($_) } $model->all_grants;
 		$self->decide('resolve_applied', grep { $_->{applied}{ $_->{epoch} // 0 } } @doubtful);
 		$self->decide('resolve_not_applied', grep { !$_->{applied}{ $_->{epoch} // 0 } } @doubtful);
 		$self->act('CALL tick()');

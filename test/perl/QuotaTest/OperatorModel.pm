@@ -211,11 +211,12 @@ sub is_open
 	return $grant->{status} =~ /^(?:pending|processing)$/ || $grant->{status} eq 'in_doubt' && $grant->{acts};
 }
 
-# In doubt, and nothing is done about it by itself.
+# Failed, unless another revision has taken its place, or in doubt, and nothing is done about it by itself.
 sub awaits_people
 {
 	my ($self, $grant) = @_;
 
+	return $self->chain(@{$grant}{qw(strategy user firing)})->[-1] == $grant if $grant->{status} eq 'failed';
 	return $grant->{status} eq 'in_doubt' && (!$grant->{acts} || $self->{gateways}{ $grant->{gateway} }{policy} eq 'hold');
 }
 

@@ -34,7 +34,7 @@ sub compare_views
 		next if $grant->{status} !~ /^(?:failed|in_doubt)$/;
 		my $row = $trouble{"$grant->{gateway} $name{$grant->{strategy}}"} //= { failed => 0, in_doubt => 0, await => 0, amount => 0 };
 		$row->{ $grant->{status} }++;
-		$row->{await}++ if $grant->{status} eq 'failed' || $model->awaits_people($grant);
+		$row->{await}++ if $model->awaits_people($grant);
 		$row->{amount} += $grant->{amount};
 	}
 	$self->compare_rows('trouble_counts', 'SELECT gateway, strategy, failed, in_doubt, await_you, trim_scale(amount) FROM trouble_counts',
