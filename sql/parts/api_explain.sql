@@ -48,7 +48,7 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.explained_condition(quota_manager.condition, text) IS 'Of explain(): whether a user meets a condition, and the first hundred parts of it, which have no number.';
 
-CREATE FUNCTION quota_internal.explained_room(strategy quota_manager.quota_strategy, user_id text, OUT answer text, OUT holds boolean, OUT amount numeric)
+CREATE FUNCTION quota_internal.explained_room(strategy quota_manager.quota_strategy, user_id text, firing timestamptz, OUT answer text, OUT holds boolean, OUT amount numeric)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET quota_manager.pinned_statistics = on
 AS $$
 DECLARE
@@ -69,13 +69,16 @@ BEGIN
 		amount := strategy.amount - present;
 		holds := holds AND coalesce(CASE strategy.allowance WHEN 'top_up' THEN amount > 0 ELSE amount <> 0 END, false);
 	END IF;
-	full_ceiling := (SELECT string_agg(c.status, '; ' ORDER BY c.ceiling_id) FROM quota_manager.ceiling_status c
-		WHERE (c.strategy_id IS NULL OR c.strategy_id = strategy.id) AND least(c.grants_left, c.amount_left) <= 0);
+	-- A firing of another day finds room again.
+	full_ceiling := (SELECT string_agg(c.status, '; ' ORDER BY c.ceiling_id)
+		FROM quota_manager.ceiling_status c JOIN quota_manager.quota_ceiling q ON q.id = c.ceiling_id
+		WHERE (c.strategy_id IS NULL OR c.strategy_id = strategy.id) AND least(c.grants_left, c.amount_left) <= 0
+			AND c.period_start = quota_internal.ceiling_period_start(q.period, q.time_zone, greatest(firing, quota_manager.schedule_now())));
 	answer := concat_ws('; ', answer, full_ceiling);
 	holds := holds AND full_ceiling IS NULL;
 END
 $$;
-COMMENT ON FUNCTION quota_internal.explained_room(quota_manager.quota_strategy, text) IS 'Of explain(): whether a user may get more of a strategy, by its cap, its allowance and ceilings, and how much.';
+COMMENT ON FUNCTION quota_internal.explained_room(quota_manager.quota_strategy, text, timestamptz) IS 'Of explain(): whether a user may get more of a strategy for its next firing, by its cap, its allowance and ceilings, and how much.';
 
 CREATE FUNCTION quota_internal.explained_grant(strategy quota_manager.quota_strategy, user_id text)
 RETURNS TABLE (step integer, question text, answer text, holds boolean)
@@ -103,7 +106,7 @@ BEGIN
 	RETURN QUERY SELECT 7, 'is it still to be granted?',
 		CASE WHEN present.id IS NULL THEN 'yes' ELSE format('granted as execution %s, which is %s', present.id, replace(present.status, '_', ' ')) END,
 		present.id IS NULL;
-	SELECT r.* INTO room FROM quota_internal.explained_room(strategy, explained_grant.user_id) r;
+	SELECT r.* INTO room FROM quota_internal.explained_room(strategy, explained_grant.user_id, firing) r;
 	RETURN QUERY SELECT 8, 'may the user get more of it?', room.answer, room.holds;
 	all_hold := all_hold AND present.id IS NULL AND room.holds;
 	RETURN QUERY SELECT 9, 'so, will it be granted when it runs?',

@@ -315,9 +315,14 @@ subtest 'what stands still, and what leaves no room, is said' => sub {
 	is($explained->('user002'), 'had 0 of any number; the balance is not known; no, as things are', 'or is not known');
 	$api->patch('operator', 'strategies', [ [ 'name', '=', 'fill' ] ], { amount => 10 });
 	is($explained->('user001'), 'had 0 of any number; has a balance of 3.25 of 10; yes, 6.75 of model "m"', 'what it lacks is granted');
-	$api->post('admin', 'ceilings', { period => 'day', max_grants => 60 });
-	is($explained->('user001'), 'had 0 of any number; has a balance of 3.25 of 10; 60 grants per day of all strategies, or refused: 0 left; no, as things are', 'unless a ceiling is reached');
-	$node->safe_psql('postgres', q{DELETE FROM quota_manager.quota_ceiling; DELETE FROM quota_manager.quota_strategy WHERE name = 'fill'});
+	$api->post('admin', 'ceilings', { period => 'total', max_grants => 60 });
+	is($explained->('user001'), 'had 0 of any number; has a balance of 3.25 of 10; 60 grants in total of all strategies, or refused: 0 left; no, as things are', 'unless a ceiling is reached');
+	$node->safe_psql('postgres', 'DELETE FROM quota_manager.quota_ceiling');
+	$api->post('admin', 'ceilings', { period => 'day', max_grants => 0 });
+	like($explained->('user001'), qr/; 0 grants per day of all strategies, or refused: 0 left; no, as things are$/, 'per day, too');
+	$api->post('operator', 'strategies', { name => 'yearly', type => 'periodic', periodic_expr => '0 0 1 1 *', amount => 3, model => 'm', condition => 'true()' });
+	is($api->rpc('viewer', 'GET', 'explain', { strategy => 'yearly', user_id => 'user001' })->{rows}[-1]{answer}, 'yes, 3 of model "m"', 'which leaves room on another day');
+	$node->safe_psql('postgres', q{DELETE FROM quota_manager.quota_ceiling; DELETE FROM quota_manager.quota_strategy WHERE name IN ('fill', 'yearly')});
 
 	$node->safe_psql('postgres', q{INSERT INTO quota_manager.user_balance (user_id, gateway, balance, read_time) VALUES ('user002', 'main', 1, '-infinity')});
 	$answer = $api->get('viewer', 'balances', where => [ [ 'user_id', '=', 'user002' ] ]);
