@@ -189,6 +189,26 @@ END
 $$;
 COMMENT ON FUNCTION quota_manager.unpause_strategy(text, text) IS 'Lets a strategy grant again that is paused, by an operator or by the breaker; its pending grants are sent.';
 
+CREATE FUNCTION quota_internal.has_pending_grants(strategy_id integer) RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quota_manager.pinned_statistics = on SET jit = off
+AS $$
+DECLARE
+	run record;
+BEGIN
+	PERFORM quota_internal.pin_statistics();
+	FOR run IN SELECT r.id, r.first_grant_id, r.last_grant_id FROM quota_manager.quota_run r
+		WHERE r.strategy_id = has_pending_grants.strategy_id AND r.undelivered AND r.first_grant_id IS NOT NULL
+	LOOP
+		IF EXISTS (SELECT 1 FROM quota_manager.quota_execute e
+			WHERE e.id BETWEEN run.first_grant_id AND run.last_grant_id AND e.run_id = run.id AND e.status = 'pending') THEN
+			RETURN true;
+		END IF;
+	END LOOP;
+	RETURN false;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.has_pending_grants(integer) IS 'Of record_pause(): is any grant that the strategy gave pending? Reads those of its runs only that are not delivered.';
+
 -- Runs as the owner, who alone writes pauses: the role that edits a strategy need not be able to.
 CREATE FUNCTION quota_internal.record_pause() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -206,6 +226,11 @@ BEGIN
 		-- What the breaker stopped stays so until unpause_strategy().
 		PERFORM quota_internal.unpause('strategy', NULL, OLD.id, CASE WHEN present <> 'active' THEN present ELSE '' END,
 			CASE WHEN present = 'active' THEN 'operator' END);
+	END IF;
+	IF former = 'paused' AND present = 'archived' AND quota_internal.has_pending_grants(OLD.id) THEN
+		RAISE NOTICE 'pending grants of strategy "%" are sent now', NEW.name
+			USING DETAIL = 'Its pause has held them, and ends when it is archived.',
+				HINT = format('If they are not to be: SELECT * FROM quota_manager.reverse_strategy(%L, ''why''); or cancel them with quota_manager.cancel().', NEW.name);
 	END IF;
 	RETURN NULL;
 END

@@ -69,8 +69,11 @@ AS $$
 DECLARE
 	clock CONSTANT timestamptz := quota_manager.schedule_now();
 	period_start CONSTANT timestamptz := quota_internal.ceiling_period_start(ceiling.period, ceiling.time_zone, clock);
+	-- Where clocks are set back at midnight, the day that is named by the second one begins with the first.
+	day_start CONSTANT timestamptz := CASE WHEN quota_internal.ceiling_period_start(ceiling.period, ceiling.time_zone, period_start - interval '1 hour') = period_start
+		THEN period_start - interval '1 hour' ELSE period_start END;
 	-- In real time, which grants have; a pinned clock may be far from it.
-	since CONSTANT timestamptz := CASE ceiling.period WHEN 'total' THEN '-infinity' ELSE clock_timestamp() - (clock - period_start) END;
+	since CONSTANT timestamptz := CASE ceiling.period WHEN 'total' THEN '-infinity' ELSE clock_timestamp() - (clock - day_start) END;
 BEGIN
 	PERFORM quota_internal.pin_statistics();
 	DELETE FROM quota_manager.quota_ceiling_usage u WHERE u.ceiling_id = ceiling.id;

@@ -265,6 +265,27 @@ RETURN CASE action
 	ELSE 'Only grants in doubt can be resolved.' END;
 COMMENT ON FUNCTION quota_internal.decision_hint(text) IS 'What an action of operators is for.';
 
+CREATE FUNCTION quota_internal.obstacle_hint(action text, obstacle text, grant_id bigint) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RETURN CASE
+		WHEN obstacle LIKE 'in doubt%' THEN 'Find out whether it was applied, and use quota_manager.resolve().'
+		WHEN obstacle LIKE '%applied twice' THEN (SELECT format('Take one back: SELECT quota_manager.gateway_delta(%L, %s, %L, %L).',
+			(c.execution).user_id, -(c.execution).amount, 'applied twice: grant ' || grant_id, (c.execution).gateway)
+			FROM quota_internal.decision_candidates(action, ARRAY[grant_id]) c)
+		WHEN obstacle LIKE '%followed by revision%' THEN 'Only the last revision of a grant changes; what a gateway lacks can be added with quota_manager.gateway_delta().'
+		WHEN obstacle LIKE '%no operator has resolved it' THEN
+			'Only what was resolved can be corrected; see quota_manager.reverse_grants() to take a grant back.'
+		WHEN obstacle LIKE '%max_exec_per_user since' THEN 'Raise max_exec_per_user of its strategy first.'
+		WHEN obstacle = 'being sent again' THEN 'Wait for what becomes of it.'
+		WHEN obstacle = 'without a run' THEN 'It was not written by a scan.'
+		WHEN obstacle = 'processing' THEN 'It is being sent: wait for what becomes of it.'
+		ELSE quota_internal.decision_hint(action) END;
+END
+$$;
+COMMENT ON FUNCTION quota_internal.obstacle_hint(text, text, bigint) IS 'Of resolve() and the others: what to do about what prevents an action on a grant.';
+
 CREATE FUNCTION quota_internal.decide_one(action text, id bigint, note text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -294,19 +315,7 @@ BEGIN
 				WHEN action LIKE 'correct%' THEN 'cannot be corrected'
 				WHEN obstacle = 'without a run' THEN 'cannot be sent again'
 				ELSE 'is not in doubt' END
-			USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = format('It is %s.', obstacle), HINT = CASE
-				WHEN obstacle LIKE 'in doubt%' THEN 'Find out whether it was applied, and use quota_manager.resolve().'
-				WHEN obstacle LIKE '%applied twice' THEN (SELECT format('Take one back: SELECT quota_manager.gateway_delta(%L, %s, %L, %L).',
-					(c.execution).user_id, -(c.execution).amount, 'applied twice: grant ' || id, (c.execution).gateway)
-					FROM quota_internal.decision_candidates(action, visible) c)
-				WHEN obstacle LIKE '%followed by revision%' THEN 'Only the last revision of a grant changes; what a gateway lacks can be added with quota_manager.gateway_delta().'
-				WHEN obstacle LIKE '%no operator has resolved it' THEN
-					'Only what was resolved can be corrected; see quota_manager.reverse_grants() to take a grant back.'
-				WHEN obstacle LIKE '%max_exec_per_user since' THEN 'Raise max_exec_per_user of its strategy first.'
-				WHEN obstacle = 'being sent again' THEN 'Wait for what becomes of it.'
-				WHEN obstacle = 'without a run' THEN 'It was not written by a scan.'
-				WHEN obstacle = 'processing' THEN 'It is being sent: wait for what becomes of it.'
-				ELSE quota_internal.decision_hint(action) END;
+			USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = format('It is %s.', obstacle), HINT = quota_internal.obstacle_hint(action, obstacle, id);
 	END LOOP;
 END
 $$;
@@ -346,15 +355,20 @@ DECLARE
 	decided bigint;
 	rest bigint;
 	reasons text;
+	-- What keeps most of them back, and the first one of these.
+	obstacle text;
+	first_id bigint;
 BEGIN
 	SELECT coalesce(sum(o.grants) FILTER (WHERE o.done), 0), coalesce(sum(o.grants) FILTER (WHERE NOT o.done), 0),
-			string_agg(o.grants || ' ' || o.obstacle, '; ' ORDER BY o.grants DESC, o.obstacle) FILTER (WHERE NOT o.done)
-		INTO decided, rest, reasons
-		FROM (SELECT d.done, d.obstacle, count(*) AS grants FROM quota_internal.decide_each(action, ids, note) d GROUP BY 1, 2) o;
+			string_agg(o.grants || ' ' || o.obstacle, '; ' ORDER BY o.grants DESC, o.obstacle) FILTER (WHERE NOT o.done),
+			(array_agg(o.obstacle ORDER BY o.grants DESC, o.obstacle) FILTER (WHERE NOT o.done))[1],
+			(array_agg(o.first_id ORDER BY o.grants DESC, o.obstacle) FILTER (WHERE NOT o.done))[1]
+		INTO decided, rest, reasons, obstacle, first_id
+		FROM (SELECT d.done, d.obstacle, min(d.id) AS first_id, count(*) AS grants FROM quota_internal.decide_each(action, ids, note) d GROUP BY 1, 2) o;
 	IF rest > 0 THEN
 		RAISE WARNING '% of % grants were left as they are', rest, rest + decided
 			USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = format('They are: %s.', reasons),
-				HINT = quota_internal.decision_hint(action);
+				HINT = quota_internal.obstacle_hint(action, obstacle, first_id);
 	END IF;
 	RETURN decided;
 END

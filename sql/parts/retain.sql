@@ -509,4 +509,4 @@ BEGIN
 	GROUP BY s.name, v.reason ORDER BY s.name COLLATE "C", v.reason NULLS FIRST;
 END
 $$;
-COMMENT ON FUNCTION quota_manager.retain_preview(interval, text) IS 'What retain() would delete, and what it would keep and why, per strategy, by what runs say of their grants. Writes nothing.';
+COMMENT ON FUNCTION quota_manager.retain_preview(interval, text) IS 'What retain() would delete, and what it would keep and why, per strategy, by what runs say of their grants: reversals, which go with them, are not counted. Writes nothing.';

@@ -136,7 +136,9 @@ SELECT e.id, pg_catalog.date_trunc('second', e.update_time) AS since, e.user_id,
 	pg_catalog.concat(coalesce(e.last_error, 'not known'), ' (' OPERATOR(pg_catalog.||) quota_internal.status_text(e.last_status, e.last_error) OPERATOR(pg_catalog.||) ')') AS why,
 	quota_internal.what_to_do(e.id, e.status, CASE WHEN g.doubt_policy OPERATOR(pg_catalog.=) 'hold' THEN 'infinity' ELSE e.next_attempt_time END, e.update_time, e.maybe_granted_before, g.state, i.grant_id IS NOT NULL,
 		EXISTS (SELECT 1 FROM quota_manager.quota_pause p WHERE p.end_time IS NULL AND p.cause OPERATOR(pg_catalog.=) 'operator'
-			AND (p.scope OPERATOR(pg_catalog.=) 'everything' OR p.gateway OPERATOR(pg_catalog.=) e.gateway OR p.strategy_id OPERATOR(pg_catalog.=) e.strategy_id)),
+			AND (p.scope OPERATOR(pg_catalog.=) 'everything' OR p.gateway OPERATOR(pg_catalog.=) e.gateway
+				-- Which does not hold reversals.
+				OR p.strategy_id OPERATOR(pg_catalog.=) e.strategy_id AND e.revision OPERATOR(pg_catalog.=) 0)),
 		l.revision) AS what_to_do,
 	l.revision IS NULL AND (e.status OPERATOR(pg_catalog.=) 'failed' OR e.next_attempt_time OPERATOR(pg_catalog.=) 'infinity'
 		OR coalesce(g.doubt_policy OPERATOR(pg_catalog.=) 'hold', false)) AS awaits_you,

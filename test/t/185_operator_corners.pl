@@ -125,5 +125,54 @@ subtest 'the cause of what takes back is found without a read of its whole rever
 	cmp_ok($answer[1], '<', 100, "$answer[1] rows were read");
 };
 
+subtest 'reversals are listed without a count of what each of them did' => sub {
+	my @answer = split /\n/, sql('BEGIN', q{SELECT id, what FROM reversal_status ORDER BY id DESC LIMIT 1},
+		q{SELECT sum(idx_tup_fetch + seq_tup_read) FROM pg_stat_xact_user_tables WHERE relname IN ('quota_reversal_item', 'quota_execute')}, 'ROLLBACK');
+
+	like($answer[0], qr/^\d+\|strategy "many"$/, 'the last one');
+	is($answer[1], 0, 'nothing of what it did was read');
+};
+
+subtest 'what many grants lack is said as what one lacks' => sub {
+	sql(at('2027-01-01 07:00:00+00'), q{INSERT INTO quota_strategy (name, type, periodic_expr, amount, model, condition, state, max_exec_per_user) VALUES ('capped', 'periodic', '0 8 * * *', 3, 'n', 'is-vip(1)', 'active', 1)},
+		at('2027-01-01 08:00:01+00'), q{SELECT scan('capped')}, q{SELECT cancel(array_agg(e.id), 'no') FROM quota_execute e JOIN quota_strategy s ON s.id = e.strategy_id WHERE s.name = 'capped'},
+		at('2027-01-02 08:00:01+00'), q{SELECT scan('capped')});
+
+	my $cancelled = q{SELECT array_agg(e.id) FROM quota_execute e JOIN quota_strategy s ON s.id = e.strategy_id WHERE s.name = 'capped' AND status = 'cancelled'};
+
+	like(said("SELECT reinstate(($cancelled), 'yes')"), qr/^WARNING:  \d+ of \d+ grants were left as they are\nDETAIL:  They are: \d+ cancelled, and its user has reached max_exec_per_user since\.\nHINT:  Raise max_exec_per_user of its strategy first\.$/m, 'a limit');
+	like(said("SELECT reinstate(($cancelled)[1], 'yes')"), qr/^HINT:  Raise max_exec_per_user of its strategy first\.$/m, 'as of one');
+	like(said('SELECT retry(array_agg(id)) FROM trouble_list WHERE NOT awaits_you'), qr/^HINT:  Only the last revision of a grant changes; /m, 'a later revision');
+	is(said('SELECT retry(ARRAY[]::bigint[])'), '', 'nothing of none');
+};
+
+subtest 'a pause that ends with its strategy says what is sent' => sub {
+	sql(q{SELECT pause_strategy('capped', 'wrong')});
+	like(said(q{BEGIN; UPDATE quota_strategy SET state = 'archived' WHERE name = 'capped'; ROLLBACK}),
+		qr/^NOTICE:  pending grants of strategy "capped" are sent now\nDETAIL:  .*\nHINT:  If they are not to be: SELECT \* FROM quota_manager\.reverse_strategy\('capped', 'why'\); or /, 'where some are pending');
+	sql(q{SELECT reverse_strategy('capped', 'wrong')});
+	is(said(q{UPDATE quota_strategy SET state = 'archived' WHERE name = 'capped'}), '', 'and nothing where none is');
+};
+
+subtest 'a pause of a strategy does not hold its reversals' => sub {
+	$mock->fault(kind => 'refuse', match => 'grant', count => 1);
+	sql(q{SELECT reverse_grants(ARRAY(SELECT id FROM quota_execute WHERE user_id = 'u5' AND model = 'm' AND revision = 0), 'refused')}, q{SELECT pause_strategy('gift', 'while it is')}, 'CALL deliver()');
+	like(sql('SELECT what_to_do FROM trouble_list WHERE awaits_you'), qr/^repair the cause, then SELECT quota_manager\.retry\(\d+, 'why'\)$/, 'so what failed of it can be retried');
+	sql('SELECT retry(id) FROM trouble_list WHERE awaits_you', 'CALL deliver()');
+	is(sql('SELECT count(*) FROM trouble_list WHERE awaits_you'), 0, 'and is sent');
+};
+
+subtest 'a new ceiling counts a day from its first midnight' => sub {
+	# In Havana clocks are set back from 1 to 0 on that day.
+	my $counted = sub { return sql(at($_[0]), q{INSERT INTO quota_ceiling (period, max_grants, on_excess, time_zone) VALUES ('day', 100000, 'cut', 'America/Havana')},
+		'SELECT grants > 0, period_start FROM ceiling_status', 'DELETE FROM quota_ceiling') };
+
+	sql(q{UPDATE quota_execute SET create_time = now() - interval '20 min'});
+	is($counted->('2026-11-01 04:30:00+00'), 't|2026-11-01 05:00:00+00', 'half an hour after the first one');
+	is($counted->('2026-11-01 04:10:00+00'), 'f|2026-11-01 05:00:00+00', 'not what was granted before it');
+	is($counted->('2026-11-01 05:10:00+00'), 't|2026-11-01 05:00:00+00', 'after the second one');
+	is($counted->('2026-11-02 05:10:00+00'), 'f|2026-11-02 05:00:00+00', 'not on the next day');
+};
+
 $node->stop;
 done_testing();

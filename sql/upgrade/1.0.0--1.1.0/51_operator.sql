@@ -1,0 +1,2 @@
+-- Bodies that call it were taken before.
+-- take FUNCTION quota_internal.obstacle_hint
