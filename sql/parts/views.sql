@@ -321,9 +321,11 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET 
 AS $$
 #variable_conflict use_column
 DECLARE
+	-- Where the id comes from a grant, it has the collation of grants, in which indexes of other tables could not be searched.
+	who CONSTANT text COLLATE "default" := user_page.user_id;
 	is_known boolean;
 BEGIN
-	IF user_page.user_id IS NULL THEN
+	IF who IS NULL THEN
 		RAISE EXCEPTION 'the user must be given' USING ERRCODE = 'null_value_not_allowed';
 	END IF;
 	IF n IS NULL OR n <= 0 THEN
@@ -331,40 +333,40 @@ BEGIN
 			USING ERRCODE = 'invalid_parameter_value', HINT = 'Leave it out for 20.';
 	END IF;
 	PERFORM quota_internal.pin_statistics();
-	RETURN QUERY SELECT 'user', a.name, a.value, NULL::text FROM quota_internal.user_attributes(user_page.user_id) a;
+	RETURN QUERY SELECT 'user', a.name, a.value, NULL::text FROM quota_internal.user_attributes(who) a;
 	is_known := FOUND;
 	IF NOT is_known THEN
-		RETURN QUERY SELECT 'user', 'id', user_page.user_id, 'not in the user source: no strategy finds this user';
+		RETURN QUERY SELECT 'user', 'id', who, 'not in the user source: no strategy finds this user';
 	END IF;
-	RETURN QUERY SELECT 'balance', b.gateway, b.balance::text, b.note FROM quota_internal.user_balances(user_page.user_id) b;
+	RETURN QUERY SELECT 'balance', b.gateway, b.balance::text, b.note FROM quota_internal.user_balances(who) b;
 	is_known := is_known OR FOUND;
-	RETURN QUERY SELECT 'total', t.model, trim_scale(t.amount)::text, t.note FROM quota_internal.user_totals(user_page.user_id) t;
+	RETURN QUERY SELECT 'total', t.model, trim_scale(t.amount)::text, t.note FROM quota_internal.user_totals(who) t;
 	is_known := is_known OR FOUND;
 	RETURN QUERY SELECT 'pruned', coalesce(s.name, 'strategy ' || p.strategy_id), trim_scale(p.amount)::text,
 			format('%s grants up to %s, deleted by retain()', p.grants, quota_internal.time_text(p.last_time))
 		FROM quota_manager.quota_strategy s JOIN quota_manager.pruned_grant p ON p.strategy_id = s.id
-		WHERE p.user_id = user_page.user_id ORDER BY s.name COLLATE "C";
+		WHERE p.user_id = who ORDER BY s.name COLLATE "C";
 	is_known := is_known OR FOUND;
 	RETURN QUERY SELECT 'grant', format('%s  #%s', quota_internal.time_text(l.create_time), l.id), format('%s of %s', trim_scale(l.amount), l.model),
 			format('%s, %s: %s', l.strategy, l.cause, l.outcome)
-		FROM quota_internal.user_grants(user_page.user_id, n) l ORDER BY l.id DESC;
+		FROM quota_internal.user_grants(who, n) l ORDER BY l.id DESC;
 	RETURN QUERY SELECT d.section, d.entry, d.value, d.note FROM (
 		SELECT 'decision' AS section, format('%s  #%s', quota_internal.time_text(d.decision_time), d.grant_id) AS entry, replace(d.action, '_', ' ') AS value,
 			concat_ws(': ', 'by ' || quota_internal.person(d.said_by, d.role), nullif(d.note, '')) AS note, d.id
-		FROM quota_manager.grant_decision d WHERE d.user_id = user_page.user_id ORDER BY d.id DESC LIMIT n) d ORDER BY d.id DESC;
+		FROM quota_manager.grant_decision d WHERE d.user_id = who ORDER BY d.id DESC LIMIT n) d ORDER BY d.id DESC;
 	is_known := is_known OR FOUND;
 	RETURN QUERY SELECT c.section, c.entry, c.value, c.note FROM (
 		SELECT 'call by hand' AS section, format('%s  %s', quota_internal.time_text(c.call_time), c.gateway) AS entry,
 			concat_ws(' ', c.action, trim_scale(c.amount)) AS value,
 			concat_ws(': ', 'by ' || quota_internal.person(c.said_by, c.role), concat_ws('; ', nullif(c.reason, ''), c.outcome)) AS note, c.call_time, c.id
-		FROM quota_manager.gateway_call c WHERE c.user_id = user_page.user_id ORDER BY c.call_time DESC, c.id DESC LIMIT n) c ORDER BY c.call_time DESC, c.id DESC;
+		FROM quota_manager.gateway_call c WHERE c.user_id = who ORDER BY c.call_time DESC, c.id DESC LIMIT n) c ORDER BY c.call_time DESC, c.id DESC;
 	is_known := is_known OR FOUND;
 	RETURN QUERY SELECT 'call in doubt', format('%s  %s', quota_internal.time_text(d.since), d.gateway), 'delta ' || trim_scale(d.value),
 			format('by %s: %s; bulk call %s', d.called_by, d.reason, d.key)
-		FROM quota_manager.bulk_doubts d WHERE d.user_id = user_page.user_id ORDER BY d.since DESC, d.key COLLATE "C" LIMIT n;
+		FROM quota_manager.bulk_doubts d WHERE d.user_id = who ORDER BY d.since DESC, d.key COLLATE "C" LIMIT n;
 	is_known := is_known OR FOUND;
 	IF NOT is_known THEN
-		RAISE EXCEPTION 'user "%" is not known', left(user_page.user_id, 100)
+		RAISE EXCEPTION 'user "%" is not known', left(who, 100)
 			USING ERRCODE = 'no_data_found', DETAIL = 'The user source does not have it, and nothing was granted to it.',
 				HINT = 'See SELECT id FROM quota_manager.subject.';
 	END IF;

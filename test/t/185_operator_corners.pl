@@ -125,6 +125,19 @@ subtest 'the cause of what takes back is found without a read of its whole rever
 	cmp_ok($answer[1], '<', 100, "$answer[1] rows were read");
 };
 
+subtest 'a page about the user of a grant reads what is about that user' => sub {
+	sql(q{SELECT count(*) FROM gateway_query('many77')}, q{INSERT INTO grant_decision (grant_id, strategy_id, revision, user_id, scheduled_time, gateway, action, status_before, status_after, role, session_role, note)
+			SELECT n, 1, 0, 'many' || n, '-infinity', 'g', 'cancel', 'pending', 'cancelled', 'me', 'me', '' FROM generate_series(1, 5000) n},
+		q{INSERT INTO gateway_call (role, action, gateway, user_id, amount, reason, outcome) SELECT 'me', 'delta', 'g', 'many' || n, 1, 'r', 'applied' FROM generate_series(1, 5000) n}, 'ANALYZE');
+
+	my @answer = split /\n/, sql('BEGIN', q{SELECT count(DISTINCT section) FROM (SELECT user_id FROM quota_execute WHERE user_id = 'many77' LIMIT 1) e, LATERAL user_page(e.user_id)},
+		q{SELECT sum(idx_tup_fetch + seq_tup_read) FROM pg_stat_xact_user_tables WHERE relname IN ('grant_decision', 'gateway_call', 'user_balance', 'user_info')}, 'ROLLBACK');
+
+	cmp_ok($answer[0], '>', 4, 'it has all sections');
+	cmp_ok($answer[1], '<', 100, "$answer[1] rows were read");
+	sql(q{DELETE FROM grant_decision WHERE role = 'me'}, q{DELETE FROM gateway_call WHERE reason = 'r'});
+};
+
 subtest 'reversals are listed without a count of what each of them did' => sub {
 	my @answer = split /\n/, sql('BEGIN', q{SELECT id, what FROM reversal_status ORDER BY id DESC LIMIT 1},
 		q{SELECT sum(idx_tup_fetch + seq_tup_read) FROM pg_stat_xact_user_tables WHERE relname IN ('quota_reversal_item', 'quota_execute')}, 'ROLLBACK');
