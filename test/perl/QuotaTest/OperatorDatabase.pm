@@ -115,6 +115,10 @@ sub begin
 	return if !$self->{workers};
 	$self->act('SELECT start_workers()');
 	$self->{workers_started} = 1;
+	# They may be as fast as the first step.
+	$self->remember_held;
+	$self->let_workers_work;
+	$self->check_step;
 	return;
 }
 
