@@ -361,19 +361,25 @@ END
 $$;
 COMMENT ON FUNCTION quota_internal.exceeded_ceiling(integer, timestamptz, bigint, bigint, numeric) IS 'Which ceiling refuses a run that would write so many grants, and so much in all (without signs), and by how much; null: none does.';
 
-CREATE FUNCTION quota_internal.cutting_ceiling(strategy_id integer, clock timestamptz, run_id bigint, grants bigint, amount numeric,
+CREATE FUNCTION quota_internal.cutting_ceiling(strategy_id integer, clock timestamptz, run_id bigint, granted bigint, grants bigint, amount numeric,
 	OUT reason text, OUT lasts boolean)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+	room record;
 BEGIN
+	-- What those who were left out would have got is not known, and may be more than the amount of the strategy: exact takes away
+	-- what is too much.  So where it was not the number of grants that cut the run, the ceiling with the least amount left did.
+	SELECT r.grants, r.amount INTO room FROM quota_internal.ceiling_room(cutting_ceiling.strategy_id, clock, run_id) r;
 	SELECT string_agg(format('ceiling %s, %s, is reached', (c.ceiling).id, quota_internal.ceiling_text(c.ceiling)), '; ' ORDER BY (c.ceiling).id),
 			bool_or((c.ceiling).period <> 'run')
 		INTO reason, lasts
 		FROM quota_internal.ceilings_of(cutting_ceiling.strategy_id, clock, run_id) c
-		WHERE (c.ceiling).on_excess = 'cut' AND (c.grants_left < cutting_ceiling.grants OR c.amount_left < cutting_ceiling.amount);
+		WHERE (c.ceiling).on_excess = 'cut' AND (c.grants_left < cutting_ceiling.grants OR c.amount_left < cutting_ceiling.amount
+			OR c.amount_left = room.amount AND (room.grants <= cutting_ceiling.granted) IS NOT TRUE);
 END
 $$;
-COMMENT ON FUNCTION quota_internal.cutting_ceiling(integer, timestamptz, bigint, bigint, numeric) IS 'Which ceilings cut a run that would write so many grants, and so much in all, if there were none; lasts: trying the run again can help, in a later period or under a higher ceiling.';
+COMMENT ON FUNCTION quota_internal.cutting_ceiling(integer, timestamptz, bigint, bigint, bigint, numeric) IS 'Which ceilings cut a run after so many grants that would write so many, and about so much in all, if there were none; lasts: trying the run again can help, in a later period or under a higher ceiling.';
 
 CREATE FUNCTION quota_internal.count_under_ceilings(strategy_id integer, clock timestamptz, grants bigint, amount numeric) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp

@@ -226,7 +226,7 @@ BEGIN
 		END IF;
 	END IF;
 	IF over_ceiling > 0 AND stop_reason IS NULL THEN
-		cut_reason := (SELECT c.reason FROM quota_internal.cutting_ceiling(asked.id, room.clock, room.run_id, counts.granted + counts.over_ceiling,
+		cut_reason := (SELECT c.reason FROM quota_internal.cutting_ceiling(asked.id, room.clock, room.run_id, counts.granted, counts.granted + counts.over_ceiling,
 			counts.magnitude + counts.over_ceiling * abs(asked.amount)) c);
 	END IF;
 END

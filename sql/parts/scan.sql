@@ -571,7 +571,7 @@ BEGIN
 			run.amount := 0;
 			run.over_ceiling := CASE WHEN is_surge THEN counts.over_ceiling ELSE counts.granted + counts.over_ceiling END;
 		ELSIF counts.over_ceiling > 0 THEN
-			SELECT c.* INTO cut_reason, cut_lasts FROM quota_internal.cutting_ceiling(strategy.id, clock, run.id, counts.granted + counts.over_ceiling,
+			SELECT c.* INTO cut_reason, cut_lasts FROM quota_internal.cutting_ceiling(strategy.id, clock, run.id, counts.granted, counts.granted + counts.over_ceiling,
 				counts.magnitude + counts.over_ceiling * abs(strategy.amount)) c;
 		END IF;
 		IF run.granted > 0 THEN

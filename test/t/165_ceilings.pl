@@ -48,7 +48,8 @@ sub usage
 sub clock { return sprintf '2026-05-%02d %02d:00:00+00', 1 + int($_[0] / 24), $_[0] % 24; }
 sub day { return sprintf '2026-05-%02d 00:00:00+00', 1 + int($_[0] / 24); }
 
-# One run of the model; returns what it grants, and its state.
+# One run of the model; returns its state, how many it grants and leaves out, and whether those are owed: no ceiling of a
+# run alone has cut it.
 sub model_run
 {
 	my ($model, $strategy, $hour) = @_;
@@ -60,7 +61,7 @@ sub model_run
 
 		return defined $ceiling->{$what} ? $ceiling->{$what} - ($ceiling->{period} eq 'run' ? 0 : $model->{used}{ $key->($ceiling) }{$what} // 0) : 9**15;
 	};
-	my (@granted, $amount);
+	my (@granted, @cut_by, $amount);
 
 	$amount = 0;
 	foreach my $user (sort keys %{ $model->{users} })
@@ -69,8 +70,8 @@ sub model_run
 		my $grant = $strategy->{allowance} eq 'add' ? $strategy->{amount} : $strategy->{amount} - $strategy->{balance}{$user};
 		$grant = 0 if $strategy->{allowance} eq 'top_up' && $grant < 0;
 		next if $grant == 0;
-		push @over, $user
-		  if @over || grep { $_->{excess} eq 'cut' && ($left->($_, 'grants') < @granted + 1 || $left->($_, 'amount') < $amount + abs $grant) } @under;
+		@cut_by = grep { $_->{excess} eq 'cut' && ($left->($_, 'grants') < @granted + 1 || $left->($_, 'amount') < $amount + abs $grant) } @under if !@over;
+		push @over, $user if @cut_by;
 		next if @over;
 		push @granted, [ $user, $grant ];
 		$amount += abs $grant;
@@ -83,7 +84,7 @@ sub model_run
 		$model->{used}{ $key->($ceiling) }{grants} += @granted;
 		$model->{used}{ $key->($ceiling) }{amount} += $amount;
 	}
-	return ('granted', scalar(@granted), scalar(@over));
+	return ('granted', scalar(@granted), scalar(@over), @over && !grep { $_->{period} eq 'run' } @cut_by);
 }
 
 # A world of users, strategies and ceilings, in the database and in the model.
@@ -148,6 +149,7 @@ subtest 'a run grants the first that fit, or nothing' => sub {
 		foreach my $step (1 .. 6)
 		{
 			my ($expected, $got) = ('', '');
+			my @owing;
 			my $chosen = rand() < 0.7 ? undef : pick(@{ $model->{strategies} });
 
 			$hour += int rand 14;
@@ -156,8 +158,9 @@ subtest 'a run grants the first that fit, or nothing' => sub {
 			set_balances($model);
 			foreach my $strategy ($chosen // @{ $model->{strategies} })
 			{
-				my ($state, $granted, $over) = model_run($model, $strategy, $hour);
+				my ($state, $granted, $over, $owes) = model_run($model, $strategy, $hour);
 
+				push @owing, $strategy->{id} if $owes;
 				$expected .= sprintf "s%d %s %d %d\n", $strategy->{id}, $state, $granted // 0, $over // 0;
 				$seen{ $state eq 'failed' ? 'refused' : $over ? 'cut' : 'whole' }++;
 			}
@@ -170,6 +173,10 @@ subtest 'a run grants the first that fit, or nothing' => sub {
 			$got .= sql(q{SELECT coalesce(string_agg(concat_ws(' ', strategy_id, user_id, trim_scale(amount)), ', ' ORDER BY strategy_id, user_id COLLATE "C"), '') FROM quota_manager.quota_execute});
 			$expected .= "\n" . join ', ', map { "$_ $model->{used}{$_}{grants} $model->{used}{$_}{amount}" } sort grep { $model->{used}{$_}{grants} } keys %{ $model->{used} };
 			$got .= "\n" . usage();
+			# What is owed is tried again.
+			$expected .= "\n" . join ' ', map { "$_ incomplete" } @owing;
+			$got .= "\n" . join ' ', map { "$_ " . sql("SELECT state FROM quota_manager.quota_run WHERE strategy_id = $_ ORDER BY id DESC LIMIT 1") } @owing;
+			$seen{owing} += @owing;
 			next if $expected eq $got;
 			$differs = 1;
 			is($got, $expected, "round $round, step $step");
@@ -177,7 +184,21 @@ subtest 'a run grants the first that fit, or nothing' => sub {
 		}
 		last if $differs;
 	}
-	ok($seen{refused} && $seen{cut} && $seen{whole}, 'runs were refused, cut and left whole: ' . join ', ', map { "$_ $seen{$_}" } sort keys %seen);
+	ok($seen{refused} && $seen{cut} && $seen{whole} && $seen{owing}, 'runs were refused, cut (owing something) and left whole: ' . join ', ', map { "$_ $seen{$_}" } sort keys %seen);
+};
+
+subtest 'more than its amount is taken away' => sub {
+	clear();
+	sql(q{INSERT INTO quota_manager.quota_gateway (name, dialect, base_url, is_default) VALUES ('g', 'zgsm', 'http://127.0.0.1:1', true)},
+		q{INSERT INTO quota_manager.user_info (id) VALUES ('a'), ('b')},
+		q{INSERT INTO quota_manager.user_balance (user_id, gateway, balance) VALUES ('a', 'g', 17), ('b', 'g', 17)},
+		q{INSERT INTO quota_manager.quota_strategy (id, name, type, amount, model, condition, allowance) VALUES (1, 's1', 'single', 1, 'm', 'true()', 'exact')},
+		q{INSERT INTO quota_manager.quota_ceiling (id, period, max_amount, on_excess) VALUES (1, 'day', 25, 'cut')});
+	like(sql(q{SELECT note FROM quota_manager.preview('s1') WHERE reason = 'over a ceiling'}), qr/ceiling 1, /, 'a preview names the ceiling');
+	is(sql(q{SET quota_manager.schedule_clock = '2026-05-01 08:00:00+00'; SELECT granted, note ~ 'ceiling 1, ' FROM quota_manager.scan('s1')}), '1|t', 'and the scan');
+	is(sql('SELECT state FROM quota_manager.quota_run WHERE strategy_id = 1'), 'incomplete', 'the other one is owed it');
+	is(sql(q{SET quota_manager.schedule_clock = '2026-05-02 08:00:00+00'; SELECT granted FROM quota_manager.scan('s1')}), 1, 'and gets it the next day');
+	is(sql('SELECT state FROM quota_manager.quota_run WHERE strategy_id = 1 ORDER BY id DESC LIMIT 1'), 'done', 'then the run is done');
 };
 
 subtest 'concurrent scans hold a ceiling to the last unit' => sub {

@@ -270,6 +270,13 @@ sub evaluate
 
 	my $granted = @{ $count{granted} };
 	my $lasting = grep { $_->{period} ne 'run' && exceeds($_, $granted + $count{over}, $magnitude + $count{over} * abs $strategy->{amount}) } @cutting;
+	# Those who are left out may have lacked more, or have had more to be taken away.
+	if ($count{over} && !grep { defined $_->{max_grants} && $granted >= $_->{max_grants} - $_->{grants} } @cutting)
+	{
+		my ($least) = sort { $a <=> $b } map { $_->{max_amount} - $_->{amount} } grep { defined $_->{max_amount} } @cutting;
+
+		$lasting ||= grep { $_->{period} ne 'run' && defined $_->{max_amount} && $_->{max_amount} - $_->{amount} < $least + 1e-9 } @cutting;
+	}
 	if ($granted && grep { $_->{on_excess} eq 'refuse' && exceeds($_, $granted, $magnitude) } @ceilings)
 	{
 		@count{qw(state stopped over granted)} = ('failed', 'ceiling', $count{over} + $granted, []);
