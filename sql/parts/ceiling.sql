@@ -487,7 +487,7 @@ BEGIN
 	reason := quota_internal.exceeded_ceiling(reason_to_stop.strategy_id, clock, run_id, grants, amount);
 	is_surge := coalesce(reason IS NULL AND so_far + grants > usual, false);
 	IF is_surge THEN
-		reason := format('stopped by the breaker: %s would be granted, usual are at most %s; see who would get one, then edit the strategy or call unpause_strategy()', so_far + grants, usual);
+		reason := format('stopped by the breaker: %s would be granted, usual are at most %s; see who would get one, edit what was wrong, then call unpause_strategy()', so_far + grants, usual);
 	END IF;
 END
 $$;

@@ -227,7 +227,7 @@ BEGIN
 					WHERE l.on_excess = 'refuse' AND (l.grants_left < run.users OR l.amount_left < run.magnitude) ORDER BY l.place LIMIT 1);
 				run.waits := true;
 			ELSIF (item ->> 'so_far')::bigint + run.users > coalesce((usual ->> strategy_id::text)::bigint, (item ->> 'usual')::bigint) THEN
-				run.stop_reason := format('stopped by the breaker: %s would be granted, usual are at most %s; see who would get one, then edit the strategy or call unpause_strategy()',
+				run.stop_reason := format('stopped by the breaker: %s would be granted, usual are at most %s; see who would get one, edit what was wrong, then call unpause_strategy()',
 					(item ->> 'so_far')::bigint + run.users, coalesce((usual ->> strategy_id::text)::bigint, (item ->> 'usual')::bigint));
 				run.waits := false;
 				stopped := stopped || strategy_id;
