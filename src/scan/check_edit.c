@@ -17,6 +17,7 @@
 #include "nodes/makefuncs.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/reltrigger.h"
 
 #include "common/compat.h"
 #include "common/rights.h"
@@ -83,11 +84,12 @@ qm_check_edit(PG_FUNCTION_ARGS)
 {
 	Relation table =
 		table_openrv(makeRangeVar("quota_manager", "quota_strategy", -1), AccessShareLock);
-	HeapTuple          row = row_of(table, PG_GETARG_HEAPTUPLEHEADER(0));
-	HeapTuple          edited = row_of(table, PG_GETARG_HEAPTUPLEHEADER(1));
-	const TriggerDesc *triggers = table->trigdesc;
-	RightsBefore       before;
-	Datum              result;
+	HeapTuple row = row_of(table, PG_GETARG_HEAPTUPLEHEADER(0));
+	HeapTuple edited = row_of(table, PG_GETARG_HEAPTUPLEHEADER(1));
+	/* That of the cache goes with its entry, which any lock taken by a trigger may end. */
+	TriggerDesc *triggers = CopyTriggerDesc(table->trigdesc);
+	RightsBefore before;
+	Datum        result;
 
 	rights_become_caller(&before);
 	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)

@@ -85,18 +85,23 @@ has_domain(TupleDesc columns)
 	return false;
 }
 
+/* True if no trigger is called when a row is inserted. */
+static bool
+is_without_triggers(const TriggerDesc *triggers)
+{
+	return triggers == NULL ||
+		   !(triggers->trig_insert_before_row || triggers->trig_insert_after_row ||
+			 triggers->trig_insert_before_statement || triggers->trig_insert_after_statement);
+}
+
 /* True if rows can be given to the table access method without bypassing triggers or rules. */
 static bool
 is_plain(Relation table)
 {
-	const TriggerDesc *triggers = table->trigdesc;
-
+	/* A look into the catalog may build the table's cache entry anew: its parts are read when used. */
 	return !table->rd_rel->relforcerowsecurity && !table->rd_rel->relispartition &&
 		   table->rd_rules == NULL && !has_domain(RelationGetDescr(table)) &&
-		   (triggers == NULL ||
-			!(triggers->trig_insert_before_row || triggers->trig_insert_after_row ||
-			  triggers->trig_insert_before_statement || triggers->trig_insert_after_statement)) &&
-		   is_plain_table(table);
+		   is_without_triggers(table->trigdesc) && is_plain_table(table);
 }
 
 /* Prepares writing rows into a plain table. */

@@ -212,6 +212,25 @@ subtest 'a name that is taken' => sub {
 };
 
 # Statistics of balances are pinned: to the planner there are a million.
+# Any session can bring it about that the cache entry of the table of strategies is built anew while its triggers are
+# called; so does this trigger, which also has what was freed used again.
+subtest 'an edit is checked while the cache entry of the table is built anew' => sub {
+	sql(q{CREATE FUNCTION quota_internal.check_anew() RETURNS trigger LANGUAGE plpgsql AS $$
+		BEGIN
+			GRANT SELECT ON quota_manager.quota_strategy TO PUBLIC;
+			FOR i IN 1 .. 20 LOOP
+				EXECUTE format('CREATE TABLE public.filler_%s (a int CHECK (a > 0), b text DEFAULT ''x'' UNIQUE)', i);
+				EXECUTE format('DROP TABLE public.filler_%s', i);
+			END LOOP;
+			REVOKE SELECT ON quota_manager.quota_strategy FROM PUBLIC;
+			RETURN NEW;
+		END $$},
+		q{CREATE TRIGGER check_a BEFORE UPDATE ON quota_strategy FOR EACH ROW EXECUTE FUNCTION quota_internal.check_anew()});
+	my $name = sql('SELECT min(name) FROM quota_strategy');
+	is(sql(map { "SELECT (quota_internal.check_edit(s, s)).name FROM quota_strategy s WHERE name = '$name'" } 1 .. 5), join("\n", ($name) x 5), 'five times');
+	sql('DROP TRIGGER check_a ON quota_strategy', 'DROP FUNCTION quota_internal.check_anew()');
+};
+
 subtest 'few users are evaluated without parallel workers' => sub {
 	my $set = 'SET max_parallel_workers_per_gather = 2';
 
