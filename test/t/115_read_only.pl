@@ -114,6 +114,7 @@ my %api = (
 	'unpause_gateway(text,text)' => q{unpause_gateway('g', 'note')},
 	'pause_strategy(text,text)' => q{pause_strategy('yearly', 'note')},
 	'unpause_strategy(text,text)' => q{unpause_strategy('yearly', 'note')},
+	'release_balances(text,text)' => q{release_balances('g', 'note')},
 	'resume(text)' => q{resume()});
 # These are functions of pg_cron at work, which is not here.
 my %elsewhere = map { $_ => 1 } ('schedule_jobs(name,regrole)', 'unschedule_jobs(name)');
