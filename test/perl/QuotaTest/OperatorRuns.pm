@@ -241,11 +241,12 @@ sub reverse_meanwhile
 	foreach my $grant (grep { $_->{status} !~ /^(?:completed|failed|cancelled)$/ } @all)
 	{
 		my ($outcome, $now) = ($found{ $grant->{id} }, $status{ $grant->{id} });
+		my $takes_back = $grant->{amount} * $model->chain(@{$grant}{qw(strategy user firing)})->[0]{amount} < 0;
 
 		# What has ended since was being sent: otherwise it would have been taken back, as what waited already or was not
 		# taken back after all.
 		if (defined $outcome) { $grant->{status} = $was{$outcome}; }
-		elsif ($now eq 'completed' && $model->is_awaited($grant->{id}) || $now eq 'failed' && $grant->{revision} % 2 && !$taken{"$grant->{user} $grant->{firing}"}) { $grant->{status} = 'processing'; }
+		elsif ($now eq 'completed' && $model->is_awaited($grant->{id}) || $now eq 'failed' && $takes_back && !$taken{"$grant->{user} $grant->{firing}"}) { $grant->{status} = 'processing'; }
 		elsif ($now =~ /^(?:failed|completed)$/) { $grant->{status} = $now; }
 		# It was, or may have been, sent since the gateways were last read.
 		$grant->{was_sent} = 1 if $grant->{status} =~ /^(?:failed|completed)$/;
