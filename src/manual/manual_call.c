@@ -10,11 +10,14 @@
 #include <limits.h>
 #include <math.h>
 
+#include "access/table.h"
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "nodes/makefuncs.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/numeric.h"
@@ -39,6 +42,16 @@ typedef struct CallBalance
 	int64         token; /* of the balance that is read; see balance_table.h */
 } CallBalance;
 
+/* Is what is reported an error?  Context is asked for of notices, too. */
+static bool
+is_error(void)
+{
+	int category = ERRCODE_TO_CATEGORY(geterrcode());
+
+	return category != ERRCODE_TO_CATEGORY(ERRCODE_SUCCESSFUL_COMPLETION) &&
+		   category != ERRCODE_TO_CATEGORY(ERRCODE_WARNING);
+}
+
 /*
  * Of an error that ends the wait for an answer, such as a time-out: says that
  * the change may have been made all the same.
@@ -48,10 +61,22 @@ warn_of_doubt(void *arg)
 {
 	const ManualCall *call = arg;
 
-	if (geterrcode() != ERRCODE_QUERY_CANCELED && geterrcode() != ERRCODE_ADMIN_SHUTDOWN)
+	if (!is_error())
 		return;
 	errdetail("Gateway \"%s\" may have applied the request.", call->gateway);
 	errhint("Compare the user's balance before you try again.");
+}
+
+/* Of an error after the answer: says that the change was made. */
+static void
+warn_of_change(void *arg)
+{
+	const ManualCall *call = arg;
+
+	if (!is_error())
+		return;
+	errdetail("Gateway \"%s\" has applied the request, and keeps it so.", call->gateway);
+	errhint("Do not repeat it.");
 }
 
 /* Submits the request and waits for its answer. */
@@ -133,12 +158,17 @@ record_balance(const ManualCall *call, const CallBalance *balance)
 
 /* Writes the call, and a balance that was read, where that can be done. */
 static void
-record_call(const ManualCall *call, const CallBalance *balance, const char *role)
+record_call(ManualCall *call, const CallBalance *balance, const char *role)
 {
+	ErrorContextCallback change = {error_context_stack, warn_of_change, call};
+
 	if (XactReadOnly || RecoveryInProgress())
 		return;
+	if (call->action != GATEWAY_QUERY)
+		error_context_stack = &change;
 	call_write(call, role);
 	record_balance(call, balance);
+	error_context_stack = change.previous;
 }
 
 /* Raises the error that an outcome deserves. */
@@ -249,6 +279,11 @@ run_call(FunctionCallInfo fcinfo, ManualCall *call)
 	if (call->action != GATEWAY_QUERY)
 		call_refuse_where_reconciled(row);
 	brakes_notice(row->name);
+	/* Not after the request: who hears of a time-out then would send it again. */
+	if (call->action != GATEWAY_QUERY)
+		table_close(
+			table_openrv(makeRangeVar("quota_manager", "gateway_call", -1), RowExclusiveLock),
+			NoLock);
 	prepare_balance(call, &balance);
 	session = gateway_row_open(row, &problem);
 	if (session == NULL)

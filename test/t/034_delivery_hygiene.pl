@@ -258,6 +258,34 @@ $call = begin_call($node, "SET statement_timeout = '300ms'", "SELECT quota_manag
 like($err, qr/canceling statement due to statement timeout\nDETAIL:  Gateway "g" may have applied the request\.\nHINT:  Compare the user's balance before you try again\./,
 	'gateway_delta does too, and says what it may have left');
 
+# Nor is it repeated by whoever could not record it.
+subtest 'a change that cannot be recorded' => sub {
+	my $balance = sub { return $node->safe_psql('postgres', q{SELECT quota_manager.gateway_query('hand')}) };
+	my $before = $balance->();
+	my $delta = q{SELECT quota_manager.gateway_delta('hand', 1, 'r')};
+
+	$mock->clear_faults;
+	my $session = QuotaTest::Delivery::begin_session($node);
+	QuotaTest::Delivery::ask_session($session, 'BEGIN');
+	QuotaTest::Delivery::ask_session($session, 'LOCK TABLE quota_manager.gateway_call IN SHARE MODE');
+	foreach my $setting (q{SET lock_timeout = '200ms'}, q{SET statement_timeout = '200ms'})
+	{
+		($status, $out, $err) = $node->psql('postgres', "$setting; $delta");
+		like($err, qr/canceling statement due to (?:lock|statement) timeout$/m, "$setting: it waits");
+	}
+	QuotaTest::Delivery::ask_session($session, 'ROLLBACK');
+	QuotaTest::Delivery::end_session($session);
+	is($balance->(), $before, 'before anything is sent');
+
+	$node->safe_psql('postgres', q{
+		CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE NOTICE 'soon'; RAISE 'no room'; END $$;
+		CREATE TRIGGER refuse BEFORE INSERT ON quota_manager.gateway_call FOR EACH ROW EXECUTE FUNCTION refuse()});
+	($status, $out, $err) = $node->psql('postgres', $delta);
+	like($err, qr/NOTICE:  soon\n(?!DETAIL).*ERROR:  no room\nDETAIL:  Gateway "g" has applied the request, and keeps it so\.\nHINT:  Do not repeat it\./s, 'an error after the answer says so');
+	$node->safe_psql('postgres', q{DROP TRIGGER refuse ON quota_manager.gateway_call; DROP FUNCTION refuse()});
+	is($balance->(), $before + 1, 'as it is');
+};
+
 subtest 'no key was told: not in the log, not in any table but its own, not in what others see' => sub {
 	$mock->set_key($row_key);
 	$node->safe_psql('postgres', q{UPDATE quota_manager.quota_gateway SET credential = 'row:g' WHERE name = 'g'});
