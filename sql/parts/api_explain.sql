@@ -69,11 +69,13 @@ BEGIN
 		amount := strategy.amount - present;
 		holds := holds AND coalesce(CASE strategy.allowance WHEN 'top_up' THEN amount > 0 ELSE amount <> 0 END, false);
 	END IF;
-	-- A firing of another day finds room again.
-	full_ceiling := (SELECT string_agg(c.status, '; ' ORDER BY c.ceiling_id)
-		FROM quota_manager.ceiling_status c JOIN quota_manager.quota_ceiling q ON q.id = c.ceiling_id
-		WHERE (c.strategy_id IS NULL OR c.strategy_id = strategy.id) AND least(c.grants_left, c.amount_left) <= 0
-			AND c.period_start = quota_internal.ceiling_period_start(q.period, q.time_zone, greatest(firing, quota_manager.schedule_now())));
+	-- On the day of the firing, and what the user would get alone must fit.
+	full_ceiling := (SELECT string_agg(concat(quota_internal.ceiling_text(c.ceiling), CASE (c.ceiling).on_excess WHEN 'cut' THEN ', then cut' ELSE ', or refused' END, ': ',
+			concat_ws(' and ', CASE WHEN c.grants_left < 0 THEN 0 ELSE c.grants_left END, 'an amount of ' || CASE WHEN c.amount_left < 0 THEN 0 ELSE c.amount_left END), ' left'),
+			'; ' ORDER BY (c.ceiling).id)
+		FROM quota_internal.ceilings_of(strategy.id, greatest(firing, quota_manager.schedule_now()),
+			coalesce((SELECT r.id FROM quota_manager.quota_run r WHERE r.strategy_id = strategy.id AND r.scheduled_time = firing), 0)) c
+		WHERE c.grants_left < 1 OR c.amount_left < abs(amount));
 	answer := concat_ws('; ', answer, full_ceiling);
 	holds := holds AND full_ceiling IS NULL;
 END

@@ -318,10 +318,19 @@ subtest 'what stands still, and what leaves no room, is said' => sub {
 	$api->post('admin', 'ceilings', { period => 'total', max_grants => 60 });
 	is($explained->('user001'), 'had 0 of any number; has a balance of 3.25 of 10; 60 grants in total of all strategies, or refused: 0 left; no, as things are', 'unless a ceiling is reached');
 	$node->safe_psql('postgres', 'DELETE FROM quota_manager.quota_ceiling');
-	$api->post('admin', 'ceilings', { period => 'day', max_grants => 0 });
-	like($explained->('user001'), qr/; 0 grants per day of all strategies, or refused: 0 left; no, as things are$/, 'per day, too');
+	$api->post('admin', 'ceilings', { period => 'day', max_grants => 2 });
+	like($explained->('user001'), qr/; 2 grants per day of all strategies, or refused: 0 left; no, as things are$/, 'per day, too');
 	$api->post('operator', 'strategies', { name => 'yearly', type => 'periodic', periodic_expr => '0 0 1 1 *', amount => 3, model => 'm', condition => 'true()' });
-	is($api->rpc('viewer', 'GET', 'explain', { strategy => 'yearly', user_id => 'user001' })->{rows}[-1]{answer}, 'yes, 3 of model "m"', 'which leaves room on another day');
+	my $yearly = sub { my $rows = $api->rpc('viewer', 'GET', 'explain', { strategy => 'yearly', user_id => 'user001' })->{rows}; return join '; ', map { $_->{answer} } @$rows[-2, -1] };
+	is($yearly->(), 'had 0 of any number; yes, 3 of model "m"', 'which leaves room on another day');
+	foreach my $ceiling (
+		[ { period => 'day', max_amount => 2.5, on_excess => 'cut' }, 'an amount of 2.5 per day of all strategies, then cut: an amount of 2.5 left' ],
+		[ { period => 'run', max_grants => 0, on_excess => 'cut' }, '0 grants per run of any strategy, then cut: 0 left' ])
+	{
+		$node->safe_psql('postgres', 'DELETE FROM quota_manager.quota_ceiling');
+		$api->post('admin', 'ceilings', $ceiling->[0]);
+		is($yearly->(), "had 0 of any number; $ceiling->[1]; no, as things are", "but not for more than a ceiling allows at all: $ceiling->[0]{period}");
+	}
 	$node->safe_psql('postgres', q{DELETE FROM quota_manager.quota_ceiling; DELETE FROM quota_manager.quota_strategy WHERE name IN ('fill', 'yearly')});
 
 	$node->safe_psql('postgres', q{INSERT INTO quota_manager.user_balance (user_id, gateway, balance, read_time) VALUES ('user002', 'main', 1, '-infinity')});
