@@ -41,6 +41,7 @@ CREATE INDEX quota_run_unfinished ON quota_manager.quota_run (strategy_id, sched
 CREATE INDEX quota_run_single ON quota_manager.quota_run (strategy_id, id) WHERE scheduled_time IS NULL;
 CREATE INDEX quota_run_skipped ON quota_manager.quota_run (occurrences) WHERE state = 'skipped';
 CREATE INDEX quota_run_granted ON quota_manager.quota_run (strategy_id, id) WHERE granted > 0;
+CREATE INDEX quota_run_reversal ON quota_manager.quota_run (reversal_id) WHERE reversal_id IS NOT NULL;
 CREATE INDEX quota_run_undelivered ON quota_manager.quota_run (id) WHERE undelivered;
 
 COMMENT ON TABLE quota_manager.quota_run IS 'The result of every firing of a periodic strategy and of every scan of a single one, and the grants that take others back.';
@@ -76,6 +77,7 @@ COMMENT ON INDEX quota_manager.quota_run_unfinished IS 'Finds firings that may h
 COMMENT ON INDEX quota_manager.quota_run_single IS 'Finds the last scan of a single strategy.';
 COMMENT ON INDEX quota_manager.quota_run_skipped IS 'Counts the firings that were not run.';
 COMMENT ON INDEX quota_manager.quota_run_granted IS 'Finds the last runs of a strategy that granted something.';
+COMMENT ON INDEX quota_manager.quota_run_reversal IS 'Finds the runs of a reversal.';
 COMMENT ON INDEX quota_manager.quota_run_undelivered IS 'Finds runs with open grants.';
 SELECT pg_catalog.pg_extension_config_dump('quota_manager.quota_run', '');
 SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('quota_manager.quota_run', 'id'), '');

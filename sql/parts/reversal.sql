@@ -720,10 +720,9 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET 
 AS $$
 BEGIN
 	PERFORM quota_internal.pin_statistics();
-	-- Of runs without a strategy: quota_run_single finds them.
 	RETURN (SELECT count(*) FROM quota_manager.quota_run r
 		JOIN quota_manager.quota_execute e ON e.id BETWEEN r.first_grant_id AND r.last_grant_id AND e.run_id = r.id
-		WHERE r.strategy_id IS NULL AND r.scheduled_time IS NULL AND r.reversal_id = opposites_delivered.reversal_id AND e.status = 'completed');
+		WHERE r.reversal_id = opposites_delivered.reversal_id AND e.status = 'completed');
 END
 $$;
 COMMENT ON FUNCTION quota_internal.opposites_delivered(bigint) IS 'Of reversal_status: how many of the grants that a reversal wrote are completed.';

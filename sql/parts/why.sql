@@ -196,20 +196,22 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET 
 AS $$
 #variable_conflict use_column
 DECLARE
+	-- As in user_page().
+	who CONSTANT text COLLATE "default" := why.user_id;
 	asked CONSTANT quota_manager.quota_strategy := quota_internal.strategy_named(strategy);
 BEGIN
 	PERFORM quota_internal.pin_statistics();
 	-- An error if there is neither such a user nor a grant.
-	IF user_id IS NULL OR NOT EXISTS (SELECT 1 FROM quota_manager.quota_execute e WHERE e.strategy_id = asked.id AND e.user_id = why.user_id) THEN
-		PERFORM quota_internal.subject_of(user_id, NULL);
+	IF who IS NULL OR NOT EXISTS (SELECT 1 FROM quota_manager.quota_execute e WHERE e.strategy_id = asked.id AND e.user_id = who) THEN
+		PERFORM quota_internal.subject_of(who, NULL);
 	END IF;
 	RETURN QUERY
 	SELECT date_trunc('second', t.at), t.what, t.kind, t.grant_id, t.run_id, t.strategy_version FROM (
-		SELECT 1 AS part, g.* FROM quota_internal.told_grants(asked, why.user_id) g
-		UNION ALL SELECT 1, d.* FROM quota_internal.told_decisions(asked, why.user_id) d
-		UNION ALL SELECT 1, r.* FROM quota_internal.told_runs(asked, why.user_id) r
+		SELECT 1 AS part, g.* FROM quota_internal.told_grants(asked, who) g
+		UNION ALL SELECT 1, d.* FROM quota_internal.told_decisions(asked, who) d
+		UNION ALL SELECT 1, r.* FROM quota_internal.told_runs(asked, who) r
 		UNION ALL SELECT CASE s.kind WHEN 'brake' THEN 1 WHEN 'now' THEN 2 ELSE 3 END, s.*, NULL, NULL, NULL FROM quota_internal.told_strategy(asked) s
-		UNION ALL SELECT 2, clock_timestamp(), u.*, 'now', NULL, NULL, NULL FROM quota_internal.told_user(asked, why.user_id) u) t
+		UNION ALL SELECT 2, clock_timestamp(), u.*, 'now', NULL, NULL, NULL FROM quota_internal.told_user(asked, who) u) t
 	ORDER BY t.part, CASE WHEN t.part = 1 THEN t.at END, t.place;
 END
 $$;

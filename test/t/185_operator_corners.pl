@@ -135,6 +135,10 @@ subtest 'a page about the user of a grant reads what is about that user' => sub 
 
 	cmp_ok($answer[0], '>', 4, 'it has all sections');
 	cmp_ok($answer[1], '<', 100, "$answer[1] rows were read");
+	@answer = split /\n/, sql('BEGIN', q{SELECT count(*) > 0 FROM (SELECT user_id FROM quota_execute WHERE user_id = 'many77' LIMIT 1) e, LATERAL why(e.user_id, 'many')},
+		q{SELECT sum(idx_tup_fetch + seq_tup_read) FROM pg_stat_xact_user_tables WHERE relname IN ('grant_decision', 'user_info')}, 'ROLLBACK');
+	is($answer[0], 't', 'why() answers, too');
+	cmp_ok($answer[1], '<', 100, "$answer[1] rows were read");
 	sql(q{DELETE FROM grant_decision WHERE role = 'me'}, q{DELETE FROM gateway_call WHERE reason = 'r'});
 };
 
@@ -144,6 +148,13 @@ subtest 'reversals are listed without a count of what each of them did' => sub {
 
 	like($answer[0], qr/^\d+\|strategy "many"$/, 'the last one');
 	is($answer[1], 0, 'nothing of what it did was read');
+
+	sql(q{INSERT INTO quota_run (state, start_time, finish_time, reversal_id) SELECT 'done', now(), now(), 1000000 + n FROM generate_series(1, 3000) n}, 'ANALYZE quota_run', 'CALL deliver()');
+	@answer = split /\n/, sql('BEGIN', q{SELECT delivered FROM reversal_status ORDER BY id DESC LIMIT 1},
+		q{SELECT sum(idx_tup_fetch + seq_tup_read) FROM pg_stat_xact_user_tables WHERE relname = 'quota_run'}, 'ROLLBACK');
+	is($answer[0], 2000, 'what is delivered of it');
+	cmp_ok($answer[1], '<', 100, "runs of other reversals are not read: $answer[1]");
+	sql('SET quota_manager.delete_proof = on', 'DELETE FROM quota_run WHERE reversal_id > 1000000');
 };
 
 subtest 'what many grants lack is said as what one lacks' => sub {

@@ -19,6 +19,7 @@ ALTER TABLE quota_manager.quota_run ADD COLUMN sufficient bigint NOT NULL DEFAUL
 -- Of reversals; before the view that reads whole rows.
 ALTER TABLE quota_manager.quota_run ADD COLUMN reversal_id bigint;
 ALTER TABLE quota_manager.quota_run ADD COLUMN reversed_sums jsonb;
+CREATE INDEX quota_run_reversal ON quota_manager.quota_run (reversal_id) WHERE reversal_id IS NOT NULL;
 -- take FUNCTION quota_internal.strategy_gateways
 CREATE INDEX quota_run_granted ON quota_manager.quota_run (strategy_id, id) WHERE granted > 0;
 -- take FUNCTION quota_internal.evaluated_users
