@@ -240,8 +240,11 @@ BEGIN
 			RAISE WARNING 'strategy "%": %', finding.name, finding.message USING DETAIL = finding.detail, HINT = finding.hint;
 		END IF;
 	END LOOP;
-	IF count > shown OR cardinality(ids) > cardinality(checked) THEN
-		RAISE WARNING '% more findings, in % strategies of %', greatest(count - shown, 0), cardinality(checked), cardinality(ids)
+	IF count > shown THEN
+		RAISE WARNING '% more findings, in % strategies of %', count - shown, cardinality(checked), cardinality(ids)
+			USING HINT = 'See SELECT * FROM quota_manager.lint().';
+	ELSIF cardinality(ids) > cardinality(checked) THEN
+		RAISE WARNING 'only % strategies of % were looked at', cardinality(checked), cardinality(ids)
 			USING HINT = 'See SELECT * FROM quota_manager.lint().';
 	END IF;
 END

@@ -122,6 +122,10 @@ subtest 'many at once are ten warnings' => sub {
 	like($err, qr/WARNING:  90 more findings, in 100 strategies of 150\nHINT:  See SELECT \* FROM quota_manager\.lint\(\)\./, 'and how many more');
 	is($node->safe_psql('postgres', q{SELECT count(*) FROM quota_manager.lint() WHERE problem = 'never_holds'}), 150, 'lint() has all');
 	$node->safe_psql('postgres', 'DELETE FROM quota_manager.quota_strategy');
+	($err) = as('operator', q{INSERT INTO quota_manager.quota_strategy (name, type, amount, model, condition)
+		SELECT 'many ' || i, 'single', 1, 'gpt-4', format('match-user("u%s")', i)::quota_manager.condition FROM generate_series(2, 151) i});
+	like($err, qr/^psql:<stdin>:\d+: WARNING:  only 100 strategies of 150 were looked at\nHINT:  See SELECT \* FROM quota_manager\.lint\(\)\.$/, 'or that not all were looked at');
+	$node->safe_psql('postgres', 'DELETE FROM quota_manager.quota_strategy');
 };
 
 # As large as conditions can be, and made to be hard.  Time is that of the processor, since others run on the machine.
