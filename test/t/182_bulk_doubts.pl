@@ -202,7 +202,8 @@ subtest 'a decision that is not committed, another one, and a repeated call wait
 	my ($out, $err) = end_call($second);
 	like("$out$err", qr/^1\n.*1 of 2 changes were left as they are\nDETAIL:  They are: 1 (?:not sent|applied|waiting|being sent)\./s, 'the second one finds what the first has left');
 	($out, $err) = end_call($call);
-	is("$out$err", "9|0|0|0|0\n", 'and the call sends what it has released');
+	# It may count what the second one decides before that has committed.
+	like("$out$err", qr/^(?:9\|0\|0\|0|8\|0\|0\|1)\|0\n$/, 'and the call sends what it has released');
 	as_said('races', 'r', 'races');
 };
 
