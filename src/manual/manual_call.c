@@ -53,47 +53,40 @@ is_error(void)
 }
 
 /*
- * Of an error that ends the wait for an answer, such as a time-out: says that
- * the change may have been made all the same.
+ * Of an error that is not about the outcome, such as a time-out: says what became
+ * of the change all the same.
  */
 static void
-warn_of_doubt(void *arg)
+tell_outcome(void *arg)
 {
 	const ManualCall *call = arg;
 
 	if (!is_error())
 		return;
-	errdetail("Gateway \"%s\" may have applied the request.", call->gateway);
-	errhint("Compare the user's balance before you try again.");
-}
-
-/* Of an error after the answer: says that the change was made. */
-static void
-warn_of_change(void *arg)
-{
-	const ManualCall *call = arg;
-
-	if (!is_error())
-		return;
-	errdetail("Gateway \"%s\" has applied the request, and keeps it so.", call->gateway);
-	errhint("Do not repeat it.");
+	if (call->reply.outcome == GATEWAY_COMPLETED)
+	{
+		errdetail("Gateway \"%s\" has applied the request, and keeps it so.", call->gateway);
+		errhint("Do not repeat it.");
+	}
+	else if (call->reply.outcome == GATEWAY_IN_DOUBT)
+	{
+		errdetail("Gateway \"%s\" may have applied the request.", call->gateway);
+		errhint("Compare the user's balance before you try again.");
+	}
 }
 
 /* Submits the request and waits for its answer. */
 static void
 await_reply(GatewaySession *session, ManualCall *call)
 {
-	GatewayRequest       request = {call->action, call->user_id, call->amount};
-	ErrorContextCallback doubt = {error_context_stack, warn_of_doubt, call};
-	GatewayResult        result;
+	GatewayRequest request = {call->action, call->user_id, call->amount};
+	GatewayResult  result;
 
 	if (!gateway_submit(session, &request))
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
-	if (call->action != GATEWAY_QUERY)
-		error_context_stack = &doubt;
+	call->reply.outcome = GATEWAY_IN_DOUBT;
 	while (await_answers(session, LONG_MAX, &result, 1) == 0)
 		continue;
-	error_context_stack = doubt.previous;
 	call->reply = result.reply;
 }
 
@@ -158,17 +151,12 @@ record_balance(const ManualCall *call, const CallBalance *balance)
 
 /* Writes the call, and a balance that was read, where that can be done. */
 static void
-record_call(ManualCall *call, const CallBalance *balance, const char *role)
+record_call(const ManualCall *call, const CallBalance *balance, const char *role)
 {
-	ErrorContextCallback change = {error_context_stack, warn_of_change, call};
-
 	if (XactReadOnly || RecoveryInProgress())
 		return;
-	if (call->action != GATEWAY_QUERY)
-		error_context_stack = &change;
 	call_write(call, role);
 	record_balance(call, balance);
-	error_context_stack = change.previous;
 }
 
 /* Raises the error that an outcome deserves. */
@@ -249,13 +237,14 @@ refuse_read_only(const ManualCall *call)
 static void
 run_call(FunctionCallInfo fcinfo, ManualCall *call)
 {
-	int             last = PG_NARGS() - 1;
-	char           *name = argument_text(fcinfo, last, "the gateway's name");
-	char           *role = GetUserNameFromId(GetOuterUserId(), false);
-	GatewayRow     *row;
-	GatewaySession *session;
-	CallBalance     balance = {0};
-	char           *problem;
+	int                  last = PG_NARGS() - 1;
+	char                *name = argument_text(fcinfo, last, "the gateway's name");
+	char                *role = GetUserNameFromId(GetOuterUserId(), false);
+	GatewayRow          *row;
+	GatewaySession      *session;
+	CallBalance          balance = {0};
+	char                *problem;
+	ErrorContextCallback outcome = {error_context_stack, tell_outcome, call};
 
 	refuse_read_only(call);
 	call->user_id = argument_required_text(fcinfo, 0, "the user's id");
@@ -292,11 +281,19 @@ run_call(FunctionCallInfo fcinfo, ManualCall *call)
 
 	if (call->action != GATEWAY_QUERY)
 		call_log(call, role, "sent");
+	/* Whatever is reported, also to the server log, can be interrupted. */
+	call->reply.outcome = GATEWAY_NOT_SENT;
+	if (call->action != GATEWAY_QUERY)
+		error_context_stack = &outcome;
 	exchange(session, call);
 	call_log(call, role, call_outcome_name(call));
+	error_context_stack = outcome.previous;
 	report_outcome(call);
 
+	if (call->action != GATEWAY_QUERY)
+		error_context_stack = &outcome;
 	record_call(call, &balance, role);
+	error_context_stack = outcome.previous;
 }
 
 /* gateway_query(user_id, gateway): what remains of the user's quota. */
