@@ -70,9 +70,7 @@ BEGIN
 		holds := holds AND coalesce(CASE strategy.allowance WHEN 'top_up' THEN amount > 0 ELSE amount <> 0 END, false);
 	END IF;
 	-- On the day of the firing, and what the user would get alone must fit.
-	full_ceiling := (SELECT string_agg(concat(quota_internal.ceiling_text(c.ceiling), CASE (c.ceiling).on_excess WHEN 'cut' THEN ', then cut' ELSE ', or refused' END, ': ',
-			concat_ws(' and ', CASE WHEN c.grants_left < 0 THEN 0 ELSE c.grants_left END, 'an amount of ' || CASE WHEN c.amount_left < 0 THEN 0 ELSE c.amount_left END), ' left'),
-			'; ' ORDER BY (c.ceiling).id)
+	full_ceiling := (SELECT string_agg(quota_internal.ceiling_words(c.ceiling, c.grants_left, c.amount_left), '; ' ORDER BY (c.ceiling).id)
 		FROM quota_internal.ceilings_of(strategy.id, greatest(firing, quota_manager.schedule_now()),
 			coalesce((SELECT r.id FROM quota_manager.quota_run r WHERE r.strategy_id = strategy.id AND r.scheduled_time = firing), 0)) c
 		WHERE c.grants_left < 1 OR c.amount_left < abs(amount));

@@ -403,13 +403,22 @@ AS $$
 $$;
 COMMENT ON FUNCTION quota_internal.ceiling_retry_time(integer, timestamptz) IS 'Until when a run waits that a ceiling has stopped: the next day, or scan_interval. An edit of the ceiling ends the wait.';
 
+CREATE FUNCTION quota_internal.ceiling_words(ceiling quota_manager.quota_ceiling, grants_left bigint, amount_left numeric) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RETURN concat(quota_internal.ceiling_text(ceiling), CASE ceiling.on_excess WHEN 'cut' THEN ', then cut' ELSE ', or refused' END,
+		': ' || nullif(concat_ws(' and ', CASE WHEN grants_left < 0 THEN 0 ELSE grants_left END,
+			'an amount of ' || CASE WHEN amount_left < 0 THEN 0 ELSE amount_left END), '') || ' left');
+END
+$$;
+COMMENT ON FUNCTION quota_internal.ceiling_words(quota_manager.quota_ceiling, bigint, numeric) IS 'A ceiling in words, with what is left below it; nulls: that is not said.';
+
 CREATE VIEW quota_manager.ceiling_status WITH (security_invoker = true) AS
 SELECT c.id AS ceiling_id, c.strategy_id, s.name AS strategy, c.period, p.start AS period_start, c.max_grants,
 	CASE WHEN c.period OPERATOR(pg_catalog.<>) 'run' THEN coalesce(u.grants, 0) END AS grants, l.grants AS grants_left,
 	c.max_amount, CASE WHEN c.period OPERATOR(pg_catalog.<>) 'run' THEN coalesce(u.amount, 0) END AS amount, l.amount AS amount_left, c.on_excess,
-	pg_catalog.concat(quota_internal.ceiling_text(c.*), CASE c.on_excess WHEN 'cut' THEN ', then cut' ELSE ', or refused' END,
-		CASE WHEN c.period OPERATOR(pg_catalog.<>) 'run' THEN pg_catalog.concat(': ', pg_catalog.concat_ws(' and ',
-			l.grants, 'an amount of ' OPERATOR(pg_catalog.||) l.amount), ' left') END) AS status
+	quota_internal.ceiling_words(c.*, l.grants, l.amount) AS status
 FROM quota_manager.quota_ceiling c
 LEFT JOIN quota_manager.quota_strategy s ON s.id OPERATOR(pg_catalog.=) c.strategy_id
 CROSS JOIN LATERAL (SELECT quota_internal.ceiling_period_start(c.period, c.time_zone, quota_manager.schedule_now()) AS start) p

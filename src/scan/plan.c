@@ -55,6 +55,7 @@ plan_with_options(const UserSource *source, const char *text, ParamListInfo para
 	return plan;
 }
 
+/* Plans a query, which may use parallel workers. */
 static PlannedStmt *
 plan_query(const UserSource *source, const char *text, ParamListInfo params)
 {
