@@ -20,14 +20,7 @@ my $url = $mock->url;
 
 sub sql { return $node->safe_psql('postgres', join(";\n", 'SET search_path = quota_manager', @_)); }
 
-# What psql says of a statement: its error or notice, without the lines that lead to it.
-sub said
-{
-	my ($statement) = @_;
-	my ($code, $out, $err) = $node->psql('postgres', "\\set SHOW_CONTEXT never\nSET search_path = quota_manager; $statement", on_error_stop => 0);
-
-	return $err =~ s/^psql:<stdin>:\d+: //gmr =~ s/^LINE \d+:.*\n *\^\n//gmr;
-}
+sub said { return QuotaTest::ScanNode::said($node, @_); }
 
 sql(<<"SQL");
 INSERT INTO quota_gateway (name, dialect, base_url, is_default) VALUES ('g', 'zgsm', '$url', true);

@@ -11,6 +11,7 @@ use FindBin;
 use lib "$FindBin::RealBin/../perl";
 
 use PostgreSQL::Test::Utils;
+use QuotaTest::RandomConditions qw(pick condition);
 use QuotaTest::ScanNode qw(scan_node);
 use QuotaTest::Seed;
 use POSIX qw(strftime);
@@ -28,7 +29,6 @@ quota_manager.surge_minimum = 12
 CONF
 
 sub sql { return $node->safe_psql('postgres', join ";\n", 'SET search_path = quota_manager', 'SET client_min_messages = error', @_); }
-sub pick { return $_[ rand @_ ]; }
 
 # What a statement says.
 sub says
@@ -120,21 +120,6 @@ BEGIN
 END
 $$;
 SQL
-
-sub call
-{
-	return pick(sprintf('is-vip(%d)', rand 4), sprintf('belong-to("org%d")', rand 3), 'true()', sprintf('quota-le("%s", %d)', pick('a', 'b'), rand 20),
-		sprintf('match-user("u%d", "p%d")', 1 + rand 25, 1 + rand 25));
-}
-
-sub condition
-{
-	my ($depth) = @_;
-
-	return call() if $depth == 0 || rand() < 0.5;
-	return 'not(' . condition($depth - 1) . ')' if rand() < 0.2;
-	return pick('and', 'or') . '(' . join(', ', map { condition($depth - 1) } 0 .. 1 + int rand 2) . ')';
-}
 
 my $strategies = 0;
 

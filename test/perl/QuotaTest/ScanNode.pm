@@ -57,6 +57,15 @@ SQL
 	return;
 }
 
+# What psql says of a statement: its error or notice, without the lines that lead to it.
+sub said
+{
+	my ($node, $statement) = @_;
+	my ($code, $out, $err) = $node->psql('postgres', "\\set SHOW_CONTEXT never\nSET search_path = quota_manager; $statement", on_error_stop => 0);
+
+	return $err =~ s/^psql:<stdin>:\d+: //gmr =~ s/^LINE \d+:.*\n *\^\n//gmr;
+}
+
 # The tables of the extension, but those with keys and with what went wrong last: they are never dumped.
 sub tables
 {
